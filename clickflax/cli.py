@@ -1,0 +1,90 @@
+"""`clickflax VERB ...`: a table of verbs, each imported when it is called."""
+
+import difflib
+import importlib
+import os
+import sys
+from collections.abc import Sequence
+
+from clickflax import __version__
+
+VERBS = {
+    "prepare": ("clickflax.data.prepare", "turn a raw log into a prepared data set"),
+    "simulate": ("clickflax.data.simulate", "make a data set of a shop whose truth is known"),
+    "train": ("clickflax.train", "train a model, or resume its training"),
+    "evaluate": ("clickflax.evaluate", "rank the whole catalog for held-out events"),
+    "recommend": ("clickflax.recommend", "name the next items of given histories"),
+}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one verb and return the exit status: 0, 1 an error, 2 wrong usage, 130 interrupted."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    verb = arguments[0] if arguments else None
+    if verb in ("--help", "-h", "help"):
+        print(_help())
+        return 0
+    if verb == "--version":
+        print(f"clickflax {__version__}")
+        return 0
+    if verb not in VERBS:
+        print(_unknown(verb), file=sys.stderr)
+        return 2
+    return _run(verb, arguments[1:])
+
+
+def _run(verb: str, arguments: list[str]) -> int:
+    """The verb's exit status; an error that its user can mend is told in words, not as a trace."""
+    try:
+        importlib.import_module(VERBS[verb][0]).main(arguments)
+        sys.stdout.flush()
+    except KeyboardInterrupt:
+        print(f"clickflax {verb}: interrupted", file=sys.stderr)
+        return 130
+    except BrokenPipeError:
+        # The reader of a pipe, `head` say, has gone; Python would complain again at its exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    except (ValueError, OSError) as error:
+        if os.environ.get("CLICKFLAX_TRACEBACK", "0") not in ("", "0"):
+            raise
+        print(f"clickflax {verb}: error: {_words(error)}", file=sys.stderr)
+        print("(CLICKFLAX_TRACEBACK=1 shows where it arose.)", file=sys.stderr)
+        return 1
+    return 0
+
+
+def _words(error: Exception) -> str:
+    """The message of an error; of the operating system's, what went wrong and with which file."""
+    if isinstance(error, OSError) and error.strerror:
+        return f"{error.strerror}: {error.filename}" if error.filename else error.strerror
+    return str(error) or type(error).__name__
+
+
+def _help() -> str:
+    """The verbs, with a line on each."""
+    lines = [f"  {verb:10} {line}" for verb, (_, line) in VERBS.items()]
+    return "\n".join(
+        [
+            "usage: clickflax VERB ...",
+            "",
+            "From clickstream logs to recommendations with sequence models in JAX.",
+            "",
+            *lines,
+            "",
+            "`clickflax VERB --help` tells more; `clickflax --version` tells the version.",
+        ]
+    )
+
+
+def _unknown(verb: str | None) -> str:
+    """Says that there is no such verb, which one comes nearest, and which there are."""
+    if verb is None:
+        return _help()
+    near = difflib.get_close_matches(verb, VERBS, n=1)
+    hint = f"did you mean {near[0]}? The verbs are" if near else "the verbs are"
+    return f"clickflax: {verb!r} is not a verb; {hint} {', '.join(VERBS)}."
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,262 @@
+"""Every knob, once: `default()` is the whole list, a config file changes some of them."""
+
+import argparse
+import ast
+import difflib
+import inspect
+import pathlib
+import runpy
+import traceback
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import ml_collections
+
+
+def default() -> ml_collections.ConfigDict:
+    """The configuration with every knob at its default: a small BERT4Rec on simulated data."""
+    c = ml_collections.ConfigDict()
+    c.seed = 0  # of parameters, masks, dropout and the order of the data
+    c.tasks = ("masked_item",)  # what is asked: masked_item (BERT4Rec) or next_item (SASRec)
+
+    c.data = ml_collections.ConfigDict()
+    c.data.path = ""  # folder of a prepared data set; empty: a simulated shop in the work folder
+    c.data.variables = ("item",)  # what the model reads of an event: item, and categorical ones
+    c.data.split = "leave_one_out"  # or time: by data.validation_from and data.test_from
+    c.data.validation_users = -1  # users with a validation item: -1 all, 0 none, or that many
+    c.data.validation_from = ""  # split time: first moment of validation, 2015-09-01T00:00:00 (UTC)
+    c.data.test_from = ""  # split time: first moment of the test
+    c.data.window = "last"  # last, sliding (with data.stride), or random (a new crop each epoch)
+    c.data.stride = 50  # events between the starts of sliding windows
+    c.data.packing = True  # several sequences share a row; False: one a row
+    c.data.position_from = "end"  # the end or the start of a window has position 0
+
+    c.mask = ml_collections.ConfigDict()
+    c.mask.ratio = 0.2  # share of the events of a sequence that are hidden, at least one
+    c.mask.replace = "mask"  # hidden events become MASK; or 80/10/10: MASK, another item, itself
+    c.mask.last = 0.0  # share of the sequences in which only the last event is hidden
+
+    c.model = ml_collections.ConfigDict()
+    c.model.width = 64
+    c.model.layers = 2
+    c.model.heads = 2
+    c.model.max_len = 200  # longest sequence, in events
+    c.model.feed_forward = 256  # width of the hidden layer of a block
+    c.model.norm = "post"  # LayerNorm after the residual sum (BERT) or before the branch: pre
+    c.model.activation = "gelu"  # gelu, relu or silu
+    c.model.positions = "learned"  # learned, sinusoidal or none
+    c.model.output = "dense"  # what stands before the scores: dense (BERT4Rec) or none (SASRec)
+    c.model.output_bias = True  # one bias an item
+    c.model.tied = True  # scores with the table of the inputs
+    c.model.scale_embeddings = False  # multiply item embeddings by sqrt(width)
+    c.model.embedding_norm = True  # LayerNorm over the sum of the embeddings
+    c.model.initializer = "normal"  # normal, truncated_normal (with init_stddev) or xavier
+    c.model.init_stddev = 0.02
+    c.model.dropout = 0.1  # on embeddings and on the output of every branch
+    c.model.attention_dropout = 0.1  # on attention weights
+
+    c.optim = ml_collections.ConfigDict()
+    c.optim.name = "adamw"  # adamw, lamb or lion
+    c.optim.learning_rate = 1e-3  # the peak
+    c.optim.schedule = "constant"  # constant, linear or cosine: after the warm-up, down to 0
+    c.optim.warmup_steps = 100
+    c.optim.b1 = 0.9
+    c.optim.b2 = 0.999
+    c.optim.weight_decay = 0.01  # never on norms and biases
+    c.optim.clip_norm = 1.0  # global gradient norm; 0 turns clipping off
+
+    c.train = ml_collections.ConfigDict()
+    c.train.steps = 2000
+    c.train.batch_size = 128  # sequences a step; packed, that many on average
+    c.train.micro_rows = 0  # rows a gradient is taken of at once, then summed; 0: by the backend
+    c.train.parallel = "jit"  # or pmap: the same step, the same numbers
+    c.train.cpu_devices = 0  # devices that the CPU is split into; 0: one a core
+    c.train.log_every = 50  # steps
+    c.train.eval_every = 200  # steps
+    c.train.monitor = "ndcg@10"  # the validation metric that chooses the best checkpoint
+    c.train.patience = 0  # evaluations without a new best before an early stop; 0: never
+
+    c.eval = ml_collections.ConfigDict()
+    c.eval.cutoffs = (1, 5, 10, 20)
+    c.eval.filter_seen = True  # leave out what the user has already had, but never the target
+    c.eval.batch_size = 256  # users at once
+
+    c.init = ml_collections.ConfigDict()
+    c.init.run = ""  # start from the best parameters of this run
+    c.init.skip = ()  # patterns of parameters that start fresh, such as head/*
+    return c
+
+
+def load(path: str | pathlib.Path, overrides: Sequence[str] = ()) -> ml_collections.ConfigDict:
+    """The config that the file's `get_config()` gives, with overrides `config.train.steps=100`.
+
+    Raises FileNotFoundError without the file, and ValueError for a knob that does not exist (the
+    nearest one is named), for a value of another type, and for an error inside the file.
+    """
+    config = _with(knobs(_run(pathlib.Path(path))), f"{path}: ")
+    known = knobs(config)
+    given = {}
+    for override in overrides:
+        key, equals, text = override.removeprefix("--").partition("=")
+        if not equals:
+            raise ValueError(f"{override!r} is not of the form config.train.steps=100.")
+        given[key] = _parse(text, known[key]) if key in known else text
+    return _with(known | given).lock()
+
+
+def parse_train_flags(argv: Sequence[str]) -> tuple[ml_collections.ConfigDict, str]:
+    """The config and the work folder of `--config=FILE --workdir=DIR --config.train.steps=100`."""
+    parser = argparse.ArgumentParser(
+        prog="clickflax train",
+        usage="clickflax train --config=FILE --workdir=DIR [--config.KNOB=VALUE ...]",
+        description="Train a model. Started again with the same work folder, it resumes.",
+        epilog="every knob, with its default:\n" + _listing().replace("%", "%%"),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.add_argument("--config", required=True, help="a file with get_config(), as in configs/")
+    parser.add_argument("--workdir", required=True, help="the folder of the run")
+    flags, rest = parser.parse_known_args(argv)
+    overrides = []
+    while rest:
+        flag = rest.pop(0)
+        if not flag.startswith("--config."):
+            parser.error(f"{flag} is not a flag; the flags are --config, --workdir, --config.KNOB")
+        if "=" not in flag:
+            if not rest or rest[0].startswith("--"):
+                parser.error(f"{flag} needs a value: {flag}=VALUE")
+            flag = f"{flag}={rest.pop(0)}"
+        overrides.append(flag)
+    return load(flags.config, overrides), flags.workdir
+
+
+def to_dict(config: ml_collections.ConfigDict) -> dict[str, Any]:
+    """The config as nested dictionaries, to be stored as JSON."""
+    return config.to_dict()
+
+
+def from_dict(values: Mapping[str, Any]) -> ml_collections.ConfigDict:
+    """The config of `to_dict`, also after JSON; a knob younger than the run has its default."""
+    return _with(knobs(ml_collections.ConfigDict(values)), "the stored config: ").lock()
+
+
+def differences(
+    a: ml_collections.ConfigDict, b: ml_collections.ConfigDict
+) -> dict[str, tuple[Any, Any]]:
+    """The knobs in which two configs differ, each with its value in `a` and in `b`."""
+    left, right = knobs(a), knobs(b)
+    return {key: (left[key], right[key]) for key in left if left[key] != right[key]}
+
+
+def knobs(config: ml_collections.ConfigDict, prefix: str = "config") -> dict[str, Any]:
+    """Every knob by its full name: `{"config.train.steps": 2000, ...}`."""
+    flat = {}
+    for name, value in config.items():
+        key = f"{prefix}.{name}"
+        group = isinstance(value, ml_collections.ConfigDict)
+        flat.update(knobs(value, key) if group else {key: value})
+    return flat
+
+
+def _with(values: Mapping[str, Any], where: str = "") -> ml_collections.ConfigDict:
+    """The default with `values` by full name; an error begins with `where` they stand."""
+    config = default()
+    known = knobs(config)
+    values = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
+    for key, value in values.items():
+        if key not in known:
+            raise ValueError(f"{where}{_not_a_knob(key, known)}")
+        if not _is_like(value, known[key]):
+            kind = _kind(known[key])
+            raise ValueError(f"{where}{key}={value!r} is not {kind}, as {known[key]!r} is.")
+    config.update_from_flattened_dict(values, strip_prefix="config.")
+    return config
+
+
+def _not_a_knob(key: str, known: Mapping[str, Any]) -> str:
+    """Says that `key` is no knob, and which one comes nearest."""
+    inside = [name for name in known if name.startswith(f"{key}.")]
+    if inside:
+        return f"{key} is a group of knobs, not one: {', '.join(inside)}."
+    # The common prefix would make every pair look alike.
+    short = {name.removeprefix("config."): name for name in known}
+    near = difflib.get_close_matches(key.removeprefix("config."), short, n=1)
+    hint = f"did you mean {short[near[0]]}?" if near else "`clickflax train --help` lists them all."
+    return f"{key} is not a knob; {hint}"
+
+
+def _is_like(value: Any, example: Any) -> bool:
+    """Whether a knob that holds `example` may hold `value`; an empty tuple is one of strings."""
+    if isinstance(example, tuple):
+        first = example[0] if example else ""
+        return isinstance(value, tuple) and all(_is_like(element, first) for element in value)
+    if isinstance(example, float):
+        return isinstance(value, float | int) and not isinstance(value, bool)
+    # A bool is an int to Python, but not to a reader of configs.
+    return isinstance(value, type(example)) and isinstance(value, bool) == isinstance(example, bool)
+
+
+def _kind(example: Any) -> str:
+    """The type of a knob in words."""
+    if isinstance(example, tuple):
+        return f"a tuple of {type(example[0] if example else '').__name__}"
+    return f"of type {type(example).__name__}"
+
+
+def _parse(text: str, example: Any) -> Any:
+    """The value of a knob from the command line; what does not parse stays text, to be refused."""
+    if isinstance(example, str):
+        return text
+    if isinstance(example, bool):
+        return {"true": True, "1": True, "false": False, "0": False}.get(text.lower(), text)
+    try:
+        value = ast.literal_eval(text)
+    except (ValueError, SyntaxError):
+        value = tuple(filter(None, text.split(","))) if isinstance(example, tuple) else text
+    if isinstance(example, tuple) and not isinstance(value, tuple | list):
+        return (value,)
+    return value
+
+
+def _run(path: pathlib.Path) -> ml_collections.ConfigDict:
+    """What `get_config()` of a Python file returns."""
+    if not path.is_file():
+        beside = sorted(str(other) for other in path.parent.glob("*.py"))
+        raise FileNotFoundError(
+            f"{path} is not a file; its folder has {', '.join(beside) or 'no .py file'}."
+        )
+    try:
+        names = runpy.run_path(str(path))
+        if "get_config" not in names:
+            raise ValueError("there is no function get_config() in this file.")
+        config = names["get_config"]()
+    except SyntaxError as error:
+        raise ValueError(f"{error.filename}, line {error.lineno}: {error.msg}.") from error
+    except Exception as error:
+        raise ValueError(f"{path}{_line(error, path)}: {_explain(error)}") from error
+    if not isinstance(config, ml_collections.ConfigDict):
+        raise ValueError(f"{path}: get_config() returned {config!r}, not a ConfigDict.")
+    return config.copy_and_resolve_references()
+
+
+def _line(error: Exception, path: pathlib.Path) -> str:
+    """The line of the file, if any, on which an error arose."""
+    frames = traceback.extract_tb(error.__traceback__)
+    lines = [frame.lineno for frame in frames if frame.filename == str(path)]
+    return f", line {lines[-1]}" if lines else ""
+
+
+def _explain(error: Exception) -> str:
+    """An error of a config file in words; a group that is not there names the nearest one."""
+    name = str(error).strip("\"'")
+    if isinstance(error, AttributeError) and name.isidentifier():
+        groups = {key.rsplit(".", 1)[0]: None for key in knobs(default())}
+        return _not_a_knob(f"config.{name}", groups)
+    return f"{type(error).__name__}: {error}"
+
+
+def _listing() -> str:
+    """The lines of `default()` that set a knob, with their comments."""
+    lines = (line.strip() for line in inspect.getsource(default).splitlines())
+    wanted = (line for line in lines if line.startswith("c.") and "ConfigDict" not in line)
+    return "\n".join(f"  --config.{line[2:]}".replace(" = ", "=", 1) for line in wanted)

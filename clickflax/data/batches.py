@@ -1,0 +1,253 @@
+"""Windows of events, packed into rows; `batch(seed, step)` is a pure function."""
+
+import dataclasses
+import functools
+from collections.abc import Callable, Mapping
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import Int, Shaped
+
+from clickflax.events import MASK, PAD, Batch
+
+
+class Windows(NamedTuple):
+    """Half-open ranges of events."""
+
+    start: Int[np.ndarray, " W"]
+    stop: Int[np.ndarray, " W"]
+
+
+class Packing(NamedTuple):
+    """Slots for windows, in the order of the rows they lie in."""
+
+    offsets: Int[np.ndarray, " R+1"]  # slots of row r: offsets[r] to offsets[r + 1]
+    length: Int[np.ndarray, " W"]  # tokens of each slot
+
+    @property
+    def rows(self) -> int:
+        """Rows that it takes to hold every window once."""
+        return len(self.offsets) - 1
+
+    @property
+    def widest(self) -> int:
+        """The most slots that a row has."""
+        return int(np.diff(self.offsets).max())
+
+
+def cut_last(ranges: Windows, longest: int, stride: int) -> Windows:
+    """The last `longest` events of each range."""
+    return Windows(np.maximum(ranges.start, ranges.stop - longest), ranges.stop)
+
+
+def cut_sliding(ranges: Windows, longest: int, stride: int) -> Windows:
+    """Windows of `longest` events, from the last one backwards in strides, until all are covered."""
+    if stride < 1:
+        raise ValueError(f"data.stride={stride} must be at least 1.")
+    beyond = np.maximum(ranges.stop - ranges.start - longest, 0)
+    count = 1 + -(-beyond // stride)
+    owner = np.repeat(np.arange(len(count)), count)
+    back = np.arange(count.sum()) - np.repeat(np.cumsum(count) - count, count)
+    stop = ranges.stop[owner] - back * stride
+    return Windows(np.maximum(ranges.start[owner], stop - longest), stop)
+
+
+def keep_whole(ranges: Windows, longest: int, stride: int) -> Windows:
+    """The ranges themselves: each epoch crops its own `longest` events."""
+    return ranges
+
+
+WINDOWS: dict[str, Callable[[Windows, int, int], Windows]] = {
+    "last": cut_last,
+    "sliding": cut_sliding,
+    "random": keep_whole,
+}
+
+
+def pack(lengths: Int[np.ndarray, " W"], capacity: int) -> Packing:
+    """Best-fit decreasing (Johnson, 1974), on the histogram of the lengths: all rows that are
+    equally full are filled at once, so ten million windows take a second or two.
+    """
+    if len(lengths) and (lengths.min() < 1 or lengths.max() > capacity):
+        raise ValueError(f"Windows of {lengths.min()} to {lengths.max()} tokens in rows of {capacity}.")
+    room: list[list[np.ndarray]] = [[] for _ in range(capacity + 1)]  # rows by tokens that are free
+    slot_rows, slot_lengths, rows = [], [], 0
+    counts = np.bincount(lengths, minlength=capacity + 1)
+    for length in range(capacity, 0, -1):
+        left = int(counts[length])
+        free = length
+        while left:
+            if free > capacity:  # no open row has room
+                room[capacity].append(np.arange(rows, rows + -(-left // (capacity // length))))
+                rows += len(room[capacity][-1])
+                free = capacity
+            if not room[free]:
+                free += 1
+                continue
+            open_rows = np.concatenate(room[free])
+            taken, rest = open_rows[:left], open_rows[left:]
+            room[free] = [rest] if len(rest) else []
+            room[free - length].append(taken)
+            slot_rows.append(taken)
+            slot_lengths.append(np.full(len(taken), length))
+            left -= len(taken)
+            free = max(length, free - length)
+    if not rows:
+        return Packing(np.zeros(1, np.int64), np.zeros(0, np.int64))
+    row, length = np.concatenate(slot_rows), np.concatenate(slot_lengths)
+    order = np.argsort(row, kind="stable")
+    offsets = np.concatenate([[0], np.cumsum(np.bincount(row, minlength=rows))])
+    return Packing(offsets, length[order])
+
+
+def one_each(lengths: Int[np.ndarray, " W"]) -> Packing:
+    """A row for every window."""
+    return Packing(np.arange(len(lengths) + 1), lengths.astype(np.int64))
+
+
+def ramp(lengths: Int[np.ndarray, " N"]) -> Int[np.ndarray, " T"]:
+    """0, 1, ..., length - 1 for each length, one after the other."""
+    return np.arange(lengths.sum()) - np.repeat(np.cumsum(lengths) - lengths, lengths)
+
+
+def fill(
+    columns: Mapping[str, Shaped[np.ndarray, " E"]],
+    windows: Windows,
+    row: Int[np.ndarray, " N"],
+    shape: tuple[int, int],
+    *,
+    position_from: str,
+    follow: bool = False,
+    ask: bool = False,
+) -> Batch:
+    """Rows of `shape` with window n in row `row[n]`; `row` ascends.
+
+    `follow` keeps the last event of a window out of the inputs: it is only the label of the one
+    before. `ask` appends an event whose every variable is MASK.
+    """
+    events = windows.stop - windows.start - follow
+    tokens = events + ask
+    first_of_row = np.searchsorted(row, np.arange(shape[0]))  # windows before each row
+    before = np.concatenate([[0], np.cumsum(tokens)])
+    column = before[:-1] - before[first_of_row[row]]
+    cell = np.repeat(row * shape[1] + column, tokens) + ramp(tokens)
+    index = np.arange(len(row))
+
+    def spread(values: Shaped[np.ndarray, " T"], empty: int) -> Shaped[np.ndarray, "B L"]:
+        flat = np.full(shape[0] * shape[1], empty, values.dtype)
+        flat[cell] = values
+        return flat.reshape(shape)
+
+    place = ramp(tokens)
+    source = np.repeat(windows.start, tokens) + place
+    asked = place == np.repeat(events, tokens)
+    source[asked] -= 1  # any event that exists: its values are replaced
+    variables = {}
+    for name, values in columns.items():
+        variables[name] = spread(np.where(asked, values.dtype.type(MASK), values[source]), PAD)
+    if position_from == "end":
+        place = np.repeat(tokens, tokens) - 1 - place
+    segment = spread(np.repeat(index - first_of_row[row] + 1, tokens).astype(np.int32), 0)
+    labels = {"next_item": spread(columns["item"][source + 1], PAD)} if follow else {}
+    return Batch(variables, segment, spread(place.astype(np.int32), 0), labels)
+
+
+def deal(
+    packing: Packing, lengths: Int[np.ndarray, " W"], chance: np.random.Generator | None = None
+) -> Int[np.ndarray, " W"]:
+    """The window of each slot: windows of a length go to the slots of that length, by `chance`."""
+    keys = (lengths,) if chance is None else (chance.random(len(lengths)), lengths)
+    dealt = np.empty(len(lengths), np.int64)
+    dealt[np.argsort(packing.length, kind="stable")] = np.lexsort(keys)
+    return dealt
+
+
+def slots_of(packing: Packing, rows: Int[np.ndarray, " N"]) -> tuple[np.ndarray, np.ndarray]:
+    """The slots of these rows, and for each slot which of the rows it is in."""
+    count = packing.offsets[rows + 1] - packing.offsets[rows]
+    slots = np.repeat(packing.offsets[rows], count) + ramp(count)
+    return slots, np.repeat(np.arange(len(rows)), count)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class TrainingBatches:
+    """The endless stream of training rows; each window comes once an epoch.
+
+    The lengths of the windows are the same in every epoch, and so is the packing; an epoch deals
+    windows of equal length to the slots of that length, and shuffles the rows.
+    """
+
+    columns: Mapping[str, Shaped[np.ndarray, " E"]]
+    windows: Windows
+    packing: Packing
+    rows: int  # of a batch
+    row_length: int  # tokens
+    longest: int  # events of a window; a longer range is cropped at random in each epoch
+    position_from: str
+    follow: bool
+
+    def batch(self, seed: int, step: int) -> Batch:
+        """The rows of step `step`: always the same for the same seed."""
+        wanted = np.arange(step * self.rows, (step + 1) * self.rows)
+        windows, row = [], []
+        for epoch in np.unique(wanted // self.packing.rows):
+            here = np.flatnonzero(wanted // self.packing.rows == epoch)
+            cut, rows = epoch_plan(self, seed, int(epoch))
+            slots, which = slots_of(self.packing, rows[wanted[here] % self.packing.rows])
+            windows.append(Windows(cut.start[slots], cut.stop[slots]))
+            row.append(here[which])
+        return fill(
+            self.columns,
+            Windows(*(np.concatenate(ends) for ends in zip(*windows, strict=True))),
+            np.concatenate(row),
+            (self.rows, self.row_length),
+            position_from=self.position_from,
+            follow=self.follow,
+        )
+
+
+@functools.lru_cache(maxsize=2)
+def epoch_plan(
+    batches: TrainingBatches, seed: int, epoch: int
+) -> tuple[Windows, Int[np.ndarray, " R"]]:
+    """The window in each slot, and the order of the rows; kept, as a thousand steps ask for it."""
+    chance = np.random.default_rng([seed, epoch])
+    start, stop = batches.windows
+    events = np.minimum(stop - start, batches.longest)
+    dealt = deal(batches.packing, events - batches.follow, chance)
+    start, stop, events = start[dealt], stop[dealt], events[dealt]
+    start = start + chance.integers(0, stop - start - events, endpoint=True)
+    return Windows(start, start + events), chance.permutation(batches.packing.rows)
+
+
+def training_batches(
+    columns: Mapping[str, Shaped[np.ndarray, " E"]],
+    ranges: Windows,
+    *,
+    max_len: int,
+    window: str,
+    stride: int,
+    packing: bool,
+    batch_size: int,
+    rows_divide_by: int,
+    position_from: str,
+    follow: bool,
+) -> TrainingBatches:
+    """Training rows from the events in `ranges`, about `batch_size` windows a batch.
+
+    Ranges without a single target are left out: with `follow`, those of one event.
+    """
+    if window not in WINDOWS:
+        raise ValueError(f"data.window={window!r} is not one of {sorted(WINDOWS)}.")
+    longest = max_len + follow
+    useful = ranges.stop - ranges.start > follow
+    windows = WINDOWS[window](Windows(ranges.start[useful], ranges.stop[useful]), longest, stride)
+    if not len(windows.start):
+        raise ValueError("No sequence is long enough to train on: each needs two events.")
+    lengths = np.minimum(windows.stop - windows.start, longest) - follow
+    plan = pack(lengths, max_len) if packing else one_each(lengths)
+    rows = max(1, round(batch_size * plan.rows / len(lengths)))
+    rows = -(-rows // rows_divide_by) * rows_divide_by
+    return TrainingBatches(
+        columns, windows, plan, rows, max_len, longest, position_from, follow
+    )

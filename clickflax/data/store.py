@@ -1,0 +1,233 @@
+"""The prepared data set on disk: memory-mapped columns, offsets and vocabularies.
+
+    DIR/dataset.json            format, source, options, variables, sizes, counts, fingerprint
+    DIR/offsets.npy             int64 [S+1]; sequence s is events offsets[s]:offsets[s+1]
+    DIR/part.npy                int8 [S], 0 train and 1 test; only where the source has both
+    DIR/events/NAME.npy         [E]: int32 ids (categorical), float32 (numeric, NaN is missing),
+                                int64 microseconds since 1970 UTC (`time`, absent without times)
+    DIR/vocab/NAME.parquet      row i is id i + RESERVED: token, count, then catalog features
+    DIR/vocab/sequence.parquet  row s is sequence s: token, then sequence features
+
+Sequences stand in the order in which they first appear in the log, the events of a sequence in the
+order of time; ids go by frequency, then by token.
+"""
+
+import contextlib
+import dataclasses
+import errno
+import functools
+import json
+import os
+import pathlib
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from jaxtyping import Int, Int8, Int32, Int64
+
+from clickflax.data.seal import FORMAT, RESERVED, array_writer, seal
+
+PAD, MASK, UNK, CLS, SEP, NA = range(RESERVED)
+RESERVED_TOKENS = ("[PAD]", "[MASK]", "[UNK]", "[CLS]", "[SEP]", "[NA]")
+
+
+@dataclasses.dataclass(frozen=True)
+class Vocabulary:
+    """Tokens of one categorical variable and their ids; the file is read when first asked."""
+
+    path: pathlib.Path
+    size: int  # ids, the reserved ones included
+
+    def token(self, id: int) -> str:
+        """The token of an id, `[PAD]` and the like for the reserved ones."""
+        if not 0 <= id < self.size:
+            raise ValueError(f"id {id} is not in {self.path}: its ids are 0 to {self.size - 1}.")
+        return RESERVED_TOKENS[id] if id < RESERVED else self.tokens()[id - RESERVED]
+
+    def tokens(self) -> list[str]:
+        """All tokens in the order of their ids; the first has id RESERVED."""
+        return self._tokens
+
+    def ids(self, tokens: Sequence[str]) -> Int32[np.ndarray, " N"]:
+        """The ids of tokens, UNK for those that are not in the vocabulary."""
+        return np.array([self._index.get(token, UNK) for token in tokens], dtype=np.int32)
+
+    def column(self, name: str) -> list | None:
+        """Another column of the catalog (count, title, genres, ...), None where there is none."""
+        return read_column(self.path, name)
+
+    @functools.cached_property
+    def _tokens(self) -> list[str]:
+        return pq.read_table(self.path, columns=["token"])["token"].to_pylist()
+
+    @functools.cached_property
+    def _index(self) -> dict[str, int]:
+        return {token: id for id, token in enumerate(self._tokens, start=RESERVED)}
+
+
+@dataclasses.dataclass(frozen=True)
+class Dataset:
+    """A prepared data set, opened: nothing is in memory until it is indexed or asked."""
+
+    path: pathlib.Path
+    info: dict
+    offsets: Int64[np.ndarray, " bounds"]
+    columns: dict[str, np.ndarray]
+    part: Int8[np.ndarray, " S"] | None
+    vocabularies: dict[str, Vocabulary]
+
+    @property
+    def sequences(self) -> int:
+        return len(self.offsets) - 1
+
+    @property
+    def events(self) -> int:
+        return len(self.columns["item"])
+
+    @property
+    def fingerprint(self) -> str:
+        return self.info["fingerprint"]
+
+    def size(self, variable: str) -> int:
+        """Ids of a categorical variable, the reserved ones included."""
+        return self.vocabulary(variable).size
+
+    def vocabulary(self, variable: str) -> Vocabulary:
+        """The vocabulary of a categorical variable."""
+        if variable not in self.vocabularies:
+            raise ValueError(
+                f"{variable!r} is not a categorical variable of {self.path}; "
+                f"these are: {sorted(self.vocabularies)}."
+            )
+        return self.vocabularies[variable]
+
+    def sequence_column(self, name: str) -> list | None:
+        """A column of the sequences (token, and their features), None where there is none."""
+        return read_column(self.path / "vocab" / "sequence.parquet", name)
+
+
+def open_dataset(path: str | os.PathLike) -> Dataset:
+    """Opens a prepared data set in milliseconds, whatever its size."""
+    path = pathlib.Path(path)
+    if not path.is_dir():
+        raise FileNotFoundError(f"{path} is not there. Make it with `clickflax prepare`.")
+    if not (path / "dataset.json").is_file():
+        raise ValueError(f"{path} has no dataset.json: it is not a prepared data set.")
+    info = json.loads((path / "dataset.json").read_text(encoding="utf-8"))
+    if info.get("format") != FORMAT:
+        raise ValueError(
+            f"{path} has format {info.get('format')!r}, this version of clickflax reads "
+            f"{FORMAT!r}. Prepare it again."
+        )
+    variables = info["variables"]
+    part = path / "part.npy"
+    return Dataset(
+        path=path,
+        info=info,
+        offsets=np.load(path / "offsets.npy", mmap_mode="r"),
+        columns={v: np.load(path / "events" / f"{v}.npy", mmap_mode="r") for v in variables},
+        part=np.load(part, mmap_mode="r") if part.is_file() else None,
+        vocabularies={
+            name: Vocabulary(path / "vocab" / f"{name}.parquet", variable["size"])
+            for name, variable in variables.items()
+            if variable["kind"] == "categorical"
+        },
+    )
+
+
+def open_vocabulary(path: str | os.PathLike) -> Vocabulary:
+    """Opens one vocabulary file, such as a copy that a run keeps."""
+    path = pathlib.Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"{path} is not there: no such vocabulary.")
+    return Vocabulary(path, pq.read_metadata(path).num_rows + RESERVED)
+
+
+def read_column(path: pathlib.Path, name: str) -> list | None:
+    """One column of a parquet file, None where it has no such column."""
+    if name not in pq.read_schema(path).names:
+        return None
+    return pq.read_table(path, columns=[name])[name].to_pylist()
+
+
+@contextlib.contextmanager
+def writing(path: str | os.PathLike, overwrite: bool = False) -> Iterator[pathlib.Path]:
+    """A temporary folder beside `path`: renamed to it at the end, removed when anything fails."""
+    path = pathlib.Path(os.path.abspath(path))
+    _check_free(path, overwrite)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    folder = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        folder.mkdir()
+        yield folder
+        _swap(folder, path)
+    except BaseException as error:
+        shutil.rmtree(folder, ignore_errors=True)
+        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+            raise OSError(
+                f"cannot write {path}: {os.strerror(error.errno).lower()}. Nothing was kept; "
+                "free some space, or write to another disk."
+            ) from error
+        raise
+
+
+def write_dataset(
+    folder: pathlib.Path,
+    *,
+    source: str,
+    options: Mapping[str, object],
+    offsets: Int[np.ndarray, " bounds"],
+    events: Mapping[str, np.ndarray],
+    vocabularies: Mapping[str, pa.Table],
+    sequences: pa.Table,
+    counts: Mapping[str, object],
+    part: Int8[np.ndarray, " S"] | None = None,
+) -> dict:
+    """Writes arrays and tables that are in memory as a data set, and returns its dataset.json.
+
+    The type of an event column says its kind: int32 ids are categorical and need a vocabulary
+    (token, count, then features), float32 is numeric, int64 is `time` in microseconds.
+    """
+    write_array(folder / "offsets.npy", np.asarray(offsets, dtype=np.int64))
+    if part is not None:
+        write_array(folder / "part.npy", part)
+    for name, values in events.items():
+        write_array(folder / "events" / f"{name}.npy", values)
+    for name, table in {**vocabularies, "sequence": sequences}.items():
+        write_table(folder / "vocab" / f"{name}.parquet", table)
+    return seal(folder, source=source, options=options, counts=counts)
+
+
+def write_array(path: pathlib.Path, values: np.ndarray) -> None:
+    """Writes one array, making its folder."""
+    with array_writer(path, values.dtype, len(values)) as append:
+        append(values)
+
+
+def write_table(path: pathlib.Path, table: pa.Table) -> None:
+    """Writes one parquet file, making its folder."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    pq.write_table(table, path)
+
+
+def _check_free(path: pathlib.Path, overwrite: bool) -> None:
+    """Refuses to write over what is there, unless it is a data set and `overwrite` says so."""
+    if not path.exists() or (path.is_dir() and not any(path.iterdir())):
+        return
+    if not (path / "dataset.json").is_file():
+        raise FileExistsError(f"{path} is there and is not a data set: name another folder.")
+    if not overwrite:
+        raise FileExistsError(f"{path} is there: name another folder, or give --overwrite.")
+
+
+def _swap(folder: pathlib.Path, path: pathlib.Path) -> None:
+    """Puts a finished folder in the place of `path`, which is never half of anything."""
+    if not path.exists() or not any(path.iterdir()):
+        folder.replace(path)
+        return
+    old = folder.with_suffix(".old")
+    path.replace(old)
+    folder.replace(path)
+    shutil.rmtree(old)

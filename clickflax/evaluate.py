@@ -1,0 +1,257 @@
+"""`clickflax evaluate`: ranks every item of the catalog for every user, and counts."""
+
+import argparse
+import dataclasses
+import json
+import pathlib
+import time
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import rich.console
+import rich.table
+from jaxtyping import Array, Float, Int, Shaped
+from ml_collections import ConfigDict
+
+from clickflax.data.asking import Asked, asking_batches, distinct_items, pad_lists
+from clickflax.data.batches import Windows
+from clickflax.data.split import Examples, SplitOptions, split
+from clickflax.data.store import Dataset
+from clickflax.events import RESERVED
+from clickflax.model.model import Model
+from clickflax.run import load_run, open_data, read_json, write_json
+from clickflax.runtime import sharding
+from clickflax.tasks.metrics import mean, ranking, ranks
+from clickflax.tasks.tasks import Task
+
+NOBODY = np.zeros((0,), np.int64)
+
+
+@dataclasses.dataclass(frozen=True)
+class Asker:
+    """How histories become rows and rows become scores: what evaluation and recommendation share."""
+
+    model: Model
+    task: Task
+    mesh: jax.sharding.Mesh
+    max_len: int
+    packing: bool
+    position_from: str
+    variables: tuple[str, ...]
+    batch_size: int
+    micro_rows: int
+
+    def batches(
+        self, columns: Mapping[str, Shaped[np.ndarray, " E"]], history: Windows
+    ) -> Iterator[Asked]:
+        """All the histories, in batches of about `batch_size`."""
+        row_length = self.max_len
+        mean_length = np.minimum(history.stop - history.start, row_length).mean()
+        share = mean_length / row_length if self.packing else 1.0
+        rows = max(1, round(self.batch_size * float(share)))
+        devices = self.mesh.size
+        group_rows = sharding.micro_rows(self.micro_rows, row_length) or -(-rows // devices)
+        groups = -(-rows // (group_rows * devices)) * devices
+        return asking_batches(
+            {name: columns[name] for name in self.variables},
+            history,
+            max_len=row_length,
+            packing=self.packing,
+            position_from=self.position_from,
+            ask=not self.task.causal,
+            groups=groups,
+            group_rows=group_rows,
+        )
+
+    def compile(self, finish: Callable[..., Any]) -> Callable[..., Any]:
+        """`finish(scores [A, V], *extras [A, ...])` of every group, computed on all devices."""
+
+        def answer(params: Any, group: tuple[Asked, tuple[Array, ...]]) -> Any:
+            asked, extras = group
+            scores = self.scores(params, asked)
+            return finish(scores, *extras)
+
+        return sharding.compile_groups(answer, self.mesh)
+
+    def scores(self, params: Any, asked: Asked) -> Float[Array, "A V"]:
+        """A score for every item, for each answer of one group of rows."""
+        variables, segment, position, _ = asked.batch
+        hidden = self.model.apply(
+            {"params": params},
+            variables,
+            segment,
+            position,
+            self.task.causal,
+            False,
+            method="encode",
+        )
+        chosen = hidden[asked.row, asked.column]
+        return self.model.apply({"params": params}, chosen, method="score")
+
+
+def make_asker(config: ConfigDict, model: Model, task: Task, mesh: jax.sharding.Mesh) -> Asker:
+    """The asker that a config describes."""
+    return Asker(
+        model=model,
+        task=task,
+        mesh=mesh,
+        max_len=config.model.max_len,
+        packing=config.data.packing,
+        position_from=config.data.position_from,
+        variables=tuple(config.data.variables),
+        batch_size=config.eval.batch_size,
+        micro_rows=config.train.micro_rows,
+    )
+
+
+class Ranker:
+    """Ranks the targets of examples; compiled once, for any parameters."""
+
+    def __init__(self, asker: Asker, filter_seen: bool):
+        self.asker = asker
+        self.filter_seen = filter_seen
+        self.compiled = asker.compile(ranks)
+
+    def __call__(
+        self, params: Any, columns: Mapping[str, Shaped[np.ndarray, " E"]], examples: Examples
+    ) -> Float[np.ndarray, " T"]:
+        """The place of every target of `examples`, in their order."""
+        bounds = np.searchsorted(examples.owner, np.arange(len(examples) + 1))
+        seen, seen_bounds = NOBODY, np.zeros(len(examples) + 1, np.int64)
+        if self.filter_seen:
+            seen, seen_bounds = distinct_items(columns["item"], examples.history)
+        targets, seen = examples.targets - RESERVED, seen - RESERVED
+        # The same widths in every batch, so that it is compiled once.
+        most = max(1, int(np.diff(bounds).max()))
+        most_seen = max(1, int(np.diff(seen_bounds).max()))
+        found = np.full(len(targets), np.nan, np.float32)
+        for asked in self.asker.batches(columns, examples.history):
+            extras = (
+                pad_lists(targets, bounds, asked.example, most),
+                pad_lists(seen, seen_bounds, asked.example, most_seen),
+            )
+            places = np.asarray(self.compiled(params, (asked, extras)))
+            which = pad_lists(np.arange(len(targets)), bounds, asked.example, most)
+            found[which[which >= 0]] = places[which >= 0]
+        return found
+
+
+def split_of(config: ConfigDict, dataset: Dataset) -> Any:
+    """The split that a config describes."""
+    data = config.data
+    options = SplitOptions(data.validation_users, data.validation_from, data.test_from)
+    return split(data.split, dataset.offsets, dataset.columns, dataset.part, options)
+
+
+def evaluate(
+    ranker: Ranker,
+    params: Any,
+    columns: Mapping[str, Shaped[np.ndarray, " E"]],
+    examples: Examples,
+    cutoffs: tuple[int, ...],
+) -> dict[str, float]:
+    """The mean of every metric over the examples."""
+    places = ranker(params, columns, examples)
+    return mean(ranking(places, examples.owner, len(examples), cutoffs))
+
+
+def protocol(config: ConfigDict, which: str, filter_seen: bool, items: int) -> dict[str, Any]:
+    """What the numbers depend on, to stand beside them."""
+    return {
+        "split": config.data.split,
+        "part": which,
+        "history": "every event before the target, on the last "
+        f"{config.model.max_len - (config.tasks[0] != 'next_item')} of which the model looks",
+        "candidates": f"all {items} items",
+        "filter_seen": filter_seen,
+        "ties": "mean place",
+    }
+
+
+def table(metrics: Mapping[str, float], cutoffs: tuple[int, ...], title: str) -> rich.table.Table:
+    """Metrics down, cut-offs across."""
+    lines = rich.table.Table(title=title, title_justify="left")
+    lines.add_column("metric")
+    for k in cutoffs:
+        lines.add_column(f"@{k}", justify="right")
+    for name in dict.fromkeys(key.split("@")[0] for key in metrics):
+        lines.add_row(name, *(f"{metrics[f'{name}@{k}']:.4f}" for k in cutoffs))
+    return lines
+
+
+def evaluate_run(
+    folder: str | pathlib.Path,
+    which: str,
+    *,
+    data: str | None = None,
+    filter_seen: bool | None = None,
+    cutoffs: tuple[int, ...] | None = None,
+    checkpoint: str = "best",
+) -> dict[str, Any]:
+    """Evaluates a run, keeps the record in its folder, and returns it."""
+    run = load_run(folder, checkpoint)
+    dataset = open_data(run, data)
+    config = run.config
+    parts = split_of(config, dataset)
+    examples: Examples = getattr(parts, which)
+    if not len(examples):
+        raise ValueError(f"The {which} part of {dataset.path} has no examples: {parts.dropped}.")
+    filter_seen = config.eval.filter_seen if filter_seen is None else filter_seen
+    cutoffs = tuple(config.eval.cutoffs) if cutoffs is None else cutoffs
+    mesh = sharding.make_mesh()
+    ranker = Ranker(make_asker(config, run.model, run.task, mesh), filter_seen)
+    params = sharding.replicate(run.params, mesh)
+    start = time.perf_counter()
+    metrics = evaluate(ranker, params, dataset.columns, examples, cutoffs)
+    record = {
+        **metrics,
+        "users": len(examples),
+        "protocol": protocol(config, which, filter_seen, run.items.size - RESERVED),
+        "dropped": parts.dropped,
+        "run": str(folder),
+        "checkpoint": checkpoint,
+        "step": run.progress["step"],
+        "train_seconds": round(run.progress["seconds"], 1),
+        "evaluate_seconds": round(time.perf_counter() - start, 2),
+    }
+    environment = read_json(run.folder / "environment.json")
+    full = {**record, "environment": environment, "config": config.to_dict()}
+    write_json(run.folder / f"{which}.json", full)
+    return record
+
+
+def main(argv: list[str]) -> None:
+    """`clickflax evaluate --run DIR --split test`."""
+    parser = argparse.ArgumentParser(prog="clickflax evaluate", description=__doc__)
+    parser.add_argument("--run", required=True, help="the folder of a run")
+    parser.add_argument("--split", choices=("test", "validation"), default="test")
+    parser.add_argument("--data", help="another prepared data set with the same catalog")
+    parser.add_argument("--checkpoint", choices=("best", "last"), default="best")
+    parser.add_argument("--cutoffs", help="such as 5,10,20; default: config.eval.cutoffs")
+    parser.add_argument(
+        "--filter-seen", action=argparse.BooleanOptionalAction, help="default: config.eval"
+    )
+    flags = parser.parse_args(argv)
+    cutoffs = None
+    if flags.cutoffs is not None:
+        if not all(k.isdigit() and int(k) for k in flags.cutoffs.split(",")):
+            raise ValueError(f"--cutoffs={flags.cutoffs!r} is not a list such as 5,10,20.")
+        cutoffs = tuple(int(k) for k in flags.cutoffs.split(","))
+    config = read_json(pathlib.Path(flags.run) / "config.json")
+    sharding.use_devices(config["train"]["cpu_devices"])
+    record = evaluate_run(
+        flags.run,
+        flags.split,
+        data=flags.data,
+        filter_seen=flags.filter_seen,
+        cutoffs=cutoffs,
+        checkpoint=flags.checkpoint,
+    )
+    metrics = {name: value for name, value in record.items() if "@" in name}
+    title = f"{flags.split} of {flags.run}: {record['users']:,} users"
+    shown = tuple(dict.fromkeys(int(name.split("@")[1]) for name in metrics))
+    rich.console.Console().print(table(metrics, shown, title))
+    print(json.dumps(record))

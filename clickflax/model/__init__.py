@@ -1,0 +1,1 @@
+"""Batch to answers: pure functions of parameters."""

@@ -1,0 +1,34 @@
+"""Model = embedder, encoder, heads."""
+
+from collections.abc import Mapping
+
+import flax.linen as nn
+from jaxtyping import Array, Float, Int
+
+from clickflax.events import RESERVED
+from clickflax.model.embedder import Embedder
+from clickflax.model.encoder import Encoder
+from clickflax.model.heads import ItemHead
+
+
+class Model(nn.Module):
+    """A transformer over packed rows of events."""
+
+    embedder: Embedder
+    encoder: Encoder
+    head: ItemHead
+
+    def encode(
+        self,
+        variables: Mapping[str, Int[Array, "B L"]],
+        segment: Int[Array, "B L"],
+        position: Int[Array, "B L"],
+        causal: bool,
+        train: bool,
+    ) -> Float[Array, "B L D"]:
+        """A hidden state for every event, from the events of the same segment alone."""
+        return self.encoder(self.embedder(variables, position, train), segment, causal, train)
+
+    def score(self, hidden: Float[Array, "... D"]) -> Float[Array, "... V"]:
+        """A score for every item: column i is the id i + RESERVED."""
+        return self.head(hidden, self.embedder.item_table()[RESERVED:])

@@ -1,0 +1,1 @@
+"""What a run stands on: each file knows nothing of models, tasks or data."""

@@ -1,0 +1,129 @@
+"""Save, resume, transfer: orbax checkpoints of a run.
+
+`checkpoints/last` has what it takes to go on, `checkpoints/best` the parameters of the best
+validation so far.
+"""
+
+import contextlib
+import errno
+import fnmatch
+import logging
+import pathlib
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import jax
+import orbax.checkpoint as ocp
+from flax.traverse_util import flatten_dict, unflatten_dict
+
+# Orbax tells every step of a save at INFO, and warns of items that nobody asked it to restore.
+logging.getLogger("absl").setLevel(logging.ERROR)
+
+
+def manager(folder: pathlib.Path) -> ocp.CheckpointManager:
+    """Keeps the newest checkpoint in `folder`; a save has ended when it returns."""
+    handlers = {
+        "params": ocp.StandardCheckpointHandler(),
+        "optimizer": ocp.StandardCheckpointHandler(),
+        "progress": ocp.JsonCheckpointHandler(),
+    }
+    options = ocp.CheckpointManagerOptions(max_to_keep=1, enable_async_checkpointing=False)
+    return ocp.CheckpointManager(folder.absolute(), item_handlers=handlers, options=options)
+
+
+@contextlib.contextmanager
+def naming_a_full_disk(folder: pathlib.Path) -> Iterator[None]:
+    """Turns what the storage library says of a full disk into a clear sentence."""
+    try:
+        yield
+    except Exception as error:
+        full = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
+        if full or "No space left" in str(error) or "RESOURCE_EXHAUSTED" in str(error):
+            raise OSError(
+                f"cannot save a checkpoint in {folder}: the disk is full. The one before is whole: "
+                "free some space and give the same command again."
+            ) from error
+        raise
+
+
+def save(folder: pathlib.Path, step: int, progress: dict, **trees: Any) -> None:
+    """Writes a checkpoint, then removes the one before. One of the same or a later step, which a
+    run that was killed may have left, gives way.
+    """
+    with naming_a_full_disk(folder), manager(folder) as checkpoints:
+        for stale in [s for s in checkpoints.all_steps() if s >= step]:
+            checkpoints.delete(stale)
+        items = {name: ocp.args.StandardSave(tree) for name, tree in trees.items()}
+        progress_item = ocp.args.JsonSave(progress)
+        checkpoints.save(step, args=ocp.args.Composite(progress=progress_item, **items))
+
+
+def newest(folder: pathlib.Path) -> int | None:
+    """Step of the checkpoint in `folder`, if there is one."""
+    if not folder.is_dir():
+        return None
+    with manager(folder) as checkpoints:
+        return checkpoints.latest_step()
+
+
+def resume(folder: pathlib.Path, **like: Any) -> tuple[dict, dict[str, Any]]:
+    """Progress and trees of the newest checkpoint, placed as the arrays of `like` are."""
+    with manager(folder) as checkpoints:
+        items = {name: ocp.args.StandardRestore(tree) for name, tree in like.items()}
+        found = checkpoints.restore(
+            checkpoints.latest_step(),
+            args=ocp.args.Composite(progress=ocp.args.JsonRestore(), **items),
+        )
+    return found["progress"], {name: found[name] for name in like}
+
+
+def load_params(folder: pathlib.Path, sharding: jax.sharding.Sharding) -> tuple[dict, Any]:
+    """Progress and parameters of a checkpoint of any run, placed here.
+
+    Without a target orbax would ask for the devices that saved it.
+    """
+    with manager(folder) as checkpoints:
+        step = checkpoints.latest_step()
+        if step is None:
+            raise FileNotFoundError(f"{folder} holds no checkpoint: has the run got that far?")
+        stored = checkpoints.item_metadata(step)["params"].tree
+        here = jax.tree.map(
+            lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding), dict(stored)
+        )
+        found = checkpoints.restore(
+            step,
+            args=ocp.args.Composite(
+                params=ocp.args.StandardRestore(here), progress=ocp.args.JsonRestore()
+            ),
+        )
+    return found["progress"], found["params"]
+
+
+def transfer(fresh: Any, stored: Any, skip: Sequence[str], source: str) -> Any:
+    """The stored parameters in the place of the fresh ones, but for those that `skip` names.
+
+    Raises ValueError with all that does not fit, on either side.
+    """
+    new, old = flatten_dict(fresh, sep="/"), flatten_dict(stored, sep="/")
+
+    def skipped(name: str) -> bool:
+        return any(fnmatch.fnmatch(name, pattern) for pattern in skip)
+
+    wrong = [f"{name}: in the model, not in the checkpoint" for name in sorted(new.keys() - old)]
+    wrong += [f"{name}: in the checkpoint, not in the model" for name in sorted(old.keys() - new)]
+    wrong += [
+        f"{name}: {new[name].shape} in the model, {old[name].shape} in the checkpoint"
+        for name in sorted(new.keys() & old)
+        if new[name].shape != old[name].shape
+    ]
+    wrong = [line for line in wrong if not skipped(line.split(":")[0])]
+    if wrong:
+        raise ValueError(
+            f"cannot start from {source}. Name these in init.skip, or change the model:\n  "
+            + "\n  ".join(wrong)
+        )
+    unused = [p for p in skip if not any(fnmatch.fnmatch(name, p) for name in {**new, **old})]
+    if unused:
+        raise ValueError(f"init.skip={unused}: no parameter has such a name; there are {sorted(new)}.")
+    taken = {name: value if skipped(name) else old[name] for name, value in new.items()}
+    return unflatten_dict(taken, sep="/")

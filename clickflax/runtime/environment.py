@@ -1,0 +1,80 @@
+"""What a run was made with, for `environment.json`: code, versions, devices, machine, data."""
+
+import datetime
+import importlib.metadata
+import os
+import pathlib
+import platform
+import shlex
+import subprocess
+import sys
+from typing import Any
+
+import jax
+
+import clickflax
+
+PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
+
+
+def environment(data_fingerprint: str) -> dict[str, Any]:
+    """Everything outside the config that a result may depend on; JSON can hold it."""
+    devices = jax.devices()
+    kinds = [device.device_kind for device in devices]
+    return {
+        "started": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        "command": shlex.join(sys.argv),
+        **_checkout(pathlib.Path(clickflax.__file__).resolve().parents[1]),
+        "versions": {
+            "python": platform.python_version(),
+            "clickflax": clickflax.__version__,
+            **{name: importlib.metadata.version(name) for name in PACKAGES},
+        },
+        "backend": jax.default_backend(),
+        "devices": {kind: kinds.count(kind) for kind in dict.fromkeys(kinds)},
+        "processes": jax.process_count(),
+        "host": platform.node(),
+        "platform": platform.platform(),
+        "cpu": _cpu_model(),
+        "cores": _cores(),
+        "data": data_fingerprint,
+    }
+
+
+def _checkout(root: pathlib.Path) -> dict[str, Any]:
+    """Commit of the checkout at `root` and whether files differ from it; None without git."""
+    top = _git(root, "rev-parse", "--show-toplevel")
+    # An installed package may lie inside the checkout of something else.
+    if top is None or pathlib.Path(top).resolve() != root:
+        return {"commit": None, "dirty": None}
+    status = _git(root, "status", "--porcelain")
+    return {
+        "commit": _git(root, "rev-parse", "--verify", "HEAD"),
+        "dirty": None if status is None else status != "",
+    }
+
+
+def _git(root: pathlib.Path, *arguments: str) -> str | None:
+    """What git says, or None where it is not installed or fails."""
+    try:
+        done = subprocess.run(
+            ["git", "-C", str(root), *arguments], capture_output=True, text=True, timeout=30
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return done.stdout.strip() if done.returncode == 0 else None
+
+
+def _cpu_model() -> str:
+    """The processor's name as Linux tells it, else as Python does."""
+    info = pathlib.Path("/proc/cpuinfo")
+    lines = info.read_text(encoding="utf-8").splitlines() if info.exists() else []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.processor()
+
+
+def _cores() -> int:
+    """The cores that this process may use, which in a container are fewer than the machine's."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1

@@ -1,0 +1,44 @@
+"""Optimiser and schedule from `config.optim`."""
+
+from typing import Any
+
+import jax
+import optax
+from ml_collections import ConfigDict
+
+OPTIMIZERS = {"adamw": optax.scale_by_adam, "lamb": optax.scale_by_adam, "lion": optax.scale_by_lion}
+SCHEDULES = ("constant", "linear", "cosine")
+
+
+def learning_rate(optim: ConfigDict, steps: int) -> optax.Schedule:
+    """A linear warm-up to the peak, then the schedule, which ends after `steps` in all."""
+    if optim.schedule not in SCHEDULES:
+        raise ValueError(f"optim.schedule={optim.schedule!r} is not one of {sorted(SCHEDULES)}.")
+    peak, rest = optim.learning_rate, max(1, steps - optim.warmup_steps)
+    after = {
+        "constant": optax.constant_schedule(peak),
+        "linear": optax.linear_schedule(peak, 0.0, rest),
+        "cosine": optax.cosine_decay_schedule(peak, rest),
+    }[optim.schedule]
+    if not optim.warmup_steps:
+        return after
+    warm_up = optax.linear_schedule(0.0, peak, optim.warmup_steps)
+    return optax.join_schedules([warm_up, after], [optim.warmup_steps])
+
+
+def decays(params: Any) -> Any:
+    """True for the matrices: weight decay leaves norms and biases, which are vectors, alone."""
+    return jax.tree.map(lambda x: x.ndim > 1, params)
+
+
+def make_optimizer(optim: ConfigDict, steps: int) -> optax.GradientTransformation:
+    """Clipping, the optimiser, decoupled weight decay (Loshchilov and Hutter, 2019), schedule."""
+    if optim.name not in OPTIMIZERS:
+        raise ValueError(f"optim.name={optim.name!r} is not one of {sorted(OPTIMIZERS)}.")
+    return optax.chain(
+        optax.clip_by_global_norm(optim.clip_norm) if optim.clip_norm else optax.identity(),
+        OPTIMIZERS[optim.name](b1=optim.b1, b2=optim.b2),
+        optax.add_decayed_weights(optim.weight_decay, mask=decays),
+        optax.scale_by_trust_ratio() if optim.name == "lamb" else optax.identity(),
+        optax.scale_by_learning_rate(learning_rate(optim, steps)),
+    )

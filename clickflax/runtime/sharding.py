@@ -1,0 +1,87 @@
+"""The mesh, where things live on it, and one step for all of its devices."""
+
+import os
+from collections.abc import Callable
+from typing import Any
+
+import jax
+from jax.sharding import AxisType, Mesh, NamedSharding
+from jax.sharding import PartitionSpec as P
+
+DATA = "data"  # the axis over which the rows of a batch are split
+
+# On CPU a gradient is taken of so many tokens at a time, so that their attention matrices stay in
+# the second-level cache. Sequences/s on two cores with 2 MB each, rows of 200, by rows at a time:
+# BERT4Rec 2: 777, 4: 725, 6: 628, 12: 584; SASRec, whose every event is scored, 2: 300, 4: 463.
+CPU_TOKENS = 800
+
+
+def use_devices(cpu_devices: int) -> None:
+    """Splits the CPU into devices, one a core for 0: before anything has been computed."""
+    wanted = cpu_devices or len(os.sched_getaffinity(0))
+    try:
+        jax.config.update("jax_num_cpu_devices", wanted)
+    except RuntimeError:  # too late to choose
+        if cpu_devices and jax.default_backend() == "cpu" and jax.device_count() != cpu_devices:
+            raise ValueError(
+                f"train.cpu_devices={cpu_devices}, but JAX has started with {jax.device_count()}. "
+                "Set it before the first computation of the process, or leave it at 0."
+            ) from None
+
+
+def make_mesh() -> Mesh:
+    """All devices in a line."""
+    return jax.make_mesh((jax.device_count(),), (DATA,), axis_types=(AxisType.Auto,))
+
+
+def micro_rows(wanted: int, row_length: int) -> int:
+    """Rows of which a gradient is taken at once; 0 where a device takes all of its rows."""
+    if wanted or jax.default_backend() != "cpu":
+        return wanted
+    return max(1, CPU_TOKENS // row_length)
+
+
+def replicate(tree: Any, mesh: Mesh) -> Any:
+    """The same arrays on every device."""
+    return jax.device_put(tree, NamedSharding(mesh, P()))
+
+
+def split_rows(tree: Any, mesh: Mesh) -> Any:
+    """Arrays whose first axis is split over the devices."""
+    return jax.device_put(tree, NamedSharding(mesh, P(DATA)))
+
+
+def compile_step(step: Callable[..., Any], mesh: Mesh, parallel: str) -> Callable[..., Any]:
+    """`step(state, rows, key)` of one device, made to run on all: each has its own rows.
+
+    The step sums over the axis DATA itself; state, key and results are the same everywhere.
+    """
+    if parallel == "jit":
+        mapped = jax.shard_map(
+            step, mesh=mesh, in_specs=(P(), P(DATA), P()), out_specs=P(), check_vma=False
+        )
+        return jax.jit(mapped, donate_argnums=0)
+    if parallel == "pmap":
+        mapped = jax.pmap(
+            step, DATA, in_axes=(None, 0, None), out_axes=None, devices=list(mesh.devices.flat)
+        )
+
+        def run(state: Any, rows: Any, key: jax.Array) -> Any:
+            shape = (mesh.size, -1)
+            return mapped(state, jax.tree.map(lambda x: x.reshape(*shape, *x.shape[1:]), rows), key)
+
+        return run
+    raise ValueError(f"train.parallel={parallel!r} is not one of ['jit', 'pmap'].")
+
+
+def compile_groups(answer: Callable[..., Any], mesh: Mesh) -> Callable[..., Any]:
+    """`answer(params, group)` of every group, one after the other, shared out over the devices."""
+
+    def on_one(params: Any, groups: Any) -> Any:
+        return jax.lax.map(lambda group: answer(params, group), groups)
+
+    return jax.jit(
+        jax.shard_map(
+            on_one, mesh=mesh, in_specs=(P(), P(DATA)), out_specs=P(DATA), check_vma=False
+        )
+    )

@@ -1,0 +1,29 @@
+"""Every test runs on 8 CPU devices, with strict dtypes and ranks, and with shapes checked."""
+
+import pathlib
+
+import jax
+import pytest
+
+DATA = pathlib.Path(__file__).resolve().parents[2] / "shared" / "data"
+
+
+def pytest_configure():
+    # Before any backend is touched: the number of devices is fixed from then on.
+    jax.config.update("jax_platforms", "cpu")
+    jax.config.update("jax_num_cpu_devices", 8)
+    jax.config.update("jax_numpy_dtype_promotion", "strict")
+    jax.config.update("jax_numpy_rank_promotion", "raise")
+
+
+@pytest.fixture(scope="session")
+def shared_data():
+    """`shared_data("ml-1m")` is the folder of that raw data set; the test skips without it."""
+
+    def folder(name: str) -> pathlib.Path:
+        path = DATA / name
+        if not path.is_dir():
+            pytest.skip(f"needs the raw data set {name} in {path}, which is not there")
+        return path
+
+    return folder

@@ -1,0 +1,53 @@
+import json
+import subprocess
+import sys
+
+from clickflax.runtime import environment
+
+
+def git(folder, *arguments):
+    name = ["-c", "user.name=a", "-c", "user.email=a@example.org"]
+    subprocess.run(["git", "-C", folder, *name, *arguments], check=True, capture_output=True)
+
+
+def test_an_environment_survives_json_and_names_what_a_result_depends_on():
+    told = environment.environment("abc123")
+    assert json.loads(json.dumps(told)) == told
+    assert told["data"] == "abc123"
+    assert told["devices"] == {"cpu": 8}
+    assert told["backend"] == "cpu"
+    assert told["versions"]["python"] == sys.version.split()[0]
+    assert told["versions"].keys() >= {"clickflax", "jax", "jaxlib", "flax", "optax", "numpy"}
+    assert told["cores"] >= 1
+    assert told["started"].endswith("+00:00")
+
+
+def test_a_changed_file_makes_a_checkout_dirty(tmp_path):
+    root = tmp_path.resolve()
+    git(root, "init")
+    (root / "a.py").write_text("a = 1\n")
+    git(root, "add", ".")
+    git(root, "commit", "-m", "first")
+    clean = environment._checkout(root)
+    assert len(clean["commit"]) == 40 and clean["dirty"] is False
+    (root / "a.py").write_text("a = 2\n")
+    assert environment._checkout(root) == {"commit": clean["commit"], "dirty": True}
+
+
+def test_a_package_installed_inside_another_checkout_has_no_commit(tmp_path):
+    git(tmp_path, "init")
+    inside = tmp_path.resolve() / "site-packages"
+    inside.mkdir()
+    assert environment._checkout(inside) == {"commit": None, "dirty": None}
+
+
+def test_without_git_the_commit_is_unknown(tmp_path, monkeypatch):
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert environment._checkout(tmp_path.resolve()) == {"commit": None, "dirty": None}
+
+
+def test_a_checkout_without_a_commit_is_dirty(tmp_path):
+    root = tmp_path.resolve()
+    git(root, "init")
+    (root / "a.py").write_text("a = 1\n")
+    assert environment._checkout(root) == {"commit": None, "dirty": True}

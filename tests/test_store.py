@@ -1,0 +1,204 @@
+"""The data set on disk: what is written is read, half of one never exists, and errors say why."""
+
+import errno
+import json
+import os
+import time
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from clickflax.data import seal, store
+
+ITEMS = {"token": ["b", "a", "c"], "count": [3, 1, 1], "genres": [["x"], [], ["x", "y"]]}
+
+
+def write(folder, **changes):
+    parts = {
+        "source": "toy",
+        "options": {"k_core": 0},
+        "offsets": np.array([0, 2, 5]),
+        "events": {
+            "item": np.array([6, 7, 6, 6, 8], dtype=np.int32),
+            "time": np.array([0, 1, 2, 3, 4], dtype=np.int64),
+            "price": np.array([1, 3, np.nan, 1, 3], dtype=np.float32),
+        },
+        "vocabularies": {"item": pa.table(ITEMS)},
+        "sequences": pa.table({"token": ["u2", "u1"], "age": [30, None]}),
+        "counts": {"read": 5, "dropped": {}, "kept": 5},
+    }
+    return store.write_dataset(folder, **{**parts, **changes})
+
+
+@pytest.fixture
+def path(tmp_path):
+    with store.writing(tmp_path / "toy") as folder:
+        write(folder)
+    return tmp_path / "toy"
+
+
+def test_what_is_written_is_read(path):
+    data = store.open_dataset(path)
+    assert (data.sequences, data.events, data.size("item")) == (2, 5, 3 + store.RESERVED)
+    assert data.offsets.tolist() == [0, 2, 5]
+    assert data.columns["item"].tolist() == [6, 7, 6, 6, 8]
+    assert data.columns["time"].dtype == np.int64
+    assert data.part is None
+    assert data.info["items"] == 3
+    assert data.info["options"] == {"k_core": 0}
+    assert data.info["counts"]["read"] == 5
+    assert data.fingerprint == data.info["fingerprint"]
+    assert data.sequence_column("token") == ["u2", "u1"]
+    assert data.sequence_column("age") == [30, None]
+    assert data.sequence_column("height") is None
+
+
+def test_columns_are_mapped_and_cannot_be_written(path):
+    column = store.open_dataset(path).columns["item"]
+    assert isinstance(column, np.memmap)
+    with pytest.raises(ValueError, match="read-only"):
+        column[0] = 1
+
+
+def test_the_kind_of_a_variable_follows_from_its_type(path):
+    variables = store.open_dataset(path).info["variables"]
+    assert variables["item"] == {"kind": "categorical", "size": 9}
+    assert variables["time"] == {"kind": "time"}
+    assert variables["price"] == {"kind": "numeric", "mean": 2.0, "std": 1.0}
+
+
+def test_the_first_token_has_the_first_id_after_the_reserved_ones(path):
+    vocabulary = store.open_dataset(path).vocabulary("item")
+    assert vocabulary.token(6) == vocabulary.tokens()[0] == "b"
+    assert [vocabulary.token(id) for id in (store.PAD, store.NA)] == ["[PAD]", "[NA]"]
+    assert vocabulary.ids(["c", "nobody", "b"]).tolist() == [8, store.UNK, 6]
+    assert vocabulary.ids([]).dtype == np.int32
+    assert vocabulary.column("genres") == [["x"], [], ["x", "y"]]
+    assert vocabulary.column("title") is None
+    with pytest.raises(ValueError, match="id 9 .* 0 to 8"):
+        vocabulary.token(9)
+
+
+def test_a_copied_vocabulary_opens_alone(path):
+    vocabulary = store.open_vocabulary(path / "vocab" / "item.parquet")
+    assert (vocabulary.size, vocabulary.ids(["a"]).tolist()) == (9, [7])
+    with pytest.raises(FileNotFoundError, match="no such vocabulary"):
+        store.open_vocabulary(path / "vocab" / "colour.parquet")
+
+
+def test_an_unknown_variable_lists_the_categorical_ones(path):
+    with pytest.raises(ValueError, match=r"'price' is not a categorical .*\['item'\]"):
+        store.open_dataset(path).size("price")
+
+
+def test_a_folder_that_is_not_there_or_not_a_data_set_says_so(path, tmp_path):
+    with pytest.raises(FileNotFoundError, match="nowhere is not there.*clickflax prepare"):
+        store.open_dataset(tmp_path / "nowhere")
+    with pytest.raises(ValueError, match="no dataset.json"):
+        store.open_dataset(tmp_path)
+    (path / "dataset.json").write_text(json.dumps({"format": "clickflax data set 0"}))
+    with pytest.raises(ValueError, match="format 'clickflax data set 0'.*Prepare it again"):
+        store.open_dataset(path)
+
+
+def test_nothing_is_left_of_a_writing_that_failed(tmp_path):
+    with pytest.raises(RuntimeError), store.writing(tmp_path / "toy") as folder:
+        write(folder)
+        raise RuntimeError
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_full_disk_is_one_clear_sentence_and_leaves_nothing(tmp_path):
+    with (
+        pytest.raises(OSError, match="cannot write .*toy: no space left.*free some space"),
+        store.writing(tmp_path / "toy") as folder,
+    ):
+        write(folder)
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_what_is_there_is_replaced_only_when_asked(path, tmp_path):
+    with pytest.raises(FileExistsError, match="--overwrite"), store.writing(path):
+        pass
+    with store.writing(path, overwrite=True) as folder:
+        write(folder, source="second")
+        assert store.open_dataset(path).info["source"] == "toy"
+    assert store.open_dataset(path).info["source"] == "second"
+    assert [entry.name for entry in tmp_path.iterdir()] == ["toy"]
+
+
+def test_a_folder_that_is_not_a_data_set_is_never_replaced(tmp_path):
+    (tmp_path / "thesis.txt").write_text("years of work")
+    with (
+        pytest.raises(FileExistsError, match="not a data set"),
+        store.writing(tmp_path, overwrite=True),
+    ):
+        pass
+    assert (tmp_path / "thesis.txt").exists()
+
+
+def test_the_fingerprint_follows_the_content_and_nothing_else(tmp_path):
+    table = pa.table(ITEMS)
+    (tmp_path / "a").mkdir()
+    (tmp_path / "b").mkdir()
+    first = write(tmp_path / "a")["fingerprint"]
+    assert write(tmp_path / "a", source="other", options={})["fingerprint"] == first
+    pieces = pa.concat_tables([table.slice(0, 1), table.slice(1)])
+    assert write(tmp_path / "b", vocabularies={"item": pieces})["fingerprint"] == first
+    renamed = {"item": pa.table({**ITEMS, "token": ["b", "a", "d"]})}
+    assert write(tmp_path / "b", vocabularies=renamed)["fingerprint"] != first
+    assert write(tmp_path / "b", offsets=np.array([0, 3, 5]))["fingerprint"] != first
+
+
+def test_the_fingerprint_is_the_same_on_every_machine(tmp_path):
+    (tmp_path / "a").mkdir()
+    expected = "fbf8f742f5ef"
+    assert write(tmp_path / "a")["fingerprint"].startswith(expected)
+
+
+def test_parts_that_do_not_fit_together_are_refused(tmp_path):
+    refused = {
+        "events/item.npy has 1 values for 5": {"events": {"item": np.array([6], dtype=np.int32)}},
+        "item.npy is missing": {"events": {}},
+        "offsets start at 0": {"offsets": np.array([0, 5, 5])},
+        "2 rows for 1 sequences": {"offsets": np.array([0, 5])},
+        "item.npy is int64": {"events": {"item": np.array([6, 7, 6, 6, 8])}},
+    }
+    for number, (message, change) in enumerate(refused.items()):
+        (tmp_path / str(number)).mkdir()
+        with pytest.raises(ValueError, match=message):
+            write(tmp_path / str(number), **change)
+
+
+@settings(max_examples=30, deadline=None)
+@given(pieces=st.lists(st.lists(st.integers(-9, 9), max_size=5), max_size=5))
+def test_a_column_written_in_pieces_reads_as_one(tmp_path_factory, pieces):
+    path = tmp_path_factory.mktemp("pieces") / "x.npy"
+    whole = [value for piece in pieces for value in piece]
+    with seal.array_writer(path, np.dtype(np.int64), len(whole)) as append:
+        for piece in pieces:
+            append(np.array(piece, dtype=np.int64))
+    assert np.load(path).tolist() == whole
+
+
+def test_a_column_of_another_length_than_meant_is_refused(tmp_path):
+    with (
+        pytest.raises(ValueError, match="1 values were written where 2 were meant"),
+        seal.array_writer(tmp_path / "x.npy", np.dtype(np.int32), 2) as append,
+    ):
+        append(np.zeros(1, dtype=np.int32))
+
+
+def test_ten_million_events_open_in_milliseconds(tmp_path):
+    with store.writing(tmp_path / "large") as folder:
+        items = np.full(10_000_000, 6, dtype=np.int32)
+        one = pa.table({"token": ["u"]})
+        write(folder, offsets=np.array([0, len(items)]), events={"item": items}, sequences=one)
+    start = time.perf_counter()
+    data = store.open_dataset(tmp_path / "large")
+    assert data.columns["item"][9_999_999] == 6
+    assert time.perf_counter() - start < 0.1
