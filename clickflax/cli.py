@@ -18,7 +18,7 @@ VERBS = {
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one verb and return the exit status: 0, 1 an error, 2 wrong usage, 130 interrupted."""
+    """Runs one verb and returns the exit status: 0, 1 an error, 2 wrong usage, 130 interrupted."""
     arguments = list(sys.argv[1:] if argv is None else argv)
     verb = arguments[0] if arguments else None
     if verb in ("--help", "-h", "help"):
@@ -45,7 +45,7 @@ def _run(verb: str, arguments: list[str]) -> int:
         # The reader of a pipe, `head` say, has gone; Python would complain again at its exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
-    except (ValueError, OSError) as error:
+    except (ValueError, OSError, FloatingPointError) as error:
         if os.environ.get("CLICKFLAX_TRACEBACK", "0") not in ("", "0"):
             raise
         print(f"clickflax {verb}: error: {_words(error)}", file=sys.stderr)

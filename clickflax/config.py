@@ -248,10 +248,9 @@ def _line(error: Exception, path: pathlib.Path) -> str:
 
 def _explain(error: Exception) -> str:
     """An error of a config file in words; a group that is not there names the nearest one."""
-    name = str(error).strip("\"'")
-    if isinstance(error, AttributeError) and name.isidentifier():
+    if isinstance(error, AttributeError) and isinstance(error.obj, ml_collections.ConfigDict):
         groups = {key.rsplit(".", 1)[0]: None for key in knobs(default())}
-        return _not_a_knob(f"config.{name}", groups)
+        return _not_a_knob(f"config.{error.name}", groups)
     return f"{type(error).__name__}: {error}"
 
 

@@ -127,7 +127,7 @@ def init_params(model: Model, key: Key[Array, ""], batch: Batch) -> Any:
         hidden = model.encode(batch.variables, batch.segment, batch.position, False, False)
         return model.score(hidden)
 
-    row = Batch(*jax.tree.map(lambda x: x[:1], tuple(batch)))
+    row = jax.tree.map(lambda x: jnp.asarray(x[:1]), batch)
     return model.init(key, row, method=everything)["params"]
 
 

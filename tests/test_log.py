@@ -137,7 +137,7 @@ def test_a_log_file_gets_one_plain_line_an_evaluation(capsys):
             if step % 2 == 0:
                 with progress.evaluation():
                     clock.now += 3.0
-                progress.evaluated("ndcg@10", 0.1 * step, best=0.4, best_step=4)
+                    progress.evaluated("ndcg@10", 0.1 * step, best=0.4, best_step=4)
     assert capsys.readouterr().err.splitlines() == [
         "step 2/4  0:00:05 left  loss 0.5000  1,234 sequences/s  best ndcg@10 0.4000 at 4,"
         " now 0.2000",

@@ -93,7 +93,7 @@ def asking_batches(
 
 def distinct_items(
     item: Int[np.ndarray, " E"], history: Windows
-) -> tuple[Int[np.ndarray, " N"], Int[np.ndarray, " U+1"]]:
+) -> tuple[Int[np.ndarray, " N"], Int[np.ndarray, " bounds"]]:
     """The different items of each whole history, and where those of a history begin and end."""
     count = history.stop - history.start
     owner = np.repeat(np.arange(len(count)), count)
@@ -106,7 +106,7 @@ def distinct_items(
 
 def pad_lists(
     values: Int[np.ndarray, " N"],
-    offsets: Int[np.ndarray, " U+1"],
+    offsets: Int[np.ndarray, " bounds"],
     example: Int[np.ndarray, "G A"],
     width: int,
 ) -> Int[np.ndarray, "G A W"]:

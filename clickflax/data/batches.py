@@ -21,7 +21,7 @@ class Windows(NamedTuple):
 class Packing(NamedTuple):
     """Slots for windows, in the order of the rows they lie in."""
 
-    offsets: Int[np.ndarray, " R+1"]  # slots of row r: offsets[r] to offsets[r + 1]
+    offsets: Int[np.ndarray, " bounds"]  # slots of row r: offsets[r] to offsets[r + 1]
     length: Int[np.ndarray, " W"]  # tokens of each slot
 
     @property

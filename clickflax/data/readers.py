@@ -4,37 +4,30 @@ Text is read as text: a token stays as it is written ("007"), and a value that d
 found later, with its file and line.
 """
 
-import csv
 import dataclasses
 import functools
-import gzip
 import itertools
 import json
 import pathlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import TextIO
+from collections.abc import Callable, Mapping, Sequence
 
 import ibis
 import pyarrow.parquet as pq
 from ibis.backends.duckdb import Backend
 
+from clickflax.data.places import (
+    BadRow,
+    Place,
+    locate_line,
+    locate_row,
+    locate_text,
+    open_text,
+    records,
+)
+
 DELIMITERS = (",", "\t", ";", "|", " ")
 NOT_IN_TEXT = "\x1f"  # read with this delimiter, a whole line is one column
 LONGEST_LINE = 1 << 24
-Place = tuple[str, int]  # file and line; for Parquet, file and row, the first is 1
-
-
-@dataclasses.dataclass(frozen=True)
-class BadRow:
-    """A row that cannot be read: where, which value, and why."""
-
-    file: str
-    line: int
-    value: str | None
-    reason: str
-
-    def __str__(self) -> str:
-        return f"{self.file}, line {self.line}: {self.reason} ({self.value!r})"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -50,24 +43,51 @@ class Staged:
     rejected: tuple[BadRow, ...] = ()
 
 
-def read_log(
-    con: Backend, path: pathlib.Path, wanted: Mapping[str, str], delimiter: str | None, header: bool
-) -> Staged:
-    """Reads a CSV, TSV, Parquet or JSON-lines file, or a folder of files of one such kind."""
+@dataclasses.dataclass(frozen=True)
+class Log:
+    """The files of a log in the order of their names, their form, and the columns they have."""
+
+    paths: tuple[pathlib.Path, ...]
+    form: str  # parquet, jsonl, or the delimiter of text
+    names: tuple[str, ...]
+    header: bool = False
+
+
+def find_log(path: pathlib.Path, delimiter: str | None = None, header: bool = True) -> Log:
+    """A CSV, TSV, Parquet or JSON-lines file, or a folder of files of one such form."""
     paths = log_files(path)
     form = _form(paths[0])
     if form == "parquet":
-        return read_parquet(con, paths, wanted)
+        return Log(paths, form, tuple(pq.read_schema(paths[0]).names))
     if form == "jsonl":
-        return read_json_lines(con, paths, wanted)
+        return Log(paths, form, _json_names(paths[0]))
     delimiter = delimiter or ("\t" if form == "tsv" else find_delimiter(paths[0]))
     names = first_fields(paths[0], delimiter, '"')
     if not header:
-        names = [str(number) for number in range(1, len(names) + 1)]
-    return read_text(con, paths, names, wanted, delimiter=delimiter, header=header, quote='"')
+        names = tuple(str(number) for number in range(1, len(names) + 1))
+    return Log(paths, delimiter, names, header)
 
 
-def log_files(path: pathlib.Path) -> list[pathlib.Path]:
+def read_log(con: Backend, log: Log, wanted: Mapping[str, str], table: str = "events") -> Staged:
+    """Reads the wanted columns, {new name: name}, of a log."""
+    check_columns(log.paths[0], log.names, wanted)
+    if log.form == "parquet":
+        return read_parquet(con, log.paths, wanted, table)
+    if log.form == "jsonl":
+        return read_json_lines(con, log.paths, wanted, table)
+    return read_text(
+        con,
+        log.paths,
+        log.names,
+        wanted,
+        delimiter=log.form,
+        header=log.header,
+        quote='"',
+        table=table,
+    )
+
+
+def log_files(path: pathlib.Path) -> tuple[pathlib.Path, ...]:
     """The files of a log in the order of their names; all of one form."""
     if not path.exists():
         raise FileNotFoundError(f"{path} is not there.")
@@ -79,7 +99,7 @@ def log_files(path: pathlib.Path) -> list[pathlib.Path]:
     forms = {_form(p): p.name for p in paths}
     if len(forms) > 1:
         raise ValueError(f"{path} mixes forms: {sorted(forms.values())}. Name one file or form.")
-    return paths
+    return tuple(paths)
 
 
 FORMS = {
@@ -111,48 +131,48 @@ def read_text(
     header: bool = False,
     quote: str = "",
     encoding: str = "utf-8",
+    table: str = "events",
 ) -> Staged:
-    """Reads delimited text whose columns are `names`; `wanted` is {new name: name}."""
-    check_columns(paths[0], names, wanted)
+    """Reads delimited text whose columns are `names`."""
     columns = ", ".join(f"{_text(name)}: 'VARCHAR'" for name in names)
     chosen = ", ".join(f"{_name(old)} AS {_name(new)}" for new, old in wanted.items())
     # rejects are stored in any case: so a malformed line is known with its file and number
     con.raw_sql(
-        f"CREATE TABLE events AS SELECT {chosen} FROM read_csv({_list(paths)}, "
+        f"CREATE TABLE {table} AS SELECT {chosen} FROM read_csv({_list(paths)}, "
         f"columns = {{{columns}}}, delim = {_text(delimiter)}, header = {header}, "
         f"quote = {_text(quote)}, escape = {_text(quote)}, encoding = '{encoding}', "
         f"auto_detect = false, ignore_errors = true, store_rejects = true, rejects_limit = 0)"
     )
     rejected = _rejected(con)
     locate = functools.partial(
-        _locate_text, paths, delimiter, quote, encoding, header, frozenset(rejected)
+        locate_text, paths, delimiter, quote, encoding, header, frozenset(rejected)
     )
-    return Staged(_numbered(con, "events"), locate, tuple(rejected.values()))
+    return Staged(_numbered(con, table), locate, tuple(rejected.values()))
 
 
 def read_json_lines(
-    con: Backend, paths: Sequence[pathlib.Path], wanted: Mapping[str, str]
+    con: Backend, paths: Sequence[pathlib.Path], wanted: Mapping[str, str], table: str
 ) -> Staged:
     """Reads files of one JSON object per line."""
-    check_columns(paths[0], _json_names(paths[0]), wanted)
     read_lines(con, paths, "lines")
     keys = ", ".join(_text('$."' + old + '"') for old in wanted.values())
     chosen = ", ".join(f"found[{k}] AS {_name(new)}" for k, new in enumerate(wanted, start=1))
     con.raw_sql(
-        f"CREATE TABLE events AS SELECT {chosen}, NOT valid AS _malformed FROM (SELECT "
+        f"CREATE TABLE {table} AS SELECT {chosen}, NOT valid AS _malformed FROM (SELECT "
         f"coalesce(json_valid(line), false) AS valid, CASE WHEN json_valid(line) THEN "
         f"json_extract_string(line, [{keys}]) END AS found FROM lines)"
     )
     con.drop_table("lines")
-    return Staged(_numbered(con, "events"), functools.partial(_locate_line, paths))
+    return Staged(_numbered(con, table), functools.partial(locate_line, paths))
 
 
-def read_parquet(con: Backend, paths: Sequence[pathlib.Path], wanted: Mapping[str, str]) -> Staged:
+def read_parquet(
+    con: Backend, paths: Sequence[pathlib.Path], wanted: Mapping[str, str], table: str
+) -> Staged:
     """Reads Parquet files, their types as they are."""
-    check_columns(paths[0], pq.read_schema(paths[0]).names, wanted)
     chosen = ", ".join(f"{_name(old)} AS {_name(new)}" for new, old in wanted.items())
-    con.raw_sql(f"CREATE TABLE events AS SELECT {chosen} FROM read_parquet({_list(paths)})")
-    return Staged(_numbered(con, "events"), functools.partial(_locate_row, paths))
+    con.raw_sql(f"CREATE TABLE {table} AS SELECT {chosen} FROM read_parquet({_list(paths)})")
+    return Staged(_numbered(con, table), functools.partial(locate_row, paths))
 
 
 def read_lines(con: Backend, paths: Sequence[pathlib.Path], table: str) -> ibis.Table:
@@ -172,9 +192,11 @@ def check_columns(path: pathlib.Path, names: Sequence[str], wanted: Mapping[str,
             raise ValueError(f"{path} has no column {old!r} for {new}; it has {list(names)}.")
 
 
-def first_fields(path: pathlib.Path, delimiter: str, quote: str) -> list[str]:
+def first_fields(path: pathlib.Path, delimiter: str, quote: str) -> tuple[str, ...]:
     """The fields of the first line of a text file."""
-    return next(_records(path, delimiter, quote, "utf-8"))[1]
+    for _, record in records(path, delimiter, quote, "utf-8"):
+        return tuple(record)
+    raise ValueError(f"{path} is empty.")
 
 
 def find_delimiter(path: pathlib.Path) -> str:
@@ -184,69 +206,6 @@ def find_delimiter(path: pathlib.Path) -> str:
     if not line.strip():
         raise ValueError(f"{path} is empty.")
     return max(DELIMITERS, key=line.count)
-
-
-def open_text(path: pathlib.Path, encoding: str) -> TextIO:
-    """Opens a text file, compressed by gzip or not; bytes that are no text are shown, not fatal."""
-    encoding = "utf-8-sig" if encoding == "utf-8" else encoding
-    opener = gzip.open if path.suffix == ".gz" else open
-    return opener(path, "rt", encoding=encoding, errors="backslashreplace", newline="")
-
-
-def _records(
-    path: pathlib.Path, delimiter: str, quote: str, encoding: str
-) -> Iterator[tuple[int, list[str]]]:
-    """The records of a text file that are not empty, each with the number of its first line."""
-    with open_text(path, encoding) as file:
-        if len(delimiter) > 1 or not quote:
-            records = enumerate((line.rstrip("\r\n").split(delimiter) for line in file), start=1)
-            yield from ((line, record) for line, record in records if record != [""])
-            return
-        reader = csv.reader(file, delimiter=delimiter, quotechar=quote)
-        line = 1
-        for record in reader:
-            if record:
-                yield line, record
-            line = reader.line_num + 1
-
-
-def _locate_text(
-    paths: Sequence[pathlib.Path],
-    delimiter: str,
-    quote: str,
-    encoding: str,
-    header: bool,
-    rejected: frozenset[Place],
-    row: int,
-) -> Place:
-    """The file and line of the row, counted as the engine counted: without what it rejected."""
-    good = (
-        (str(path), line)
-        for path in paths
-        for line, _ in itertools.islice(_records(path, delimiter, quote, encoding), header, None)
-        if (str(path), line) not in rejected
-    )
-    return next(itertools.islice(good, row, None))
-
-
-def _locate_line(paths: Sequence[pathlib.Path], row: int) -> Place:
-    """The file and line of a line."""
-    lines = (
-        (str(path), line)
-        for path in paths
-        for line, _ in enumerate(open_text(path, "utf-8"), start=1)
-    )
-    return next(itertools.islice(lines, row, None))
-
-
-def _locate_row(paths: Sequence[pathlib.Path], row: int) -> Place:
-    """The file and row of a row of Parquet."""
-    for path in paths:
-        rows = pq.read_metadata(path).num_rows
-        if row < rows:
-            return str(path), row + 1
-        row -= rows
-    raise IndexError(row)
 
 
 def _rejected(con: Backend) -> dict[Place, BadRow]:
@@ -260,12 +219,14 @@ def _rejected(con: Backend) -> dict[Place, BadRow]:
     rows = {}
     for file, line, text, message in found:
         for number, piece in enumerate(text.splitlines() or [""]):
+            if number and not piece:
+                continue
             reason = message.splitlines()[0].rstrip(".") if number == 0 else "after a broken quote"
             rows[file, line + number] = BadRow(file, line + number, piece, reason)
     return rows
 
 
-def _json_names(path: pathlib.Path) -> list[str]:
+def _json_names(path: pathlib.Path) -> tuple[str, ...]:
     """The keys of the first thousand objects."""
     names: dict[str, None] = {}
     with open_text(path, "utf-8") as file:
@@ -276,7 +237,7 @@ def _json_names(path: pathlib.Path) -> list[str]:
                 continue  # counted, with its line, when the file is read
             if isinstance(found, dict):
                 names.update(dict.fromkeys(found))
-    return list(names)
+    return tuple(names)
 
 
 def _numbered(con: Backend, table: str) -> ibis.Table:

@@ -40,7 +40,7 @@ class Shop:
     items: int = 500
     seed: int = 0
     mean_length: float = 12.0  # events of a sequence; at least 3, the rest geometric
-    max_length: int = 50  # longer sequences are cut, and so is what is longer than half the catalog
+    max_length: int = 50  # longer sequences are cut, and so are those of more than half the items
     tastes: int = 8  # hidden kinds of user
     moves: tuple[float, ...] = (
         0.3,
@@ -57,7 +57,8 @@ class Shop:
             )
         if self.items < 6:
             raise ValueError(
-                f"items={self.items} must be at least 6: sequences of 3 are to be half of them."
+                f"items={self.items} must be at least 6: users visit 3 items or more, and half of "
+                "the catalog at most."
             )
         if self.tastes < 1:
             raise ValueError(f"tastes={self.tastes}: users need at least one.")
@@ -154,7 +155,7 @@ def visit(shop: Shop, truth: Truth) -> Visits:
     rng = np.random.default_rng([shop.seed, 1])
     taste = rng.choice(len(truth.prior), size=shop.sequences, p=truth.prior)
     lengths = 2 + rng.geometric(1 / (shop.mean_length - 2), shop.sequences)
-    # Nobody visits an item twice: among more than half the catalog, choices would become odd.
+    # Nobody visits an item twice: at half the catalog little is left that anyone would choose.
     lengths = np.minimum(lengths, min(shop.max_length, shop.items // 2))
     offsets = np.concatenate([[0], np.cumsum(lengths)])
     rows = _walk(truth, taste, lengths, rng)

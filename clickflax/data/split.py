@@ -67,7 +67,7 @@ def draw(candidates: Int[np.ndarray, " C"], wanted: int) -> Int[np.ndarray, " U"
 
 
 def leave_one_out(
-    offsets: Int[np.ndarray, " S+1"],
+    offsets: Int[np.ndarray, " bounds"],
     columns: Mapping[str, Shaped[np.ndarray, " E"]],
     part: Int[np.ndarray, " S"] | None,
     options: SplitOptions,
@@ -95,7 +95,7 @@ def leave_one_out(
 
 
 def by_parts(
-    offsets: Int[np.ndarray, " S+1"],
+    offsets: Int[np.ndarray, " bounds"],
     columns: Mapping[str, Shaped[np.ndarray, " E"]],
     part: Int[np.ndarray, " S"] | None,
     options: SplitOptions,
@@ -137,7 +137,7 @@ def moment(text: str, knob: str) -> int:
 
 
 def by_time(
-    offsets: Int[np.ndarray, " S+1"],
+    offsets: Int[np.ndarray, " bounds"],
     columns: Mapping[str, Shaped[np.ndarray, " E"]],
     part: Int[np.ndarray, " S"] | None,
     options: SplitOptions,
@@ -197,7 +197,7 @@ SPLITS: dict[str, Callable[..., Split]] = {
 
 def split(
     name: str,
-    offsets: Int[np.ndarray, " S+1"],
+    offsets: Int[np.ndarray, " bounds"],
     columns: Mapping[str, Shaped[np.ndarray, " E"]],
     part: Int[np.ndarray, " S"] | None,
     options: SplitOptions,

@@ -58,7 +58,7 @@ class MetricsWriter:
         self._events.flush()
 
     def write(self, step: int, metrics: Mapping[str, float]) -> None:
-        """Add the metrics of a step; in JSON, which has no NaN, what is not finite is null."""
+        """Adds the metrics of a step; in JSON, which has no NaN, what is not finite is null."""
         values = {k: v if isinstance(v, int) else float(v) for k, v in metrics.items()}
         finite = {k: v if math.isfinite(v) else None for k, v in values.items()}
         self._lines.write(json.dumps({"step": int(step), **finite}) + "\n")
@@ -70,7 +70,7 @@ class MetricsWriter:
         self._events.flush()
 
     def close(self) -> None:
-        """Close both files."""
+        """Closes both files."""
         self._lines.close()
         self._events.close()
 
@@ -82,7 +82,7 @@ class MetricsWriter:
 
 
 def _keep(path: pathlib.Path, last: int | None) -> None:
-    """Drop the lines of `path` after step `last` (all for None), and one half written."""
+    """Drops the lines of `path` after step `last` (all for None), and one half written."""
     if not path.exists():
         return
     lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
@@ -113,6 +113,7 @@ class Progress:
         # Seconds of training, steps and sequences: their sums after each step of the window.
         self._sums: collections.deque[tuple[float, int, float]] = collections.deque()
         self._mark = 0.0  # when the last step, or the evaluation after it, was done
+        self._begun: float | None = None  # when the evaluation that is under way began
         self._eval_seconds: float | None = None
         self._loss = self._best = ""
         self._doing = "compiling"
@@ -124,7 +125,7 @@ class Progress:
         self._shown = -math.inf
 
     def trained(self, step: int, sequences: float, loss: float | None = None) -> None:
-        """Note that `step` is done, and how many sequences were trained on since the last call."""
+        """Notes that `step` is done, and how many sequences were trained on since the last call."""
         now = self._clock()
         if self._sums:
             seconds, steps, count = self._sums[-1]
@@ -142,20 +143,27 @@ class Progress:
     @contextlib.contextmanager
     def evaluation(self) -> Iterator[None]:
         """What happens inside is not training; wait for the device before it begins."""
-        begin = self._clock()
+        self._begun = self._clock()
         self._doing = "evaluating"
         self._show(now=True)
         yield
-        self._mark = self._clock()
-        self._eval_seconds = self._mark - begin
-        self._doing = ""
+        self._end_evaluation()
+        self._begun = None
 
     def evaluated(self, name: str, value: float, best: float, best_step: int) -> None:
-        """Note the monitored metric of an evaluation, and the best one so far with its step."""
+        """Notes the monitored metric of an evaluation, and the best one so far with its step."""
         self._best = f"best {name} {best:.4f} at {best_step}"
+        self._end_evaluation()
         self._show(now=True)
         if self._live is None:
             print(f"step {self.line()}, now {value:.4f}", file=sys.stderr, flush=True)
+
+    def _end_evaluation(self) -> None:
+        """Takes the time of the evaluation that is under way, if one is."""
+        if self._begun is not None:
+            self._mark = self._clock()
+            self._eval_seconds = self._mark - self._begun
+            self._doing = ""
 
     def sequences_per_second(self) -> float:
         """Speed over the window; NaN until two steps are done."""
@@ -197,7 +205,7 @@ class Progress:
         return math.ceil(self._total / self._eval_every) - self._step // self._eval_every
 
     def _show(self, now: bool = False) -> None:
-        """Draw the line anew, at most twice a second unless it must be `now`."""
+        """Draws the line anew, at most twice a second unless it must be `now`."""
         if self._live is not None and (now or self._clock() - self._shown > 0.5):
             self._shown = self._clock()
             text = rich.text.Text(self.line(), no_wrap=True, overflow="ellipsis")

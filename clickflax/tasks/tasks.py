@@ -2,7 +2,7 @@
 
 import dataclasses
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -38,12 +38,11 @@ class Hiding(NamedTuple):
 REPLACE = {"mask": (1.0, 1.0), "80/10/10": (0.8, 0.9)}  # up to here MASK, up to here another item
 
 
-def hidden_events(length: Int[Array, "..."] | np.ndarray, ratio: float):
-    """Events to hide in a sequence: its share to the nearest, at least one; whole numbers, so
-    that host and device agree.
+def hidden_events(length: Any, ratio: float) -> Any:
+    """Events to hide in sequences of these lengths, arrays of numpy or of jax: the share to the
+    nearest, at least one. In whole numbers, so that host and device agree.
     """
-    count = (length * round(ratio * 1000) + 500) // 1000
-    return count + (count < 1)
+    return ((length * round(ratio * 1000) + 500) // 1000).clip(1)
 
 
 def most_hidden(lengths: np.ndarray, offsets: np.ndarray, ratio: float) -> int:

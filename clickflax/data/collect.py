@@ -1,0 +1,110 @@
+"""From a source to sorted columns: every row is read, and each that is not kept is counted."""
+
+import contextlib
+import dataclasses
+import pathlib
+from collections.abc import Mapping
+
+import ibis
+import numpy as np
+import pyarrow as pa
+from ibis.backends.duckdb import Backend
+
+from clickflax.data import index
+from clickflax.data.index import Variables
+from clickflax.data.options import Options
+from clickflax.data.places import BadRow
+from clickflax.data.seal import array_writer
+from clickflax.data.sources import Raw
+
+LISTED = 5  # bad rows that are shown
+
+
+@dataclasses.dataclass(frozen=True)
+class Sorted:
+    """Events in their order, on disk, with provisional ids; the tokens of these ids in memory."""
+
+    folder: pathlib.Path
+    variables: Variables
+    sequences: pa.Table  # token, events, and part where there are two
+    tokens: Mapping[str, pa.ChunkedArray]
+    read: int
+    dropped: Mapping[str, int]
+    bad_rows: tuple[BadRow, ...]
+
+    def column(self, name: str) -> np.ndarray:
+        """A column of the events, mapped."""
+        return np.load(self.folder / f"{name}.npy", mmap_mode="r")
+
+
+def collect(con: Backend, raw: Raw, folder: pathlib.Path, options: Options) -> Sorted:
+    """Checks, numbers and sorts the events of a source, and writes their columns to a folder."""
+    kinds = index.variables(raw.staged.events, raw.numeric)
+    _check_time(kinds, options)
+    checked = index.check(con, raw.staged.events, kinds, options)
+    problems = index.problem_counts(con, checked)
+    good = problems.pop(None, 0)
+    dropped = {**problems, **({"malformed line": len(raw.staged.rejected)})}
+    dropped = {reason: count for reason, count in sorted(dropped.items()) if count}
+    read = good + sum(dropped.values())
+    bad_rows = _bad_rows(con, raw, checked, dropped, options)
+    if not read:
+        raise ValueError("there are no events: the log is empty.")
+    if not good:
+        raise ValueError(f"none of {read} rows is an event: {dropped}.")
+    clean = checked.filter(checked["_problem"].isnull()).drop("_problem", "_value")
+    sequences = index.index_sequences(con, clean)
+    tokens = {name: index.index_tokens(con, clean, name) for name in kinds.categorical}
+    _write(con, clean, kinds, folder, good)
+    return Sorted(folder, kinds, sequences, tokens, read, dropped, bad_rows)
+
+
+def _write(
+    con: Backend, clean: ibis.Table, kinds: Variables, folder: pathlib.Path, events: int
+) -> None:
+    """Writes the sorted columns, a batch at a time."""
+    types = {
+        **dict.fromkeys(kinds.categorical, np.dtype(np.int32)),
+        **dict.fromkeys(kinds.numeric, np.dtype(np.float32)),
+        **({"time": np.dtype(np.int64)} if kinds.time else {}),
+    }
+    with contextlib.ExitStack() as stack:
+        writers = {
+            name: stack.enter_context(array_writer(folder / f"{name}.npy", type, events))
+            for name, type in types.items()
+        }
+        for batch in index.sorted_events(con, clean, kinds):
+            for name, append in writers.items():
+                append(batch[name].to_numpy(zero_copy_only=False))
+
+
+def _check_time(kinds: Variables, options: Options) -> None:
+    """Refuses options about time where there is none."""
+    for name in ("session_gap", "time_format", "time_zone"):
+        if not kinds.time and getattr(options, name) != getattr(Options, name):
+            raise ValueError(
+                f"--{name.replace('_', '-')} needs the time of events, and there is none among "
+                f"{list(kinds.names)}. Name its column with --columns time=COLUMN."
+            )
+
+
+def _bad_rows(
+    con: Backend, raw: Raw, checked: ibis.Table, dropped: Mapping[str, int], options: Options
+) -> tuple[BadRow, ...]:
+    """The first rows that cannot be read; an error unless they are to be skipped."""
+    reasons = [reason for reason in dropped if reason not in index.MISSING]
+    if not reasons:
+        return ()
+    rows = list(raw.staged.rejected)
+    for found in index.first_problems(con, checked, reasons, LISTED):
+        file, line = raw.staged.locate(found["_row"])
+        rows.append(BadRow(file, line, found["_value"], found["_problem"]))
+    rows = sorted(rows, key=lambda row: (row.file, row.line))[:LISTED]
+    if options.on_bad_rows == "error":
+        more = sum(dropped[reason] for reason in reasons) - 1
+        raise ValueError(
+            f"{rows[0]}" + (f", and {more} more such rows" if more else "") + ". "
+            "Mend it, say how times are written with --time-format, or leave such rows out with "
+            "--on-bad-rows=skip."
+        )
+    return tuple(rows)

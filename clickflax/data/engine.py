@@ -1,0 +1,53 @@
+"""The engine of the preparation, and its failures in clear words."""
+
+import contextlib
+import errno
+import os
+import pathlib
+from collections.abc import Iterator
+
+import duckdb
+import ibis
+import pyarrow as pa
+from ibis.backends.duckdb import Backend
+
+from clickflax.data.options import Options
+
+
+@contextlib.contextmanager
+def duckdb_engine(folder: pathlib.Path, options: Options) -> Iterator[Backend]:
+    """DuckDB with its tables and what spills out of memory in `folder`."""
+    try:
+        con = ibis.duckdb.connect(
+            folder / "engine.duckdb",
+            memory_limit=options.memory,
+            threads=options.threads,
+            temp_directory=str(folder / "spill"),
+        )
+        try:
+            # times that name no zone are read in the zone of the session
+            con.raw_sql(f"SET TimeZone = '{options.time_zone}'")
+            yield con
+        finally:
+            con.disconnect()
+    except duckdb.Error as error:
+        raise _translated(error, options) from error
+
+
+def stream(con: Backend, table: ibis.Table) -> Iterator[pa.RecordBatch]:
+    """The rows of an expression in its order, a batch at a time."""
+    # Arrow's own stream protocol: Ibis's to_pyarrow_batches calls what DuckDB 2 no longer has
+    return iter(pa.RecordBatchReader.from_stream(con.con.sql(con.compile(table))))
+
+
+def _translated(error: duckdb.Error, options: Options) -> Exception:
+    """A failure of DuckDB as an error for people."""
+    text = str(error)
+    if "No space left on device" in text:
+        return OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    if isinstance(error, duckdb.OutOfMemoryException):
+        return OSError(
+            f"DuckDB needs more than --memory {options.memory}, or the disk that it spills to is "
+            f"too small: {text.splitlines()[0]}"
+        )
+    return ValueError(f"DuckDB: {text.splitlines()[0]}")

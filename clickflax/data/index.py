@@ -1,0 +1,185 @@
+"""A raw events table becomes ids in order: check, clean, index, sort, as Ibis expressions.
+
+Ids are provisional here: tokens in the order of their text, since their frequencies are known only
+after the filters. Sequences are numbered by their first appearance.
+"""
+
+import dataclasses
+from collections.abc import Iterator, Mapping, Sequence
+
+import ibis
+import ibis.expr.datatypes as dt
+import pyarrow as pa
+from ibis.backends.duckdb import Backend
+
+from clickflax.data.engine import stream
+from clickflax.data.options import Options
+from clickflax.data.seal import RESERVED
+from clickflax.data.store import NA
+
+UNITS = {"s": 1e6, "ms": 1e3, "us": 1.0, "ns": 1e-3}  # microseconds
+EARLIEST, LATEST = -62_135_596_800_000_000, 253_402_300_799_999_999  # years 1 to 9999
+MISSING = (NO_SEQUENCE, NO_ITEM) = ("no sequence", "no item")  # dropped without being bad
+SAMPLE = 1000  # rows that decide what form the times have
+
+
+@ibis.udf.scalar.builtin
+def epoch_us(time: dt.Timestamp(timezone="UTC")) -> dt.int64: ...
+
+
+@ibis.udf.scalar.builtin
+def try_strptime(text: str, pattern: str) -> dt.timestamp: ...
+
+
+@dataclasses.dataclass(frozen=True)
+class Variables:
+    """The variables of an events table by kind; `item` is the first of the categorical ones."""
+
+    categorical: tuple[str, ...]
+    numeric: tuple[str, ...]
+    time: bool
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        return self.categorical + self.numeric + ("time",) * self.time
+
+
+def variables(events: ibis.Table, numeric: Sequence[str]) -> Variables:
+    """The variables of an events table: those that are numeric, and all others."""
+    rest = [name for name in events.columns if name[0] != "_" and name not in ("sequence", "time")]
+    categorical = ["item", *(name for name in rest if name not in (*numeric, "item"))]
+    return Variables(tuple(categorical), tuple(numeric), "time" in events.columns)
+
+
+def check(con: Backend, events: ibis.Table, kinds: Variables, options: Options) -> ibis.Table:
+    """The events with clean columns, a `_problem` or null, and the `_value` that has it."""
+    clean = {"_row": events["_row"], "sequence": as_token(events["sequence"])}
+    clean.update({name: as_token(events[name]) for name in kinds.categorical})
+    if "_part" in events.columns:
+        clean["_part"] = events["_part"]
+    problems = [(clean["sequence"].isnull(), NO_SEQUENCE), (clean["item"].isnull(), NO_ITEM)]
+    values = []
+    if "_malformed" in events.columns:
+        problems.insert(0, (events["_malformed"], "malformed JSON"))
+    if kinds.time:
+        clean["time"] = _time(con, events, options)
+        does_not_parse = ~clean["time"].between(EARLIEST, LATEST).fill_null(False)
+        problems += [(events["time"].isnull(), "no time"), (does_not_parse, "time does not parse")]
+        values.append((does_not_parse, events["time"].cast("string")))
+    for name in kinds.numeric:
+        number = _number(events[name])
+        is_none = number.isnull() & events[name].notnull()
+        problems.append((is_none, f"{name} is not a number"))
+        values.append((is_none, events[name].cast("string")))
+        clean[name] = number.cast("float32").fill_null(float("nan"))
+    value = ibis.cases(*values) if values else ibis.null("string")
+    return events.select(_problem=ibis.cases(*problems), _value=value, **clean)
+
+
+def problem_counts(con: Backend, checked: ibis.Table) -> dict[str | None, int]:
+    """How many events have which problem; None is none."""
+    counts = con.to_pyarrow(checked.group_by("_problem").agg(n=checked.count()))
+    return dict(zip(*(counts[name].to_pylist() for name in ("_problem", "n")), strict=True))
+
+
+def first_problems(
+    con: Backend, checked: ibis.Table, reasons: Sequence[str], count: int
+) -> list[dict]:
+    """The first events with one of these problems: `_row`, `_problem` and `_value`."""
+    found = checked.filter(checked["_problem"].isin(reasons)).order_by("_row").limit(count)
+    return con.to_pyarrow(found.select("_row", "_problem", "_value")).to_pylist()
+
+
+def index_sequences(con: Backend, clean: ibis.Table) -> pa.Table:
+    """Numbers the sequences by first appearance; token, events and part of each, in that order."""
+    summary = {"_first": clean["_row"].min(), "events": clean.count()}
+    if "_part" in clean.columns:
+        summary["part"] = clean["_part"].min()
+    found = clean.group_by("sequence").agg(**summary)
+    found = found.mutate(_id=ibis.row_number().over(order_by="_first").cast("int32"))
+    con.create_table("ids_sequence", found)
+    ids = con.table("ids_sequence").order_by("_id")
+    return con.to_pyarrow(ids.mutate(token=ids["sequence"].cast("string")).drop("sequence"))
+
+
+def index_tokens(con: Backend, clean: ibis.Table, name: str) -> pa.ChunkedArray:
+    """Gives the tokens of a variable provisional ids, in the order of their text."""
+    found = clean.select(name).distinct().filter(lambda t: t[name].notnull())
+    found = found.mutate(_token=found[name].cast("string"))
+    number = ibis.row_number().over(order_by="_token") + RESERVED
+    con.create_table(f"ids_{name}", found.mutate(_id=number.cast("int32")))
+    ids = con.table(f"ids_{name}").order_by("_id")
+    return con.to_pyarrow(ids.select("_token"))["_token"]
+
+
+def sorted_events(con: Backend, clean: ibis.Table, kinds: Variables) -> Iterator[pa.RecordBatch]:
+    """The events of each sequence in order of time, ties and logs without time as in the file."""
+    ids = con.table("ids_sequence").select("sequence", _sequence="_id")
+    events = clean.join(ids, "sequence")
+    for name in kinds.categorical:
+        ids = con.table(f"ids_{name}").select(**{"_key": name, "_id": "_id"})
+        events = events.left_join(ids, events[name] == ids["_key"])
+        events = events.mutate(**{name: events["_id"].fill_null(ibis.literal(NA, "int32"))}).drop("_key", "_id")
+    order = ["_sequence", *(["time"] if kinds.time else []), "_row"]
+    return stream(con, events.order_by(order).select(*kinds.names))
+
+
+def as_token(value: ibis.Value) -> ibis.Value:
+    """A value as what names something: never empty, whole numbers without a fraction."""
+    kind = value.type()
+    if kind.is_string():
+        return value.nullif("")
+    if kind.is_integer():
+        return value
+    if kind.is_floating():  # ids that a missing value once turned into fractions
+        whole = value.try_cast("int64")
+        token = ibis.ifelse(whole == value, whole.cast("string"), value.cast("string"))
+        return ibis.ifelse(value.isnan(), ibis.null("string"), token)
+    return value.cast("string")
+
+
+def _number(value: ibis.Value) -> ibis.Value:
+    """A value as a float64, null where it is none."""
+    number = value.try_cast("float64") if value.type().is_string() else value.cast("float64")
+    return ibis.ifelse(number.isinf(), ibis.null("float64"), number)
+
+
+def _time(con: Backend, events: ibis.Table, options: Options) -> ibis.Value:
+    """Times as microseconds since 1970 UTC, null where they do not parse."""
+    time, form = events["time"], options.time_format
+    if time.type().is_temporal():
+        return epoch_us(time.cast("timestamp('UTC')"))
+    if form == "auto":
+        form = _find_form(con, events)
+    if form in UNITS:
+        scaled = _number(time) * UNITS[form]
+        # what is far out of range would overflow the integer: it stays null, and does not parse
+        fits = ibis.ifelse(scaled.abs() < 1e18, scaled, ibis.null("float64"))
+        return fits.round().cast("int64")
+    if form == "iso":
+        return epoch_us(time.cast("string").try_cast("timestamp('UTC')"))
+    if "%" not in form:
+        raise ValueError(
+            f"--time-format={form!r} is not one of {['auto', *UNITS, 'iso']}, "
+            "nor a pattern such as %Y-%m-%d."
+        )
+    return epoch_us(try_strptime(time.cast("string"), form).cast("timestamp('UTC')"))
+
+
+def _find_form(con: Backend, events: ibis.Table) -> str:
+    """The form of most of the first times: numbers by their size, or ISO text."""
+    first = events.filter(events["_row"] < SAMPLE)["time"]
+    values = con.to_pyarrow(first.cast("string").name("time")).to_pylist()
+    numbers = [abs(float(value)) for value in values if value and _is_number(value)]
+    if len(numbers) * 2 < sum(value is not None for value in values) or not numbers:
+        return "iso"
+    limits: Mapping[str, float] = {"s": 1e11, "ms": 1e14, "us": 1e17}
+    return next((unit for unit, limit in limits.items() if max(numbers) < limit), "ns")
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True

@@ -1,0 +1,100 @@
+"""Text files by line: what stands in which file and line, for errors that can be acted on."""
+
+import csv
+import dataclasses
+import gzip
+import itertools
+import pathlib
+from collections.abc import Iterator, Sequence
+from typing import TextIO
+
+import pyarrow.parquet as pq
+
+Place = tuple[str, int]  # file and line; for Parquet, file and row, the first is 1
+
+
+@dataclasses.dataclass(frozen=True)
+class BadRow:
+    """A row that cannot be read: where, which value, and why."""
+
+    file: str
+    line: int
+    value: str | None
+    reason: str
+
+    def __str__(self) -> str:
+        return f"{self.file}, line {self.line}: {self.reason} ({self.value!r})"
+
+
+def open_text(path: pathlib.Path, encoding: str) -> TextIO:
+    """Opens a text file, compressed by gzip or not; bytes that are no text are shown, not fatal."""
+    encoding = "utf-8-sig" if encoding == "utf-8" else encoding
+    opener = gzip.open if path.suffix == ".gz" else open
+    return opener(path, "rt", encoding=encoding, errors="backslashreplace", newline="")
+
+
+def records(
+    path: pathlib.Path,
+    delimiter: str,
+    quote: str,
+    encoding: str,
+    rejected: frozenset[Place] = frozenset(),
+) -> Iterator[tuple[int, list[str]]]:
+    """The records of a text file but for empty ones, each with the number of its first line."""
+    numbers: list[int] = []
+
+    def lines(file: TextIO) -> Iterator[str]:
+        for number, line in enumerate(file, start=1):
+            if (str(path), number) not in rejected:
+                numbers.append(number)
+                yield line
+
+    with open_text(path, encoding) as file:
+        if quote:
+            records = csv.reader(lines(file), delimiter=delimiter, quotechar=quote)
+        else:
+            records = (line.rstrip("\r\n").split(delimiter) for line in lines(file))
+        for record in records:
+            if record not in ([], [""]):
+                yield numbers[0], record
+            numbers.clear()
+
+
+def locate_text(
+    paths: Sequence[pathlib.Path],
+    delimiter: str,
+    quote: str,
+    encoding: str,
+    header: bool,
+    rejected: frozenset[Place],
+    row: int,
+) -> Place:
+    """The file and line of a row, counted as the engine counted: without what it rejected."""
+    places = (
+        (str(path), line)
+        for path in paths
+        for line, _ in itertools.islice(
+            records(path, delimiter, quote, encoding, rejected), int(header), None
+        )
+    )
+    return next(itertools.islice(places, row, None))
+
+
+def locate_line(paths: Sequence[pathlib.Path], row: int) -> Place:
+    """The file and line of a line."""
+    lines = (
+        (str(path), line)
+        for path in paths
+        for line, _ in enumerate(open_text(path, "utf-8"), start=1)
+    )
+    return next(itertools.islice(lines, row, None))
+
+
+def locate_row(paths: Sequence[pathlib.Path], row: int) -> Place:
+    """The file and row of a row of Parquet."""
+    for path in paths:
+        rows = pq.read_metadata(path).num_rows
+        if row < rows:
+            return str(path), row + 1
+        row -= rows
+    raise IndexError(row)

@@ -1,0 +1,260 @@
+"""Known data sets: how the raw files of each become events, a catalog and sequence features."""
+
+import dataclasses
+import functools
+import json
+import pathlib
+from collections.abc import Callable, Mapping
+
+import ibis
+import pyarrow as pa
+from ibis.backends.duckdb import Backend
+
+from clickflax.data import readers, recbole
+from clickflax.data.catalog import TEXT, TEXTS, WHOLE, features, fields
+from clickflax.data.index import as_token
+from clickflax.data.options import Options
+from clickflax.data.places import Place
+from clickflax.data.readers import Staged
+
+WITHIN = 1 << 30  # `_row` of an event within a line: (part * WITHIN + line) * WITHIN + position
+
+
+@dataclasses.dataclass(frozen=True)
+class Raw:
+    """What a source hands over.
+
+    The events have `_row` (the order of the file), sequence, item, time if there is one, further
+    variables, and `_part` (0 train, 1 test) if there are two. Catalog and sequence features have
+    `token` first. `left_out` names columns that are not taken up.
+    """
+
+    staged: Staged
+    numeric: tuple[str, ...] = ()
+    catalog: pa.Table | None = None
+    sequences: pa.Table | None = None
+    left_out: tuple[str, ...] = ()
+
+
+Read = Callable[[Backend, pathlib.Path, Options], Raw]
+
+
+@dataclasses.dataclass(frozen=True)
+class Source:
+    """How a source is read, what `--raw` names, and the options that belong to it."""
+
+    read: Read
+    raw: str
+    takes: tuple[str, ...] = ()
+
+
+def read_ml_1m(con: Backend, raw: pathlib.Path, options: Options) -> Raw:
+    """MovieLens-1M as GroupLens hands it out, or as SASRec does, with maps to the original ids."""
+    folder = raw if raw.is_dir() else raw.parent
+    catalog = features(
+        {"token": TEXT, "title": TEXT, "genres": TEXTS},
+        (
+            (movie, title, genres.split("|"))
+            for movie, title, genres in fields(file(folder / "movies.dat"), "::", "latin-1")
+        ),
+    )
+    users = None
+    if (folder / "users.dat").is_file():
+        users = features(
+            {"token": TEXT, "gender": TEXT, "age": WHOLE, "occupation": WHOLE, "zip": TEXT},
+            (
+                (user, gender, int(age), int(occupation), zip)
+                for user, gender, age, occupation, zip in fields(
+                    folder / "users.dat", "::", "latin-1"
+                )
+            ),
+        )
+    if raw.name != "sequences.txt" and not (folder / "sequences.txt").is_file():
+        names = ("sequence", "item", "rating", "time")
+        return Raw(_text(con, folder / "ratings.dat", names, "::"), ("rating",), catalog, users)
+    staged = _text(con, folder / "sequences.txt", ("sequence", "item"), " ")
+    staged = _rename(con, staged, "sequence", folder / "sas_to_original_users.txt")
+    staged = _rename(con, staged, "item", folder / "sas_to_original_items.txt")
+    return Raw(staged, (), catalog, users)
+
+
+def read_ml_100k(con: Backend, raw: pathlib.Path, options: Options) -> Raw:
+    """MovieLens-100K as GroupLens hands it out."""
+    staged = _text(con, raw / "u.data", ("sequence", "item", "rating", "time"), "\t")
+    genres = [name for name, _ in fields(file(raw / "u.genre"), "|", "latin-1")]
+    catalog = features(
+        {"token": TEXT, "title": TEXT, "genres": TEXTS},
+        (
+            (movie, title, [name for name, flag in zip(genres, flags, strict=True) if flag == "1"])
+            for movie, title, _, _, _, *flags in fields(file(raw / "u.item"), "|", "latin-1")
+        ),
+    )
+    users = None
+    if (raw / "u.user").is_file():
+        users = features(
+            {"token": TEXT, "age": WHOLE, "gender": TEXT, "occupation": TEXT, "zip": TEXT},
+            (
+                (user, int(age), *rest)
+                for user, age, *rest in fields(raw / "u.user", "|", "latin-1")
+            ),
+        )
+    return Raw(staged, ("rating",), catalog, users)
+
+
+def read_pairs(con: Backend, raw: pathlib.Path, options: Options) -> Raw:
+    """Lines of `user item`, those of a user in order of time."""
+    delimiter = options.delimiter or readers.find_delimiter(file(raw))
+    return Raw(_text(con, raw, ("sequence", "item"), delimiter))
+
+
+def read_sequences(con: Backend, raw: pathlib.Path, options: Options) -> Raw:
+    """Lines of `user item item ...`, with or without JSON of item -> attributes."""
+    lines = _words(readers.read_lines(con, [file(raw)], "lines"))
+    events = lines.select("_row", sequence=lines["words"][0], item=lines["words"][1:])
+    catalog = None
+    if options.attributes is not None:
+        found = json.loads(file(options.attributes).read_text(encoding="utf-8"))
+        rows = ((item, [str(attribute) for attribute in many]) for item, many in found.items())
+        catalog = features({"token": TEXT, "attributes": TEXTS}, rows)
+    return Raw(_unroll(con, events, (raw,)), (), catalog)
+
+
+def read_sessions(con: Backend, raw: pathlib.Path, options: Options) -> Raw:
+    """Lines of one session each, in a train and a test file."""
+    paths = (raw, options.test) if options.test else _train_and_test(raw)
+    parts = []
+    for part, (name, path) in enumerate(zip(("train", "test"), paths, strict=True)):
+        lines = _words(readers.read_lines(con, [file(path)], f"lines_{name}"))
+        number = (lines["_row"] + 1).cast("string")
+        parts.append(
+            lines.select(
+                _row=lines["_row"] + part * WITHIN,
+                sequence=ibis.literal(f"{name}/") + number,
+                item=lines["words"],
+                _part=ibis.literal(part, "int8"),
+            )
+        )
+    return Raw(_unroll(con, ibis.union(*parts), paths))
+
+
+def read_recbole(con: Backend, raw: pathlib.Path, options: Options) -> Raw:
+    """RecBole's atomic files: X.inter, and X.item and X.user where they are."""
+    inter = recbole.find(raw, ".inter")
+    if inter is None:
+        raise FileNotFoundError(f"{raw} has no file that ends in .inter.")
+    types = recbole.types(inter)
+    wanted = {column.name: column.source for column in options.columns} or recbole.columns(types)
+    readers.check_columns(inter, tuple(types), wanted)
+    names = tuple(f"{name}:{type}" for name, type in types.items())
+    full = {new: f"{old}:{types[old]}" for new, old in wanted.items()}
+    return Raw(
+        readers.read_text(con, [inter], names, full, delimiter="\t", header=True),
+        tuple(new for new, old in wanted.items() if _numeric(options, new, types[old] == "float")),
+        recbole.read_features(recbole.find(raw, ".item"), wanted["item"]),
+        recbole.read_features(recbole.find(raw, ".user"), wanted["sequence"]),
+        tuple(name for name in types if name not in wanted.values()),
+    )
+
+
+def read_log(con: Backend, raw: pathlib.Path, options: Options) -> Raw:
+    """Any CSV, TSV, Parquet or JSON-lines file, or a folder of them, with `--columns`."""
+    log = readers.find_log(raw, options.delimiter, options.header)
+    if not options.columns:
+        raise ValueError(
+            "source log needs --columns sequence=COLUMN,item=COLUMN and so on; "
+            f"{log.paths[0]} has the columns {list(log.names)}."
+        )
+    wanted = {column.name: column.source for column in options.columns}
+    staged = readers.read_log(con, log, wanted)
+    numeric = tuple(
+        name for name in wanted if _numeric(options, name, staged.events[name].type().is_floating())
+    )
+    catalog = None
+    if options.items is not None:
+        found = readers.find_log(options.items, options.delimiter)
+        rest = {name: name for name in found.names if name != wanted["item"]}
+        rows = readers.read_log(con, found, {"token": wanted["item"], **rest}, "catalog").events
+        rows = rows.order_by("_row").select("token", *rest)
+        catalog = con.to_pyarrow(rows.mutate(token=as_token(rows["token"]).cast("string")))
+    return Raw(staged, numeric, catalog, None, tuple(sorted(set(log.names) - {*wanted.values()})))
+
+
+SOURCES: Mapping[str, Source] = {
+    "ml-1m": Source(read_ml_1m, "folder with ratings.dat, or with sequences.txt and its id maps"),
+    "ml-100k": Source(read_ml_100k, "folder with u.data, u.item, u.genre and u.user"),
+    "pairs": Source(read_pairs, "file of `user item` lines", ("delimiter",)),
+    "sequences": Source(read_sequences, "file of `user item item ...` lines", ("attributes",)),
+    "sessions": Source(read_sessions, "folder with a train and a test file, or --test", ("test",)),
+    "recbole": Source(read_recbole, "folder with .inter, .item and .user files", ("columns",)),
+    "log": Source(
+        read_log,
+        "CSV, TSV, Parquet or JSON-lines file, or a folder of them",
+        ("columns", "delimiter", "header", "items"),
+    ),
+}
+
+
+def file(path: pathlib.Path) -> pathlib.Path:
+    """The path of a file, if it is there."""
+    if not path.is_file():
+        raise FileNotFoundError(f"{path} is not there.")
+    return path
+
+
+def _text(con: Backend, path: pathlib.Path, names: tuple[str, ...], delimiter: str) -> Staged:
+    """Delimited text without a header, every column taken under its own name."""
+    wanted = {name: name for name in names}
+    return readers.read_text(con, [file(path)], names, wanted, delimiter=delimiter)
+
+
+def _rename(con: Backend, staged: Staged, name: str, path: pathlib.Path) -> Staged:
+    """The events with the tokens of `name` renamed by a file of `token new_token` lines."""
+    names = features({"_old": TEXT, "_new": TEXT}, fields(file(path), " ", "utf-8"))
+    table = con.create_table(f"names_{name}", ibis.memtable(names))
+    events = staged.events.left_join(table, staged.events[name] == table["_old"])
+    events = events.mutate(**{name: events["_new"]}).drop("_old", "_new")
+    return dataclasses.replace(staged, events=events)
+
+
+def _words(lines: ibis.Table) -> ibis.Table:
+    """Lines that are not empty, with their words."""
+    lines = lines.filter(lines["line"].strip() != "")
+    return lines.mutate(words=lines["line"].strip().re_split(r"\s+"))
+
+
+def _unroll(con: Backend, lines: ibis.Table, paths: tuple[pathlib.Path, ...]) -> Staged:
+    """Lines with a list of items each as one event per item."""
+    events = lines.unnest("item", offset="_position")
+    events = events.mutate(_row=events["_row"] * WITHIN + events["_position"]).drop("_position")
+    return Staged(con.create_table("events", events), functools.partial(_locate, paths))
+
+
+def _locate(paths: tuple[pathlib.Path, ...], row: int) -> Place:
+    """The file and line of an event that was unrolled."""
+    part, line = divmod(row // WITHIN, WITHIN)
+    return str(paths[part]), line + 1
+
+
+def _numeric(options: Options, name: str, by_type: bool) -> bool:
+    """Whether a variable is numeric: as asked, otherwise as its type has it."""
+    if name in ("sequence", "item", "time"):
+        return False
+    kind = options.kind(name)
+    return by_type if kind is None else kind == "numeric"
+
+
+def _train_and_test(raw: pathlib.Path) -> tuple[pathlib.Path, pathlib.Path]:
+    """The train and the test file of a folder."""
+    if not raw.is_dir():
+        raise ValueError(f"{raw} is no folder: name the test file too, with --test FILE.")
+    found = []
+    for name in ("train", "test"):
+        files = sorted(path for path in raw.iterdir() if name in path.name and path.is_file())
+        if len(files) != 1:
+            names = [path.name for path in files]
+            raise ValueError(
+                f"{raw} has {len(files)} files with {name!r} in their name {names}, not one. "
+                "Name them: --raw TRAIN --test TEST."
+            )
+        found.append(files[0])
+    return found[0], found[1]

@@ -1,0 +1,25 @@
+"""SASRec with the exact softmax on MovieLens-1M, leave-one-out, trained on all but the last two.
+
+    clickflax prepare ml-1m --raw RAW --out data/ml-1m
+    clickflax train --config=configs/sasrec_ml1m.py --workdir=runs/sasrec_ml1m
+    clickflax evaluate --run runs/sasrec_ml1m
+"""
+
+from clickflax.config import default
+
+
+def get_config():
+    c = default()
+    c.data.path = "data/ml-1m"
+    c.tasks = ("next_item",)
+    c.model.norm = "pre"
+    c.model.output = "none"
+    c.model.output_bias = False
+    c.model.embedding_norm = False
+    c.model.dropout = 0.2
+    c.model.attention_dropout = 0.2
+    c.optim.schedule = "cosine"
+    c.optim.warmup_steps = 200
+    c.train.steps = 3600
+    c.train.eval_every = 225
+    return c

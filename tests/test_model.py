@@ -1,0 +1,163 @@
+"""The model: who may see whom, and how many parameters there are."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from toy import ITEMS, encode, rows, small_config, small_model
+
+from clickflax.events import RESERVED
+from clickflax.model.attention import attend, visible
+from clickflax.model.dropout import Dropout, keep_mask, scale_of
+from clickflax.run import build_model
+
+SEQUENCES = [[1, 2, 3], [4, 5], [6, 7, 8, 9, 10]]
+
+
+def influence(model, params, batch, causal):
+    """Which input positions (axis 1) the state at each position (axis 0) depends on.
+
+    By gradient: the items of the row are all different, so a row of the table is a position.
+    """
+    table = params["embedder"]["tables_item"]["embedding"]
+
+    def states(table):
+        embedder = {**params["embedder"], "tables_item": {"embedding": table}}
+        return encode(model, {**params, "embedder": embedder}, batch, causal)[0]
+
+    gradient = jax.jacobian(states)(table)[:, :, batch.variables["item"][0]]
+    return np.abs(np.asarray(gradient)).max(axis=(1, 3)) > 1e-9
+
+
+@pytest.mark.parametrize("norm", ["pre", "post"])
+def test_a_causal_state_depends_on_its_past_and_on_nothing_else(norm):
+    model, params = small_model(norm=norm)
+    seen = influence(model, params, rows([[1, 2, 3, 4, 5, 6, 7, 8]]), True)
+    assert np.array_equal(seen, np.tri(8, dtype=bool))
+
+
+def test_a_bidirectional_state_depends_on_every_event_of_its_sequence():
+    model, params = small_model()
+    seen = influence(model, params, rows([[1, 2, 3, 4, 5, 6, 7, 8]]), False)
+    assert seen.all()
+
+
+@pytest.mark.parametrize("causal", [False, True])
+def test_no_state_depends_on_another_sequence_of_its_row(causal):
+    model, params = small_model()
+    seen = influence(model, params, rows([[1, 2, 3], [4, 5]], [0, 0]), causal)
+    assert not seen[:3, 3:5].any()
+    assert not seen[3:5, :3].any()
+
+
+@pytest.mark.parametrize("causal", [False, True])
+@pytest.mark.parametrize("norm", ["pre", "post"])
+@pytest.mark.parametrize("positions", ["learned", "sinusoidal", "none"])
+def test_a_sequence_has_the_same_states_alone_batched_packed_and_padded(causal, norm, positions):
+    model, params = small_model(norm=norm, positions=positions, max_len=32)
+    alone = [encode(model, params, rows([s], length=len(s)), causal)[0] for s in SEQUENCES]
+    batched = encode(model, params, rows(SEQUENCES), causal)
+    packed = encode(model, params, rows(SEQUENCES, [0, 0, 0], 10), causal)[0]
+    padded = encode(model, params, rows(SEQUENCES, length=32), causal)
+    for i, own in enumerate(alone):
+        n = len(own)
+        np.testing.assert_allclose(batched[i, :n], own, atol=1e-5)
+        np.testing.assert_allclose(padded[i, :n], own, atol=1e-5)
+        first = sum(map(len, SEQUENCES[:i]))
+        np.testing.assert_allclose(packed[first : first + n], own, atol=1e-5)
+
+
+def test_a_row_without_a_single_event_gives_numbers():
+    model, params = small_model()
+    batch = rows([[1, 2], [3]], [0, 2])
+    assert not batch.segment[1].any()
+    for causal in (False, True):
+        assert jnp.isfinite(encode(model, params, batch, causal)).all()
+
+
+def test_attention_is_the_softmax_weighted_mean_of_the_values():
+    q, k, v = (jax.random.normal(jax.random.key(i), (1, 2, 4, 3)) for i in range(3))
+    segment = jnp.array([[1, 1, 1, 2]])
+    see = visible(segment, causal=True)
+    expected = jax.nn.softmax(
+        jnp.where(see, jnp.einsum("bhqd,bhkd->bhqk", q, k) / jnp.sqrt(3.0), -jnp.inf), axis=-1
+    )
+    np.testing.assert_allclose(
+        attend(q, k, v, see, None, 1.0), jnp.einsum("bhqk,bhkd->bhqd", expected, v), atol=1e-6
+    )
+
+
+def test_scores_of_a_thousand_do_not_overflow():
+    q = jnp.full((1, 1, 2, 4), 100.0)
+    out = attend(q, q, jnp.ones((1, 1, 2, 4)), visible(jnp.ones((1, 2), int), False), None, 1.0)
+    np.testing.assert_allclose(out, 1.0)
+
+
+def test_dropout_drops_its_rate_and_keeps_the_mean():
+    keep = keep_mask(jax.random.key(0), 0.25, (1000, 1001))
+    assert keep.shape == (1000, 1001)
+    assert abs(float(keep.mean(dtype=jnp.float32)) - 0.75) < 0.002
+    assert scale_of(0.25) == pytest.approx(4 / 3)
+    x = jnp.ones((1000, 1000))
+    dropped = Dropout(0.2).apply({}, x, True, rngs={"dropout": jax.random.key(1)})
+    assert float(dropped.mean()) == pytest.approx(1.0, abs=0.005)
+    assert Dropout(0.2).apply({}, x, False) is x
+
+
+def test_the_model_has_the_parameters_of_the_paper():
+    model, params = small_model()
+    width, hidden, length = 8, 16, 8
+    table = (ITEMS + RESERVED) * width
+    embedder = table + length * width + 2 * width  # items, positions, LayerNorm
+    attention = 4 * (width * width + width)  # query, key, value, out
+    feed_forward = width * hidden + hidden + hidden * width + width
+    block = attention + feed_forward + 2 * 2 * width  # two LayerNorms
+    head = width * width + width + 2 * width + ITEMS  # dense, LayerNorm, a bias an item; table tied
+    count = sum(x.size for x in jax.tree.leaves(params))
+    assert count == embedder + 2 * block + head
+
+
+def test_sasrec_has_no_output_layer_but_a_last_norm():
+    width = 8
+    _, bert = small_model()
+    _, sasrec = small_model(
+        norm="pre", output="none", output_bias=False, embedding_norm=False
+    )
+    count = [sum(x.size for x in jax.tree.leaves(p)) for p in (bert, sasrec)]
+    head = width * width + width + 2 * width + ITEMS
+    # Its norm over the embeddings is gone, its norm after the blocks has come.
+    assert count[0] - count[1] == head
+    assert "head" not in sasrec
+
+
+def test_an_untied_table_is_its_own():
+    _, params = small_model(tied=False)
+    assert params["head"]["table"].shape == (ITEMS, 8)
+
+
+def test_reserved_ids_are_no_candidates():
+    model, params = small_model()
+    scores = model.apply({"params": params}, jnp.zeros((3, 8)), method="score")
+    assert scores.shape == (3, ITEMS)
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"width": 10, "heads": 4}, "model.width=10 is not a multiple of model.heads=4"),
+        ({"norm": "both"}, r"model.norm='both' is not one of \['post', 'pre'\]"),
+        ({"activation": "tanh"}, "gelu"),
+        ({"positions": "rotary"}, "learned"),
+        ({"output": "mlp"}, "dense"),
+        ({"initializer": "zeros"}, "normal"),
+        ({"max_len": 1}, "at least 2"),
+    ],
+)
+def test_a_model_that_cannot_be_built_says_why(changed, message):
+    with pytest.raises(ValueError, match=message):
+        build_model(small_config(**changed).model, {"item": ITEMS + RESERVED})
+
+
+def test_a_catalog_of_one_item_is_refused():
+    with pytest.raises(ValueError, match="1 item"):
+        build_model(small_config().model, {"item": 1 + RESERVED})

@@ -1,0 +1,95 @@
+"""What is trained on, and what is asked."""
+
+import numpy as np
+import pytest
+
+from clickflax.data.split import SplitOptions, split
+
+OFFSETS = np.array([0, 1, 3, 6, 10])  # sequences of 1, 2, 3 and 4 events
+ITEM = np.array([6, 7, 8, 9, 10, 11, 12, 13, 14, 12], np.int32)
+DAY = 86_400_000_000
+TIME = np.array([0, 1, 2, 0, 1, 2, 0, 1, 2, 2]) * DAY
+COLUMNS = {"item": ITEM, "time": TIME}
+
+
+def options(users=-1, validation="1970-01-02", test="1970-01-03"):
+    return SplitOptions(users, validation, test)
+
+
+def leave_one_out(users=-1):
+    return split("leave_one_out", OFFSETS, COLUMNS, None, options(users))
+
+
+def test_the_last_event_is_the_test_and_the_one_before_the_validation():
+    parts = leave_one_out()
+    assert list(parts.test.sequence) == [1, 2, 3]
+    assert list(parts.test.targets) == [8, 11, 12]
+    assert list(parts.validation.sequence) == [2, 3]
+    assert list(parts.validation.targets) == [10, 14]
+    assert list(parts.train.stop - parts.train.start) == [1, 1, 1, 2]
+    assert parts.dropped == {
+        "sequences too short for a test": 1,
+        "sequences too short for a validation item": 2,
+    }
+
+
+def test_the_test_history_holds_the_validation_item():
+    parts = leave_one_out()
+    assert list(ITEM[parts.test.history.start[2] : parts.test.history.stop[2]]) == [12, 13, 14]
+
+
+def test_users_without_a_validation_item_train_on_all_but_the_last():
+    parts = leave_one_out(users=0)
+    assert len(parts.validation) == 0
+    assert list(parts.train.stop - parts.train.start) == [1, 1, 2, 3]
+
+
+def test_a_number_of_validation_users_is_drawn_the_same_every_time():
+    one, two = leave_one_out(users=1), leave_one_out(users=1)
+    assert len(one.validation) == 1
+    assert list(one.validation.sequence) == list(two.validation.sequence)
+
+
+def test_nothing_after_the_moment_is_trained_on():
+    parts = split("time", OFFSETS, COLUMNS, None, options())
+    trained = np.concatenate([np.arange(a, b) for a, b in zip(*parts.train[:2], strict=True)])
+    assert set(TIME[trained]) == {0}
+    assert list(parts.validation.sequence) == [2, 3]
+    assert list(parts.validation.targets) == [10, 13]
+    assert list(parts.test.sequence) == [1, 2, 3]
+
+
+def test_all_different_items_of_the_test_period_are_targets():
+    parts = split("time", OFFSETS, COLUMNS, None, options())
+    assert list(parts.test.targets) == [8, 11, 12, 14]
+    assert list(parts.test.owner) == [0, 1, 2, 2]
+
+
+def test_sequences_without_a_history_are_counted():
+    parts = split("time", OFFSETS, COLUMNS, None, options(validation="1970-01-01", test="1970-01-02"))
+    assert parts.dropped["validation sequences without a history"] == 3
+    assert parts.dropped["test sequences without a history"] == 1
+
+
+def test_parts_keep_the_source_s_own_test_file_out_of_training():
+    part = np.array([0, 1, 0, 1], np.int8)
+    parts = split("parts", OFFSETS, COLUMNS, part, options())
+    assert list(parts.train.start) == [0, 3]
+    assert list(parts.test.sequence) == [1, 3]
+    assert list(parts.validation.sequence) == [2]
+
+
+@pytest.mark.parametrize(
+    ("name", "columns", "chosen", "message"),
+    [
+        ("leave_two", COLUMNS, options(), "leave_one_out"),
+        ("parts", COLUMNS, options(), "test file of its own"),
+        ("time", {"item": ITEM}, options(), "only an order"),
+        ("time", COLUMNS, options(validation="soon"), "data.validation_from='soon'"),
+        ("time", COLUMNS, options(test="1969-01-01"), "before"),
+        ("leave_one_out", COLUMNS, options(users=-2), "validation_users=-2"),
+    ],
+)
+def test_what_cannot_be_split_says_why(name, columns, chosen, message):
+    with pytest.raises(ValueError, match=message):
+        split(name, OFFSETS, columns, None, chosen)

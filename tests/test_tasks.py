@@ -1,0 +1,139 @@
+"""What is hidden, what is asked, and how wrong an answer is."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from toy import ITEMS, rows
+
+from clickflax.events import MASK, RESERVED, Batch
+from clickflax.tasks.losses import softmax_loss
+from clickflax.tasks.tasks import (
+    Hiding,
+    choose,
+    find_task,
+    hidden_events,
+    hide_items,
+    most_hidden,
+    shift_items,
+)
+
+LONG = list(range(10))
+
+
+def hiding(ratio=0.3, replace="mask", last=0.0, places=8):
+    return Hiding(ratio, replace, last, places, ITEMS)
+
+
+@pytest.mark.parametrize(("length", "count"), [(1, 1), (3, 1), (5, 2), (10, 3), (100, 30)])
+def test_the_share_is_hidden_to_the_nearest_event_and_at_least_one(length, count):
+    assert int(hidden_events(np.array([length]), 0.3)[0]) == count
+    assert int(hidden_events(jnp.array(length), 0.3)) == count
+
+
+def test_every_sequence_of_a_row_has_its_own_number_of_hidden_events():
+    segment = jnp.array([[1] * 10 + [2] + [3] * 5 + [0] * 4])
+    for seed in range(20):
+        hidden = choose(jax.random.key(seed), segment, 0.3, 0.0)[0]
+        assert [int(hidden[segment[0] == s].sum()) for s in (1, 2, 3, 0)] == [3, 1, 2, 0]
+
+
+def test_every_position_is_hidden_equally_often():
+    segment = jnp.ones((4000, 10), int)
+    hidden = choose(jax.random.key(0), segment, 0.3, 0.0)
+    # Four standard deviations of a share of 4,000 draws, also for the first position.
+    np.testing.assert_allclose(hidden.mean(0), 0.3, atol=4 * (0.21 / 4000) ** 0.5)
+
+
+def test_the_last_event_alone_is_hidden_in_its_share_of_the_sequences():
+    segment = jnp.tile(jnp.array([[1] * 6 + [2] * 4]), (3000, 1))
+    hidden = np.asarray(choose(jax.random.key(0), segment, 0.5, 0.25))
+    only_last = (hidden[:, :6].sum(1) == 1) & hidden[:, 5]
+    assert only_last.mean() == pytest.approx(0.25, abs=0.03)
+    both = only_last & (hidden[:, 6:].sum(1) == 1) & hidden[:, 9]
+    assert both.mean() == pytest.approx(0.0625, abs=0.02)  # each sequence tosses its own coin
+
+
+def test_the_targets_are_the_items_that_were_hidden_and_only_they_weigh():
+    batch = rows([LONG, [10, 11]], [0, 0], 14)
+    question = hide_items(jax.random.key(3), batch, hiding())
+    item = batch.variables["item"][0]
+    asked = np.asarray(question.weights[0]) == 1
+    places = np.asarray(question.places[0])[asked]
+    assert asked.sum() == 3 + 1
+    assert np.array_equal(question.targets[0][asked], item[places] - RESERVED)
+    assert (question.inputs["item"][0][places] == MASK).all()
+    untouched = np.setdiff1d(np.arange(14), places)
+    assert np.array_equal(question.inputs["item"][0][untouched], item[untouched])
+
+
+def test_the_first_position_can_be_a_target():
+    batch = rows([[5]])
+    question = hide_items(jax.random.key(0), batch, hiding())
+    assert question.places[0, 0] == 0
+    assert question.weights[0, 0] == 1
+    assert question.targets[0, 0] == 5
+
+
+def test_eighty_ten_ten():
+    batch = rows([LONG] * 3000, length=10)
+    question = hide_items(jax.random.key(0), batch, hiding(1.0, "80/10/10", places=10))
+    item, given = batch.variables["item"], np.asarray(question.inputs["item"])
+    assert (given == MASK).mean() == pytest.approx(0.8, abs=0.01)
+    # One in twelve random items is the very one.
+    assert (given == item).mean() == pytest.approx(0.1 + 0.1 / ITEMS, abs=0.01)
+    assert given.max() < ITEMS + RESERVED
+
+
+def test_what_follows_from_the_item_is_hidden_with_it():
+    batch = rows([LONG], length=10)
+    batch = batch._replace(variables={**batch.variables, "category": batch.variables["item"]})
+    for replace in ("mask", "80/10/10"):
+        question = hide_items(jax.random.key(1), batch, hiding(1.0, replace, places=10))
+        given, item = question.inputs["category"], question.inputs["item"]
+        changed = np.asarray(item != batch.variables["item"])
+        assert (np.asarray(given)[changed] == MASK).all()
+
+
+def test_an_item_outside_the_catalog_is_no_target():
+    batch = rows([[0, 1]])
+    batch.variables["item"] = batch.variables["item"].at[0, 0].set(2)  # UNK
+    question = hide_items(jax.random.key(0), batch, hiding(1.0))
+    assert list(question.weights[0][:2]) == [0, 1]
+
+
+def test_the_next_item_is_asked_everywhere_but_at_nothing():
+    batch = rows([[1, 2, 3], [4, 5]], [0, 0], follow=True)
+    question = shift_items(jax.random.key(0), batch, hiding())
+    assert list(question.targets[0][:3]) == [2, 3, 5]
+    assert list(question.weights[0]) == [1, 1, 1, 0, 0, 0, 0, 0]
+    assert question.inputs is batch.variables
+
+
+def test_the_static_number_of_places_is_the_most_that_a_row_hides():
+    lengths, offsets = np.array([10, 1, 5, 20]), np.array([0, 3, 4])
+    assert most_hidden(lengths, offsets, 0.3) == 6  # 3 + 1 + 2 in one row, 6 in the other
+
+
+def test_the_loss_of_equal_scores_is_the_logarithm_of_the_catalog():
+    loss, weight = softmax_loss(jnp.zeros((1, 2, 8)), jnp.zeros((1, 2), int), jnp.ones((1, 2)))
+    assert float(loss / weight) == pytest.approx(np.log(8))
+
+
+def test_what_weighs_nothing_adds_nothing():
+    scores = jax.random.normal(jax.random.key(0), (1, 3, 8))
+    targets = jnp.array([[1, 2, 3]])
+    part, weight = softmax_loss(scores, targets, jnp.array([[1.0, 0.0, 0.0]]))
+    alone, _ = softmax_loss(scores[:, :1], targets[:, :1], jnp.ones((1, 1)))
+    assert float(part) == pytest.approx(float(alone))
+    assert float(weight) == 1
+
+
+@pytest.mark.parametrize("names", [(), ("masked",), ("masked_item", "next_item")])
+def test_a_task_that_is_not_known_lists_those_that_are(names):
+    with pytest.raises(ValueError, match=r"\['masked_item', 'next_item'\]"):
+        find_task(names)
+
+
+def test_a_batch_is_a_tree_of_arrays():
+    assert len(jax.tree.leaves(Batch({"item": 1, "action": 2}, 3, 4, {}))) == 4

@@ -1,0 +1,55 @@
+"""Small models, small data, small configs for the tests."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from clickflax.config import default
+from clickflax.data.batches import Windows, fill
+from clickflax.events import RESERVED
+from clickflax.run import build_model
+from clickflax.train import init_params
+
+ITEMS = 12
+
+
+def small_config(**model):
+    """Two blocks of width 8, without dropout, for sequences of up to 8 events."""
+    c = default()
+    c.model.update(
+        {"width": 8, "heads": 2, "feed_forward": 16, "max_len": 8, "init_stddev": 0.3}
+        | {"dropout": 0.0, "attention_dropout": 0.0}
+        | model
+    )
+    return c
+
+
+def small_model(**changed):
+    """The model of `small_config`, with parameters."""
+    model = build_model(small_config(**changed).model, {"item": ITEMS + RESERVED})
+    params = init_params(model, jax.random.key(0), rows([[1, 2, 3]]))
+    return model, params
+
+
+def rows(sequences, row=None, length=8, **options):
+    """A batch of these sequences of items, counted from 0, each in a row of its own or in `row`."""
+    row = np.arange(len(sequences)) if row is None else np.array(row)
+    bounds = np.concatenate([[0], np.cumsum([len(s) for s in sequences])])
+    columns = {"item": (np.concatenate(sequences) + RESERVED).astype(np.int32)}
+    windows = Windows(bounds[:-1], bounds[1:])
+    shape = (int(row.max()) + 1, length)
+    batch = fill(columns, windows, row, shape, **({"position_from": "end"} | options))
+    return jax.tree.map(jnp.asarray, batch)
+
+
+def encode(model, params, batch, causal=False):
+    """Hidden states without dropout."""
+    return model.apply(
+        {"params": params},
+        batch.variables,
+        batch.segment,
+        batch.position,
+        causal,
+        False,
+        method="encode",
+    )
