@@ -56,12 +56,13 @@ def default() -> ml_collections.ConfigDict:
     c.model.attention_dropout = 0.1  # on attention weights
 
     c.optim = ml_collections.ConfigDict()
-    c.optim.name = "adamw"  # adamw, lamb or lion
+    c.optim.name = "adamw"  # or lamb
     c.optim.learning_rate = 1e-3  # the peak
     c.optim.schedule = "constant"  # constant, linear or cosine: after the warm-up, down to 0
     c.optim.warmup_steps = 100
     c.optim.b1 = 0.9
     c.optim.b2 = 0.999
+    c.optim.eps = 1e-8
     c.optim.weight_decay = 0.01  # never on norms and biases
     c.optim.clip_norm = 1.0  # global gradient norm; 0 turns clipping off
 

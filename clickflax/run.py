@@ -22,7 +22,7 @@ from clickflax.runtime import checkpoint
 from clickflax.tasks.tasks import Task, find_task
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, eq=False)
 class Run:
     """A trained model, and what its numbers mean."""
 

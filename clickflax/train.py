@@ -4,8 +4,8 @@ import hashlib
 import itertools
 import json
 import math
-import os
 import pathlib
+import sys
 import time
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -170,11 +170,16 @@ def check_config(config: ConfigDict) -> None:
         raise ValueError(f"data.position_from={config.data.position_from!r} is not 'end' or 'start'.")
 
 
+def last_checkpoint(folder: pathlib.Path) -> pathlib.Path:
+    """Where a run keeps what it goes on from."""
+    return folder / "checkpoints" / "last"
+
+
 def open_or_simulate(config: ConfigDict, folder: pathlib.Path) -> Dataset:
     """The data set that the config names; without a name, a simulated shop in the run folder."""
     path = data_path(config, folder)
     if not config.data.path and not (path / "dataset.json").is_file():
-        simulate(path, Shop())
+        simulate(path, Shop(sequences=20_000))
     return open_dataset(path)
 
 
@@ -238,8 +243,7 @@ def set_up(config: ConfigDict, folder: pathlib.Path) -> tuple[Setting, State]:
     step = make_step(model, task, hiding, optimizer, micro_rows)
     init_key, key = jax.random.split(jax.random.key(config.seed))
     params = init_params(model, init_key, batches.batch(config.seed, 0))
-    prepare_folder(config, folder, dataset)
-    if config.init.run:
+    if config.init.run and checkpoint.newest(last_checkpoint(folder)) is None:
         params = start_from(config, params, dataset)
     state = State(jnp.zeros((), jnp.int32), params, optimizer.init(params))
     setting = Setting(
@@ -253,6 +257,7 @@ def set_up(config: ConfigDict, folder: pathlib.Path) -> tuple[Setting, State]:
         mesh=mesh,
         key=sharding.replicate(key, mesh),
     )
+    prepare_folder(config, folder, dataset)
     return setting, sharding.replicate(state, mesh)
 
 
@@ -265,7 +270,7 @@ def start_from(config: ConfigDict, params: Any, dataset: Dataset) -> Any:
 
 def resume(setting: Setting, state: State) -> tuple[State, Progressed]:
     """The newest checkpoint of the run, or its beginning."""
-    last = setting.folder / "checkpoints" / "last"
+    last = last_checkpoint(setting.folder)
     if checkpoint.newest(last) is None:
         return state, Progressed()
     progress, found = checkpoint.resume(last, params=state.params, optimizer=state.optimizer)
@@ -278,7 +283,7 @@ def check_finite(setting: Setting, step: int, metrics: dict[str, float]) -> None
     if all(map(math.isfinite, metrics.values())):
         return
     batch = fingerprint(setting.batches.batch(setting.config.seed, step))
-    kept = checkpoint.newest(setting.folder / "checkpoints" / "last")
+    kept = checkpoint.newest(last_checkpoint(setting.folder))
     raise FloatingPointError(
         f"step {step + 1}: the loss is {metrics['loss']}, the gradient's norm "
         f"{metrics['gradient_norm']}; the batch has the fingerprint {batch}. The checkpoint of step "
@@ -332,9 +337,13 @@ def run_steps(
         check_finite(setting, step, numbers)
         losses.append(numbers["loss"])
         progress.trained(step + 1, sequences, numbers["loss"])
-        if (step + 1) % train.log_every == 0:
+        # Also where a run may resume: it could not know the losses before.
+        if (step + 1) % train.log_every == 0 or ends_stretch(step):
             writer.write(step + 1, {**numbers, "loss": float(np.mean(losses))})
             losses.clear()
+
+    def ends_stretch(step: int) -> bool:
+        return (step + 1) % train.eval_every == 0 or step + 1 == train.steps
 
     sent: tuple[int, dict[str, Array]] | None = None
     for step in range(past.step, train.steps):
@@ -343,7 +352,7 @@ def run_steps(
         if sent:
             look(*sent)
         sent = (step, metrics)
-        if (step + 1) % train.eval_every and step + 1 < train.steps:
+        if not ends_stretch(step):
             continue
         look(*sent)
         sent = None
@@ -356,12 +365,31 @@ def run_steps(
     return past
 
 
+def banner(setting: Setting, state: State, past: Progressed) -> str:
+    """What is about to be trained, on what, and what the split left out."""
+    batches, dataset = setting.batches, setting.dataset
+    packing, windows = batches.packing, len(batches.windows.start)
+    padding = 1 - packing.length.sum() / (packing.rows * batches.row_length)
+    parameters = sum(x.size for x in jax.tree.leaves(state.params))
+    dropped = "".join(f", {n:,} {why}" for why, n in setting.parts.dropped.items() if n)
+    return (
+        f"{dataset.path}: {dataset.sequences:,} sequences, {dataset.events:,} events, "
+        f"{dataset.size('item') - RESERVED:,} items{dropped}\n"
+        f"{' + '.join(setting.config.tasks)}: {windows:,} windows in {packing.rows:,} rows of "
+        f"{batches.row_length} ({padding:.1%} padding), {batches.rows} rows a step, "
+        f"{len(setting.parts.validation):,} validation users\n"
+        f"{parameters:,} parameters on {setting.mesh.size} x {jax.default_backend()}, "
+        + (f"resumed at step {past.step:,}" if past.step else "a new run")
+    )
+
+
 def train(config: ConfigDict, workdir: str | pathlib.Path) -> dict[str, Any]:
     """Trains, or goes on training, the run in `workdir`; returns what became of it."""
     sharding.use_devices(config.train.cpu_devices)
     folder = pathlib.Path(workdir)
     setting, state = set_up(config, folder)
     state, past = resume(setting, state)
+    print(banner(setting, state, past), file=sys.stderr)
     train = config.train
     resumed_at = past.step if past.step else None
     stopped = bool(train.patience) and past.evaluations_since >= train.patience

@@ -1,6 +1,7 @@
 """Every test runs on 8 CPU devices, with strict dtypes and ranks, and with shapes checked."""
 
 import pathlib
+import tempfile
 
 import jax
 import pytest
@@ -8,12 +9,17 @@ import pytest
 DATA = pathlib.Path(__file__).resolve().parents[2] / "shared" / "data"
 
 
-def pytest_configure():
+def pytest_configure(config):
     # Before any backend is touched: the number of devices is fixed from then on.
     jax.config.update("jax_platforms", "cpu")
     jax.config.update("jax_num_cpu_devices", 8)
     jax.config.update("jax_numpy_dtype_promotion", "strict")
     jax.config.update("jax_numpy_rank_promotion", "raise")
+    # Many tests compile the same steps.
+    cache = tempfile.TemporaryDirectory(prefix="clickflax-tests-")
+    config.add_cleanup(cache.cleanup)
+    jax.config.update("jax_compilation_cache_dir", cache.name)
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
 
 
 @pytest.fixture(scope="session")

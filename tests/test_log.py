@@ -128,6 +128,19 @@ def test_the_time_left_counts_the_evaluations_to_come():
     assert "0:00:50 left" in progress.line()
 
 
+def test_after_the_last_step_nothing_is_left_whatever_the_rhythm_of_evaluations():
+    clock = Clock()
+    progress = Progress(total=15, eval_every=10, clock=clock)
+    for step in range(1, 16):
+        clock.now += 2.0
+        progress.trained(step, sequences=1)
+        if step == 10:
+            with progress.evaluation():
+                clock.now += 5.0
+            assert progress.seconds_left() == 5 * 2.0 + 5.0
+    assert progress.seconds_left() == 0.0
+
+
 def test_a_log_file_gets_one_plain_line_an_evaluation(capsys):
     clock = Clock()
     with Progress(total=4, eval_every=2, clock=clock) as progress:

@@ -52,7 +52,9 @@ def collect(con: Backend, raw: Raw, folder: pathlib.Path, options: Options) -> S
         raise ValueError("there are no events: the log is empty.")
     if not good:
         raise ValueError(f"none of {read} rows is an event: {dropped}.")
-    clean = checked.filter(checked["_problem"].isnull()).drop("_problem", "_value")
+    # without problems nothing is filtered: to look at them costs each pass a parse of every time
+    clean = checked.filter(checked["_problem"].isnull()) if problems else checked
+    clean = clean.drop("_problem", "_value")
     sequences = index.index_sequences(con, clean)
     tokens = {name: index.index_tokens(con, clean, name) for name in kinds.categorical}
     _write(con, clean, kinds, folder, good)

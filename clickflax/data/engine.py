@@ -1,7 +1,6 @@
 """The engine of the preparation, and its failures in clear words."""
 
 import contextlib
-import errno
 import os
 import pathlib
 from collections.abc import Iterator
@@ -12,6 +11,7 @@ import pyarrow as pa
 from ibis.backends.duckdb import Backend
 
 from clickflax.data.options import Options
+from clickflax.data.store import DISK_FULL
 
 
 @contextlib.contextmanager
@@ -25,6 +25,7 @@ def duckdb_engine(folder: pathlib.Path, options: Options) -> Iterator[Backend]:
             temp_directory=str(folder / "spill"),
         )
         try:
+            con.raw_sql("SET enable_progress_bar = false")  # it writes to standard output
             # times that name no zone are read in the zone of the session
             con.raw_sql(f"SET TimeZone = '{options.time_zone}'")
             yield con
@@ -43,8 +44,9 @@ def stream(con: Backend, table: ibis.Table) -> Iterator[pa.RecordBatch]:
 def _translated(error: duckdb.Error, options: Options) -> Exception:
     """A failure of DuckDB as an error for people."""
     text = str(error)
-    if "No space left on device" in text:
-        return OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    for code in DISK_FULL:
+        if os.strerror(code) in text:
+            return OSError(code, os.strerror(code))
     if isinstance(error, duckdb.OutOfMemoryException):
         return OSError(
             f"DuckDB needs more than --memory {options.memory}, or the disk that it spills to is "

@@ -5,6 +5,7 @@ goes block by block of whole sequences, so that memory is the columns and little
 """
 
 import dataclasses
+import functools
 from collections.abc import Callable, Iterator, Mapping
 
 import numpy as np
@@ -12,7 +13,6 @@ from jaxtyping import Bool, Int32, Int64
 
 BLOCK = 1 << 22  # events
 Ids = Mapping[str, Int32[np.ndarray, " E"]]
-Rule = Callable[[np.ndarray, np.ndarray, Ids], None]  # offsets, keep (changed in place), ids
 
 
 def cut_sessions(
@@ -41,27 +41,29 @@ def survivors(
     than `rarest` events, sequences of fewer than `shortest`, all but the `longest` last events.
     Without the first and the last rule this is the k-core, which no order of dropping changes.
     """
-    rules: dict[str, Rule] = {}
+    keep = np.ones(offsets[-1], dtype=bool)
+    rules: dict[str, Callable[[], None]] = {}
     if merge:
-        rules["repeats the event before it"] = drop_repeats
+        rules["repeats the event before it"] = functools.partial(drop_repeats, offsets, keep, ids)
     if rarest > 1:
-        rules[f"item of fewer than {rarest} events"] = lambda *parts: drop_rare(*parts, rarest)
+        rules[f"item of fewer than {rarest} events"] = functools.partial(
+            drop_rare, offsets, keep, ids["item"], rarest
+        )
     if shortest > 1:
-        rules[f"sequence of fewer than {shortest} events"] = lambda offsets, keep, _: drop_short(
-            offsets, keep, shortest
+        rules[f"sequence of fewer than {shortest} events"] = functools.partial(
+            drop_short, offsets, keep, shortest
         )
     if longest is not None:
-        rules[f"before the last {longest} events"] = lambda offsets, keep, _: drop_old(
-            offsets, keep, longest
+        rules[f"before the last {longest} events"] = functools.partial(
+            drop_old, offsets, keep, longest
         )
-    keep = np.ones(offsets[-1], dtype=bool)
     dropped = dict.fromkeys(rules, 0)
     kept, before = len(keep), -1
     while kept != before and rules:
         before = kept
         for reason, rule in rules.items():
-            rule(offsets, keep, ids)
-            left = np.count_nonzero(keep)
+            rule()
+            left = int(np.count_nonzero(keep))
             dropped[reason] += kept - left
             kept = left
     return keep, dropped
@@ -106,12 +108,11 @@ def drop_repeats(offsets: np.ndarray, keep: np.ndarray, ids: Ids) -> None:
         keep[block.events][kept[1:][same]] = False
 
 
-def drop_rare(offsets: np.ndarray, keep: np.ndarray, ids: Ids, least: int) -> None:
+def drop_rare(offsets: np.ndarray, keep: np.ndarray, item: np.ndarray, least: int) -> None:
     """Drops events of items that have fewer than `least` kept events."""
-    rare = count_ids(offsets, keep, ids["item"]) < least
+    rare = count_ids(offsets, keep, item) < least
     for block in blocks(offsets):
-        item = ids["item"][block.events]
-        keep[block.events] &= ~rare[item]
+        keep[block.events] &= ~rare[item[block.events]]
 
 
 def drop_short(offsets: np.ndarray, keep: np.ndarray, least: int) -> None:
@@ -155,9 +156,7 @@ def count_ids(
     return counts
 
 
-def count_shared_times(
-    offsets: Int64[np.ndarray, " bounds"], time: Int64[np.ndarray, " E"]
-) -> int:
+def count_shared_times(offsets: Int64[np.ndarray, " bounds"], time: Int64[np.ndarray, " E"]) -> int:
     """Events that share their time with another one of their sequence."""
     shared = 0
     for block in blocks(offsets):

@@ -5,11 +5,13 @@ after the filters. Sequences are numbered by their first appearance.
 """
 
 import dataclasses
+import math
 from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 import ibis
-import ibis.expr.datatypes as dt
 import pyarrow as pa
+from ibis import _
 from ibis.backends.duckdb import Backend
 
 from clickflax.data.engine import stream
@@ -20,15 +22,17 @@ from clickflax.data.store import NA
 UNITS = {"s": 1e6, "ms": 1e3, "us": 1.0, "ns": 1e-3}  # microseconds
 EARLIEST, LATEST = -62_135_596_800_000_000, 253_402_300_799_999_999  # years 1 to 9999
 MISSING = (NO_SEQUENCE, NO_ITEM) = ("no sequence", "no item")  # dropped without being bad
+MALFORMED = "malformed JSON"
 SAMPLE = 1000  # rows that decide what form the times have
 
 
-@ibis.udf.scalar.builtin
-def epoch_us(time: dt.Timestamp(timezone="UTC")) -> dt.int64: ...
+# functions of DuckDB that Ibis has no name for
+@ibis.udf.scalar.builtin(signature=(("timestamp('UTC')",), "int64"))
+def epoch_us(time): ...
 
 
-@ibis.udf.scalar.builtin
-def try_strptime(text: str, pattern: str) -> dt.timestamp: ...
+@ibis.udf.scalar.builtin(signature=(("string", "string"), "timestamp"))
+def try_strptime(text, pattern): ...
 
 
 @dataclasses.dataclass(frozen=True)
@@ -53,14 +57,14 @@ def variables(events: ibis.Table, numeric: Sequence[str]) -> Variables:
 
 def check(con: Backend, events: ibis.Table, kinds: Variables, options: Options) -> ibis.Table:
     """The events with clean columns, a `_problem` or null, and the `_value` that has it."""
-    clean = {"_row": events["_row"], "sequence": as_token(events["sequence"])}
+    clean: dict[str, Any] = {"_row": events["_row"], "sequence": as_token(events["sequence"])}
     clean.update({name: as_token(events[name]) for name in kinds.categorical})
     if "_part" in events.columns:
         clean["_part"] = events["_part"]
     problems = [(clean["sequence"].isnull(), NO_SEQUENCE), (clean["item"].isnull(), NO_ITEM)]
     values = []
     if "_malformed" in events.columns:
-        problems.insert(0, (events["_malformed"], "malformed JSON"))
+        problems.insert(0, (events["_malformed"], MALFORMED))
     if kinds.time:
         clean["time"] = _time(con, events, options)
         does_not_parse = ~clean["time"].between(EARLIEST, LATEST).fill_null(False)
@@ -71,7 +75,7 @@ def check(con: Backend, events: ibis.Table, kinds: Variables, options: Options) 
         is_none = number.isnull() & events[name].notnull()
         problems.append((is_none, f"{name} is not a number"))
         values.append((is_none, events[name].cast("string")))
-        clean[name] = number.cast("float32").fill_null(float("nan"))
+        clean[name] = number.fill_null(float("nan")).cast("float32")
     value = ibis.cases(*values) if values else ibis.null("string")
     return events.select(_problem=ibis.cases(*problems), _value=value, **clean)
 
@@ -86,7 +90,7 @@ def first_problems(
     con: Backend, checked: ibis.Table, reasons: Sequence[str], count: int
 ) -> list[dict]:
     """The first events with one of these problems: `_row`, `_problem` and `_value`."""
-    found = checked.filter(checked["_problem"].isin(reasons)).order_by("_row").limit(count)
+    found = checked.filter(_["_problem"].isin(reasons)).order_by("_row").limit(count)
     return con.to_pyarrow(found.select("_row", "_problem", "_value")).to_pylist()
 
 
@@ -104,7 +108,7 @@ def index_sequences(con: Backend, clean: ibis.Table) -> pa.Table:
 
 def index_tokens(con: Backend, clean: ibis.Table, name: str) -> pa.ChunkedArray:
     """Gives the tokens of a variable provisional ids, in the order of their text."""
-    found = clean.select(name).distinct().filter(lambda t: t[name].notnull())
+    found = clean.select(name).distinct().filter(_[name].notnull())
     found = found.mutate(_token=found[name].cast("string"))
     number = ibis.row_number().over(order_by="_token") + RESERVED
     con.create_table(f"ids_{name}", found.mutate(_id=number.cast("int32")))
@@ -118,13 +122,13 @@ def sorted_events(con: Backend, clean: ibis.Table, kinds: Variables) -> Iterator
     events = clean.join(ids, "sequence")
     for name in kinds.categorical:
         ids = con.table(f"ids_{name}").select(**{"_key": name, "_id": "_id"})
-        events = events.left_join(ids, events[name] == ids["_key"])
-        events = events.mutate(**{name: events["_id"].fill_null(ibis.literal(NA, "int32"))}).drop("_key", "_id")
+        events = events.left_join(ids, [(name, "_key")]).drop("_key", name)
+        events = events.mutate(_["_id"].fill_null(ibis.literal(NA, "int32")).name(name)).drop("_id")
     order = ["_sequence", *(["time"] if kinds.time else []), "_row"]
     return stream(con, events.order_by(order).select(*kinds.names))
 
 
-def as_token(value: ibis.Value) -> ibis.Value:
+def as_token(value: Any) -> Any:
     """A value as what names something: never empty, whole numbers without a fraction."""
     kind = value.type()
     if kind.is_string():
@@ -138,23 +142,28 @@ def as_token(value: ibis.Value) -> ibis.Value:
     return value.cast("string")
 
 
-def _number(value: ibis.Value) -> ibis.Value:
+def _number(value: Any) -> Any:
     """A value as a float64, null where it is none."""
     number = value.try_cast("float64") if value.type().is_string() else value.cast("float64")
     return ibis.ifelse(number.isinf(), ibis.null("float64"), number)
 
 
-def _time(con: Backend, events: ibis.Table, options: Options) -> ibis.Value:
+def _time(con: Backend, events: ibis.Table, options: Options) -> Any:
     """Times as microseconds since 1970 UTC, null where they do not parse."""
-    time, form = events["time"], options.time_format
+    time: Any = events["time"]
+    form = options.time_format
     if time.type().is_temporal():
+        if form != "auto":
+            raise ValueError(
+                f"--time-format={form} is for text and numbers; the time is a {time.type()}."
+            )
         return epoch_us(time.cast("timestamp('UTC')"))
     if form == "auto":
         form = _find_form(con, events)
     if form in UNITS:
         scaled = _number(time) * UNITS[form]
-        # what is far out of range would overflow the integer: it stays null, and does not parse
-        fits = ibis.ifelse(scaled.abs() < 1e18, scaled, ibis.null("float64"))
+        # what is far out of range would overflow the integer: null, it does not parse
+        fits: Any = ibis.ifelse(scaled.abs() < 1e18, scaled, ibis.null("float64"))
         return fits.round().cast("int64")
     if form == "iso":
         return epoch_us(time.cast("string").try_cast("timestamp('UTC')"))
@@ -163,12 +172,13 @@ def _time(con: Backend, events: ibis.Table, options: Options) -> ibis.Value:
             f"--time-format={form!r} is not one of {['auto', *UNITS, 'iso']}, "
             "nor a pattern such as %Y-%m-%d."
         )
-    return epoch_us(try_strptime(time.cast("string"), form).cast("timestamp('UTC')"))
+    parsed: Any = try_strptime(time.cast("string"), form)
+    return epoch_us(parsed.cast("timestamp('UTC')"))
 
 
 def _find_form(con: Backend, events: ibis.Table) -> str:
     """The form of most of the first times: numbers by their size, or ISO text."""
-    first = events.filter(events["_row"] < SAMPLE)["time"]
+    first = events.filter(_["_row"] < SAMPLE)["time"]
     values = con.to_pyarrow(first.cast("string").name("time")).to_pylist()
     numbers = [abs(float(value)) for value in values if value and _is_number(value)]
     if len(numbers) * 2 < sum(value is not None for value in values) or not numbers:
@@ -179,7 +189,6 @@ def _find_form(con: Backend, events: ibis.Table) -> str:
 
 def _is_number(text: str) -> bool:
     try:
-        float(text)
+        return math.isfinite(float(text))
     except ValueError:
         return False
-    return True

@@ -5,6 +5,7 @@ import dataclasses
 import os
 import pathlib
 import re
+from typing import Any
 
 KINDS = ("categorical", "numeric")
 UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
@@ -160,9 +161,7 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     )
     keep.add_argument("--k-core", type=int, default=1, metavar="N", help="both of the next two")
     keep.add_argument("--min-count", type=int, default=1, metavar="N", help="events of an item")
-    keep.add_argument(
-        "--min-length", type=int, default=1, metavar="N", help="events of a sequence"
-    )
+    keep.add_argument("--min-length", type=int, default=1, metavar="N", help="events of a sequence")
     keep.add_argument("--max-length", type=int, metavar="N", help="keep the last N events")
     engine = parser.add_argument_group("engine")
     engine.add_argument(
@@ -175,7 +174,8 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
 
 def from_flags(flags: argparse.Namespace) -> Options:
     """The options that parsed flags stand for."""
-    values = {field.name: getattr(flags, field.name, None) for field in dataclasses.fields(Options)}
+    names = [field.name for field in dataclasses.fields(Options)]
+    values: dict[str, Any] = {name: getattr(flags, name) for name in names if name != "header"}
     values["columns"] = parse_columns(flags.columns) if flags.columns else ()
     values["session_gap"] = parse_gap(flags.session_gap) if flags.session_gap else None
     values["header"] = not flags.no_header

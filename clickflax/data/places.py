@@ -26,18 +26,30 @@ class BadRow:
         return f"{self.file}, line {self.line}: {self.reason} ({self.value!r})"
 
 
-def open_text(path: pathlib.Path, encoding: str) -> TextIO:
+def open_text(path: pathlib.Path) -> TextIO:
     """Opens a text file, compressed by gzip or not; bytes that are no text are shown, not fatal."""
-    encoding = "utf-8-sig" if encoding == "utf-8" else encoding
     opener = gzip.open if path.suffix == ".gz" else open
-    return opener(path, "rt", encoding=encoding, errors="backslashreplace", newline="")
+    return opener(path, "rt", encoding="utf-8-sig", errors="backslashreplace", newline="")
+
+
+def line_numbers(path: pathlib.Path, starts: Sequence[int]) -> list[int]:
+    """The numbers of the lines that start at these rising positions in bytes."""
+    numbers, line, position = [], 1, 0
+    with (gzip.open if path.suffix == ".gz" else open)(path, "rb") as file:
+        for start in starts:
+            while position < start:
+                piece = file.read(min(start - position, 1 << 24))
+                if not piece:
+                    raise EOFError(f"{path} ends before its byte {start}.")
+                line, position = line + piece.count(b"\n"), position + len(piece)
+            numbers.append(line)
+    return numbers
 
 
 def records(
     path: pathlib.Path,
     delimiter: str,
     quote: str,
-    encoding: str,
     rejected: frozenset[Place] = frozenset(),
 ) -> Iterator[tuple[int, list[str]]]:
     """The records of a text file but for empty ones, each with the number of its first line."""
@@ -49,7 +61,7 @@ def records(
                 numbers.append(number)
                 yield line
 
-    with open_text(path, encoding) as file:
+    with open_text(path) as file:
         if quote:
             records = csv.reader(lines(file), delimiter=delimiter, quotechar=quote)
         else:
@@ -64,7 +76,6 @@ def locate_text(
     paths: Sequence[pathlib.Path],
     delimiter: str,
     quote: str,
-    encoding: str,
     header: bool,
     rejected: frozenset[Place],
     row: int,
@@ -74,7 +85,7 @@ def locate_text(
         (str(path), line)
         for path in paths
         for line, _ in itertools.islice(
-            records(path, delimiter, quote, encoding, rejected), int(header), None
+            records(path, delimiter, quote, rejected), int(header), None
         )
     )
     return next(itertools.islice(places, row, None))
@@ -85,7 +96,7 @@ def locate_line(paths: Sequence[pathlib.Path], row: int) -> Place:
     lines = (
         (str(path), line)
         for path in paths
-        for line, _ in enumerate(open_text(path, "utf-8"), start=1)
+        for line, _ in enumerate(open_text(path), start=1)
     )
     return next(itertools.islice(lines, row, None))
 

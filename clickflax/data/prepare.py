@@ -150,7 +150,9 @@ def _write_sequences(
     table, key = rows.select(["token"]), "token"
     if len(bounds) > len(offsets):
         number = pa.array(left - first[of[left]] + 1).cast(pa.string())
-        token = pc.binary_join_element_wise(rows["token"], number, "/")
+        token = pc.call_function(
+            "binary_join_element_wise", [rows["token"], number, pa.scalar("/")]
+        )
         table, key = pa.table({"token": token, "user": rows["token"]}), "user"
     write_table(folder / "vocab" / "sequence.parquet", attach(table, raw.sequences, key))
     if "part" in rows.column_names:

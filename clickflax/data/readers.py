@@ -18,6 +18,7 @@ from ibis.backends.duckdb import Backend
 from clickflax.data.places import (
     BadRow,
     Place,
+    line_numbers,
     locate_line,
     locate_row,
     locate_text,
@@ -130,7 +131,6 @@ def read_text(
     delimiter: str,
     header: bool = False,
     quote: str = "",
-    encoding: str = "utf-8",
     table: str = "events",
 ) -> Staged:
     """Reads delimited text whose columns are `names`."""
@@ -140,12 +140,12 @@ def read_text(
     con.raw_sql(
         f"CREATE TABLE {table} AS SELECT {chosen} FROM read_csv({_list(paths)}, "
         f"columns = {{{columns}}}, delim = {_text(delimiter)}, header = {header}, "
-        f"quote = {_text(quote)}, escape = {_text(quote)}, encoding = '{encoding}', "
+        f"quote = {_text(quote)}, escape = {_text(quote)}, "
         f"auto_detect = false, ignore_errors = true, store_rejects = true, rejects_limit = 0)"
     )
     rejected = _rejected(con)
     locate = functools.partial(
-        locate_text, paths, delimiter, quote, encoding, header, frozenset(rejected)
+        locate_text, paths, delimiter, quote, header, frozenset(rejected)
     )
     return Staged(_numbered(con, table), locate, tuple(rejected.values()))
 
@@ -162,7 +162,7 @@ def read_json_lines(
         f"coalesce(json_valid(line), false) AS valid, CASE WHEN json_valid(line) THEN "
         f"json_extract_string(line, [{keys}]) END AS found FROM lines)"
     )
-    con.drop_table("lines")
+    con.raw_sql("DROP TABLE lines")
     return Staged(_numbered(con, table), functools.partial(locate_line, paths))
 
 
@@ -194,14 +194,14 @@ def check_columns(path: pathlib.Path, names: Sequence[str], wanted: Mapping[str,
 
 def first_fields(path: pathlib.Path, delimiter: str, quote: str) -> tuple[str, ...]:
     """The fields of the first line of a text file."""
-    for _, record in records(path, delimiter, quote, "utf-8"):
+    for _, record in records(path, delimiter, quote):
         return tuple(record)
     raise ValueError(f"{path} is empty.")
 
 
 def find_delimiter(path: pathlib.Path) -> str:
     """The delimiter that splits the first line into most fields."""
-    with open_text(path, "utf-8") as file:
+    with open_text(path) as file:
         line = file.readline()
     if not line.strip():
         raise ValueError(f"{path} is empty.")
@@ -210,26 +210,28 @@ def find_delimiter(path: pathlib.Path) -> str:
 
 def _rejected(con: Backend) -> dict[Place, BadRow]:
     """The lines that the last reading refused; a broken quote may have swallowed several."""
+    # DuckDB numbers records, not lines: where the record starts tells the line
     found = con.raw_sql(
-        "SELECT file_path, line, any_value(csv_line), any_value(error_message) "
-        "FROM reject_errors JOIN reject_scans USING (scan_id, file_id) "
-        "GROUP BY file_path, line ORDER BY file_path, line"
+        "SELECT file_path, line_byte_position, any_value(csv_line), any_value(error_message) "
+        "FROM reject_errors JOIN reject_scans USING (scan_id, file_id) GROUP BY ALL ORDER BY ALL"
     ).fetchall()
     con.raw_sql("DROP TABLE reject_errors; DROP TABLE reject_scans")
     rows = {}
-    for file, line, text, message in found:
-        for number, piece in enumerate(text.splitlines() or [""]):
-            if number and not piece:
-                continue
-            reason = message.splitlines()[0].rstrip(".") if number == 0 else "after a broken quote"
-            rows[file, line + number] = BadRow(file, line + number, piece, reason)
+    for file, group in itertools.groupby(found, key=lambda row: row[0]):
+        records = list(group)
+        starts = line_numbers(pathlib.Path(file), [start for _, start, _, _ in records])
+        for line, (_, _, text, message) in zip(starts, records, strict=True):
+            for number, piece in enumerate(text.splitlines() or [""], start=line):
+                reason = message.splitlines()[0].rstrip(".")
+                if piece or number == line:
+                    rows[file, number] = BadRow(file, number, piece, reason)
     return rows
 
 
 def _json_names(path: pathlib.Path) -> tuple[str, ...]:
     """The keys of the first thousand objects."""
     names: dict[str, None] = {}
-    with open_text(path, "utf-8") as file:
+    with open_text(path) as file:
         for line in itertools.islice(file, 1000):
             try:
                 found = json.loads(line)

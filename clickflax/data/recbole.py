@@ -31,7 +31,8 @@ def types(path: pathlib.Path) -> dict[str, str]:
     header = next(fields(path, "\t", "utf-8-sig"), None)
     if header is None:
         raise ValueError(f"{path} is empty.")
-    found = dict(field.partition(":")[::2] for field in header)
+    parts = [field.partition(":") for field in header]
+    found = {name: type for name, _, type in parts}
     for name, type in found.items():
         if type not in TYPES:
             raise ValueError(f"{path}: the type {type!r} of {name!r} is not in {sorted(TYPES)}.")
@@ -70,9 +71,7 @@ def read_features(path: pathlib.Path | None, key: str) -> pa.Table | None:
     rows = fields(path, "\t", "utf-8-sig")
     next(rows)
     kinds = list(schema.values())
-    return features(
-        schema, (tuple(map(_value, kinds, (row[k] for k in order))) for row in rows)
-    )
+    return features(schema, (tuple(map(_value, kinds, (row[k] for k in order))) for row in rows))
 
 
 def _value(kind: pa.DataType, text: str) -> str | float | list | None:

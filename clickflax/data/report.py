@@ -5,12 +5,15 @@ import pathlib
 from rich.console import Console
 from rich.table import Table
 
+from clickflax.data.seal import RESERVED
+
 
 def print_report(info: dict, out: pathlib.Path) -> None:
     """Prints the counts of a dataset.json to standard output."""
     counts = info["counts"]
-    console = Console(highlight=False, soft_wrap=True)
-    table = Table(title=f"{info['source']} in {out}", title_justify="left", show_header=False)
+    # a path or a value must come out as it is: neither markup, nor wrapped
+    console = Console(highlight=False, markup=False, soft_wrap=True)
+    table = Table(show_header=False)
     table.add_column()
     table.add_column(justify="right")
     table.add_row("events read", f"{counts['read']:,}")
@@ -20,17 +23,19 @@ def print_report(info: dict, out: pathlib.Path) -> None:
     table.add_row("sequences", f"{info['sequences']:,}")
     for name, variable in info["variables"].items():
         if variable["kind"] == "categorical":
-            table.add_row(f"{name}: ids, 6 of them reserved", f"{variable['size']:,}")
+            table.add_row(f"{name}: tokens", f"{variable['size'] - RESERVED:,}")
         elif variable["kind"] == "numeric":
             table.add_row(f"{name}: mean ± deviation", "{mean:.4g} ± {std:.4g}".format(**variable))
+    console.print(f"{info['source']} in {out}, fingerprint {info['fingerprint']}")
     console.print(table)
-    if counts.get("same_time"):
+    if "same_time" in counts:
         console.print(
             f"{counts['same_time']:,} events share their time with another one of their sequence; "
-            "these keep the order of the file."
+            "such events keep the order of the file."
         )
+    else:
+        console.print("There are no times: the events of a sequence keep the order of the file.")
     for row in counts["bad_rows"]:
-        console.print("skipped: {file}, line {line}: {reason} ({value!r})".format(**row))
+        console.print("skipped {file}, line {line}: {reason} ({value!r})".format(**row))
     if counts["left_out"]:
         console.print(f"columns not taken up: {', '.join(counts['left_out'])}")
-    console.print(f"fingerprint {info['fingerprint']}")

@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 
 import ibis
 import pyarrow as pa
+from ibis import _
 from ibis.backends.duckdb import Backend
 
 from clickflax.data import readers, recbole
@@ -81,12 +82,12 @@ def read_ml_1m(con: Backend, raw: pathlib.Path, options: Options) -> Raw:
 def read_ml_100k(con: Backend, raw: pathlib.Path, options: Options) -> Raw:
     """MovieLens-100K as GroupLens hands it out."""
     staged = _text(con, raw / "u.data", ("sequence", "item", "rating", "time"), "\t")
-    genres = [name for name, _ in fields(file(raw / "u.genre"), "|", "latin-1")]
+    genres = [name for name, _number in fields(file(raw / "u.genre"), "|", "latin-1")]
     catalog = features(
         {"token": TEXT, "title": TEXT, "genres": TEXTS},
         (
-            (movie, title, [name for name, flag in zip(genres, flags, strict=True) if flag == "1"])
-            for movie, title, _, _, _, *flags in fields(file(raw / "u.item"), "|", "latin-1")
+            (row[0], row[1], [g for g, flag in zip(genres, row[5:], strict=True) if flag == "1"])
+            for row in fields(file(raw / "u.item"), "|", "latin-1")
         ),
     )
     users = None
@@ -125,11 +126,11 @@ def read_sessions(con: Backend, raw: pathlib.Path, options: Options) -> Raw:
     parts = []
     for part, (name, path) in enumerate(zip(("train", "test"), paths, strict=True)):
         lines = _words(readers.read_lines(con, [file(path)], f"lines_{name}"))
-        number = (lines["_row"] + 1).cast("string")
+        number = (_["_row"] + 1).cast("string")
         parts.append(
             lines.select(
-                _row=lines["_row"] + part * WITHIN,
-                sequence=ibis.literal(f"{name}/") + number,
+                _row=_["_row"] + part * WITHIN,
+                sequence=f"{name}/" + number,
                 item=lines["words"],
                 _part=ibis.literal(part, "int8"),
             )
@@ -211,21 +212,21 @@ def _rename(con: Backend, staged: Staged, name: str, path: pathlib.Path) -> Stag
     """The events with the tokens of `name` renamed by a file of `token new_token` lines."""
     names = features({"_old": TEXT, "_new": TEXT}, fields(file(path), " ", "utf-8"))
     table = con.create_table(f"names_{name}", ibis.memtable(names))
-    events = staged.events.left_join(table, staged.events[name] == table["_old"])
-    events = events.mutate(**{name: events["_new"]}).drop("_old", "_new")
+    events = staged.events.left_join(table, [(name, "_old")]).drop("_old", name)
+    events = events.rename({name: "_new"})
     return dataclasses.replace(staged, events=events)
 
 
 def _words(lines: ibis.Table) -> ibis.Table:
     """Lines that are not empty, with their words."""
-    lines = lines.filter(lines["line"].strip() != "")
-    return lines.mutate(words=lines["line"].strip().re_split(r"\s+"))
+    lines = lines.filter(_["line"].strip() != "")
+    return lines.mutate(words=_["line"].strip().re_split(r"\s+"))
 
 
 def _unroll(con: Backend, lines: ibis.Table, paths: tuple[pathlib.Path, ...]) -> Staged:
     """Lines with a list of items each as one event per item."""
     events = lines.unnest("item", offset="_position")
-    events = events.mutate(_row=events["_row"] * WITHIN + events["_position"]).drop("_position")
+    events = events.mutate(_row=_["_row"] * WITHIN + _["_position"]).drop("_position")
     return Staged(con.create_table("events", events), functools.partial(_locate, paths))
 
 

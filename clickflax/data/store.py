@@ -31,6 +31,7 @@ from clickflax.data.seal import FORMAT, RESERVED, array_writer, seal
 
 PAD, MASK, UNK, CLS, SEP, NA = range(RESERVED)
 RESERVED_TOKENS = ("[PAD]", "[MASK]", "[UNK]", "[CLS]", "[SEP]", "[NA]")
+DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -165,7 +166,7 @@ def writing(path: str | os.PathLike, overwrite: bool = False) -> Iterator[pathli
         _swap(folder, path)
     except BaseException as error:
         shutil.rmtree(folder, ignore_errors=True)
-        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+        if isinstance(error, OSError) and error.errno in DISK_FULL:
             raise OSError(
                 f"cannot write {path}: {os.strerror(error.errno).lower()}. Nothing was kept; "
                 "free some space, or write to another disk."

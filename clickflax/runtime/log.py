@@ -200,7 +200,7 @@ class Progress:
 
     def _evaluations_left(self) -> int:
         """How many evaluations are to come, one at the end included."""
-        if not self._eval_every:
+        if not self._eval_every or self._step >= self._total:
             return 0
         return math.ceil(self._total / self._eval_every) - self._step // self._eval_every
 

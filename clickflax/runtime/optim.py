@@ -6,7 +6,7 @@ import jax
 import optax
 from ml_collections import ConfigDict
 
-OPTIMIZERS = {"adamw": optax.scale_by_adam, "lamb": optax.scale_by_adam, "lion": optax.scale_by_lion}
+OPTIMIZERS = ("adamw", "lamb")
 SCHEDULES = ("constant", "linear", "cosine")
 
 
@@ -37,7 +37,7 @@ def make_optimizer(optim: ConfigDict, steps: int) -> optax.GradientTransformatio
         raise ValueError(f"optim.name={optim.name!r} is not one of {sorted(OPTIMIZERS)}.")
     return optax.chain(
         optax.clip_by_global_norm(optim.clip_norm) if optim.clip_norm else optax.identity(),
-        OPTIMIZERS[optim.name](b1=optim.b1, b2=optim.b2),
+        optax.scale_by_adam(b1=optim.b1, b2=optim.b2, eps=optim.eps),
         optax.add_decayed_weights(optim.weight_decay, mask=decays),
         optax.scale_by_trust_ratio() if optim.name == "lamb" else optax.identity(),
         optax.scale_by_learning_rate(learning_rate(optim, steps)),

@@ -1,0 +1,256 @@
+"""`clickflax recommend`: the best next items for histories, of known users or of anybody.
+
+    from clickflax import recommend
+
+    run = recommend.load("runs/quickstart")
+    recommend.top_k(run, [["Toy Story (1995)", "Antz (1998)"]], k=5)
+"""
+
+import argparse
+import functools
+import json
+import pathlib
+import sys
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import rich.console
+import rich.table
+from jaxtyping import Array, Float, Int, Shaped
+
+from clickflax.data.asking import distinct_items, pad_lists
+from clickflax.data.batches import Windows
+from clickflax.data.store import Vocabulary
+from clickflax.evaluate import Asker, make_asker
+from clickflax.events import NA, RESERVED, UNK
+from clickflax.run import Run, load_run, open_data, read_json
+from clickflax.runtime import sharding
+
+load = load_run
+
+
+class Recommendation(NamedTuple):
+    """An item, by its token and, where the catalog has them, its title."""
+
+    item: str
+    title: str | None
+    score: float
+
+
+class Lists(NamedTuple):
+    """The best items of some histories, ids from best to worst; -1 where there are no more."""
+
+    example: Int[np.ndarray, " N"]
+    item: Int[np.ndarray, "N K"]
+    score: Float[np.ndarray, "N K"]
+
+
+def best(
+    scores: Float[Array, "A V"], seen: Int[Array, "A H"], k: int
+) -> tuple[Float[Array, "A K"], Int[Array, "A K"]]:
+    """The `k` highest scores and their columns, without those in `seen` (-1 is padding)."""
+    answers, items = scores.shape
+    rows = jnp.arange(answers).reshape(-1, 1)
+    columns = jnp.where(seen < 0, items, seen)  # outside: dropped
+    return jax.lax.top_k(scores.at[rows, columns].set(-jnp.inf, mode="drop"), k)
+
+
+@functools.lru_cache(maxsize=8)
+def compiled(run: Run, k: int) -> tuple[Asker, Any, Callable[..., Any]]:
+    """What answers for a run, kept so that a second question does not compile again."""
+    mesh = sharding.make_mesh()
+    asker = make_asker(run.config, run.model, run.task, mesh)
+    return asker, sharding.replicate(run.params, mesh), asker.compile(functools.partial(best, k=k))
+
+
+def rank_items(
+    run: Run,
+    columns: Mapping[str, Shaped[np.ndarray, " E"]],
+    history: Windows,
+    k: int,
+    filter_seen: bool,
+) -> Iterator[Lists]:
+    """The best `k` items after each history, a batch of histories at a time."""
+    items = run.items.size - RESERVED
+    if not 1 <= k <= items:
+        raise ValueError(f"k={k} must lie between 1 and the {items} items of the catalog.")
+    asker, params, answer = compiled(run, k)
+    seen, bounds = np.zeros(0, np.int64), np.zeros(len(history.start) + 1, np.int64)
+    if filter_seen:
+        seen, bounds = distinct_items(columns["item"], history)
+    most = int(np.diff(bounds).max())
+    width = 1 << max(0, most - 1).bit_length()  # few shapes, few compilations
+    for asked in asker.batches(columns, history):
+        lists = pad_lists(seen - RESERVED, bounds, asked.example, width)
+        score, column = answer(params, (asked, (lists,)))
+        there = asked.example >= 0
+        score = np.asarray(score)[there]
+        item = np.where(np.isneginf(score), -1, np.asarray(column)[there] + RESERVED)
+        yield Lists(asked.example[there], item, score)
+
+
+def find_items(run: Run, names: Sequence[str]) -> Int[np.ndarray, " N"]:
+    """Ids of tokens or titles, the unknown ones left out with a warning that names them.
+
+    Raises ValueError when none is known.
+    """
+    ids = run.items.ids(names)
+    by_title = titles_to_ids(run.items)
+    ids = np.array([by_title.get(n, UNK) if i == UNK else i for n, i in zip(names, ids, strict=True)])
+    unknown = [name for name, id in zip(names, ids, strict=True) if id == UNK]
+    known = ids[ids != UNK].astype(np.int32)
+    if not len(known):
+        raise ValueError(f"This history has no item that the run knows: {list(names)}.")
+    if unknown:
+        warnings.warn(f"unknown items are left out: {', '.join(unknown)}", stacklevel=3)
+    return known
+
+
+@functools.lru_cache(maxsize=8)
+def titles_to_ids(items: Vocabulary) -> dict[str, int]:
+    """The first item of every title."""
+    titles = items.column("title") or []
+    return {titles[i]: i + RESERVED for i in reversed(range(len(titles)))}
+
+
+@functools.lru_cache(maxsize=8)
+def titles_of(items: Vocabulary) -> list[str | None]:
+    """The title of every item, None for each where the catalog has no titles."""
+    return items.column("title") or [None] * (items.size - RESERVED)
+
+
+def top_k(
+    run: Run, histories: Sequence[Sequence[str]], k: int = 10, filter_seen: bool | None = None
+) -> list[list[Recommendation]]:
+    """The best `k` next items for each history of tokens or titles, oldest first.
+
+    The users need not be known. Items of the history are left out as `config.eval.filter_seen`
+    says, unless `filter_seen` does. Variables other than the item are taken as missing.
+    """
+    if not histories:
+        return []
+    found = [find_items(run, history) for history in histories]
+    bounds = np.concatenate([[0], np.cumsum([len(ids) for ids in found])])
+    columns = {name: np.full(bounds[-1], NA, np.int32) for name in run.config.data.variables}
+    columns["item"] = np.concatenate(found)
+    filter_seen = run.config.eval.filter_seen if filter_seen is None else filter_seen
+    answers: list[list[Recommendation]] = [[] for _ in histories]
+    for lists in rank_items(run, columns, Windows(bounds[:-1], bounds[1:]), k, filter_seen):
+        for example, items, scores in zip(*lists, strict=True):
+            answers[example] = [
+                Recommendation(run.items.token(int(i)), titles_of(run.items)[i - RESERVED], float(s))
+                for i, s in zip(items, scores, strict=True)
+                if i >= 0
+            ]
+    return answers
+
+
+def write_lists(
+    run: Run, users: Sequence[str] | None, data: str | None, out: pathlib.Path, k: int, filter_seen: bool
+) -> int:
+    """Recommends for users of the data set (None: all of them) into a Parquet file of
+    user, rank (1 is best), item, title, score; returns how many users.
+    """
+    dataset = open_data(run, data)
+    keys = dataset.sequence_column("token") or []
+    chosen = np.arange(len(keys))
+    if users is not None:
+        place = {key: i for i, key in enumerate(keys)}
+        missing = [user for user in users if user not in place]
+        if missing:
+            raise ValueError(
+                f"{len(missing):,} of {len(users):,} users are not in {dataset.path}: "
+                f"{', '.join(missing[:5])}. For people it does not know, use --history."
+            )
+        chosen = np.array([place[user] for user in users], np.int64)
+    history = Windows(dataset.offsets[chosen], dataset.offsets[chosen + 1])
+    columns = {name: dataset.columns[name] for name in run.config.data.variables}
+    tokens, titles = run.items.tokens(), titles_of(run.items)
+    schema = pa.schema(
+        {
+            "user": pa.string(),
+            "rank": pa.int32(),
+            "item": pa.string(),
+            "title": pa.string(),
+            "score": pa.float32(),
+        }
+    )
+    partial = out.with_name(f".{out.name}.tmp")
+    with pq.ParquetWriter(partial, schema) as writer:
+        for lists in rank_items(run, columns, history, k, filter_seen):
+            row, place = np.nonzero(lists.item >= 0)
+            index = lists.item[row, place] - RESERVED
+            writer.write_table(
+                pa.table(
+                    {
+                        "user": [keys[i] for i in chosen[lists.example[row]]],
+                        "rank": (place + 1).astype(np.int32),
+                        "item": [tokens[i] for i in index],
+                        "title": [titles[i] for i in index],
+                        "score": lists.score[row, place].astype(np.float32),
+                    },
+                    schema=schema,
+                )
+            )
+    partial.replace(out)
+    return len(chosen)
+
+
+def show(answers: list[Recommendation]) -> None:
+    """A table, and as the last line the same as JSON."""
+    lines = rich.table.Table()
+    for name in ("", "item", "title", "score"):
+        lines.add_column(name, justify="right" if name in ("", "score") else "left")
+    for rank, (item, title, score) in enumerate(answers, 1):
+        lines.add_row(str(rank), item, title or "", f"{score:.3f}")
+    rich.console.Console().print(lines)
+    print(json.dumps([answer._asdict() for answer in answers]))
+
+
+def read_users(path: str) -> list[str] | None:
+    """One user a line; None, which is everybody, for `all`."""
+    if path == "all":
+        return None
+    users = [line for line in pathlib.Path(path).read_text(encoding="utf-8").splitlines() if line]
+    if not users:
+        raise ValueError(f"{path} names no user.")
+    return users
+
+
+def main(argv: list[str]) -> None:
+    """`clickflax recommend --run DIR --history "A|B"`, or `--users FILE --out FILE.parquet`."""
+    parser = argparse.ArgumentParser(prog="clickflax recommend", description=__doc__.split("\n")[0])
+    parser.add_argument("--run", required=True, help="the folder of a run")
+    who = parser.add_mutually_exclusive_group(required=True)
+    who.add_argument("--history", help="items or titles, oldest first, separated by |")
+    who.add_argument("--users", help="a file with a user a line, or `all`; needs --out")
+    parser.add_argument("--out", help="the Parquet file to write: user, rank, item, title, score")
+    parser.add_argument("--data", help="another prepared data set with the same catalog")
+    parser.add_argument("--k", type=int, default=10, help="items for each history (10)")
+    parser.add_argument(
+        "--filter-seen", action=argparse.BooleanOptionalAction, help="default: config.eval"
+    )
+    flags = parser.parse_args(argv)
+    if (flags.users is None) != (flags.out is None):
+        parser.error("--users and --out go together")
+    config = read_json(pathlib.Path(flags.run) / "config.json")
+    sharding.use_devices(config["train"]["cpu_devices"])
+    run = load(flags.run)
+    if flags.history is not None:
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            answers = top_k(run, [flags.history.split("|")], flags.k, flags.filter_seen)
+        for warning in caught:
+            print(f"clickflax recommend: warning: {warning.message}", file=sys.stderr)
+        show(answers[0])
+        return
+    filter_seen = run.config.eval.filter_seen if flags.filter_seen is None else flags.filter_seen
+    users = read_users(flags.users)
+    count = write_lists(run, users, flags.data, pathlib.Path(flags.out), flags.k, filter_seen)
+    print(json.dumps({"users": count, "k": flags.k, "out": flags.out}))

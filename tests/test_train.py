@@ -1,0 +1,294 @@
+"""Training: the same numbers on any number of devices, and after any interruption."""
+
+import json
+import pathlib
+
+import jax
+import numpy as np
+import optax
+import pytest
+from toy import small_config
+
+from clickflax.config import from_dict, to_dict
+from clickflax.data.shop import Shop
+from clickflax.data.simulate import simulate
+from clickflax.runtime import checkpoint, sharding
+from clickflax.runtime.optim import learning_rate, make_optimizer
+from clickflax.train import set_up, train
+
+
+@pytest.fixture(autouse=True)
+def optax_promotes():
+    """Optax raises a float to the power of its step count: not strict about dtypes."""
+    with jax.numpy_dtype_promotion("standard"):
+        yield
+
+
+@pytest.fixture(scope="module")
+def shop(tmp_path_factory):
+    """A simulated shop of 60 items."""
+    path = tmp_path_factory.mktemp("shop") / "data"
+    simulate(path, Shop(sequences=40, items=60, mean_length=6.0, max_length=12))
+    return path
+
+
+def config_for(shop, **train_knobs):
+    c = small_config(dropout=0.2, attention_dropout=0.2)
+    c.data.path = str(shop)
+    c.optim.warmup_steps = 2
+    c.optim.learning_rate = 0.01
+    # The gradient of the biases of the keys is zero but for rounding, which Adam would blow up.
+    c.optim.eps = 1e-3
+    c.train.update({"batch_size": 32, "micro_rows": 1, "steps": 6, "eval_every": 3} | train_knobs)
+    c.train.log_every = 2
+    return from_dict(to_dict(c))
+
+
+def one_device():
+    auto = (jax.sharding.AxisType.Auto,)
+    return jax.make_mesh((1,), (sharding.DATA,), auto, devices=jax.devices()[:1])
+
+
+def steps(config, folder, count):
+    setting, state = set_up(config, folder)
+    for step in range(count):
+        batch = sharding.split_rows(setting.batches.batch(config.seed, step), setting.mesh)
+        state, metrics = setting.step(state, batch, setting.key)
+    return setting, state, metrics
+
+
+def leaves(params):
+    return {jax.tree_util.keystr(k): np.asarray(v) for k, v in jax.tree.leaves_with_path(params)}
+
+
+def assert_alike(a, b, **tolerance):
+    a, b = leaves(a), leaves(b)
+    assert a.keys() == b.keys()
+    for name, value in a.items():
+        np.testing.assert_allclose(value, b[name], err_msg=name, **tolerance)
+
+
+@pytest.mark.parametrize(("task", "batch_size"), [("masked_item", 64), ("next_item", 45)])
+def test_one_and_eight_devices_jit_and_pmap_give_the_same_parameters(
+    shop, tmp_path, monkeypatch, task, batch_size
+):
+    config = config_for(shop, batch_size=batch_size)
+    config.tasks = (task,)
+    setting, eight, _ = steps(config, tmp_path / "jit", 3)
+    assert setting.mesh.size == 8
+    mapped = config_for(shop, batch_size=batch_size, parallel="pmap")
+    mapped.tasks = (task,)
+    _, pmapped, _ = steps(mapped, tmp_path / "pmap", 3)
+    assert_alike(eight.params, pmapped.params, rtol=0, atol=0)
+    rows = setting.batches.rows
+    monkeypatch.setattr(sharding, "make_mesh", one_device)
+    alone, one, _ = steps(config, tmp_path / "one", 3)
+    assert alone.mesh.size == 1
+    assert alone.batches.rows == rows
+    assert_alike(eight.params, one.params, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("task", ["masked_item", "next_item"])
+def test_every_parameter_changes_in_a_step(shop, tmp_path, task):
+    config = config_for(shop)
+    config.tasks = (task,)
+    config.optim.warmup_steps = 0
+    _, before = set_up(config, tmp_path / "fresh")
+    before = leaves(before.params)
+    _, state, _ = steps(config, tmp_path / "stepped", 1)
+    after = leaves(state.params)
+    assert [name for name in before if np.array_equal(before[name], after[name])] == []
+
+
+def test_gradients_are_those_of_the_whole_batch_however_it_is_cut(shop, tmp_path):
+    whole = config_for(shop, micro_rows=1)
+    cut = config_for(shop, micro_rows=2)
+    for c in (whole, cut):
+        c.model.dropout = c.model.attention_dropout = 0.0
+        c.tasks = ("next_item",)  # no random masks either
+        c.train.batch_size = 90
+    first, a, _ = steps(whole, tmp_path / "whole", 2)
+    second, b, _ = steps(cut, tmp_path / "cut", 2)
+    assert first.batches.rows == second.batches.rows
+    assert_alike(a.params, b.params, rtol=1e-4, atol=1e-6)
+
+
+def last_state(folder):
+    here = jax.sharding.SingleDeviceSharding(jax.devices()[0])
+    return checkpoint.load_params(folder / "checkpoints" / "last", here)
+
+
+def untimed(folder):
+    lines = (folder / "metrics.jsonl").read_text().splitlines()
+    return [{k: v for k, v in json.loads(line).items() if k != "seconds"} for line in lines]
+
+
+def test_a_run_made_longer_equals_the_run_that_was_long_from_the_beginning(shop, tmp_path):
+    train(config_for(shop), tmp_path / "two")
+    result = train(config_for(shop, steps=12), tmp_path / "two")
+    assert result["step"] == 12
+    train(config_for(shop, steps=12), tmp_path / "one")
+    progress, params = last_state(tmp_path / "two")
+    expected, uninterrupted = last_state(tmp_path / "one")
+    assert_alike(params, uninterrupted, rtol=0, atol=0)
+    assert untimed(tmp_path / "two") == untimed(tmp_path / "one")
+    del progress["seconds"], expected["seconds"]
+    assert progress == expected
+
+
+def test_the_same_seed_gives_the_same_bits_and_another_seed_others(shop, tmp_path):
+    runs = {}
+    for name, seed in (("a", 0), ("b", 0), ("c", 1)):
+        config = config_for(shop)
+        config.seed = seed
+        train(config, tmp_path / name)
+        runs[name] = leaves(last_state(tmp_path / name)[1])
+    assert all(np.array_equal(runs["a"][k], runs["b"][k]) for k in runs["a"])
+    assert not all(np.array_equal(runs["a"][k], runs["c"][k]) for k in runs["a"])
+
+
+def test_a_finished_run_is_not_trained_again(shop, tmp_path):
+    first = train(config_for(shop), tmp_path / "run")
+    lines = (tmp_path / "run" / "metrics.jsonl").read_text()
+    assert train(config_for(shop), tmp_path / "run") == first
+    assert (tmp_path / "run" / "metrics.jsonl").read_text() == lines
+
+
+def test_training_stops_when_its_patience_is_over_and_stays_stopped(shop, tmp_path):
+    config = config_for(shop, steps=60, eval_every=1, patience=2)
+    config.optim.learning_rate = 1e-12  # so that nothing ever becomes better
+    result = train(config, tmp_path / "run")
+    assert result["best_step"] == 1
+    assert result["step"] == 3
+    assert train(config, tmp_path / "run")["step"] == 3
+
+
+def test_a_loss_that_is_no_number_stops_the_run_and_keeps_the_last_good_checkpoint(shop, tmp_path):
+    train(config_for(shop), tmp_path / "run")
+    config = config_for(shop, steps=30)
+    config.optim.learning_rate = 1e30
+    stored = json.loads((tmp_path / "run" / "config.json").read_text())
+    stored["optim"]["learning_rate"] = 1e30
+    (tmp_path / "run" / "config.json").write_text(json.dumps(stored))
+    with pytest.raises(FloatingPointError, match=r"step [7-9]: .*fingerprint [0-9a-f]{16}.*step 6"):
+        train(config, tmp_path / "run")
+    assert last_state(tmp_path / "run")[0]["step"] == 6
+
+
+def test_another_config_in_the_same_folder_is_an_error_that_lists_what_differs(shop, tmp_path):
+    train(config_for(shop), tmp_path / "run")
+    other = config_for(shop)
+    other.seed = 7
+    with pytest.raises(ValueError, match="config.seed: 0 there, 7 now"):
+        train(other, tmp_path / "run")
+
+
+def test_a_folder_of_something_else_is_left_alone(shop, tmp_path):
+    (tmp_path / "notes.txt").write_text("mine")
+    with pytest.raises(ValueError, match="notes.txt"):
+        train(config_for(shop), tmp_path)
+    assert [p.name for p in tmp_path.iterdir()] == ["notes.txt"]
+
+
+def test_a_run_starts_from_the_parameters_of_another(shop, tmp_path):
+    train(config_for(shop), tmp_path / "first")
+    second = config_for(shop)
+    second.init.run = str(tmp_path / "first")
+    _, state = set_up(second, tmp_path / "second")
+    here = jax.sharding.SingleDeviceSharding(jax.devices()[0])
+    _, best = checkpoint.load_params(tmp_path / "first" / "checkpoints" / "best", here)
+    assert_alike(state.params, best, rtol=0, atol=0)
+    origin = json.loads((tmp_path / "second" / "environment.json").read_text())["init_run"]
+    assert origin == str(tmp_path / "first")
+
+
+def test_what_does_not_fit_is_named_unless_it_was_named_before(shop, tmp_path):
+    train(config_for(shop), tmp_path / "first")
+    other = config_for(shop)
+    other.init.run = str(tmp_path / "first")
+    other.model.output = "none"
+    with pytest.raises(ValueError, match="head/dense/kernel: in the checkpoint, not in the model"):
+        set_up(other, tmp_path / "second")
+    assert not (tmp_path / "second").exists()
+    other.init.skip = ("head/*",)
+    set_up(other, tmp_path / "second")
+    other.init.skip = ("head/*", "tail/*")
+    with pytest.raises(ValueError, match="tail"):
+        set_up(other, tmp_path / "third")
+
+
+def test_a_run_does_not_start_from_another_catalog(shop, tmp_path):
+    train(config_for(shop), tmp_path / "first")
+    simulate(tmp_path / "other", Shop(sequences=40, items=70, mean_length=6.0, max_length=12))
+    config = config_for(tmp_path / "other")
+    config.init.run = str(tmp_path / "first")
+    with pytest.raises(ValueError, match="another vocabulary of 'item'"):
+        set_up(config, tmp_path / "second")
+
+
+@pytest.mark.parametrize(
+    ("group", "knob", "value", "message"),
+    [
+        ("train", "monitor", "ndcg@11", "ndcg@10"),
+        ("train", "steps", 0, "train.steps=0"),
+        ("train", "parallel", "tpu", "train.parallel='tpu'"),
+        ("mask", "ratio", 0.0, "mask.ratio"),
+        ("mask", "replace", "noise", "80/10/10"),
+        ("data", "position_from", "middle", "'end' or 'start'"),
+        ("data", "variables", ("item", "colour"), "'colour'.*'action'"),
+        ("data", "variables", ("action",), "must name 'item'"),
+        ("optim", "name", "sgdm", "adamw"),
+        ("optim", "schedule", "steps", "cosine"),
+    ],
+)
+def test_a_value_that_makes_no_sense_says_so_before_anything_is_written(
+    shop, tmp_path, group, knob, value, message
+):
+    config = config_for(shop)
+    config[group][knob] = value
+    with pytest.raises(ValueError, match=message):
+        set_up(config, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_weight_decay_leaves_norms_and_biases_alone():
+    config = small_config().optim
+    config.weight_decay, config.warmup_steps, config.learning_rate = 0.5, 0, 0.1
+    params = {"kernel": np.ones((2, 2), np.float32), "bias": np.ones(2, np.float32)}
+    optimizer = make_optimizer(config, 10)
+    zero = jax.tree.map(np.zeros_like, params)
+    updates, _ = optimizer.update(zero, optimizer.init(params), params)
+    after = optax.apply_updates(params, updates)
+    np.testing.assert_allclose(after["kernel"], 0.95)
+    np.testing.assert_allclose(after["bias"], 1.0)
+
+
+@pytest.mark.parametrize(
+    ("schedule", "halfway", "end"), [("constant", 1, 1), ("linear", 0.5, 0), ("cosine", 0.5, 0)]
+)
+def test_the_learning_rate_rises_to_its_peak_and_follows_its_schedule(schedule, halfway, end):
+    config = small_config().optim
+    config.learning_rate, config.warmup_steps, config.schedule = 1.0, 10, schedule
+    rate = learning_rate(config, 110)
+    assert [float(rate(s)) for s in (0, 5, 10)] == [0.0, 0.5, 1.0]
+    assert float(rate(60)) == pytest.approx(halfway)
+    assert float(rate(110)) == pytest.approx(end, abs=1e-6)
+
+
+def test_more_variables_of_an_event_are_read(shop, tmp_path):
+    config = config_for(shop)
+    config.data.variables = ("item", "action")
+    _, state, metrics = steps(config, tmp_path / "run", 1)
+    assert "tables_action" in state.params["embedder"]
+    assert np.isfinite(float(metrics["loss"]))
+
+
+def test_the_run_folder_holds_what_it_takes_to_repeat_the_run(shop, tmp_path):
+    config = config_for(shop)
+    train(config, tmp_path / "run")
+    names = {path.name for path in pathlib.Path(tmp_path / "run").iterdir()}
+    assert {"config.json", "environment.json", "vocab", "metrics.jsonl", "checkpoints"} <= names
+    stored = from_dict(json.loads((tmp_path / "run" / "config.json").read_text()))
+    assert stored == config
+    environment = json.loads((tmp_path / "run" / "environment.json").read_text())
+    assert {"commit", "dirty", "versions", "devices", "host", "command", "data"} <= set(environment)
