@@ -1,9 +1,9 @@
 """`clickflax recommend`: the best next items for histories, of known users or of anybody.
 
-    from clickflax import recommend
+from clickflax import recommend
 
-    run = recommend.load("runs/quickstart")
-    recommend.top_k(run, [["Toy Story (1995)", "Antz (1998)"]], k=5)
+run = recommend.load("runs/quickstart")
+recommend.top_k(run, [["Toy Story (1995)", "Antz (1998)"]], k=5)
 """
 
 import argparse
@@ -58,7 +58,8 @@ def best(
     answers, items = scores.shape
     rows = jnp.arange(answers).reshape(-1, 1)
     columns = jnp.where(seen < 0, items, seen)  # outside: dropped
-    return jax.lax.top_k(scores.at[rows, columns].set(-jnp.inf, mode="drop"), k)
+    score, column = jax.lax.top_k(scores.at[rows, columns].set(-jnp.inf, mode="drop"), k)
+    return score, column
 
 
 @functools.lru_cache(maxsize=8)
@@ -102,7 +103,9 @@ def find_items(run: Run, names: Sequence[str]) -> Int[np.ndarray, " N"]:
     """
     ids = run.items.ids(names)
     by_title = titles_to_ids(run.items)
-    ids = np.array([by_title.get(n, UNK) if i == UNK else i for n, i in zip(names, ids, strict=True)])
+    ids = np.array(
+        [by_title.get(n, UNK) if i == UNK else i for n, i in zip(names, ids, strict=True)]
+    )
     unknown = [name for name, id in zip(names, ids, strict=True) if id == UNK]
     known = ids[ids != UNK].astype(np.int32)
     if not len(known):
@@ -144,7 +147,9 @@ def top_k(
     for lists in rank_items(run, columns, Windows(bounds[:-1], bounds[1:]), k, filter_seen):
         for example, items, scores in zip(*lists, strict=True):
             answers[example] = [
-                Recommendation(run.items.token(int(i)), titles_of(run.items)[i - RESERVED], float(s))
+                Recommendation(
+                    run.items.token(int(i)), titles_of(run.items)[i - RESERVED], float(s)
+                )
                 for i, s in zip(items, scores, strict=True)
                 if i >= 0
             ]
@@ -152,7 +157,12 @@ def top_k(
 
 
 def write_lists(
-    run: Run, users: Sequence[str] | None, data: str | None, out: pathlib.Path, k: int, filter_seen: bool
+    run: Run,
+    users: Sequence[str] | None,
+    data: str | None,
+    out: pathlib.Path,
+    k: int,
+    filter_seen: bool,
 ) -> int:
     """Recommends for users of the data set (None: all of them) into a Parquet file of
     user, rank (1 is best), item, title, score; returns how many users.

@@ -56,7 +56,9 @@ def check(knob: str, value: str, choices: Any) -> str:
 def build_model(model: ConfigDict, sizes: Mapping[str, int]) -> Model:
     """The model of `config.model`, for variables of so many ids."""
     if model.heads < 1 or model.width % model.heads:
-        raise ValueError(f"model.width={model.width} is not a multiple of model.heads={model.heads}.")
+        raise ValueError(
+            f"model.width={model.width} is not a multiple of model.heads={model.heads}."
+        )
     if model.max_len < 2:
         raise ValueError(f"model.max_len={model.max_len} must be at least 2.")
     items = sizes["item"] - RESERVED
@@ -97,7 +99,9 @@ def build_model(model: ConfigDict, sizes: Mapping[str, int]) -> Model:
     )
 
 
-def variable_sizes(names: tuple[str, ...], vocabularies: Mapping[str, Vocabulary]) -> dict[str, int]:
+def variable_sizes(
+    names: tuple[str, ...], vocabularies: Mapping[str, Vocabulary]
+) -> dict[str, int]:
     """How many ids the variables have that the model reads; the item is one of them."""
     if "item" not in names:
         raise ValueError(f"data.variables={tuple(names)!r} must name 'item'.")
@@ -141,7 +145,9 @@ def keep_vocabularies(dataset: Dataset, folder: pathlib.Path, names: tuple[str, 
 
 def vocabularies_of(folder: pathlib.Path) -> dict[str, Vocabulary]:
     """The vocabularies that a run keeps."""
-    return {path.stem: open_vocabulary(path) for path in sorted((folder / "vocab").glob("*.parquet"))}
+    return {
+        path.stem: open_vocabulary(path) for path in sorted((folder / "vocab").glob("*.parquet"))
+    }
 
 
 def check_catalog(

@@ -163,11 +163,15 @@ def check_config(config: ConfigDict) -> None:
         if config.train[name] < 1:
             raise ValueError(f"train.{name}={config.train[name]} must be at least 1.")
     if not 0 < config.mask.ratio <= 1 or not 0 <= config.mask.last <= 1:
-        raise ValueError(f"mask.ratio and mask.last are shares, not {config.mask.ratio}, {config.mask.last}.")
+        raise ValueError(
+            f"mask.ratio and mask.last are shares, not {config.mask.ratio}, {config.mask.last}."
+        )
     if config.mask.replace not in REPLACE:
         raise ValueError(f"mask.replace={config.mask.replace!r} is not one of {sorted(REPLACE)}.")
     if config.data.position_from not in ("end", "start"):
-        raise ValueError(f"data.position_from={config.data.position_from!r} is not 'end' or 'start'.")
+        raise ValueError(
+            f"data.position_from={config.data.position_from!r} is not 'end' or 'start'."
+        )
 
 
 def last_checkpoint(folder: pathlib.Path) -> pathlib.Path:
@@ -328,7 +332,9 @@ def run_steps(
 ) -> Progressed:
     """The loop. The host looks at a step's metrics when the next one has been sent."""
     config, train = setting.config, setting.config.train
-    sequences = setting.batches.rows * len(setting.batches.windows.start) / setting.batches.packing.rows
+    sequences = (
+        setting.batches.rows * len(setting.batches.windows.start) / setting.batches.packing.rows
+    )
     begin, before = time.perf_counter(), past.seconds
     losses: list[float] = []
 

@@ -1,8 +1,8 @@
 """BERT4Rec on MovieLens-1M, leave-one-out, trained on all but the last two events of a user.
 
-    clickflax prepare ml-1m --raw RAW --out data/ml-1m
-    clickflax train --config=configs/bert4rec_ml1m.py --workdir=runs/bert4rec_ml1m
-    clickflax evaluate --run runs/bert4rec_ml1m
+clickflax prepare ml-1m --raw RAW --out data/ml-1m
+clickflax train --config=configs/bert4rec_ml1m.py --workdir=runs/bert4rec_ml1m
+clickflax evaluate --run runs/bert4rec_ml1m
 """
 
 from clickflax.config import default

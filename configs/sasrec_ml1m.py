@@ -1,8 +1,8 @@
 """SASRec with the exact softmax on MovieLens-1M, leave-one-out, trained on all but the last two.
 
-    clickflax prepare ml-1m --raw RAW --out data/ml-1m
-    clickflax train --config=configs/sasrec_ml1m.py --workdir=runs/sasrec_ml1m
-    clickflax evaluate --run runs/sasrec_ml1m
+clickflax prepare ml-1m --raw RAW --out data/ml-1m
+clickflax train --config=configs/sasrec_ml1m.py --workdir=runs/sasrec_ml1m
+clickflax evaluate --run runs/sasrec_ml1m
 """
 
 from clickflax.config import default

@@ -10,9 +10,9 @@ DATA = pathlib.Path(__file__).resolve().parents[2] / "shared" / "data"
 
 
 def pytest_configure(config):
-    # Before any backend is touched: the number of devices is fixed from then on.
     jax.config.update("jax_platforms", "cpu")
     jax.config.update("jax_num_cpu_devices", 8)
+    assert jax.device_count() == 8  # starts the backend: the number is fixed from now on
     jax.config.update("jax_numpy_dtype_promotion", "strict")
     jax.config.update("jax_numpy_rank_promotion", "raise")
     # Many tests compile the same steps.

@@ -34,11 +34,11 @@ def epoch_of(batches, seed=0, epoch=0):
     item = np.concatenate([batch.variables["item"] for batch in rows])
     segment = np.concatenate([batch.segment for batch in rows])
     first = epoch * 50 * batches.rows % batches.packing.rows
-    chosen = range((-first) % batches.packing.rows, (-first) % batches.packing.rows + batches.packing.rows)
+    chosen = range(
+        (-first) % batches.packing.rows, (-first) % batches.packing.rows + batches.packing.rows
+    )
     return sorted(
-        tuple(item[r][segment[r] == s])
-        for r in chosen
-        for s in range(1, segment[r].max() + 1)
+        tuple(item[r][segment[r] == s]) for r in chosen for s in range(1, segment[r].max() + 1)
     )
 
 
@@ -80,9 +80,7 @@ def test_sliding_windows_cover_a_sequence_from_its_end_backwards():
 def test_every_window_comes_once_an_epoch(packing):
     batches = stream(packing=packing)
     windows = WINDOWS["last"](RANGES, 6, 2)
-    expected = sorted(
-        tuple(COLUMNS["item"][a:b]) for a, b in zip(*windows, strict=True)
-    )
+    expected = sorted(tuple(COLUMNS["item"][a:b]) for a, b in zip(*windows, strict=True))
     assert epoch_of(batches) == expected
     assert epoch_of(batches, epoch=1) == expected
 
@@ -114,7 +112,9 @@ def test_the_label_of_an_event_is_the_item_that_followed_and_the_last_event_is_o
         assert np.array_equal(label[there], item[there] + 1)
         assert (label[~there] == 0).all()
     lasts = OFFSETS[1:] - 1 + RESERVED
-    seen = np.concatenate([stream(follow=True).batch(0, s).variables["item"].ravel() for s in range(9)])
+    seen = np.concatenate(
+        [stream(follow=True).batch(0, s).variables["item"].ravel() for s in range(9)]
+    )
     assert not set(seen) & set(lasts)
 
 

@@ -94,7 +94,9 @@ def test_the_last_event_of_a_sequence_and_the_first_of_the_next_are_no_repeat():
 
 
 def test_a_repeat_has_all_ids_of_the_event_before():
-    ids = {name: np.array(v, dtype=np.int32) for name, v in {"a": [6, 6, 6], "b": [6, 7, 7]}.items()}
+    ids = {
+        name: np.array(v, dtype=np.int32) for name, v in {"a": [6, 6, 6], "b": [6, 7, 7]}.items()
+    }
     keep, _ = filters.survivors(np.array([0, 3]), ids, merge=True)
     assert keep.tolist() == [True, True, False]
 

@@ -120,9 +120,7 @@ def test_the_model_has_the_parameters_of_the_paper():
 def test_sasrec_has_no_output_layer_but_a_last_norm():
     width = 8
     _, bert = small_model()
-    _, sasrec = small_model(
-        norm="pre", output="none", output_bias=False, embedding_norm=False
-    )
+    _, sasrec = small_model(norm="pre", output="none", output_bias=False, embedding_norm=False)
     count = [sum(x.size for x in jax.tree.leaves(p)) for p in (bert, sasrec)]
     head = width * width + width + 2 * width + ITEMS
     # Its norm over the embeddings is gone, its norm after the blocks has come.

@@ -66,7 +66,9 @@ def test_all_different_items_of_the_test_period_are_targets():
 
 
 def test_sequences_without_a_history_are_counted():
-    parts = split("time", OFFSETS, COLUMNS, None, options(validation="1970-01-01", test="1970-01-02"))
+    parts = split(
+        "time", OFFSETS, COLUMNS, None, options(validation="1970-01-01", test="1970-01-02")
+    )
     assert parts.dropped["validation sequences without a history"] == 3
     assert parts.dropped["test sequences without a history"] == 1
 

@@ -71,9 +71,7 @@ def asking_batches(
         slots, row = slots_of(plan, order[first : first + rows])
         example = dealt[slots]
         windows = Windows(start[example], history.stop[example])
-        batch = fill(
-            columns, windows, row, (rows, max_len), position_from=position_from, ask=ask
-        )
+        batch = fill(columns, windows, row, (rows, max_len), position_from=position_from, ask=ask)
         ends = np.cumsum(lengths[example])
         before = np.concatenate([[0], ends])[np.searchsorted(row, row)]
         answers = group_answers(

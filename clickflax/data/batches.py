@@ -69,7 +69,9 @@ def pack(lengths: Int[np.ndarray, " W"], capacity: int) -> Packing:
     equally full are filled at once, so ten million windows take a second or two.
     """
     if len(lengths) and (lengths.min() < 1 or lengths.max() > capacity):
-        raise ValueError(f"Windows of {lengths.min()} to {lengths.max()} tokens in rows of {capacity}.")
+        raise ValueError(
+            f"Windows of {lengths.min()} to {lengths.max()} tokens in rows of {capacity}."
+        )
     room: list[list[np.ndarray]] = [[] for _ in range(capacity + 1)]  # rows by tokens that are free
     slot_rows, slot_lengths, rows = [], [], 0
     counts = np.bincount(lengths, minlength=capacity + 1)
@@ -248,6 +250,4 @@ def training_batches(
     plan = pack(lengths, max_len) if packing else one_each(lengths)
     rows = max(1, round(batch_size * plan.rows / len(lengths)))
     rows = -(-rows // rows_divide_by) * rows_divide_by
-    return TrainingBatches(
-        columns, windows, plan, rows, max_len, longest, position_from, follow
-    )
+    return TrainingBatches(columns, windows, plan, rows, max_len, longest, position_from, follow)

@@ -52,4 +52,9 @@ def _translated(error: duckdb.Error, options: Options) -> Exception:
             f"DuckDB needs more than --memory {options.memory}, or the disk that it spills to is "
             f"too small: {text.splitlines()[0]}"
         )
+    if "state machine reached an invalid state" in text:
+        return ValueError(
+            "the lines of the file end in different ways (CR LF and LF). Convert it, such as with "
+            "dos2unix FILE."
+        )
     return ValueError(f"DuckDB: {text.splitlines()[0]}")

@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import ibis
+import ibis.expr.datatypes as dt
 import pyarrow as pa
 from ibis import _
 from ibis.backends.duckdb import Backend
@@ -128,6 +129,11 @@ def sorted_events(con: Backend, clean: ibis.Table, kinds: Variables) -> Iterator
     return stream(con, events.order_by(order).select(*kinds.names))
 
 
+def is_fraction(kind: dt.DataType) -> bool:
+    """Whether a column of this type holds fractions."""
+    return kind.is_floating() or (isinstance(kind, dt.Decimal) and kind.scale != 0)
+
+
 def as_token(value: Any) -> Any:
     """A value as what names something: never empty, whole numbers without a fraction."""
     kind = value.type()
@@ -135,7 +141,8 @@ def as_token(value: Any) -> Any:
         return value.nullif("")
     if kind.is_integer():
         return value
-    if kind.is_floating():  # ids that a missing value once turned into fractions
+    if is_fraction(kind):  # such as ids that a missing value once turned into fractions
+        value = value.cast("float64")
         whole = value.try_cast("int64")
         token = ibis.ifelse(whole == value, whole.cast("string"), value.cast("string"))
         return ibis.ifelse(value.isnan(), ibis.null("string"), token)

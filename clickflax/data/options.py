@@ -28,6 +28,7 @@ class Options:
 
     columns: tuple[Column, ...] = ()
     delimiter: str | None = None
+    quote: str = '"'
     header: bool = True
     items: pathlib.Path | None = None
     attributes: pathlib.Path | None = None
@@ -49,6 +50,8 @@ class Options:
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise ValueError(f"--{name.replace('_', '-')}={value} must be at least 1.")
+        if len(self.quote) != 1 and self.quote != "none":
+            raise ValueError(f"--quote={self.quote} is neither one character nor none.")
         if self.max_length is not None and self.max_length < self.shortest:
             raise ValueError(
                 f"--max-length={self.max_length} is below the shortest length asked for, "
@@ -114,6 +117,9 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
         "columns of fractions in Parquet are numeric, all others categorical)",
     )
     read.add_argument("--delimiter", help="of text; found in the first line when not given")
+    read.add_argument(
+        "--quote", default=Options.quote, help='of text (default "), or none: quotes are characters'
+    )
     read.add_argument(
         "--no-header", action="store_true", help="text has no header: columns are 1, 2, 3, ..."
     )

@@ -3,10 +3,10 @@
 import csv
 import dataclasses
 import gzip
+import io
 import itertools
 import pathlib
 from collections.abc import Iterator, Sequence
-from typing import TextIO
 
 import pyarrow.parquet as pq
 
@@ -26,7 +26,7 @@ class BadRow:
         return f"{self.file}, line {self.line}: {self.reason} ({self.value!r})"
 
 
-def open_text(path: pathlib.Path) -> TextIO:
+def open_text(path: pathlib.Path) -> io.TextIOWrapper:
     """Opens a text file, compressed by gzip or not; bytes that are no text are shown, not fatal."""
     opener = gzip.open if path.suffix == ".gz" else open
     return opener(path, "rt", encoding="utf-8-sig", errors="backslashreplace", newline="")
@@ -55,7 +55,7 @@ def records(
     """The records of a text file but for empty ones, each with the number of its first line."""
     numbers: list[int] = []
 
-    def lines(file: TextIO) -> Iterator[str]:
+    def lines(file: io.TextIOWrapper) -> Iterator[str]:
         for number, line in enumerate(file, start=1):
             if (str(path), number) not in rejected:
                 numbers.append(number)
@@ -93,11 +93,7 @@ def locate_text(
 
 def locate_line(paths: Sequence[pathlib.Path], row: int) -> Place:
     """The file and line of a line."""
-    lines = (
-        (str(path), line)
-        for path in paths
-        for line, _ in enumerate(open_text(path), start=1)
-    )
+    lines = ((str(path), line) for path in paths for line, _ in enumerate(open_text(path), start=1))
     return next(itertools.islice(lines, row, None))
 
 

@@ -163,7 +163,7 @@ def _check_options(source: str, options: Options) -> None:
     """Refuses a source that is not known, and options that it would not look at."""
     if source not in SOURCES:
         raise ValueError(f"source {source!r} is not one of {sorted(SOURCES)}.")
-    for name in ("columns", "delimiter", "header", "items", "attributes", "test"):
+    for name in ("columns", "delimiter", "quote", "header", "items", "attributes", "test"):
         takers = [other for other, entry in SOURCES.items() if name in entry.takes]
         if source not in takers and getattr(options, name) != getattr(Options, name):
             raise ValueError(f"--{name} is for the sources {takers}, not for {source}.")

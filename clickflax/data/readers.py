@@ -52,9 +52,10 @@ class Log:
     form: str  # parquet, jsonl, or the delimiter of text
     names: tuple[str, ...]
     header: bool = False
+    quote: str = ""
 
 
-def find_log(path: pathlib.Path, delimiter: str | None = None, header: bool = True) -> Log:
+def find_log(path: pathlib.Path, delimiter: str | None, header: bool, quote: str) -> Log:
     """A CSV, TSV, Parquet or JSON-lines file, or a folder of files of one such form."""
     paths = log_files(path)
     form = _form(paths[0])
@@ -63,10 +64,10 @@ def find_log(path: pathlib.Path, delimiter: str | None = None, header: bool = Tr
     if form == "jsonl":
         return Log(paths, form, _json_names(paths[0]))
     delimiter = delimiter or ("\t" if form == "tsv" else find_delimiter(paths[0]))
-    names = first_fields(paths[0], delimiter, '"')
+    names = first_fields(paths[0], delimiter, quote)
     if not header:
         names = tuple(str(number) for number in range(1, len(names) + 1))
-    return Log(paths, delimiter, names, header)
+    return Log(paths, delimiter, names, header, quote)
 
 
 def read_log(con: Backend, log: Log, wanted: Mapping[str, str], table: str = "events") -> Staged:
@@ -83,7 +84,7 @@ def read_log(con: Backend, log: Log, wanted: Mapping[str, str], table: str = "ev
         wanted,
         delimiter=log.form,
         header=log.header,
-        quote='"',
+        quote=log.quote,
         table=table,
     )
 
@@ -144,9 +145,7 @@ def read_text(
         f"auto_detect = false, ignore_errors = true, store_rejects = true, rejects_limit = 0)"
     )
     rejected = _rejected(con)
-    locate = functools.partial(
-        locate_text, paths, delimiter, quote, header, frozenset(rejected)
-    )
+    locate = functools.partial(locate_text, paths, delimiter, quote, header, frozenset(rejected))
     return Staged(_numbered(con, table), locate, tuple(rejected.values()))
 
 
@@ -209,13 +208,25 @@ def find_delimiter(path: pathlib.Path) -> str:
 
 
 def _rejected(con: Backend) -> dict[Place, BadRow]:
-    """The lines that the last reading refused; a broken quote may have swallowed several."""
+    """The lines that the last reading refused."""
     # DuckDB numbers records, not lines: where the record starts tells the line
     found = con.raw_sql(
         "SELECT file_path, line_byte_position, any_value(csv_line), any_value(error_message) "
         "FROM reject_errors JOIN reject_scans USING (scan_id, file_id) GROUP BY ALL ORDER BY ALL"
     ).fetchall()
+    broken = con.raw_sql(
+        "SELECT file_path, line_byte_position FROM reject_errors "
+        "JOIN reject_scans USING (scan_id, file_id) WHERE error_type = 'UNQUOTED VALUE' "
+        "ORDER BY ALL LIMIT 1"
+    ).fetchone()
     con.raw_sql("DROP TABLE reject_errors; DROP TABLE reject_scans")
+    if broken is not None:
+        # what the quote swallows is neither read nor rejected: it could not be counted
+        (line,) = line_numbers(pathlib.Path(broken[0]), [broken[1]])
+        raise ValueError(
+            f"{broken[0]}, line {line}: a quote is opened and not closed, so that it is unknown "
+            "where rows end. Mend it, or read quotes as any other character with --quote=none."
+        )
     rows = {}
     for file, group in itertools.groupby(found, key=lambda row: row[0]):
         records = list(group)

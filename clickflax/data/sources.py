@@ -13,7 +13,7 @@ from ibis.backends.duckdb import Backend
 
 from clickflax.data import readers, recbole
 from clickflax.data.catalog import TEXT, TEXTS, WHOLE, features, fields
-from clickflax.data.index import as_token
+from clickflax.data.index import as_token, is_fraction
 from clickflax.data.options import Options
 from clickflax.data.places import Place
 from clickflax.data.readers import Staged
@@ -70,10 +70,11 @@ def read_ml_1m(con: Backend, raw: pathlib.Path, options: Options) -> Raw:
                 )
             ),
         )
-    if raw.name != "sequences.txt" and not (folder / "sequences.txt").is_file():
+    ratings, sequences = folder / "ratings.dat", folder / "sequences.txt"
+    if raw != sequences and (ratings.is_file() or not sequences.is_file()):
         names = ("sequence", "item", "rating", "time")
-        return Raw(_text(con, folder / "ratings.dat", names, "::"), ("rating",), catalog, users)
-    staged = _text(con, folder / "sequences.txt", ("sequence", "item"), " ")
+        return Raw(_text(con, ratings, names, "::"), ("rating",), catalog, users)
+    staged = _text(con, sequences, ("sequence", "item"), " ")
     staged = _rename(con, staged, "sequence", folder / "sas_to_original_users.txt")
     staged = _rename(con, staged, "item", folder / "sas_to_original_items.txt")
     return Raw(staged, (), catalog, users)
@@ -159,7 +160,8 @@ def read_recbole(con: Backend, raw: pathlib.Path, options: Options) -> Raw:
 
 def read_log(con: Backend, raw: pathlib.Path, options: Options) -> Raw:
     """Any CSV, TSV, Parquet or JSON-lines file, or a folder of them, with `--columns`."""
-    log = readers.find_log(raw, options.delimiter, options.header)
+    quote = "" if options.quote == "none" else options.quote
+    log = readers.find_log(raw, options.delimiter, options.header, quote)
     if not options.columns:
         raise ValueError(
             "source log needs --columns sequence=COLUMN,item=COLUMN and so on; "
@@ -168,11 +170,11 @@ def read_log(con: Backend, raw: pathlib.Path, options: Options) -> Raw:
     wanted = {column.name: column.source for column in options.columns}
     staged = readers.read_log(con, log, wanted)
     numeric = tuple(
-        name for name in wanted if _numeric(options, name, staged.events[name].type().is_floating())
+        name for name in wanted if _numeric(options, name, is_fraction(staged.events[name].type()))
     )
     catalog = None
     if options.items is not None:
-        found = readers.find_log(options.items, options.delimiter)
+        found = readers.find_log(options.items, options.delimiter, True, quote)
         rest = {name: name for name in found.names if name != wanted["item"]}
         rows = readers.read_log(con, found, {"token": wanted["item"], **rest}, "catalog").events
         rows = rows.order_by("_row").select("token", *rest)
@@ -190,13 +192,15 @@ SOURCES: Mapping[str, Source] = {
     "log": Source(
         read_log,
         "CSV, TSV, Parquet or JSON-lines file, or a folder of them",
-        ("columns", "delimiter", "header", "items"),
+        ("columns", "delimiter", "quote", "header", "items"),
     ),
 }
 
 
 def file(path: pathlib.Path) -> pathlib.Path:
     """The path of a file, if it is there."""
+    if path.is_dir():
+        raise ValueError(f"{path} is a folder: name the file in it.")
     if not path.is_file():
         raise FileNotFoundError(f"{path} is not there.")
     return path

@@ -146,7 +146,9 @@ def by_time(
     targets: all the different items of it.
     """
     if "time" not in columns:
-        raise ValueError("data.split='time' needs a data set with times; this one has only an order.")
+        raise ValueError(
+            "data.split='time' needs a data set with times; this one has only an order."
+        )
     first = moment(options.validation_from, "data.validation_from")
     second = moment(options.test_from, "data.test_from")
     if second < first:

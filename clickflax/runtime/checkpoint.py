@@ -124,6 +124,8 @@ def transfer(fresh: Any, stored: Any, skip: Sequence[str], source: str) -> Any:
         )
     unused = [p for p in skip if not any(fnmatch.fnmatch(name, p) for name in {**new, **old})]
     if unused:
-        raise ValueError(f"init.skip={unused}: no parameter has such a name; there are {sorted(new)}.")
+        raise ValueError(
+            f"init.skip={unused}: no parameter has such a name; there are {sorted(new)}."
+        )
     taken = {name: value if skipped(name) else old[name] for name, value in new.items()}
     return unflatten_dict(taken, sep="/")

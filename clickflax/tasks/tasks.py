@@ -98,9 +98,7 @@ def shift_items(key: Key[Array, ""], batch: Batch, hiding: Hiding) -> Question:
     items = batch.labels["next_item"] - RESERVED
     weights = (batch.segment > 0) & (items >= 0)
     places = jnp.broadcast_to(jnp.arange(items.shape[1])[None], items.shape)
-    return Question(
-        batch.variables, places, jnp.maximum(items, 0), weights.astype(jnp.float32)
-    )
+    return Question(batch.variables, places, jnp.maximum(items, 0), weights.astype(jnp.float32))
 
 
 @dataclasses.dataclass(frozen=True)

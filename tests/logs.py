@@ -1,0 +1,36 @@
+"""Small logs for the tests of preparation, and what became of them."""
+
+import duckdb
+import numpy as np
+
+from clickflax.data.options import Options, parse_columns
+from clickflax.data.prepare import prepare
+from clickflax.data.store import RESERVED, open_dataset
+
+ONE = "u,i,t\n1,a,1\n1,b,2\n"
+UIT = "sequence=u,item=i,time=t"
+SECOND = 1_000_000
+
+
+def prepared(tmp_path, text, columns=UIT, name="log.csv", **options):
+    (tmp_path / name).write_text(text, encoding="utf-8")
+    given = Options(columns=parse_columns(columns), **options)
+    prepare("log", tmp_path / name, tmp_path / "out", given, overwrite=True)
+    return open_dataset(tmp_path / "out")
+
+
+def write_parquet(path, query):
+    duckdb.connect().execute(f"COPY ({query}) TO '{path}' (FORMAT parquet)")
+
+
+def sequences(data, variable="item"):
+    """The tokens of every sequence, by its token."""
+    tokens = [None] * RESERVED + data.vocabulary(variable).tokens()
+    ids = np.split(data.columns[variable], data.offsets[1:-1])
+    names = data.sequence_column("token")
+    return {n: [tokens[id] for id in part] for n, part in zip(names, ids, strict=True)}
+
+
+def accounts_for_every_row(data):
+    counts = data.info["counts"]
+    return counts["read"] == counts["kept"] + sum(counts["dropped"].values())

@@ -1,0 +1,29 @@
+"""Options that make no sense are refused where they are given."""
+
+import pytest
+
+from clickflax.data.options import Options, parse_columns, parse_gap
+
+
+@pytest.mark.parametrize(
+    "text, message",
+    [
+        ("sequence=u,item", "'item' is not NAME=COLUMN"),
+        ("sequence=u,time=t", "needs item=COLUMN"),
+        ("sequence=u,item=i,item=j", "item is given twice"),
+        ("sequence=u,item=i:numeric", "item takes no kind"),
+        ("sequence=u,item=i,_row=r", "'_row=r' is not NAME=COLUMN"),
+    ],
+)
+def test_columns_that_make_no_sense_are_refused(text, message):
+    with pytest.raises(ValueError, match=message):
+        parse_columns(text)
+
+
+def test_options_that_contradict_each_other_are_refused():
+    with pytest.raises(ValueError, match="--max-length=2 is below .* 3"):
+        Options(max_length=2, k_core=3)
+    with pytest.raises(ValueError, match="--k-core=0 must be at least 1"):
+        Options(k_core=0)
+    with pytest.raises(ValueError, match="--session-gap=30 is not a time such as 90s, 30m"):
+        parse_gap("30")

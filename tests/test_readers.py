@@ -1,0 +1,124 @@
+"""Files in their order, and rows that cannot be read: none is lost, each is named."""
+
+import duckdb
+import pytest
+from logs import UIT, accounts_for_every_row, prepared, sequences
+
+from clickflax.data import prepare as module
+from clickflax.data.options import Options, parse_columns
+from clickflax.data.prepare import prepare
+from clickflax.data.store import open_dataset
+
+
+def test_a_large_file_keeps_its_order_with_many_threads(tmp_path):
+    con = duckdb.connect()
+    con.execute(
+        "COPY (SELECT n % 3 AS u, n % 1009 AS i FROM range(400000) AS rows(n)) "
+        f"TO '{tmp_path / 'log.csv'}' (HEADER)"
+    )
+    given = Options(columns=parse_columns("sequence=u,item=i"), threads=8)
+    prepare("log", tmp_path / "log.csv", tmp_path / "out", given)
+    found = sequences(open_dataset(tmp_path / "out"))
+    assert all(found[str(u)] == [str(n % 1009) for n in range(u, 400000, 3)] for u in range(3))
+
+
+def test_files_of_a_folder_are_read_in_the_order_of_their_names(tmp_path):
+    folder = tmp_path / "logs"
+    folder.mkdir()
+    (folder / "b.csv").write_text("u,i\n1,c\n1,d\n")
+    (folder / "a.csv").write_text("u,i\n1,a\n1,b\n")
+    (folder / "_SUCCESS").write_text("")
+    prepare("log", folder, tmp_path / "out", Options(columns=parse_columns("sequence=u,item=i")))
+    assert sequences(open_dataset(tmp_path / "out")) == {"1": ["a", "b", "c", "d"]}
+
+
+def test_csv_parquet_and_json_lines_give_the_same_data_set(tmp_path):
+    text = "u,i,t,p\n" + "".join(f"{n % 3},{n * 7 % 5},{n % 4},{n / 4}\n" for n in range(30))
+    columns = UIT + ",price=p:numeric"
+    first = prepared(tmp_path, text, columns).fingerprint
+    con = duckdb.connect()
+    con.execute(f"CREATE TABLE log AS FROM '{tmp_path / 'log.csv'}'")
+    for name, form in (
+        ("log.parquet", "parquet"),
+        ("log.jsonl", "json"),
+        ("log.tsv", "csv, HEADER, DELIMITER '\t'"),
+        ("log.csv.gz", "csv, HEADER, COMPRESSION gzip"),
+    ):
+        con.execute(f"COPY log TO '{tmp_path / name}' (FORMAT {form})")
+        prepare("log", tmp_path / name, tmp_path / name[4:], Options(parse_columns(columns)))
+        assert open_dataset(tmp_path / name[4:]).fingerprint == first, name
+
+
+BAD = 'u,i,t\n1,a,1\n"two\nlines",b,2\n1,c,yesterday\n1,d,4\n2,e,soon\n'
+
+
+def test_a_time_that_does_not_parse_is_named_with_file_line_and_value(tmp_path):
+    message = r"log\.csv, line 5: time does not parse \('yesterday'\), and 1 more such rows"
+    with pytest.raises(ValueError, match=message):
+        prepared(tmp_path, BAD)
+    assert not (tmp_path / "out").exists()
+
+
+def test_bad_rows_that_are_skipped_are_counted_and_listed(tmp_path, capsys):
+    path = tmp_path / "log.csv"
+    path.write_text(BAD + "2,,5\n,a,6\n1,a\n1,a,7,8\n3,f,\n")
+    flags = ["--out", str(tmp_path / "out"), "--columns", UIT, "--on-bad-rows=skip"]
+    module.main(["log", "--raw", str(path), *flags])
+    data = open_dataset(tmp_path / "out")
+    counts = data.info["counts"]
+    assert (counts["read"], counts["kept"]) == (10, 3)
+    assert counts["dropped"] == {
+        "malformed line": 2,
+        "no item": 1,
+        "no sequence": 1,
+        "no time": 1,
+        "time does not parse": 2,
+    }
+    assert accounts_for_every_row(data)
+    assert [row["line"] for row in counts["bad_rows"]] == [5, 7, 10, 11, 12]
+    assert f"skipped {path}, line 5: time does not parse ('yesterday')" in capsys.readouterr().out
+
+
+def test_a_line_of_too_few_or_too_many_fields_is_an_error_with_its_number(tmp_path):
+    with pytest.raises(ValueError, match=r"log\.csv, line 3: Expected Number of Columns: 3"):
+        prepared(tmp_path, "u,i,t\n1,a,1\n1,b\n1,c,3\n")
+
+
+def test_a_quote_that_is_not_closed_is_an_error_since_what_it_swallows_cannot_be_counted(tmp_path):
+    text = "u,i,t\n" + "1,a,1\n" * 9 + '1,"b,2\n' + "1,c,3\n" * 9
+    for skip in ("error", "skip"):
+        with pytest.raises(ValueError, match=r"log\.csv, line 11: a quote is opened.*--quote=none"):
+            prepared(tmp_path, text, on_bad_rows=skip)
+    data = prepared(tmp_path, text, quote="none")
+    assert sequences(data)["1"][9] == '"b'
+    assert data.events == 19
+
+
+def test_lines_that_end_in_different_ways_are_refused(tmp_path):
+    with pytest.raises(ValueError, match="end in different ways"):
+        (tmp_path / "log.csv").write_bytes(b"u,i\n" + b"1,a\n" * 99 + b"1,b\r\n")
+        given = Options(columns=parse_columns("sequence=u,item=i"))
+        prepare("log", tmp_path / "log.csv", tmp_path / "out", given)
+
+
+def test_lines_may_end_as_on_windows(tmp_path):
+    assert sequences(prepared(tmp_path, "u,i,t\r\n1,a,1\r\n1,b,2\r\n")) == {"1": ["a", "b"]}
+
+
+def test_malformed_json_is_an_error_with_its_line(tmp_path):
+    text = '{"u": 1, "i": "a"}\n{"u": 1, "i"\n{"u": 1, "i": "b"}\n'
+    columns = "sequence=u,item=i"
+    with pytest.raises(ValueError, match=r"log\.jsonl, line 2: malformed JSON"):
+        prepared(tmp_path, text, columns, "log.jsonl")
+    data = prepared(tmp_path, text, columns, "log.jsonl", on_bad_rows="skip")
+    assert data.info["counts"]["dropped"] == {"malformed JSON": 1}
+    assert accounts_for_every_row(data)
+
+
+def test_a_number_that_does_not_parse_is_a_bad_row(tmp_path):
+    text = "u,i,t,p\n1,a,1,3\n1,b,2,cheap\n1,c,3,inf\n1,d,4,\n"
+    columns = UIT + ",price=p:numeric"
+    with pytest.raises(ValueError, match=r"line 3: price is not a number \('cheap'\)"):
+        prepared(tmp_path, text, columns)
+    data = prepared(tmp_path, text, columns, on_bad_rows="skip")
+    assert data.info["counts"]["dropped"] == {"price is not a number": 2}
