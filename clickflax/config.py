@@ -22,7 +22,7 @@ def default() -> ml_collections.ConfigDict:
     c.data = ml_collections.ConfigDict()
     c.data.path = ""  # folder of a prepared data set; empty: a simulated shop in the work folder
     c.data.variables = ("item",)  # what the model reads of an event: item, and categorical ones
-    c.data.split = "leave_one_out"  # or time: by data.validation_from and data.test_from
+    c.data.split = "leave_one_out"  # time (by the two moments below), or parts: a test file
     c.data.validation_users = -1  # users with a validation item: -1 all, 0 none, or that many
     c.data.validation_from = ""  # split time: first moment of validation, 2015-09-01T00:00:00 (UTC)
     c.data.test_from = ""  # split time: first moment of the test

@@ -9,30 +9,27 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import rich.console
 import rich.table
-from jaxtyping import Array, Float, Int, Shaped
+from jaxtyping import Array, Float, Shaped
 from ml_collections import ConfigDict
 
-from clickflax.data.asking import Asked, asking_batches, distinct_items, pad_lists
+from clickflax.data.asking import Asked, asking_batches, pad_lists, seen_items
 from clickflax.data.batches import Windows
-from clickflax.data.split import Examples, SplitOptions, split
+from clickflax.data.split import Examples, Split, SplitOptions, count_cold, split
 from clickflax.data.store import Dataset
 from clickflax.events import RESERVED
 from clickflax.model.model import Model
-from clickflax.run import load_run, open_data, read_json, write_json
+from clickflax.run import Run, load_run, open_data, read_config, read_json, write_json
 from clickflax.runtime import sharding
 from clickflax.tasks.metrics import mean, ranking, ranks
 from clickflax.tasks.tasks import Task
 
-NOBODY = np.zeros((0,), np.int64)
-
 
 @dataclasses.dataclass(frozen=True)
 class Asker:
-    """How histories become rows and rows become scores: what evaluation and recommendation share."""
+    """How histories become rows and rows scores: what evaluation and recommendation share."""
 
     model: Model
     task: Task
@@ -52,8 +49,10 @@ class Asker:
         mean_length = np.minimum(history.stop - history.start, row_length).mean()
         share = mean_length / row_length if self.packing else 1.0
         rows = max(1, round(self.batch_size * float(share)))
+        if len(history.start) <= rows:  # few: the same shapes for about as many
+            rows = 1 << (len(history.start) - 1).bit_length()
         devices = self.mesh.size
-        group_rows = sharding.micro_rows(self.micro_rows, row_length) or -(-rows // devices)
+        group_rows = sharding.micro_rows(self.micro_rows, row_length, -(-rows // devices))
         groups = -(-rows // (group_rows * devices)) * devices
         return asking_batches(
             {name: columns[name] for name in self.variables},
@@ -79,7 +78,7 @@ class Asker:
     def scores(self, params: Any, asked: Asked) -> Float[Array, "A V"]:
         """A score for every item, for each answer of one group of rows."""
         variables, segment, position, _ = asked.batch
-        hidden = self.model.apply(
+        hidden: Any = self.model.apply(
             {"params": params},
             variables,
             segment,
@@ -89,7 +88,8 @@ class Asker:
             method="encode",
         )
         chosen = hidden[asked.row, asked.column]
-        return self.model.apply({"params": params}, chosen, method="score")
+        scores: Any = self.model.apply({"params": params}, chosen, method="score")
+        return scores
 
 
 def make_asker(config: ConfigDict, model: Model, task: Task, mesh: jax.sharding.Mesh) -> Asker:
@@ -120,26 +120,21 @@ class Ranker:
     ) -> Float[np.ndarray, " T"]:
         """The place of every target of `examples`, in their order."""
         bounds = np.searchsorted(examples.owner, np.arange(len(examples) + 1))
-        seen, seen_bounds = NOBODY, np.zeros(len(examples) + 1, np.int64)
-        if self.filter_seen:
-            seen, seen_bounds = distinct_items(columns["item"], examples.history)
-        targets, seen = examples.targets - RESERVED, seen - RESERVED
-        # The same widths in every batch, so that it is compiled once.
+        targets = examples.targets - RESERVED
         most = max(1, int(np.diff(bounds).max()))
-        most_seen = max(1, int(np.diff(seen_bounds).max()))
         found = np.full(len(targets), np.nan, np.float32)
         for asked in self.asker.batches(columns, examples.history):
-            extras = (
-                pad_lists(targets, bounds, asked.example, most),
-                pad_lists(seen, seen_bounds, asked.example, most_seen),
-            )
+            seen = np.full((*asked.example.shape, 1), -1)
+            if self.filter_seen:
+                seen = seen_items(columns["item"], examples.history, asked.example) - RESERVED
+            extras = (pad_lists(targets, bounds, asked.example, most), seen)
             places = np.asarray(self.compiled(params, (asked, extras)))
             which = pad_lists(np.arange(len(targets)), bounds, asked.example, most)
             found[which[which >= 0]] = places[which >= 0]
         return found
 
 
-def split_of(config: ConfigDict, dataset: Dataset) -> Any:
+def split_of(config: ConfigDict, dataset: Dataset) -> Split:
     """The split that a config describes."""
     data = config.data
     options = SplitOptions(data.validation_users, data.validation_from, data.test_from)
@@ -158,14 +153,19 @@ def evaluate(
     return mean(ranking(places, examples.owner, len(examples), cutoffs))
 
 
-def protocol(config: ConfigDict, which: str, filter_seen: bool, items: int) -> dict[str, Any]:
+def protocol(run: Run, which: str, filter_seen: bool) -> dict[str, Any]:
     """What the numbers depend on, to stand beside them."""
+    data = run.config.data
+    until = {"time": "before the moment of the split"}.get(data.split, "before the target")
+    looks = run.config.model.max_len - (not run.task.causal)  # a place is the MASK's
+    moments = {"validation_from": data.validation_from, "test_from": data.test_from}
     return {
-        "split": config.data.split,
+        "split": data.split,
         "part": which,
-        "history": "every event before the target, on the last "
-        f"{config.model.max_len - (config.tasks[0] != 'next_item')} of which the model looks",
-        "candidates": f"all {items} items",
+        "validation_users": data.validation_users,
+        **(moments if data.split == "time" else {}),
+        "history": f"every event {until}; the model looks at the last {looks}",
+        "candidates": f"all {run.items.size - RESERVED} items",
         "filter_seen": filter_seen,
         "ties": "mean place",
     }
@@ -199,7 +199,7 @@ def evaluate_run(
     examples: Examples = getattr(parts, which)
     if not len(examples):
         raise ValueError(f"The {which} part of {dataset.path} has no examples: {parts.dropped}.")
-    filter_seen = config.eval.filter_seen if filter_seen is None else filter_seen
+    filter_seen = bool(config.eval.filter_seen if filter_seen is None else filter_seen)
     cutoffs = tuple(config.eval.cutoffs) if cutoffs is None else cutoffs
     mesh = sharding.make_mesh()
     ranker = Ranker(make_asker(config, run.model, run.task, mesh), filter_seen)
@@ -209,10 +209,13 @@ def evaluate_run(
     record = {
         **metrics,
         "users": len(examples),
-        "protocol": protocol(config, which, filter_seen, run.items.size - RESERVED),
+        "protocol": protocol(run, which, filter_seen),
         "dropped": parts.dropped,
+        "targets_never_trained_on": count_cold(parts, examples, dataset.columns["item"]),
+        "data": str(dataset.path),
+        "fingerprint": dataset.fingerprint,
         "run": str(folder),
-        "checkpoint": checkpoint,
+        "checkpoint": run.checkpoint,
         "step": run.progress["step"],
         "train_seconds": round(run.progress["seconds"], 1),
         "evaluate_seconds": round(time.perf_counter() - start, 2),
@@ -240,8 +243,7 @@ def main(argv: list[str]) -> None:
         if not all(k.isdigit() and int(k) for k in flags.cutoffs.split(",")):
             raise ValueError(f"--cutoffs={flags.cutoffs!r} is not a list such as 5,10,20.")
         cutoffs = tuple(int(k) for k in flags.cutoffs.split(","))
-    config = read_json(pathlib.Path(flags.run) / "config.json")
-    sharding.use_devices(config["train"]["cpu_devices"])
+    sharding.use_devices(read_config(flags.run).train.cpu_devices)
     record = evaluate_run(
         flags.run,
         flags.split,

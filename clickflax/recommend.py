@@ -24,12 +24,12 @@ import rich.console
 import rich.table
 from jaxtyping import Array, Float, Int, Shaped
 
-from clickflax.data.asking import distinct_items, pad_lists
+from clickflax.data.asking import seen_items
 from clickflax.data.batches import Windows
 from clickflax.data.store import Vocabulary
 from clickflax.evaluate import Asker, make_asker
 from clickflax.events import NA, RESERVED, UNK
-from clickflax.run import Run, load_run, open_data, read_json
+from clickflax.run import Run, load_run, open_data, read_config
 from clickflax.runtime import sharding
 
 load = load_run
@@ -70,6 +70,13 @@ def compiled(run: Run, k: int) -> tuple[Asker, Any, Callable[..., Any]]:
     return asker, sharding.replicate(run.params, mesh), asker.compile(functools.partial(best, k=k))
 
 
+def check_k(run: Run, k: int) -> None:
+    """Refuses lists that are longer than the catalog."""
+    items = run.items.size - RESERVED
+    if not 1 <= k <= items:
+        raise ValueError(f"k={k} must lie between 1 and the {items} items of the catalog.")
+
+
 def rank_items(
     run: Run,
     columns: Mapping[str, Shaped[np.ndarray, " E"]],
@@ -78,18 +85,13 @@ def rank_items(
     filter_seen: bool,
 ) -> Iterator[Lists]:
     """The best `k` items after each history, a batch of histories at a time."""
-    items = run.items.size - RESERVED
-    if not 1 <= k <= items:
-        raise ValueError(f"k={k} must lie between 1 and the {items} items of the catalog.")
+    check_k(run, k)
     asker, params, answer = compiled(run, k)
-    seen, bounds = np.zeros(0, np.int64), np.zeros(len(history.start) + 1, np.int64)
-    if filter_seen:
-        seen, bounds = distinct_items(columns["item"], history)
-    most = int(np.diff(bounds).max())
-    width = 1 << max(0, most - 1).bit_length()  # few shapes, few compilations
     for asked in asker.batches(columns, history):
-        lists = pad_lists(seen - RESERVED, bounds, asked.example, width)
-        score, column = answer(params, (asked, (lists,)))
+        seen = np.full((*asked.example.shape, 1), -1)
+        if filter_seen:
+            seen = seen_items(columns["item"], history, asked.example) - RESERVED
+        score, column = answer(params, (asked, (seen,)))
         there = asked.example >= 0
         score = np.asarray(score)[there]
         item = np.where(np.isneginf(score), -1, np.asarray(column)[there] + RESERVED)
@@ -101,6 +103,9 @@ def find_items(run: Run, names: Sequence[str]) -> Int[np.ndarray, " N"]:
 
     Raises ValueError when none is known.
     """
+    if isinstance(names, str):
+        raise ValueError(f"A history is a list of items, not the text {names!r}.")
+    names = [str(name) for name in names]
     ids = run.items.ids(names)
     by_title = titles_to_ids(run.items)
     ids = np.array(
@@ -138,11 +143,14 @@ def top_k(
     """
     if not histories:
         return []
+    others = sorted(set(run.config.data.variables) - {"item"})
+    if others:
+        warnings.warn(f"the histories have no {', '.join(others)}: taken as missing", stacklevel=2)
     found = [find_items(run, history) for history in histories]
     bounds = np.concatenate([[0], np.cumsum([len(ids) for ids in found])])
     columns = {name: np.full(bounds[-1], NA, np.int32) for name in run.config.data.variables}
     columns["item"] = np.concatenate(found)
-    filter_seen = run.config.eval.filter_seen if filter_seen is None else filter_seen
+    filter_seen = bool(run.config.eval.filter_seen if filter_seen is None else filter_seen)
     answers: list[list[Recommendation]] = [[] for _ in histories]
     for lists in rank_items(run, columns, Windows(bounds[:-1], bounds[1:]), k, filter_seen):
         for example, items, scores in zip(*lists, strict=True):
@@ -178,9 +186,11 @@ def write_lists(
                 f"{len(missing):,} of {len(users):,} users are not in {dataset.path}: "
                 f"{', '.join(missing[:5])}. For people it does not know, use --history."
             )
-        chosen = np.array([place[user] for user in users], np.int64)
+        chosen = np.array([place[user] for user in dict.fromkeys(users)], np.int64)
     history = Windows(dataset.offsets[chosen], dataset.offsets[chosen + 1])
     columns = {name: dataset.columns[name] for name in run.config.data.variables}
+    check_k(run, k)
+    out.parent.mkdir(parents=True, exist_ok=True)
     tokens, titles = run.items.tokens(), titles_of(run.items)
     schema = pa.schema(
         {
@@ -235,7 +245,9 @@ def read_users(path: str) -> list[str] | None:
 
 def main(argv: list[str]) -> None:
     """`clickflax recommend --run DIR --history "A|B"`, or `--users FILE --out FILE.parquet`."""
-    parser = argparse.ArgumentParser(prog="clickflax recommend", description=__doc__.split("\n")[0])
+    parser = argparse.ArgumentParser(
+        prog="clickflax recommend", description=(__doc__ or "").split("\n")[0]
+    )
     parser.add_argument("--run", required=True, help="the folder of a run")
     who = parser.add_mutually_exclusive_group(required=True)
     who.add_argument("--history", help="items or titles, oldest first, separated by |")
@@ -249,13 +261,13 @@ def main(argv: list[str]) -> None:
     flags = parser.parse_args(argv)
     if (flags.users is None) != (flags.out is None):
         parser.error("--users and --out go together")
-    config = read_json(pathlib.Path(flags.run) / "config.json")
-    sharding.use_devices(config["train"]["cpu_devices"])
+    sharding.use_devices(read_config(flags.run).train.cpu_devices)
     run = load(flags.run)
     if flags.history is not None:
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")
-            answers = top_k(run, [flags.history.split("|")], flags.k, flags.filter_seen)
+            history = [name.strip() for name in flags.history.split("|")]
+            answers = top_k(run, [history], flags.k, flags.filter_seen)
         for warning in caught:
             print(f"clickflax recommend: warning: {warning.message}", file=sys.stderr)
         show(answers[0])

@@ -30,6 +30,7 @@ class Run:
     config: ConfigDict
     model: Model
     params: Any
+    checkpoint: str  # best or last
     task: Task
     items: Vocabulary
     vocabularies: dict[str, Vocabulary]
@@ -154,8 +155,8 @@ def check_catalog(
     kept: Mapping[str, Vocabulary], other: Mapping[str, Vocabulary], what: str
 ) -> None:
     """Refuses vocabularies that differ: their ids mean other things."""
-    for name, vocabulary in kept.items():
-        theirs = other[name].tokens() if name in other else []
+    for name in sorted(kept.keys() & other.keys()):
+        vocabulary, theirs = kept[name], other[name].tokens()
         if vocabulary.tokens() != theirs:
             raise ValueError(
                 f"{what} has another vocabulary of {name!r}: {len(theirs):,} tokens, the run has "
@@ -164,24 +165,32 @@ def check_catalog(
             )
 
 
-def checkpoint_folder(folder: pathlib.Path, which: str = "best") -> pathlib.Path:
-    """Where the best checkpoint is; a run without validation has only its last."""
-    best = folder / "checkpoints" / which
-    return best if checkpoint.newest(best) is not None else folder / "checkpoints" / "last"
+def read_config(folder: str | pathlib.Path) -> ConfigDict:
+    """The config that a run was trained with."""
+    return from_dict(read_json(pathlib.Path(folder) / "config.json"))
 
 
 def load_run(folder: str | pathlib.Path, which: str = "best") -> Run:
-    """Opens a run: its config, its vocabularies, and the parameters of its best checkpoint."""
+    """Opens a run: its config, its vocabularies, and its best parameters, or the last ones.
+
+    A run without validation has no best ones: then the last.
+    """
     folder = pathlib.Path(folder)
-    config = from_dict(read_json(folder / "config.json"))
+    config = read_config(folder)
     vocabularies = vocabularies_of(folder)
     here = jax.sharding.SingleDeviceSharding(jax.devices()[0])
-    progress, params = checkpoint.load_params(checkpoint_folder(folder, which), here)
+    progress, params = checkpoint.load_params(folder / "checkpoints" / "last", here)
+    if which == "best" and progress["best"] is not None:
+        step = progress["best_step"]
+        progress, params = checkpoint.load_params(folder / "checkpoints" / "best", here, step)
+    else:
+        which = "last"
     return Run(
         folder=folder,
         config=config,
         model=build_model(config.model, variable_sizes(config.data.variables, vocabularies)),
         params=params,
+        checkpoint=which,
         task=find_task(config.tasks),
         items=vocabularies["item"],
         vocabularies=vocabularies,

@@ -3,8 +3,10 @@
     python experiments/prepare_scale.py --events 100000000
 
 A log of shop events is generated (its rows in order of time, users and products of very different
-weight), prepared by the real command in a process of its own, and removed. Measured on two cores of
-an Intel Xeon shared with other work, DuckDB 2.0.0: <measured>.
+weight), prepared by the real command in a process of its own, and removed. Flags that are not known
+here go to the command. Measured on two cores of an Intel Xeon that other work kept busy all the
+while (load 4 to 5), DuckDB 2.0.0, 100 million events from Parquet: 119 s and 2,246 MB; with
+`--k-core 5 --repeats merge --max-length 200`: 153 s and 2,259 MB.
 """
 
 import argparse

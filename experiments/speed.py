@@ -29,7 +29,8 @@ from clickflax.cli import main as clickflax_main
 from clickflax.config import default
 from clickflax.run import load_run
 from clickflax.runtime import checkpoint, sharding
-from clickflax.train import Progressed, last_checkpoint, set_up
+from clickflax.setup import batch_of, last_checkpoint, set_up
+from clickflax.train import Progressed
 
 TASKS = {"bert4rec": "masked_item", "sasrec": "next_item"}
 RATES = {"rectools": "train_sequences_per_s", "recbole": "train_rows_per_s"}
@@ -63,19 +64,18 @@ def ours(flags: argparse.Namespace, folder: pathlib.Path) -> dict:
     times = []
     for step in range(flags.steps):
         start = time.perf_counter()
-        rows = sharding.split_rows(setting.batches.batch(0, step), setting.mesh)
-        state, metrics = setting.step(state, rows, setting.key)
+        state, metrics = setting.step(state, batch_of(setting, step), setting.key)
         float(metrics["loss"])
         times.append(time.perf_counter() - start)
     step_s = float(np.median(times[2:]))
-    packing, windows = setting.batches.packing, len(setting.batches.windows.start)
+    packing = setting.batches.packing
     past = Progressed(step=flags.steps)._asdict()
     checkpoint.save(last_checkpoint(folder / "run"), flags.steps, past, params=state.params)
     run = load_run(folder / "run")
     start = time.perf_counter()
     users = recommend.write_lists(run, None, None, folder / "lists.parquet", 10, True)
     recommend_s = time.perf_counter() - start
-    sequences = setting.batches.rows * windows / packing.rows
+    sequences = setting.batches.windows_per_batch
     return {
         "peer": f"clickflax {clickflax.__version__}",
         "model": flags.model,
@@ -116,7 +116,7 @@ def peer(name: str, python: str, flags: argparse.Namespace) -> dict:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--data", required=True)
     parser.add_argument("--model", choices=sorted(TASKS), default="bert4rec")
     parser.add_argument("--max-len", type=int, default=200)

@@ -3,7 +3,7 @@
     python experiments/table.py add runs/bert4rec_ml1m   # keep the record of a run
     python experiments/table.py write                    # write the table into README.md
 
-A record is what the run itself wrote: metrics, protocol, seconds, config, commit, versions, machine.
+A record is what the run itself wrote: metrics, protocol, seconds, config, commit, machine.
 """
 
 import argparse
@@ -65,7 +65,7 @@ def with_table(text: str) -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     verbs = parser.add_subparsers(dest="verb", required=True)
     verbs.add_parser("add").add_argument("run", type=pathlib.Path)
     verbs.add_parser("write")

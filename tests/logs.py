@@ -5,7 +5,8 @@ import numpy as np
 
 from clickflax.data.options import Options, parse_columns
 from clickflax.data.prepare import prepare
-from clickflax.data.store import RESERVED, open_dataset
+from clickflax.data.store import open_dataset
+from clickflax.events import RESERVED
 
 ONE = "u,i,t\n1,a,1\n1,b,2\n"
 UIT = "sequence=u,item=i,time=t"

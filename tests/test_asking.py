@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from clickflax.data.asking import asking_batches, distinct_items, pad_lists
+from clickflax.data.asking import asking_batches, distinct_items, pad_lists, seen_items
 from clickflax.data.batches import Windows
 from clickflax.events import MASK, RESERVED
 
@@ -68,3 +68,11 @@ def test_lists_are_filled_up_with_minus_one():
     assert lists.tolist() == [[[7, -1], [5, 6]], [[-1, -1], [-1, -1]]]
     nothing = pad_lists(np.zeros(0, int), np.array([0, 0]), np.array([[0]]), 1)
     assert nothing.tolist() == [[[-1]]]
+
+
+def test_what_was_seen_is_the_whole_history_and_not_only_the_window():
+    seen = seen_items(ITEM, HISTORY, np.array([[1, -1], [2, 1]]))
+    assert seen.shape == (2, 2, 16)
+    assert sorted(seen[0, 0]) == [-1] * 4 + list(ITEM[3:15])
+    assert (seen[0, 1] == -1).all()
+    assert np.array_equal(seen[1, 1], seen[0, 0])

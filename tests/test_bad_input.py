@@ -23,6 +23,7 @@ from clickflax.data.prepare import prepare
         (ONE, {"time_zone": "Mars/Olympus"}, "Unknown TimeZone 'Mars/Olympus'"),
         (ONE, {"time_format": "epoch"}, r"'epoch' is not one of \['auto', 's'"),
         ("u,i,t\n,a,1\n,b,1\n", {}, r"none of 2 rows is an event: \{'no sequence': 2\}"),
+        (ONE, {"name": "log.jsonl", "quote": "none"}, "--quote are for text, not for .*log.jsonl"),
         (ONE, {"name": "log.xls"}, r"ends in '\.xls'; a log ends in one of \['\.csv'"),
         (
             ONE,

@@ -21,7 +21,6 @@ def stream(**changed):
         "stride": 2,
         "packing": True,
         "batch_size": 3,
-        "rows_divide_by": 2,
         "position_from": "end",
         "follow": False,
     }
@@ -57,7 +56,7 @@ def test_packing_gives_every_window_a_slot_and_no_row_more_than_it_holds(lengths
 def test_a_row_is_filled_before_another_is_begun():
     packing = pack(np.array([5, 5, 10, 3, 7, 2, 8]), 10)
     assert packing.rows == 4
-    assert packing.widest == 2
+    assert sorted(np.add.reduceat(packing.length, packing.offsets[:-1])) == [10, 10, 10, 10]
 
 
 def test_a_window_longer_than_a_row_is_an_error():
@@ -148,10 +147,31 @@ def test_a_mask_is_asked_after_the_last_event():
     assert list(batch.position[1]) == [2, 1, 0, 0, 0]
 
 
-def test_batches_hold_about_as_many_sequences_as_asked_and_divide_over_devices():
-    batches = stream(batch_size=4, rows_divide_by=4)
-    assert batches.rows % 4 == 0
-    assert stream(packing=False, batch_size=4, rows_divide_by=2).rows == 4
+def test_a_batch_has_as_many_sequences_as_asked_on_average():
+    batches = stream(batch_size=4)
+    assert batches.packing.rows == 5  # 3+3, 5+1, 6, 2+4, 6 tokens
+    assert batches.rows == round(4 * 5 / 7)
+    assert batches.windows_per_batch == batches.rows * 7 / 5
+    assert stream(packing=False, batch_size=4).rows == 4
+
+
+def test_rows_that_are_added_to_share_out_a_batch_are_empty():
+    batches = stream(batch_size=4)
+    alone, shared = batches.batch(0, 2), batches.batch(0, 2, rows_divide_by=8)
+    assert shared.segment.shape == (8, 6)
+    assert np.array_equal(shared.variables["item"][: batches.rows], alone.variables["item"])
+    assert not shared.segment[batches.rows :].any()
+
+
+@pytest.mark.parametrize("stride", [0, 7])
+def test_a_stride_that_would_skip_events_is_an_error(stride):
+    with pytest.raises(ValueError, match=f"data.stride={stride} must lie between 1 and .*6"):
+        stream(window="sliding", stride=stride)
+
+
+def test_sequences_too_short_to_train_on_are_counted():
+    assert stream(follow=True).dropped == 1
+    assert stream().dropped == 0
 
 
 def test_an_unknown_window_lists_the_known_ones():
@@ -170,7 +190,6 @@ def test_sequences_without_a_target_are_refused_when_there_are_no_others():
             stride=1,
             packing=True,
             batch_size=1,
-            rows_divide_by=1,
             position_from="end",
             follow=True,
         )

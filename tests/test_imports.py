@@ -21,7 +21,9 @@ MAY_IMPORT = {
     "tasks": {"events", "model"},
     "run": NOUNS,
     "evaluate": NOUNS | {"run"},
-    "train": NOUNS | {"run", "evaluate"},
+    "step": NOUNS,
+    "setup": NOUNS | {"run", "evaluate", "step"},
+    "train": NOUNS | {"run", "evaluate", "step", "setup"},
     "recommend": NOUNS | {"run", "evaluate"},
     "cli": {""},
 }

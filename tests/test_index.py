@@ -1,5 +1,6 @@
 """Times in every form, and what is a token."""
 
+import numpy as np
 import pytest
 from logs import SECOND, UIT, prepared, sequences, write_parquet
 
@@ -44,6 +45,16 @@ def test_timestamps_of_parquet_are_in_the_zone_that_is_given(tmp_path):
         0,
         (181 * 86400 + 3600) * SECOND,
     ]
+
+
+def test_a_number_that_is_nan_in_parquet_is_missing_and_not_bad(tmp_path):
+    rows = "(1, 'a', 2.5::FLOAT), (1, 'b', 'nan'::FLOAT), (1, 'b', NULL)"
+    write_parquet(tmp_path / "log.parquet", f"SELECT * FROM (VALUES {rows}) AS t(u, i, p)")
+    columns = parse_columns("sequence=u,item=i,price=p")
+    prepare("log", tmp_path / "log.parquet", tmp_path / "out", Options(columns))
+    data = open_dataset(tmp_path / "out")
+    assert np.array_equal(data.columns["price"], [2.5, np.nan, np.nan], equal_nan=True)
+    assert data.info["variables"]["price"] == {"kind": "numeric", "mean": 2.5, "std": 0.0}
 
 
 def test_tokens_stay_as_they_are_written_but_for_whole_fractions(tmp_path):

@@ -133,10 +133,14 @@ def test_an_untied_table_is_its_own():
     assert params["head"]["table"].shape == (ITEMS, 8)
 
 
-def test_reserved_ids_are_no_candidates():
-    model, params = small_model()
-    scores = model.apply({"params": params}, jnp.zeros((3, 8)), method="score")
-    assert scores.shape == (3, ITEMS)
+def test_reserved_ids_are_no_candidates_and_column_i_is_item_i():
+    model, params = small_model(output="none", output_bias=False)
+    table = jnp.arange((ITEMS + RESERVED) * 8, dtype=jnp.float32).reshape(-1, 8)
+    embedder = {**params["embedder"], "tables_item": {"embedding": table}}
+    scores = model.apply(
+        {"params": {**params, "embedder": embedder}}, jnp.eye(8)[:1], method="score"
+    )
+    assert list(scores[0]) == [8 * (i + RESERVED) for i in range(ITEMS)]
 
 
 @pytest.mark.parametrize(

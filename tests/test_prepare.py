@@ -10,7 +10,8 @@ from logs import ONE, SECOND, UIT, accounts_for_every_row, prepared, sequences
 
 from clickflax.data import prepare as module
 from clickflax.data.options import parse_gap
-from clickflax.data.store import NA, open_dataset
+from clickflax.data.store import open_dataset
+from clickflax.events import NA
 
 
 def test_events_go_by_time_and_sequences_by_first_appearance(tmp_path):

@@ -128,3 +128,13 @@ def test_a_file_of_users_goes_to_a_file_of_lists(run, tmp_path, capsys):
     assert json.loads(capsys.readouterr().out)["users"] == 2
     assert pq.read_table(out).num_rows == 8
     assert [path.name for path in tmp_path.iterdir() if path.name.startswith(".")] == []
+
+
+def test_a_user_named_twice_has_one_list(run, tmp_path):
+    user = open_dataset(run.config.data.path).sequence_column("token")[0]
+    assert recommend.write_lists(run, [user, user], None, tmp_path / "x.parquet", 3, True) == 1
+
+
+def test_a_text_is_no_history(run):
+    with pytest.raises(ValueError, match="list of items"):
+        recommend.top_k(run, [run.items.tokens()[0]])

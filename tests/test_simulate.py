@@ -9,8 +9,9 @@ import pytest
 
 from clickflax.data.shop import CATEGORIES, Shop, invent, visit
 from clickflax.data.simulate import main, popularity_ndcg, simulate
-from clickflax.data.store import PAD, RESERVED, open_dataset
+from clickflax.data.store import open_dataset
 from clickflax.data.truth import Truth, load_truth
+from clickflax.events import PAD, RESERVED
 
 SMALL = Shop(sequences=300, items=40, seed=3, mean_length=6, max_length=10, tastes=3)
 

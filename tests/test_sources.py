@@ -7,7 +7,8 @@ import pytest
 
 from clickflax.data.options import Options, parse_columns
 from clickflax.data.prepare import prepare
-from clickflax.data.store import RESERVED, open_dataset
+from clickflax.data.store import open_dataset
+from clickflax.events import RESERVED
 
 MOVIES = "7::Caf\xe9 Noir (1995)::Drama|Comedy\n10::Heat (1995)::Action\n2::Unseen (1990)::War\n"
 USERS = "31::F::25::3::00123\n4::M::18::0::90210-1234\n"

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from clickflax.data.split import SplitOptions, split
+from clickflax.data.split import SplitOptions, count_cold, split
 
 OFFSETS = np.array([0, 1, 3, 6, 10])  # sequences of 1, 2, 3 and 4 events
 ITEM = np.array([6, 7, 8, 9, 10, 11, 12, 13, 14, 12], np.int32)
@@ -95,3 +95,16 @@ def test_parts_keep_the_source_s_own_test_file_out_of_training():
 def test_what_cannot_be_split_says_why(name, columns, chosen, message):
     with pytest.raises(ValueError, match=message):
         split(name, OFFSETS, columns, None, chosen)
+
+
+@pytest.mark.parametrize("name", ["leave_one_out", "time"])
+def test_a_test_file_of_its_own_is_never_trained_on(name):
+    part = np.array([0, 1, 0, 1], np.int8)
+    with pytest.raises(ValueError, match="data.split='parts'"):
+        split(name, OFFSETS, COLUMNS, part, options())
+
+
+def test_targets_that_were_never_trained_on_are_counted():
+    parts = leave_one_out()
+    # Trained on are 6, 7, 9, 12 and 13; the targets are 8, 11 and 12.
+    assert count_cold(parts, parts.test, ITEM) == 2

@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from clickflax import events
 from clickflax.data import seal, store
 
 ITEMS = {"token": ["b", "a", "c"], "count": [3, 1, 1], "genres": [["x"], [], ["x", "y"]]}
@@ -42,7 +43,7 @@ def path(tmp_path):
 
 def test_what_is_written_is_read(path):
     data = store.open_dataset(path)
-    assert (data.sequences, data.events, data.size("item")) == (2, 5, 3 + store.RESERVED)
+    assert (data.sequences, data.events, data.size("item")) == (2, 5, 3 + events.RESERVED)
     assert data.offsets.tolist() == [0, 2, 5]
     assert data.columns["item"].tolist() == [6, 7, 6, 6, 8]
     assert data.columns["time"].dtype == np.int64
@@ -73,8 +74,8 @@ def test_the_kind_of_a_variable_follows_from_its_type(path):
 def test_the_first_token_has_the_first_id_after_the_reserved_ones(path):
     vocabulary = store.open_dataset(path).vocabulary("item")
     assert vocabulary.token(6) == vocabulary.tokens()[0] == "b"
-    assert [vocabulary.token(id) for id in (store.PAD, store.NA)] == ["[PAD]", "[NA]"]
-    assert vocabulary.ids(["c", "nobody", "b"]).tolist() == [8, store.UNK, 6]
+    assert [vocabulary.token(id) for id in (events.PAD, events.NA)] == ["[PAD]", "[NA]"]
+    assert vocabulary.ids(["c", "nobody", "b"]).tolist() == [8, events.UNK, 6]
     assert vocabulary.ids([]).dtype == np.int32
     assert vocabulary.column("genres") == [["x"], [], ["x", "y"]]
     assert vocabulary.column("title") is None

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from toy import ITEMS, rows
 
-from clickflax.events import MASK, RESERVED, Batch
+from clickflax.events import MASK, RESERVED
 from clickflax.tasks.losses import softmax_loss
 from clickflax.tasks.tasks import (
     Hiding,
@@ -135,5 +135,8 @@ def test_a_task_that_is_not_known_lists_those_that_are(names):
         find_task(names)
 
 
-def test_a_batch_is_a_tree_of_arrays():
-    assert len(jax.tree.leaves(Batch({"item": 1, "action": 2}, 3, 4, {}))) == 4
+def test_a_batch_without_a_target_weighs_nothing_and_is_not_nan():
+    empty = rows([[1]])._replace(segment=jnp.zeros((1, 8), jnp.int32))
+    question = hide_items(jax.random.key(0), empty, hiding())
+    loss, weight = softmax_loss(jnp.ones((1, 8, ITEMS)), question.targets, question.weights)
+    assert (float(loss), float(weight)) == (0, 0)

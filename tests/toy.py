@@ -8,7 +8,7 @@ from clickflax.config import default
 from clickflax.data.batches import Windows, fill
 from clickflax.events import RESERVED
 from clickflax.run import build_model
-from clickflax.train import init_params
+from clickflax.step import init_params
 
 ITEMS = 12
 

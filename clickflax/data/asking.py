@@ -67,6 +67,9 @@ def asking_batches(
     rows = groups * group_rows
     per_row = np.diff(plan.offsets)[order]
     per_group = np.add.reduceat(per_row, np.arange(0, plan.rows, group_rows))
+    answers = int(per_group.max())
+    if plan.rows <= rows:  # a question or two, whose shapes should be those of the next ones
+        answers = 1 << (answers - 1).bit_length()
     for first in range(0, plan.rows, rows):
         slots, row = slots_of(plan, order[first : first + rows])
         example = dealt[slots]
@@ -74,9 +77,7 @@ def asking_batches(
         batch = fill(columns, windows, row, (rows, max_len), position_from=position_from, ask=ask)
         ends = np.cumsum(lengths[example])
         before = np.concatenate([[0], ends])[np.searchsorted(row, row)]
-        answers = group_answers(
-            row, ends - before - 1, example, groups, group_rows, int(per_group.max())
-        )
+        places = group_answers(row, ends - before - 1, example, groups, group_rows, answers)
         shape = (groups, group_rows, max_len)
         yield Asked(
             Batch(
@@ -85,7 +86,7 @@ def asking_batches(
                 batch.position.reshape(shape),
                 {},
             ),
-            *answers,
+            *places,
         )
 
 
@@ -98,8 +99,26 @@ def distinct_items(
     items = item[np.repeat(history.start, count) + ramp(count)].astype(np.int64)
     size = int(items.max(initial=0)) + 1
     pairs = np.unique(owner * size + items)
-    offsets = np.searchsorted(pairs, np.arange(len(count) + 1) * size)
-    return pairs % size, offsets
+    bounds = np.searchsorted(pairs, np.arange(len(count) + 1) * size)
+    return pairs % size, bounds
+
+
+def seen_items(
+    item: Int[np.ndarray, " E"], history: Windows, example: Int[np.ndarray, "G A"]
+) -> Int[np.ndarray, "G A H"]:
+    """The different items of the whole history of each example, filled up with -1.
+
+    The width is a power of four, so that few of them have to be compiled.
+    """
+    present, place = np.unique(example, return_inverse=True)
+    some = Windows(history.start[present], history.stop[present])
+    if present[0] < 0:
+        some.stop[0] = some.start[0]  # nobody has seen nothing
+    values, bounds = distinct_items(item, some)
+    width = 16
+    while width < np.diff(bounds).max():
+        width *= 4
+    return pad_lists(values, bounds, place.reshape(example.shape), width)
 
 
 def pad_lists(

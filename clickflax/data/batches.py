@@ -29,11 +29,6 @@ class Packing(NamedTuple):
         """Rows that it takes to hold every window once."""
         return len(self.offsets) - 1
 
-    @property
-    def widest(self) -> int:
-        """The most slots that a row has."""
-        return int(np.diff(self.offsets).max())
-
 
 def cut_last(ranges: Windows, longest: int, stride: int) -> Windows:
     """The last `longest` events of each range."""
@@ -41,9 +36,7 @@ def cut_last(ranges: Windows, longest: int, stride: int) -> Windows:
 
 
 def cut_sliding(ranges: Windows, longest: int, stride: int) -> Windows:
-    """Windows of `longest` events, from the last one backwards in strides, until all are covered."""
-    if stride < 1:
-        raise ValueError(f"data.stride={stride} must be at least 1.")
+    """Windows of `longest` events, from the last backwards in strides, until all are covered."""
     beyond = np.maximum(ranges.stop - ranges.start - longest, 0)
     count = 1 + -(-beyond // stride)
     owner = np.repeat(np.arange(len(count)), count)
@@ -184,12 +177,21 @@ class TrainingBatches:
     packing: Packing
     rows: int  # of a batch
     row_length: int  # tokens
+    dropped: int  # ranges without a single target
     longest: int  # events of a window; a longer range is cropped at random in each epoch
     position_from: str
     follow: bool
 
-    def batch(self, seed: int, step: int) -> Batch:
-        """The rows of step `step`: always the same for the same seed."""
+    @property
+    def windows_per_batch(self) -> float:
+        """Windows of a batch, on average."""
+        return self.rows * len(self.windows.start) / self.packing.rows
+
+    def batch(self, seed: int, step: int, rows_divide_by: int = 1) -> Batch:
+        """The rows of step `step`: always the same for the same seed.
+
+        Empty rows are added until their number is a multiple of `rows_divide_by`.
+        """
         wanted = np.arange(step * self.rows, (step + 1) * self.rows)
         windows, row = [], []
         for epoch in np.unique(wanted // self.packing.rows):
@@ -202,7 +204,7 @@ class TrainingBatches:
             self.columns,
             Windows(*(np.concatenate(ends) for ends in zip(*windows, strict=True))),
             np.concatenate(row),
-            (self.rows, self.row_length),
+            (-(-self.rows // rows_divide_by) * rows_divide_by, self.row_length),
             position_from=self.position_from,
             follow=self.follow,
         )
@@ -231,7 +233,6 @@ def training_batches(
     stride: int,
     packing: bool,
     batch_size: int,
-    rows_divide_by: int,
     position_from: str,
     follow: bool,
 ) -> TrainingBatches:
@@ -241,6 +242,11 @@ def training_batches(
     """
     if window not in WINDOWS:
         raise ValueError(f"data.window={window!r} is not one of {sorted(WINDOWS)}.")
+    if window == "sliding" and not 0 < stride <= max_len:
+        raise ValueError(
+            f"data.stride={stride} must lie between 1 and model.max_len={max_len}: "
+            "a longer one would skip events."
+        )
     longest = max_len + follow
     useful = ranges.stop - ranges.start > follow
     windows = WINDOWS[window](Windows(ranges.start[useful], ranges.stop[useful]), longest, stride)
@@ -249,5 +255,7 @@ def training_batches(
     lengths = np.minimum(windows.stop - windows.start, longest) - follow
     plan = pack(lengths, max_len) if packing else one_each(lengths)
     rows = max(1, round(batch_size * plan.rows / len(lengths)))
-    rows = -(-rows // rows_divide_by) * rows_divide_by
-    return TrainingBatches(columns, windows, plan, rows, max_len, longest, position_from, follow)
+    dropped = int((~useful).sum())
+    return TrainingBatches(
+        columns, windows, plan, rows, max_len, dropped, longest, position_from, follow
+    )

@@ -17,13 +17,13 @@ from ibis.backends.duckdb import Backend
 
 from clickflax.data.engine import stream
 from clickflax.data.options import Options
-from clickflax.data.seal import RESERVED
-from clickflax.data.store import NA
+from clickflax.events import NA, RESERVED
 
 UNITS = {"s": 1e6, "ms": 1e3, "us": 1.0, "ns": 1e-3}  # microseconds
 EARLIEST, LATEST = -62_135_596_800_000_000, 253_402_300_799_999_999  # years 1 to 9999
 MISSING = (NO_SEQUENCE, NO_ITEM) = ("no sequence", "no item")  # dropped without being bad
 MALFORMED = "malformed JSON"
+LARGEST = 3.4e38  # float32
 SAMPLE = 1000  # rows that decide what form the times have
 
 
@@ -150,9 +150,10 @@ def as_token(value: Any) -> Any:
 
 
 def _number(value: Any) -> Any:
-    """A value as a float64, null where it is none."""
+    """A value as a float64 that a float32 can hold; null where there is none, NaN stays."""
     number = value.try_cast("float64") if value.type().is_string() else value.cast("float64")
-    return ibis.ifelse(number.isinf(), ibis.null("float64"), number)
+    fits = number.isnan() | (number.abs() <= LARGEST)
+    return ibis.ifelse(fits, number, ibis.null("float64"))
 
 
 def _time(con: Backend, events: ibis.Table, options: Options) -> Any:

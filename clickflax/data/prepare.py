@@ -19,9 +19,10 @@ from clickflax.data.collect import Sorted, collect
 from clickflax.data.engine import duckdb_engine
 from clickflax.data.options import Options, add_flags, from_flags
 from clickflax.data.report import print_report
-from clickflax.data.seal import RESERVED, array_writer, seal
+from clickflax.data.seal import array_writer, seal
 from clickflax.data.sources import SOURCES, Raw
 from clickflax.data.store import write_array, write_table, writing
+from clickflax.events import RESERVED
 
 
 def main(argv: list[str]) -> None:

@@ -59,6 +59,8 @@ def find_log(path: pathlib.Path, delimiter: str | None, header: bool, quote: str
     """A CSV, TSV, Parquet or JSON-lines file, or a folder of files of one such form."""
     paths = log_files(path)
     form = _form(paths[0])
+    if form in ("parquet", "jsonl") and (delimiter is not None or not header or quote != '"'):
+        raise ValueError(f"--delimiter, --no-header and --quote are for text, not for {paths[0]}.")
     if form == "parquet":
         return Log(paths, form, tuple(pq.read_schema(paths[0]).names))
     if form == "jsonl":

@@ -5,7 +5,7 @@ import pathlib
 from rich.console import Console
 from rich.table import Table
 
-from clickflax.data.seal import RESERVED
+from clickflax.events import RESERVED
 
 
 def print_report(info: dict, out: pathlib.Path) -> None:

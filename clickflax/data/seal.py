@@ -10,8 +10,9 @@ from typing import BinaryIO
 import numpy as np
 import pyarrow.parquet as pq
 
+from clickflax.events import RESERVED
+
 FORMAT = "clickflax data set 1"
-RESERVED = 6  # ids that every vocabulary sets aside; store.py names them
 KINDS = {"int32": "categorical", "float32": "numeric", "int64": "time"}
 CHUNK = 1 << 22  # values read at once: bounded memory, and no page of the map stays resident
 

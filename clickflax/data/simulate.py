@@ -19,8 +19,9 @@ import pyarrow as pa
 from jaxtyping import Float, Int
 
 from clickflax.data.shop import Catalog, Shop, Visits, invent, visit
-from clickflax.data.store import RESERVED, write_array, write_dataset, writing
+from clickflax.data.store import write_array, write_dataset, writing
 from clickflax.data.truth import Truth, gain, save_truth
+from clickflax.events import RESERVED
 
 CUTOFF = 10
 RANKED = 5000  # sequences, at most, whose last item is ranked for the report

@@ -230,7 +230,8 @@ def _words(lines: ibis.Table) -> ibis.Table:
 def _unroll(con: Backend, lines: ibis.Table, paths: tuple[pathlib.Path, ...]) -> Staged:
     """Lines with a list of items each as one event per item."""
     events = lines.unnest("item", offset="_position")
-    events = events.mutate(_row=_["_row"] * WITHIN + _["_position"]).drop("_position")
+    rest = [name for name in lines.columns if name != "_row"]
+    events = events.select(*rest, _row=_["_row"] * WITHIN + _["_position"])
     return Staged(con.create_table("events", events), functools.partial(_locate, paths))
 
 

@@ -190,6 +190,16 @@ def period(
     return Examples(sequence, Windows(start, stop), pairs[:, 1], pairs[:, 0])
 
 
+def count_cold(parts: Split, examples: Examples, item: Int[np.ndarray, " E"]) -> int:
+    """How many targets are items that no training event has."""
+    inside = np.zeros(len(item) + 1, np.int8)
+    some = parts.train.stop > parts.train.start
+    inside[parts.train.start[some]] += 1
+    inside[parts.train.stop[some]] -= 1
+    trained = np.unique(item[np.cumsum(inside[:-1], dtype=np.int8).astype(bool)])
+    return int((~np.isin(examples.targets, trained)).sum())
+
+
 SPLITS: dict[str, Callable[..., Split]] = {
     "leave_one_out": leave_one_out,
     "time": by_time,
@@ -207,4 +217,9 @@ def split(
     """Splits a data set as `config.data.split` says."""
     if name not in SPLITS:
         raise ValueError(f"data.split={name!r} is not one of {sorted(SPLITS)}.")
+    if name != "parts" and part is not None and (part == 1).any():
+        raise ValueError(
+            f"data.split={name!r} would train on the test file that this data set has: "
+            "take data.split='parts'."
+        )
     return SPLITS[name](offsets, columns, part, options)

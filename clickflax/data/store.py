@@ -27,9 +27,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from jaxtyping import Int, Int8, Int32, Int64
 
-from clickflax.data.seal import FORMAT, RESERVED, array_writer, seal
+from clickflax.data.seal import FORMAT, array_writer, seal
+from clickflax.events import RESERVED, UNK
 
-PAD, MASK, UNK, CLS, SEP, NA = range(RESERVED)
 RESERVED_TOKENS = ("[PAD]", "[MASK]", "[UNK]", "[CLS]", "[SEP]", "[NA]")
 DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 

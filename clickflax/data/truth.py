@@ -19,7 +19,7 @@ from collections.abc import Mapping
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
-from clickflax.data.store import PAD, RESERVED
+from clickflax.events import PAD, RESERVED
 
 FORMAT = "clickflax truth 1"
 ARRAYS = ("prior", "taste", "moves", "weight", "related", "buys", "cart", "returns")

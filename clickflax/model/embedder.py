@@ -1,5 +1,6 @@
 """Events to vectors."""
 
+import functools
 from collections.abc import Mapping
 
 import flax.linen as nn
@@ -51,7 +52,7 @@ class Embedder(nn.Module):
         position: Int[Array, "B L"],
         train: bool,
     ) -> Float[Array, "B L D"]:
-        x = sum(table(variables[name]) for name, table in self.tables.items())
+        x = functools.reduce(jnp.add, [self.tables[name](variables[name]) for name in self.sizes])
         if self.scale:
             x = x * self.width**0.5
         if self.positions == "learned":

@@ -20,14 +20,14 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 logging.getLogger("absl").setLevel(logging.ERROR)
 
 
-def manager(folder: pathlib.Path) -> ocp.CheckpointManager:
-    """Keeps the newest checkpoint in `folder`; a save has ended when it returns."""
+def manager(folder: pathlib.Path, keep: int = 1) -> ocp.CheckpointManager:
+    """Keeps the newest checkpoints in `folder`; a save has ended when it returns."""
     handlers = {
         "params": ocp.StandardCheckpointHandler(),
         "optimizer": ocp.StandardCheckpointHandler(),
         "progress": ocp.JsonCheckpointHandler(),
     }
-    options = ocp.CheckpointManagerOptions(max_to_keep=1, enable_async_checkpointing=False)
+    options = ocp.CheckpointManagerOptions(max_to_keep=keep, enable_async_checkpointing=False)
     return ocp.CheckpointManager(folder.absolute(), item_handlers=handlers, options=options)
 
 
@@ -38,7 +38,7 @@ def naming_a_full_disk(folder: pathlib.Path) -> Iterator[None]:
         yield
     except Exception as error:
         full = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
-        if full or "No space left" in str(error) or "RESOURCE_EXHAUSTED" in str(error):
+        if full or "No space left" in str(error):
             raise OSError(
                 f"cannot save a checkpoint in {folder}: the disk is full. The one before is whole: "
                 "free some space and give the same command again."
@@ -46,11 +46,11 @@ def naming_a_full_disk(folder: pathlib.Path) -> Iterator[None]:
         raise
 
 
-def save(folder: pathlib.Path, step: int, progress: dict, **trees: Any) -> None:
-    """Writes a checkpoint, then removes the one before. One of the same or a later step, which a
-    run that was killed may have left, gives way.
+def save(folder: pathlib.Path, step: int, progress: dict, keep: int = 1, **trees: Any) -> None:
+    """Writes a checkpoint, then removes all but the newest `keep`. One of the same or a later
+    step, which a run that was killed may have left, gives way.
     """
-    with naming_a_full_disk(folder), manager(folder) as checkpoints:
+    with naming_a_full_disk(folder), manager(folder, keep) as checkpoints:
         for stale in [s for s in checkpoints.all_steps() if s >= step]:
             checkpoints.delete(stale)
         items = {name: ocp.args.StandardSave(tree) for name, tree in trees.items()}
@@ -77,14 +77,16 @@ def resume(folder: pathlib.Path, **like: Any) -> tuple[dict, dict[str, Any]]:
     return found["progress"], {name: found[name] for name in like}
 
 
-def load_params(folder: pathlib.Path, sharding: jax.sharding.Sharding) -> tuple[dict, Any]:
-    """Progress and parameters of a checkpoint of any run, placed here.
+def load_params(
+    folder: pathlib.Path, sharding: jax.sharding.Sharding, step: int | None = None
+) -> tuple[dict, Any]:
+    """Progress and parameters of a checkpoint of any run, the newest one by default, placed here.
 
     Without a target orbax would ask for the devices that saved it.
     """
     with manager(folder) as checkpoints:
-        step = checkpoints.latest_step()
-        if step is None:
+        step = checkpoints.latest_step() if step is None else step
+        if step not in checkpoints.all_steps():
             raise FileNotFoundError(f"{folder} holds no checkpoint: has the run got that far?")
         stored = checkpoints.item_metadata(step)["params"].tree
         here = jax.tree.map(
@@ -104,7 +106,8 @@ def transfer(fresh: Any, stored: Any, skip: Sequence[str], source: str) -> Any:
 
     Raises ValueError with all that does not fit, on either side.
     """
-    new, old = flatten_dict(fresh, sep="/"), flatten_dict(stored, sep="/")
+    new: dict[str, Any] = flatten_dict(fresh, sep="/")
+    old: dict[str, Any] = flatten_dict(stored, sep="/")
 
     def skipped(name: str) -> bool:
         return any(fnmatch.fnmatch(name, pattern) for pattern in skip)

@@ -2,7 +2,6 @@
 
 import datetime
 import importlib.metadata
-import os
 import pathlib
 import platform
 import shlex
@@ -13,6 +12,7 @@ from typing import Any
 import jax
 
 import clickflax
+from clickflax.runtime.sharding import cores
 
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
 
@@ -23,7 +23,7 @@ def environment(data_fingerprint: str) -> dict[str, Any]:
     kinds = [device.device_kind for device in devices]
     return {
         "started": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-        "command": shlex.join(sys.argv),
+        "command": shlex.join([pathlib.Path(sys.argv[0]).name, *sys.argv[1:]]),
         **_checkout(pathlib.Path(clickflax.__file__).resolve().parents[1]),
         "versions": {
             "python": platform.python_version(),
@@ -36,7 +36,7 @@ def environment(data_fingerprint: str) -> dict[str, Any]:
         "host": platform.node(),
         "platform": platform.platform(),
         "cpu": _cpu_model(),
-        "cores": _cores(),
+        "cores": cores(),
         "data": data_fingerprint,
     }
 
@@ -71,10 +71,3 @@ def _cpu_model() -> str:
     lines = info.read_text(encoding="utf-8").splitlines() if info.exists() else []
     names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
     return names[0] if names else platform.processor()
-
-
-def _cores() -> int:
-    """The cores that this process may use, which in a container are fewer than the machine's."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1

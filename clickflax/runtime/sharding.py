@@ -16,9 +16,16 @@ DATA = "data"  # the axis over which the rows of a batch are split
 CPU_TOKENS = 800
 
 
+def cores() -> int:
+    """Cores that this process may use, which in a container are fewer than the machine's."""
+    if hasattr(os, "sched_getaffinity"):  # not on macOS
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
 def use_devices(cpu_devices: int) -> None:
     """Splits the CPU into devices, one a core for 0: before anything has been computed."""
-    wanted = cpu_devices or len(os.sched_getaffinity(0))
+    wanted = cpu_devices or cores()
     try:
         jax.config.update("jax_num_cpu_devices", wanted)
     except RuntimeError:  # too late to choose
@@ -34,11 +41,16 @@ def make_mesh() -> Mesh:
     return jax.make_mesh((jax.device_count(),), (DATA,), axis_types=(AxisType.Auto,))
 
 
-def micro_rows(wanted: int, row_length: int) -> int:
-    """Rows of which a gradient is taken at once; 0 where a device takes all of its rows."""
+def micro_rows(wanted: int, row_length: int, rows: int) -> int:
+    """Rows that a device works on at once, of the `rows` that it has; 0 leaves it to the backend.
+
+    An accelerator takes all. The CPU takes what stays in its cache, and rather a few less than to
+    add many empty rows. Results do not depend on it, but for the order of sums.
+    """
     if wanted or jax.default_backend() != "cpu":
-        return wanted
-    return max(1, CPU_TOKENS // row_length)
+        return min(wanted or rows, rows)
+    most = min(rows, max(1, CPU_TOKENS // row_length))
+    return min(range(most, most // 2, -1), key=lambda size: -(-rows // size) * size)
 
 
 def replicate(tree: Any, mesh: Mesh) -> Any:

@@ -23,6 +23,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
+METRICS = ("recall", "hit_rate", "precision", "ndcg", "mrr", "map")
+
 
 def ranks(
     scores: Float[Array, "B V"], targets: Int[Array, "B T"], seen: Int[Array, "B H"]

@@ -16,11 +16,12 @@ from clickflax.tasks.losses import softmax_loss
 class Question(NamedTuple):
     """What the model sees, and what it should have said.
 
-    `places` are the columns at which it is asked, `targets` the items there, counted from 0.
+    `places` are the columns at which it is asked (None: all), `targets` the items there, counted
+    from 0.
     """
 
     inputs: dict[str, Int[Array, "B L"]]
-    places: Int[Array, "B K"]
+    places: Int[Array, "B K"] | None
     targets: Int[Array, "B K"]
     weights: Float[Array, "B K"]
 
@@ -97,8 +98,7 @@ def shift_items(key: Key[Array, ""], batch: Batch, hiding: Hiding) -> Question:
     """The causal objective of SASRec (Kang and McAuley, 2018): the item after each event."""
     items = batch.labels["next_item"] - RESERVED
     weights = (batch.segment > 0) & (items >= 0)
-    places = jnp.broadcast_to(jnp.arange(items.shape[1])[None], items.shape)
-    return Question(batch.variables, places, jnp.maximum(items, 0), weights.astype(jnp.float32))
+    return Question(batch.variables, None, jnp.maximum(items, 0), weights.astype(jnp.float32))
 
 
 @dataclasses.dataclass(frozen=True)
