@@ -181,8 +181,10 @@ def load_run(folder: str | pathlib.Path, which: str = "best") -> Run:
     here = jax.sharding.SingleDeviceSharding(jax.devices()[0])
     progress, params = checkpoint.load_params(folder / "checkpoints" / "last", here)
     if which == "best" and progress["best"] is not None:
-        step = progress["best_step"]
-        progress, params = checkpoint.load_params(folder / "checkpoints" / "best", here, step)
+        seconds = progress["seconds"]  # of the whole run, which it took to know the best
+        best = folder / "checkpoints" / "best"
+        progress, params = checkpoint.load_params(best, here, progress["best_step"])
+        progress["seconds"] = seconds
     else:
         which = "last"
     return Run(

@@ -1,8 +1,12 @@
 """BERT4Rec on MovieLens-1M, leave-one-out, trained on all but the last two events of a user.
 
-clickflax prepare ml-1m --raw RAW --out data/ml-1m
-clickflax train --config=configs/bert4rec_ml1m.py --workdir=runs/bert4rec_ml1m
-clickflax evaluate --run runs/bert4rec_ml1m
+    clickflax prepare ml-1m --raw RAW --out data/ml-1m
+    clickflax train --config=configs/bert4rec_ml1m.py --workdir=runs/bert4rec_ml1m
+    clickflax evaluate --run runs/bert4rec_ml1m
+
+Test NDCG@10 0.1590, R@10 0.2891, every item ranked, seen ones filtered (the best of 18 validations,
+that of step 16,000) after 3,933 s, validation included, on two cores of an Intel Xeon that were
+busy with other work all the while.
 """
 
 from clickflax.config import default

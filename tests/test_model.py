@@ -6,10 +6,11 @@ import numpy as np
 import pytest
 from toy import ITEMS, encode, rows, small_config, small_model
 
-from clickflax.events import RESERVED
+from clickflax.events import NA, PAD, RESERVED
 from clickflax.model.attention import attend, visible
 from clickflax.model.dropout import Dropout, keep_mask, scale_of
 from clickflax.run import build_model
+from clickflax.step import init_params
 
 SEQUENCES = [[1, 2, 3], [4, 5], [6, 7, 8, 9, 10]]
 
@@ -65,6 +66,19 @@ def test_a_sequence_has_the_same_states_alone_batched_packed_and_padded(causal, 
         np.testing.assert_allclose(padded[i, :n], own, atol=1e-5)
         first = sum(map(len, SEQUENCES[:i]))
         np.testing.assert_allclose(packed[first : first + n], own, atol=1e-5)
+
+
+def test_a_variable_that_is_missing_hides_no_event():
+    sizes = {"item": ITEMS + RESERVED, "action": 2 + RESERVED}
+    model = build_model(small_config().model, sizes)
+    batch = rows([[1, 2, 3, 4]], length=6)
+    action = jnp.array([[RESERVED, NA, RESERVED + 1, NA, PAD, PAD]])
+    batch = batch._replace(variables={**batch.variables, "action": action})
+    params = init_params(model, jax.random.key(0), batch)
+    assert np.array_equal(
+        influence(model, params, batch, False)[:4],
+        np.repeat([[True] * 4 + [False] * 2], 4, axis=0),
+    )
 
 
 def test_a_row_without_a_single_event_gives_numbers():

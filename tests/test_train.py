@@ -10,9 +10,12 @@ import optax
 import pytest
 from toy import small_config
 
+from clickflax import recommend
 from clickflax.config import from_dict, to_dict
 from clickflax.data.shop import Shop
 from clickflax.data.simulate import simulate
+from clickflax.data.store import open_dataset
+from clickflax.evaluate import evaluate_run
 from clickflax.run import load_run
 from clickflax.runtime import checkpoint, sharding
 from clickflax.runtime.optim import learning_rate, make_optimizer
@@ -344,12 +347,32 @@ def test_the_learning_rate_rises_to_its_peak_and_follows_its_schedule(schedule, 
     assert float(rate(110)) == pytest.approx(end, abs=1e-6)
 
 
-def test_more_variables_of_an_event_are_read(shop, tmp_path):
+def test_a_run_that_reads_actions_validates_and_says_when_they_are_missing(shop, tmp_path):
     config = config_for(shop)
     config.data.variables = ("item", "action")
-    _, state, metrics = steps(config, tmp_path / "run", 1)
-    assert "tables_action" in state.params["embedder"]
-    assert np.isfinite(float(metrics["loss"]))
+    assert train(config, tmp_path / "run")["validation/ndcg@10"] is not None
+    run = load_run(tmp_path / "run")
+    assert run.params["embedder"]["tables_action"]["embedding"].shape[0] == 4 + 6
+    with pytest.warns(UserWarning, match="have no action"):
+        assert len(recommend.top_k(run, [run.items.tokens()[:2]], k=2)[0]) == 2
+
+
+def test_a_split_by_time_trains_and_validates(shop, tmp_path):
+    config = config_for(shop)
+    times = open_dataset(shop).columns["time"]
+    first, second = np.quantile(times, [0.6, 0.8]).astype("datetime64[us]")
+    config.data.split = "time"
+    config.data.validation_from, config.data.test_from = str(first), str(second)
+    assert train(config, tmp_path / "run")["validation/ndcg@10"] is not None
+    record = evaluate_run(tmp_path / "run", "test")
+    assert record["protocol"]["test_from"] == str(second)
+    assert 0 < record["users"] < 40
+
+
+def test_sliding_windows_train(shop, tmp_path):
+    config = config_for(shop)
+    config.data.window, config.data.stride = "sliding", 3
+    assert train(config, tmp_path / "run")["step"] == 6
 
 
 def test_the_run_folder_holds_what_it_takes_to_repeat_the_run(shop, tmp_path):

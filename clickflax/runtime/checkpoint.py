@@ -39,6 +39,8 @@ def naming_a_full_disk(folder: pathlib.Path) -> Iterator[None]:
     except Exception as error:
         full = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
         if full or "No space left" in str(error):
+            # The other writers of the same checkpoint failed too, and would each leave a trace.
+            logging.getLogger("asyncio").setLevel(logging.CRITICAL)
             raise OSError(
                 f"cannot save a checkpoint in {folder}: the disk is full. The one before is whole: "
                 "free some space and give the same command again."
