@@ -15,7 +15,7 @@ from clickflax.data.store import open_dataset
         (["881250949", "881250950.25"], {}, [881250949, 881250950.25]),
         (["1000000000123", "1000000000124"], {}, [1000000000.123, 1000000000.124]),
         (["1000000000123456", "1000000000123457"], {}, [1000000000.123456, 1000000000.123457]),
-        (["1000000000000000", "1000000000123456000"], {}, [1000000, 1000000000.123456]),
+        (["1000000000000000000", "1000000000123456000"], {}, [10**9, 1000000000.123456]),
         (["5", "6"], {"time_format": "ms"}, [0.005, 0.006]),
         (["1970-01-02", "1970-01-03T00:00:01.5Z"], {}, [86400, 172801.5]),
         (["1970-01-01 02:00:00+02:00", "1970-01-01T01:00:00"], {}, [0, 3600]),
@@ -30,6 +30,14 @@ def test_times_are_microseconds_of_utc(tmp_path, values, options, seconds):
     text = f'u,i,t\n1,a,"{values[0]}"\n1,b,"{values[1]}"\n'
     data = prepared(tmp_path, text, **options)
     assert data.columns["time"].tolist() == [round(s * SECOND) for s in seconds]
+
+
+def test_first_times_of_different_units_are_asked_about(tmp_path):
+    text = "u,i,t\n1,a,1000000000\n1,b,1000000000000\n"
+    with pytest.raises(ValueError, match=r"from 1000000000 to 1000000000000: .*--time-format=ms"):
+        prepared(tmp_path, text)
+    data = prepared(tmp_path, text, time_format="ms")
+    assert data.columns["time"].tolist() == [10**12, 10**15]
 
 
 def test_timestamps_of_parquet_are_in_the_zone_that_is_given(tmp_path):

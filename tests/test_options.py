@@ -1,8 +1,10 @@
 """Options that make no sense are refused where they are given."""
 
+import argparse
+
 import pytest
 
-from clickflax.data.options import Options, parse_columns, parse_gap
+from clickflax.data.options import Options, add_flags, from_flags, parse_columns, parse_gap
 
 
 @pytest.mark.parametrize(
@@ -11,6 +13,7 @@ from clickflax.data.options import Options, parse_columns, parse_gap
         ("sequence=u,item", "'item' is not NAME=COLUMN"),
         ("sequence=u,time=t", "needs item=COLUMN"),
         ("sequence=u,item=i,item=j", "item is given twice"),
+        ("sequence=u,item=i,Item=j", "item is given twice"),
         ("sequence=u,item=i:numeric", "item takes no kind"),
         ("sequence=u,item=i,_row=r", "'_row=r' is not NAME=COLUMN"),
     ],
@@ -18,6 +21,14 @@ from clickflax.data.options import Options, parse_columns, parse_gap
 def test_columns_that_make_no_sense_are_refused(text, message):
     with pytest.raises(ValueError, match=message):
         parse_columns(text)
+
+
+def test_a_delimiter_is_one_character_and_a_tab_may_be_typed():
+    with pytest.raises(ValueError, match="--delimiter='::' is not one character"):
+        Options(delimiter="::")
+    parser = argparse.ArgumentParser()
+    add_flags(parser)
+    assert from_flags(parser.parse_args(["--delimiter", r"\t"])).delimiter == "\t"
 
 
 def test_options_that_contradict_each_other_are_refused():

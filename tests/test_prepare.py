@@ -4,6 +4,7 @@ import json
 from collections import Counter
 
 import numpy as np
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from logs import ONE, SECOND, UIT, accounts_for_every_row, prepared, sequences
@@ -35,7 +36,9 @@ def test_equal_times_keep_the_order_of_the_file_and_are_counted(tmp_path, capsys
     out = tmp_path / "out"
     module.main(["log", "--raw", str(path), "--out", str(out), "--columns", UIT])
     assert sequences(open_dataset(out))["1"] == ["d", "c", "a", "b"]
-    assert "3 events share their time" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "3 of the events read share their time" in said
+    assert "1970-01-01T00:00:05Z" in said
 
 
 def test_without_times_the_file_gives_the_order_and_the_report_says_so(tmp_path, capsys):
@@ -122,6 +125,30 @@ def test_items_features_come_along(tmp_path):
     data = prepared(tmp_path, text, items=tmp_path / "items.csv")
     assert data.vocabulary("item").tokens() == ["b", "a"]
     assert data.vocabulary("item").column("title") == ["Bee, the", None]
+
+
+def test_how_many_items_found_features_is_told(tmp_path, capsys):
+    (tmp_path / "log.csv").write_text(ONE)
+    (tmp_path / "items.csv").write_text("i,title\nA,x\nb,y\n")
+    flags = ["--out", str(tmp_path / "out"), "--columns", UIT]
+    items = ["--items", str(tmp_path / "items.csv")]
+    module.main(["log", "--raw", str(tmp_path / "log.csv"), *flags, *items])
+    assert "1 of 2 items" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    "text, message",
+    [
+        ("i,title\na,x\nb\nc\n", r"items\.csv, line 3: .*, and 1 more such rows"),
+        ("i,title\na,x\nb,y\na,z\n", r"items\.csv, line 4: 'a' is there twice"),
+        ("i,Token\na,x\n", "a feature cannot be named 'Token'"),
+    ],
+)
+def test_a_table_of_items_with_bad_rows_is_refused(tmp_path, text, message):
+    (tmp_path / "items.csv").write_text(text)
+    for way in ("error", "skip"):
+        with pytest.raises(ValueError, match=message):
+            prepared(tmp_path, ONE, items=tmp_path / "items.csv", on_bad_rows=way)
 
 
 def test_the_options_stand_in_the_data_set(tmp_path):

@@ -2,9 +2,10 @@
 
 import duckdb
 import pytest
-from logs import UIT, accounts_for_every_row, prepared, sequences
+from logs import UIT, accounts_for_every_row, prepared, sequences, write_parquet
 
 from clickflax.data import prepare as module
+from clickflax.data import readers
 from clickflax.data.options import Options, parse_columns
 from clickflax.data.prepare import prepare
 from clickflax.data.store import open_dataset
@@ -30,6 +31,84 @@ def test_files_of_a_folder_are_read_in_the_order_of_their_names(tmp_path):
     (folder / "_SUCCESS").write_text("")
     prepare("log", folder, tmp_path / "out", Options(columns=parse_columns("sequence=u,item=i")))
     assert sequences(open_dataset(tmp_path / "out")) == {"1": ["a", "b", "c", "d"]}
+
+
+UI = Options(columns=parse_columns("sequence=u,item=i"))
+
+
+def test_a_name_with_brackets_is_a_name_and_no_pattern(tmp_path):
+    (tmp_path / "l[1].csv").write_text("u,i\n1,a\n1,b\n")
+    (tmp_path / "l1.csv").write_text("u,i\n1,c\n1,d\n")
+    prepare("log", tmp_path / "l[1].csv", tmp_path / "out", UI)
+    assert sequences(open_dataset(tmp_path / "out")) == {"1": ["a", "b"]}
+
+
+@pytest.mark.parametrize("second", ["i,u\nc,1\n", "1,c\n1,d\n"])
+def test_files_of_a_folder_with_different_headers_are_refused(tmp_path, second):
+    folder = tmp_path / "logs"
+    folder.mkdir()
+    (folder / "a.csv").write_text("u,i\n1,a\n1,b\n")
+    (folder / "b.csv").write_text(second)
+    with pytest.raises(ValueError, match=r"b\.csv begins with .*a\.csv with \['u', 'i'\]"):
+        prepare("log", folder, tmp_path / "out", UI)
+
+
+def test_parquet_files_of_different_types_are_refused(tmp_path):
+    folder = tmp_path / "logs"
+    folder.mkdir()
+    write_parquet(folder / "a.parquet", "SELECT 1 AS u, 2::BIGINT AS i")
+    write_parquet(folder / "b.parquet", "SELECT 1 AS u, 2.5::DOUBLE AS i")
+    with pytest.raises(ValueError, match=r"'i' is int64 in .*a\.parquet and double in .*b\.parq"):
+        prepare("log", folder, tmp_path / "out", UI)
+
+
+def test_a_folder_with_subfolders_is_refused_but_for_hidden_ones(tmp_path):
+    folder = tmp_path / "logs"
+    (folder / "_old").mkdir(parents=True)
+    (folder / "a.csv").write_text("u,i\n1,a\n1,b\n")
+    prepare("log", folder, tmp_path / "out", UI)
+    (folder / "day=2").mkdir()
+    with pytest.raises(ValueError, match=r"has the subfolders \['day=2'\]"):
+        prepare("log", folder, tmp_path / "two", UI)
+
+
+@pytest.mark.parametrize("delimiter", [",", None])
+def test_a_header_after_a_blank_line_is_refused(tmp_path, delimiter):
+    with pytest.raises(ValueError, match=r"log\.csv: line 1 is blank"):
+        prepared(tmp_path, "\nu,i,t\n1,a,1\n1,b,2\n", delimiter=delimiter)
+
+
+def test_megabytes_of_malformed_lines_lose_no_good_row(tmp_path):
+    text = "u,i\n" + "1,a\n" * 3 + (("x" * 99_999 + "\n") * 25 + "1,b\n") * 5
+    data = prepared(tmp_path, text, "sequence=u,item=i", on_bad_rows="skip")
+    assert data.info["counts"]["read"] == 3 + 125 + 5
+    assert data.events == 8
+
+
+def test_too_many_malformed_lines_in_one_place_are_an_error(tmp_path, monkeypatch):
+    monkeypatch.setattr(readers, "BUFFER", 1 << 22)
+    text = "u,i\n1,a\n1,b\n" + ("x" * 9_999 + "\n") * 500 + "1,b\n" * 9
+    with pytest.raises(ValueError, match="is the delimiter or the quote right"):
+        prepared(tmp_path, text, "sequence=u,item=i", on_bad_rows="skip")
+
+
+def test_a_malformed_record_of_many_lines_is_one_bad_row(tmp_path):
+    text = 'u,i,t\n1,a,1\n"k\nl"\n1,x\u2028y,z,2\n\n"p\n\nq",2,3,4\n1,b,soon\n1,c,3\n'
+    data = prepared(tmp_path, text, on_bad_rows="skip")
+    counts = data.info["counts"]
+    assert (counts["read"], counts["kept"]) == (6, 2)
+    assert counts["dropped"] == {"malformed line": 3, "time does not parse": 1}
+    assert [row["line"] for row in counts["bad_rows"]] == [3, 5, 7, 10]
+
+
+def test_lines_are_numbered_with_a_byte_order_mark_and_the_ends_of_windows(tmp_path):
+    (tmp_path / "log.csv").write_bytes(
+        b"\xef\xbb\xbfu,i,t\r\n1,a,1\r\n1,b\r\n\r\n1\r\n1,c,soon\r\n1,d,2\r\n"
+    )
+    given = Options(columns=parse_columns(UIT), on_bad_rows="skip")
+    counts = prepare("log", tmp_path / "log.csv", tmp_path / "out", given)["counts"]
+    assert [row["line"] for row in counts["bad_rows"]] == [3, 5, 6]
+    assert (counts["read"], counts["kept"]) == (5, 2)
 
 
 def test_csv_parquet_and_json_lines_give_the_same_data_set(tmp_path):
@@ -113,6 +192,14 @@ def test_malformed_json_is_an_error_with_its_line(tmp_path):
     data = prepared(tmp_path, text, columns, "log.jsonl", on_bad_rows="skip")
     assert data.info["counts"]["dropped"] == {"malformed JSON": 1}
     assert accounts_for_every_row(data)
+
+
+def test_empty_lines_of_json_lines_are_no_rows_and_still_count_as_lines(tmp_path):
+    text = '{"u": 1, "i": "a"}\n\n{"u": 1, "i": "b"}\n{"u": 1\n\n'
+    with pytest.raises(ValueError, match=r"log\.jsonl, line 4: malformed JSON"):
+        prepared(tmp_path, text, "sequence=u,item=i", "log.jsonl")
+    data = prepared(tmp_path, text[:39] + "\n\n", "sequence=u,item=i", "log.jsonl")
+    assert data.info["counts"]["read"] == 2
 
 
 def test_a_number_that_does_not_parse_is_a_bad_row(tmp_path):

@@ -95,6 +95,60 @@ def test_pairs_and_sequences_of_the_same_events_are_the_same(tmp_path):
     assert lines.vocabulary("item").column("attributes") == [None, ["3", "5"], None]
 
 
+@pytest.mark.parametrize(
+    "text, message",
+    [
+        ("[1]", "attributes.json is not a JSON object"),
+        ('{"b": ["x"', "attributes.json is not JSON"),
+        ('{"b": "xy"}', "attributes.json: the attributes of 'b' are no list, but 'xy'"),
+    ],
+)
+def test_attributes_that_are_no_lists_are_refused(tmp_path, text, message):
+    raw = folder(tmp_path, lines__txt="1 a b\n", attributes__json=text)
+    with pytest.raises(ValueError, match=message):
+        given = Options(attributes=raw / "attributes.json")
+        prepare("sequences", raw / "lines.txt", tmp_path / "out", given)
+
+
+@pytest.mark.parametrize(
+    "text, message",
+    [
+        ("1 10\n2 7\n1 8\n", "items.txt, line 3: '1' is there twice"),
+        ("1 10\n", r"sequences.txt, line 2: item '2' has no name in .*items.txt"),
+        ("1 10\n2\n", "items.txt, line 2: '2' is not `old new`"),
+    ],
+)
+def test_id_maps_that_do_not_name_every_id_once_are_refused(tmp_path, text, message):
+    raw = folder(tmp_path, **{**SASREC, "sas_to_original_items__txt": text})
+    with pytest.raises(ValueError, match=message):
+        prepare("ml-1m", raw, tmp_path / "out")
+
+
+def test_no_header_is_refused_by_the_name_of_its_flag(tmp_path):
+    with pytest.raises(ValueError, match=r"--no-header is for the sources \['log'\]"):
+        prepare("pairs", tmp_path, tmp_path / "out", Options(header=False))
+
+
+@pytest.mark.parametrize(
+    "line, message",
+    [("b", "line 3: 1 fields, not 2"), ("b\tcheap", "line 3: could not convert .*'cheap'")],
+)
+def test_a_line_of_an_item_file_that_does_not_fit_is_named(tmp_path, line, message):
+    raw = folder(
+        tmp_path,
+        x__inter="user_id:token\titem_id:token\nu\ta\nu\tb\n",
+        x__item=f"item_id:token\tprice:float\na\t1\n{line}\n",
+    )
+    with pytest.raises(ValueError, match="x.item, " + message):
+        prepare("recbole", raw, tmp_path / "out")
+
+
+def test_a_line_that_is_no_utf8_is_named(tmp_path):
+    raw = folder(tmp_path, lines__txt="1 a b\n2 caf\xe9 b\n")
+    with pytest.raises(ValueError, match=r"lines.txt, line 2: .* not utf-8"):
+        prepare("sequences", raw / "lines.txt", tmp_path / "out")
+
+
 def test_pairs_with_a_third_field_are_refused(tmp_path):
     raw = folder(tmp_path, pairs__txt="1 a\n1 b 5\n")
     with pytest.raises(ValueError, match=r"pairs.txt, line 2: Expected Number of Columns: 2"):

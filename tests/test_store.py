@@ -3,6 +3,7 @@
 import errno
 import json
 import os
+import pathlib
 import time
 
 import numpy as np
@@ -130,6 +131,51 @@ def test_what_is_there_is_replaced_only_when_asked(path, tmp_path):
         assert store.open_dataset(path).info["source"] == "toy"
     assert store.open_dataset(path).info["source"] == "second"
     assert [entry.name for entry in tmp_path.iterdir()] == ["toy"]
+
+
+def test_a_link_is_followed_and_stays_a_link(path, tmp_path):
+    (tmp_path / "link").symlink_to(path)
+    with store.writing(tmp_path / "link", overwrite=True) as folder:
+        write(folder, source="second")
+    assert (tmp_path / "link").is_symlink()
+    assert store.open_dataset(path).info["source"] == "second"
+
+
+def test_the_old_data_set_is_put_back_when_the_new_one_cannot_take_its_place(path, monkeypatch):
+    replace = pathlib.Path.replace
+
+    def fail(folder, target):
+        if target == path and not folder.name.endswith(".old"):
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        return replace(folder, target)
+
+    monkeypatch.setattr(pathlib.Path, "replace", fail)
+    with pytest.raises(OSError), store.writing(path, overwrite=True) as folder:
+        write(folder, source="second")
+    assert store.open_dataset(path).info["source"] == "toy"
+    assert [entry.name for entry in path.parent.iterdir()] == ["toy"]
+
+
+def test_an_old_data_set_that_cannot_be_removed_does_not_fail_the_new_one(path, monkeypatch):
+    def fail(*args, **options):
+        raise PermissionError
+
+    monkeypatch.setattr(os, "rmdir", fail)
+    with store.writing(path, overwrite=True) as folder:
+        write(folder, source="second")
+    assert store.open_dataset(path).info["source"] == "second"
+
+
+def test_what_a_killed_writing_left_is_in_nobodys_way(tmp_path):
+    (tmp_path / f".toy.{os.getpid()}.tmp").mkdir()
+    with store.writing(tmp_path / "toy") as folder:
+        write(folder)
+    assert store.open_dataset(tmp_path / "toy").sequences == 2
+
+
+def test_a_data_set_has_the_permissions_of_any_folder(path, tmp_path):
+    (tmp_path / "other").mkdir()
+    assert path.stat().st_mode == (tmp_path / "other").stat().st_mode
 
 
 def test_a_folder_that_is_not_a_data_set_is_never_replaced(tmp_path):

@@ -13,11 +13,9 @@ from ibis.backends.duckdb import Backend
 from clickflax.data import index
 from clickflax.data.index import Variables
 from clickflax.data.options import Options
-from clickflax.data.places import BadRow
+from clickflax.data.places import LISTED, BadRow
 from clickflax.data.seal import array_writer
 from clickflax.data.sources import Raw
-
-LISTED = 5  # bad rows that are shown
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,7 +42,7 @@ def collect(con: Backend, raw: Raw, folder: pathlib.Path, options: Options) -> S
     checked = index.check(con, raw.staged.events, kinds, options)
     problems = index.problem_counts(con, checked)
     good = problems.pop(None, 0)
-    dropped = {**problems, **({"malformed line": len(raw.staged.rejected)})}
+    dropped = {**problems, "malformed line": raw.staged.malformed}
     dropped = {reason: count for reason, count in sorted(dropped.items()) if count}
     read = good + sum(dropped.values())
     bad_rows = _bad_rows(con, raw, checked, dropped, options)

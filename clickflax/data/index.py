@@ -185,14 +185,20 @@ def _time(con: Backend, events: ibis.Table, options: Options) -> Any:
 
 
 def _find_form(con: Backend, events: ibis.Table) -> str:
-    """The form of most of the first times: numbers by their size, or ISO text."""
+    """The form of most of the first times: numbers by their size, all of one unit, or ISO text."""
     first = events.filter(_["_row"] < SAMPLE)["time"]
     values = con.to_pyarrow(first.cast("string").name("time")).to_pylist()
     numbers = [abs(float(value)) for value in values if value and _is_number(value)]
     if len(numbers) * 2 < sum(value is not None for value in values) or not numbers:
         return "iso"
     limits: Mapping[str, float] = {"s": 1e11, "ms": 1e14, "us": 1e17}
-    return next((unit for unit, limit in limits.items() if max(numbers) < limit), "ns")
+    units = {next((u for u, limit in limits.items() if n < limit), "ns") for n in numbers}
+    if len(units) > 1:
+        raise ValueError(
+            f"the first times go from {min(numbers):.15g} to {max(numbers):.15g}: they could be "
+            f"any of {sorted(units)}. Say which, such as with --time-format=ms."
+        )
+    return units.pop()
 
 
 def _is_number(text: str) -> bool:

@@ -52,6 +52,8 @@ class Options:
                 raise ValueError(f"--{name.replace('_', '-')}={value} must be at least 1.")
         if len(self.quote) != 1 and self.quote != "none":
             raise ValueError(f"--quote={self.quote} is neither one character nor none.")
+        if self.delimiter is not None and len(self.delimiter) != 1:
+            raise ValueError(f"--delimiter={self.delimiter!r} is not one character.")
         if self.max_length is not None and self.max_length < self.shortest:
             raise ValueError(
                 f"--max-length={self.max_length} is below the shortest length asked for, "
@@ -86,9 +88,10 @@ def parse_columns(text: str) -> tuple[Column, ...]:
         head, _, kind = source.rpartition(":")
         columns.append(Column(name, head, kind) if kind in KINDS else Column(name, source))
     names = [column.name for column in columns]
+    small = [name.lower() for name in names]  # the engine takes Item and item for one name
     for name in names:
-        if names.count(name) > 1:
-            raise ValueError(f"--columns: {name} is given twice.")
+        if small.count(name.lower()) > 1:
+            raise ValueError(f"--columns: {name} is given twice (upper and lower case are one).")
     for name in ("sequence", "item"):
         if name not in names:
             raise ValueError(f"--columns needs {name}=COLUMN; it has only {names}.")
@@ -116,7 +119,9 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
         "further variables; `:numeric` or `:categorical` after a column says its kind (otherwise "
         "columns of fractions in Parquet are numeric, all others categorical)",
     )
-    read.add_argument("--delimiter", help="of text; found in the first line when not given")
+    read.add_argument(
+        "--delimiter", help=r"of text, such as ; or \t; found in the first line when not given"
+    )
     read.add_argument(
         "--quote", default=Options.quote, help='of text (default "), or none: quotes are characters'
     )
@@ -184,5 +189,6 @@ def from_flags(flags: argparse.Namespace) -> Options:
     values: dict[str, Any] = {name: getattr(flags, name) for name in names if name != "header"}
     values["columns"] = parse_columns(flags.columns) if flags.columns else ()
     values["session_gap"] = parse_gap(flags.session_gap) if flags.session_gap else None
+    values["delimiter"] = "\t" if flags.delimiter == r"\t" else flags.delimiter
     values["header"] = not flags.no_header
     return Options(**values)

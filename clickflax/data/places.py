@@ -6,11 +6,12 @@ import gzip
 import io
 import itertools
 import pathlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 
 import pyarrow.parquet as pq
 
 Place = tuple[str, int]  # file and line; for Parquet, file and row, the first is 1
+LISTED = 5  # bad rows that are shown
 
 
 @dataclasses.dataclass(frozen=True)
@@ -50,14 +51,14 @@ def records(
     path: pathlib.Path,
     delimiter: str,
     quote: str,
-    rejected: frozenset[Place] = frozenset(),
+    rejected: Collection[int] = (),
 ) -> Iterator[tuple[int, list[str]]]:
-    """The records of a text file but for empty ones, each with the number of its first line."""
+    """The records of a text file but for empty ones and for rejected lines, by first line."""
     numbers: list[int] = []
 
     def lines(file: io.TextIOWrapper) -> Iterator[str]:
         for number, line in enumerate(file, start=1):
-            if (str(path), number) not in rejected:
+            if number not in rejected:
                 numbers.append(number)
                 yield line
 
@@ -77,7 +78,7 @@ def locate_text(
     delimiter: str,
     quote: str,
     header: bool,
-    rejected: frozenset[Place],
+    rejected: Callable[[pathlib.Path], Collection[int]],
     row: int,
 ) -> Place:
     """The file and line of a row, counted as the engine counted: without what it rejected."""
@@ -85,15 +86,20 @@ def locate_text(
         (str(path), line)
         for path in paths
         for line, _ in itertools.islice(
-            records(path, delimiter, quote, rejected), int(header), None
+            records(path, delimiter, quote, rejected(path)), int(header), None
         )
     )
     return next(itertools.islice(places, row, None))
 
 
 def locate_line(paths: Sequence[pathlib.Path], row: int) -> Place:
-    """The file and line of a line."""
-    lines = ((str(path), line) for path in paths for line, _ in enumerate(open_text(path), start=1))
+    """The file and line of a line, counted without empty ones."""
+    lines = (
+        (str(path), number)
+        for path in paths
+        for number, line in enumerate(open_text(path), start=1)
+        if line.strip("\r\n")
+    )
     return next(itertools.islice(lines, row, None))
 
 

@@ -21,7 +21,7 @@ from clickflax.data.options import Options, add_flags, from_flags
 from clickflax.data.report import print_report
 from clickflax.data.seal import array_writer, seal
 from clickflax.data.sources import SOURCES, Raw
-from clickflax.data.store import write_array, write_table, writing
+from clickflax.data.store import read_column, write_array, write_table, writing
 from clickflax.events import RESERVED
 
 
@@ -96,6 +96,12 @@ def _store(folder: pathlib.Path, events: Sorted, raw: Raw, options: Options) -> 
     }
     if events.variables.time:
         counts["same_time"] = filters.count_shared_times(offsets, events.column("time"))
+        kept = np.load(folder / "events" / "time.npy", mmap_mode="r")
+        counts["first_time"], counts["last_time"] = map(_as_text, (kept.min(), kept.max()))
+    if raw.catalog is not None:
+        known = set(raw.catalog["token"].to_pylist())
+        tokens = read_column(folder / "vocab" / "item.parquet", "token") or []
+        counts["with_features"] = sum(token in known for token in tokens)
     return counts
 
 
@@ -167,7 +173,13 @@ def _check_options(source: str, options: Options) -> None:
     for name in ("columns", "delimiter", "quote", "header", "items", "attributes", "test"):
         takers = [other for other, entry in SOURCES.items() if name in entry.takes]
         if source not in takers and getattr(options, name) != getattr(Options, name):
-            raise ValueError(f"--{name} is for the sources {takers}, not for {source}.")
+            flag = "no-header" if name == "header" else name
+            raise ValueError(f"--{flag} is for the sources {takers}, not for {source}.")
+
+
+def _as_text(time: np.int64) -> str:
+    """Microseconds since 1970 as the second that they fall in."""
+    return f"{np.datetime64(int(time), 'us').astype('datetime64[s]')}Z"
 
 
 def _as_json(options: Options) -> dict:

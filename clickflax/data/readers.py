@@ -6,11 +6,14 @@ found later, with its file and line.
 
 import dataclasses
 import functools
+import glob
 import itertools
 import json
 import pathlib
+import re
 from collections.abc import Callable, Mapping, Sequence
 
+import duckdb
 import ibis
 import pyarrow.parquet as pq
 from ibis.backends.duckdb import Backend
@@ -18,29 +21,37 @@ from ibis.backends.duckdb import Backend
 from clickflax.data.places import (
     BadRow,
     Place,
-    line_numbers,
     locate_line,
     locate_row,
     locate_text,
     open_text,
     records,
 )
+from clickflax.data.rejects import keep_rejected, rejected_lines
 
 DELIMITERS = (",", "\t", ";", "|", " ")
 NOT_IN_TEXT = "\x1f"  # read with this delimiter, a whole line is one column
 LONGEST_LINE = 1 << 24
+UNREADABLE = re.compile(  # what DuckDB says of a line: where, why, and much more
+    r"Error on Line: (?P<line>\d+)\nOriginal Line: [^\n]*\n(?P<reason>[^\n]*)\n"
+    r".*\n  file = (?P<file>[^\n]*)\n",
+    re.DOTALL,
+)
+BUFFER = 1 << 25  # bytes of text that a thread reads at once
 
 
 @dataclasses.dataclass(frozen=True)
 class Staged:
     """Rows in the engine: the wanted columns under their new names, and `_row`.
 
-    Rows of JSON that is malformed have a true `_malformed`; lines of other text that are
-    malformed are in `rejected` instead. `locate` finds the file and line of a `_row`.
+    Rows of JSON that is malformed have a true `_malformed`; `malformed` counts the records of
+    other text that are, and `rejected` has the first of them. `locate` finds the file and line of
+    a `_row`.
     """
 
     events: ibis.Table
     locate: Callable[[int], Place]
+    malformed: int = 0
     rejected: tuple[BadRow, ...] = ()
 
 
@@ -67,6 +78,13 @@ def find_log(path: pathlib.Path, delimiter: str | None, header: bool, quote: str
         return Log(paths, form, _json_names(paths[0]))
     delimiter = delimiter or ("\t" if form == "tsv" else find_delimiter(paths[0]))
     names = first_fields(paths[0], delimiter, quote)
+    for path in paths[1:] if header else ():
+        other = first_fields(path, delimiter, quote)
+        if other != names:
+            raise ValueError(
+                f"{path} begins with {list(other)}, {paths[0]} with {list(names)}: the files of a "
+                "folder must have the same header."
+            )
     if not header:
         names = tuple(str(number) for number in range(1, len(names) + 1))
     return Log(paths, delimiter, names, header, quote)
@@ -97,7 +115,11 @@ def log_files(path: pathlib.Path) -> tuple[pathlib.Path, ...]:
         raise FileNotFoundError(f"{path} is not there.")
     paths = [path]
     if path.is_dir():
-        paths = sorted(p for p in path.iterdir() if p.is_file() and p.name[0] not in "._")
+        entries = sorted(p for p in path.iterdir() if p.name[0] not in "._")
+        paths = [p for p in entries if not p.is_dir()]
+        folders = [p.name for p in entries if p.is_dir()]
+        if folders:
+            raise ValueError(f"{path} has the subfolders {folders}: name one folder of files.")
         if not paths:
             raise ValueError(f"{path} is an empty folder.")
     forms = {_form(p): p.name for p in paths}
@@ -144,24 +166,26 @@ def read_text(
         f"CREATE TABLE {table} AS SELECT {chosen} FROM read_csv({_list(paths)}, "
         f"columns = {{{columns}}}, delim = {_text(delimiter)}, header = {header}, "
         f"quote = {_text(quote)}, escape = {_text(quote)}, "
-        f"auto_detect = false, ignore_errors = true, store_rejects = true, rejects_limit = 0)"
+        f"auto_detect = false, ignore_errors = true, store_rejects = true, rejects_limit = 0, "
+        f"buffer_size = {BUFFER})"
     )
-    rejected = _rejected(con)
-    locate = functools.partial(locate_text, paths, delimiter, quote, header, frozenset(rejected))
-    return Staged(_numbered(con, table), locate, tuple(rejected.values()))
+    malformed, first = keep_rejected(con, f"rejected_{table}", BUFFER)
+    lines = functools.partial(rejected_lines, con, f"rejected_{table}")
+    locate = functools.partial(locate_text, paths, delimiter, quote, header, lines)
+    return Staged(_numbered(con, table), locate, malformed, first)
 
 
 def read_json_lines(
     con: Backend, paths: Sequence[pathlib.Path], wanted: Mapping[str, str], table: str
 ) -> Staged:
-    """Reads files of one JSON object per line."""
+    """Reads files of one JSON object per line; empty lines are none."""
     read_lines(con, paths, "lines")
     keys = ", ".join(_text('$."' + old + '"') for old in wanted.values())
     chosen = ", ".join(f"found[{k}] AS {_name(new)}" for k, new in enumerate(wanted, start=1))
     con.raw_sql(
         f"CREATE TABLE {table} AS SELECT {chosen}, NOT valid AS _malformed FROM (SELECT "
         f"coalesce(json_valid(line), false) AS valid, CASE WHEN json_valid(line) THEN "
-        f"json_extract_string(line, [{keys}]) END AS found FROM lines)"
+        f"json_extract_string(line, [{keys}]) END AS found FROM lines WHERE line IS NOT NULL)"
     )
     con.raw_sql("DROP TABLE lines")
     return Staged(_numbered(con, table), functools.partial(locate_line, paths))
@@ -170,7 +194,17 @@ def read_json_lines(
 def read_parquet(
     con: Backend, paths: Sequence[pathlib.Path], wanted: Mapping[str, str], table: str
 ) -> Staged:
-    """Reads Parquet files, their types as they are."""
+    """Reads Parquet files, their types as they are, and the same in all of them."""
+    first = pq.read_schema(paths[0])
+    for path in paths[1:]:
+        schema = pq.read_schema(path)
+        check_columns(path, schema.names, wanted)
+        for name in wanted.values():
+            if schema.field(name).type != first.field(name).type:
+                raise ValueError(
+                    f"{name!r} is {first.field(name).type} in {paths[0]} and "
+                    f"{schema.field(name).type} in {path}: write all files with the same types."
+                )
     chosen = ", ".join(f"{_name(old)} AS {_name(new)}" for new, old in wanted.items())
     con.raw_sql(f"CREATE TABLE {table} AS SELECT {chosen} FROM read_parquet({_list(paths)})")
     return Staged(_numbered(con, table), functools.partial(locate_row, paths))
@@ -178,11 +212,18 @@ def read_parquet(
 
 def read_lines(con: Backend, paths: Sequence[pathlib.Path], table: str) -> ibis.Table:
     """Reads whole lines as the column `line`, numbered by `_row`; an empty line is null."""
-    con.raw_sql(
+    query = (
         f"CREATE TABLE {table} AS SELECT * FROM read_csv({_list(paths)}, columns = "
         f"{{'line': 'VARCHAR'}}, delim = '{NOT_IN_TEXT}', header = false, quote = '', escape = '', "
         f"auto_detect = false, max_line_size = {LONGEST_LINE}, buffer_size = {2 * LONGEST_LINE})"
     )
+    try:
+        con.raw_sql(query)
+    except duckdb.InvalidInputException as error:
+        found = UNREADABLE.search(str(error))
+        if found is None:
+            raise
+        raise ValueError(f"{found['file']}, line {found['line']}: {found['reason']}") from error
     return _numbered(con, table)
 
 
@@ -195,7 +236,9 @@ def check_columns(path: pathlib.Path, names: Sequence[str], wanted: Mapping[str,
 
 def first_fields(path: pathlib.Path, delimiter: str, quote: str) -> tuple[str, ...]:
     """The fields of the first line of a text file."""
-    for _, record in records(path, delimiter, quote):
+    for line, record in records(path, delimiter, quote):
+        if line > 1:
+            raise ValueError(f"{path}: line 1 is blank. Take it out.")
         return tuple(record)
     raise ValueError(f"{path} is empty.")
 
@@ -205,40 +248,8 @@ def find_delimiter(path: pathlib.Path) -> str:
     with open_text(path) as file:
         line = file.readline()
     if not line.strip():
-        raise ValueError(f"{path} is empty.")
+        raise ValueError(f"{path}: line 1 is blank. Take it out." if line else f"{path} is empty.")
     return max(DELIMITERS, key=line.count)
-
-
-def _rejected(con: Backend) -> dict[Place, BadRow]:
-    """The lines that the last reading refused."""
-    # DuckDB numbers records, not lines: where the record starts tells the line
-    found = con.raw_sql(
-        "SELECT file_path, line_byte_position, any_value(csv_line), any_value(error_message) "
-        "FROM reject_errors JOIN reject_scans USING (scan_id, file_id) GROUP BY ALL ORDER BY ALL"
-    ).fetchall()
-    broken = con.raw_sql(
-        "SELECT file_path, line_byte_position FROM reject_errors "
-        "JOIN reject_scans USING (scan_id, file_id) WHERE error_type = 'UNQUOTED VALUE' "
-        "ORDER BY ALL LIMIT 1"
-    ).fetchone()
-    con.raw_sql("DROP TABLE reject_errors; DROP TABLE reject_scans")
-    if broken is not None:
-        # what the quote swallows is neither read nor rejected: it could not be counted
-        (line,) = line_numbers(pathlib.Path(broken[0]), [broken[1]])
-        raise ValueError(
-            f"{broken[0]}, line {line}: a quote is opened and not closed, so that it is unknown "
-            "where rows end. Mend it, or read quotes as any other character with --quote=none."
-        )
-    rows = {}
-    for file, group in itertools.groupby(found, key=lambda row: row[0]):
-        records = list(group)
-        starts = line_numbers(pathlib.Path(file), [start for _, start, _, _ in records])
-        for line, (_, _, text, message) in zip(starts, records, strict=True):
-            for number, piece in enumerate(text.splitlines() or [""], start=line):
-                reason = message.splitlines()[0].rstrip(".")
-                if piece or number == line:
-                    rows[file, number] = BadRow(file, number, piece, reason)
-    return rows
 
 
 def _json_names(path: pathlib.Path) -> tuple[str, ...]:
@@ -271,4 +282,4 @@ def _name(value: str) -> str:
 
 
 def _list(paths: Sequence[pathlib.Path]) -> str:
-    return "[" + ", ".join(_text(str(path)) for path in paths) + "]"
+    return "[" + ", ".join(_text(glob.escape(str(path))) for path in paths) + "]"

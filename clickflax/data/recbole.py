@@ -1,11 +1,19 @@
 """RecBole's atomic files: tab separated, each column named and typed in the header."""
 
 import pathlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
 import pyarrow as pa
 
-from clickflax.data.catalog import FRACTION, FRACTIONS, TEXT, TEXTS, features, fields
+from clickflax.data.catalog import (
+    FRACTION,
+    FRACTIONS,
+    TEXT,
+    TEXTS,
+    features,
+    fields,
+    numbered_fields,
+)
 from clickflax.data.options import NAME
 
 KEYS = {"sequence": ("user_id", "session_id"), "item": ("item_id",), "time": ("timestamp",)}
@@ -68,10 +76,22 @@ def read_features(path: pathlib.Path | None, key: str) -> pa.Table | None:
         if name != key:
             schema[NAMES.get(name, name)] = TEXT if name == "movie_title" else TYPES[type]
             order.append(position)
-    rows = fields(path, "\t", "utf-8-sig")
-    next(rows)
-    kinds = list(schema.values())
-    return features(schema, (tuple(map(_value, kinds, (row[k] for k in order))) for row in rows))
+    return features(schema, _rows(path, list(schema.values()), order, len(found)))
+
+
+def _rows(
+    path: pathlib.Path, kinds: list[pa.DataType], order: list[int], width: int
+) -> Iterator[list]:
+    """The values of each line of an atomic file, in this order and of these kinds."""
+    for line, row in numbered_fields(path, "\t", "utf-8-sig"):
+        if line == 1:
+            continue
+        if len(row) != width:
+            raise ValueError(f"{path}, line {line}: {len(row)} fields, not {width}.")
+        try:
+            yield [_value(kind, row[k]) for kind, k in zip(kinds, order, strict=True)]
+        except ValueError as error:
+            raise ValueError(f"{path}, line {line}: {error}.") from error
 
 
 def _value(kind: pa.DataType, text: str) -> str | float | list | None:

@@ -26,12 +26,17 @@ def print_report(info: dict, out: pathlib.Path) -> None:
             table.add_row(f"{name}: tokens", f"{variable['size'] - RESERVED:,}")
         elif variable["kind"] == "numeric":
             table.add_row(f"{name}: mean ± deviation", "{mean:.4g} ± {std:.4g}".format(**variable))
+    if "with_features" in counts:
+        table.add_row("features", f"{counts['with_features']:,} of {info['items']:,} items")
+    if "first_time" in counts:
+        table.add_row("first time", counts["first_time"])
+        table.add_row("last time", counts["last_time"])
     console.print(f"{info['source']} in {out}, fingerprint {info['fingerprint']}")
     console.print(table)
     if "same_time" in counts:
         console.print(
-            f"{counts['same_time']:,} events share their time with another one of their sequence; "
-            "such events keep the order of the file."
+            f"{counts['same_time']:,} of the events read share their time with another one of "
+            "their sequence; such events keep the order of the file."
         )
     else:
         console.print("There are no times: the events of a sequence keep the order of the file.")

@@ -2,7 +2,6 @@
 
 import dataclasses
 import functools
-import json
 import pathlib
 from collections.abc import Callable, Mapping
 
@@ -12,8 +11,17 @@ from ibis import _
 from ibis.backends.duckdb import Backend
 
 from clickflax.data import readers, recbole
-from clickflax.data.catalog import TEXT, TEXTS, WHOLE, features, fields
-from clickflax.data.index import as_token, is_fraction
+from clickflax.data.catalog import (
+    TEXT,
+    TEXTS,
+    WHOLE,
+    features,
+    fields,
+    read_attributes,
+    read_items,
+    read_names,
+)
+from clickflax.data.index import is_fraction
 from clickflax.data.options import Options
 from clickflax.data.places import Place
 from clickflax.data.readers import Staged
@@ -115,9 +123,9 @@ def read_sequences(con: Backend, raw: pathlib.Path, options: Options) -> Raw:
     events = lines.select("_row", sequence=lines["words"][0], item=lines["words"][1:])
     catalog = None
     if options.attributes is not None:
-        found = json.loads(file(options.attributes).read_text(encoding="utf-8"))
-        rows = ((item, [str(attribute) for attribute in many]) for item, many in found.items())
-        catalog = features({"token": TEXT, "attributes": TEXTS}, rows)
+        catalog = features(
+            {"token": TEXT, "attributes": TEXTS}, read_attributes(file(options.attributes))
+        )
     return Raw(_unroll(con, events, (raw,)), (), catalog)
 
 
@@ -175,10 +183,7 @@ def read_log(con: Backend, raw: pathlib.Path, options: Options) -> Raw:
     catalog = None
     if options.items is not None:
         found = readers.find_log(options.items, options.delimiter, True, quote)
-        rest = {name: name for name in found.names if name != wanted["item"]}
-        rows = readers.read_log(con, found, {"token": wanted["item"], **rest}, "catalog").events
-        rows = rows.order_by("_row").select("token", *rest)
-        catalog = con.to_pyarrow(rows.mutate(token=as_token(rows["token"]).cast("string")))
+        catalog = read_items(con, found, wanted["item"])
     return Raw(staged, numeric, catalog, None, tuple(sorted(set(log.names) - {*wanted.values()})))
 
 
@@ -214,7 +219,12 @@ def _text(con: Backend, path: pathlib.Path, names: tuple[str, ...], delimiter: s
 
 def _rename(con: Backend, staged: Staged, name: str, path: pathlib.Path) -> Staged:
     """The events with the tokens of `name` renamed by a file of `token new_token` lines."""
-    names = features({"_old": TEXT, "_new": TEXT}, fields(file(path), " ", "utf-8"))
+    names = features({"_old": TEXT, "_new": TEXT}, read_names(file(path)))
+    known = ibis.memtable(names)
+    lost = staged.events.anti_join(known, [(name, "_old")]).order_by("_row").limit(1)
+    for row in con.to_pyarrow(lost.select("_row", name)).to_pylist():
+        where, line = staged.locate(row["_row"])
+        raise ValueError(f"{where}, line {line}: {name} {row[name]!r} has no name in {path}.")
     table = con.create_table(f"names_{name}", ibis.memtable(names))
     events = staged.events.left_join(table, [(name, "_old")]).drop("_old", name)
     events = events.rename({name: "_new"})

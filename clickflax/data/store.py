@@ -20,6 +20,7 @@ import json
 import os
 import pathlib
 import shutil
+import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
@@ -156,22 +157,26 @@ def read_column(path: pathlib.Path, name: str) -> list | None:
 @contextlib.contextmanager
 def writing(path: str | os.PathLike, overwrite: bool = False) -> Iterator[pathlib.Path]:
     """A temporary folder beside `path`: renamed to it at the end, removed when anything fails."""
-    path = pathlib.Path(os.path.abspath(path))
+    path = pathlib.Path(os.path.realpath(path))
     _check_free(path, overwrite)
     path.parent.mkdir(parents=True, exist_ok=True)
-    folder = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    # the outer folder is for its owner alone, the inner one is made as any other
+    room = pathlib.Path(tempfile.mkdtemp(".tmp", f".{path.name}.", path.parent))
+    folder = room / path.name
     try:
         folder.mkdir()
         yield folder
         _swap(folder, path)
     except BaseException as error:
-        shutil.rmtree(folder, ignore_errors=True)
         if isinstance(error, OSError) and error.errno in DISK_FULL:
             raise OSError(
                 f"cannot write {path}: {os.strerror(error.errno).lower()}. Nothing was kept; "
                 "free some space, or write to another disk."
             ) from error
         raise
+    finally:
+        # what cannot be removed must not fail what is finished
+        shutil.rmtree(room, ignore_errors=True)
 
 
 def write_dataset(
@@ -228,7 +233,11 @@ def _swap(folder: pathlib.Path, path: pathlib.Path) -> None:
     if not path.exists() or not any(path.iterdir()):
         folder.replace(path)
         return
-    old = folder.with_suffix(".old")
+    old = folder.parent.with_suffix(".old")  # not in what is removed whatever happens
     path.replace(old)
-    folder.replace(path)
-    shutil.rmtree(old)
+    try:
+        folder.replace(path)
+    except BaseException:
+        old.replace(path)
+        raise
+    shutil.rmtree(old, ignore_errors=True)

@@ -23,7 +23,8 @@ from clickflax.events import PAD, RESERVED
 
 FORMAT = "clickflax truth 1"
 ARRAYS = ("prior", "taste", "moves", "weight", "related", "buys", "cart", "returns")
-CHUNK = 1024  # sequences at once
+CHUNK = 1024  # sequences at once, at most
+SCORES = 2**24  # and at most so many scores of items
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -92,8 +93,9 @@ class Truth:
         found = {name: np.empty(len(items)) for name in names}
         # Sequences of like length together: little padding.
         order = np.argsort(np.diff(offsets), kind="stable")
-        for start in range(0, len(order), CHUNK):
-            index, there = padded(offsets, order[start : start + CHUNK])
+        chunk = self._chunk()
+        for start in range(0, len(order), chunk):
+            index, there = padded(offsets, order[start : start + chunk])
             rows = np.where(there, items[index] - RESERVED, -1)
             alone, _, _ = self._replay(rows, None)
             both, _, _ = self._replay(rows, actions[index] == self._id("cart"))
@@ -110,8 +112,9 @@ class Truth:
         Knowing the items before the last one alone, nobody has a higher mean, but by luck.
         """
         gains = []
-        for start in range(0, len(offsets) - 1, CHUNK):
-            index, there = padded(offsets, np.arange(start, min(start + CHUNK, len(offsets) - 1)))
+        chunk = self._chunk()
+        for start in range(0, len(offsets) - 1, chunk):
+            index, there = padded(offsets, np.arange(start, min(start + chunk, len(offsets) - 1)))
             rows = np.where(there, items[index], PAD)
             last = (np.arange(len(rows)), there.sum(axis=1) - 1)
             target = rows[last] - RESERVED
@@ -165,6 +168,10 @@ class Truth:
         seen = (self.related[recent][:, :, :, None] == rows[:, None, None, :]).any(axis=3)
         related = (seen @ self.weight) @ self.moves
         return 1 - related[:, None] - (1 - self.moves.sum()) * visited
+
+    def _chunk(self) -> int:
+        """How many sequences at once keep a score of every item within bounds."""
+        return min(CHUNK, max(1, SCORES // self.taste.shape[1]))
 
     def _id(self, action: str) -> int:
         return self.actions.index(action) + RESERVED
