@@ -1,8 +1,12 @@
 """SASRec with the exact softmax on MovieLens-1M, leave-one-out, trained on all but the last two.
 
-clickflax prepare ml-1m --raw RAW --out data/ml-1m
-clickflax train --config=configs/sasrec_ml1m.py --workdir=runs/sasrec_ml1m
-clickflax evaluate --run runs/sasrec_ml1m
+    clickflax prepare ml-1m --raw RAW --out data/ml-1m
+    clickflax train --config=configs/sasrec_ml1m.py --workdir=runs/sasrec_ml1m
+    clickflax evaluate --run runs/sasrec_ml1m
+
+Test NDCG@10 0.1830, R@10 0.3169, every item ranked, seen ones filtered (the best of 16 validations,
+that of step 3,150) after 1,737 s, validation included, on two cores of an Intel Xeon that were busy
+with other work all the while.
 """
 
 from clickflax.config import default

@@ -151,4 +151,4 @@ def test_the_quick_start_comes_near_the_best_possible(tmp_path, root):
     truth = json.loads((tmp_path / "run" / "data" / "truth" / "truth.json").read_text())
     possible = truth["ndcg@10"]
     assert possible["popularity"] < 0.1
-    assert 0.85 * possible["best_possible"] < reached < 1.05 * possible["best_possible"]
+    assert 0.8 * possible["best_possible"] < reached < 1.05 * possible["best_possible"]
