@@ -4,9 +4,9 @@
 
 A log of shop events is generated (its rows in order of time, users and products of very different
 weight), prepared by the real command in a process of its own, and removed. Flags that are not known
-here go to the command. Measured on two cores of an Intel Xeon that other work kept busy all the
-while (load 4 to 5), DuckDB 2.0.0, 100 million events from Parquet: 119 s and 2,246 MB; with
-`--k-core 5 --repeats merge --max-length 200`: 153 s and 2,259 MB.
+here go to the command. Measured on two cores of an Intel Xeon, DuckDB 2.0.0, 100 million events
+from Parquet: 80 s and 2,252 MB; with `--k-core 5 --repeats merge --max-length 200`, on cores that
+other work kept busy: 153 s and 2,259 MB.
 """
 
 import argparse
