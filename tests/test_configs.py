@@ -5,7 +5,8 @@ import pathlib
 
 import pytest
 
-from clickflax.config import load
+from clickflax.config import default, differences, load
+from clickflax.setup import check_config
 
 CHECKOUT = pathlib.Path(__file__).resolve().parents[1]
 CONFIGS = sorted((CHECKOUT / "configs").glob("*.py"))
@@ -16,8 +17,10 @@ def test_there_are_configs():
 
 
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
-def test_a_config_loads(path):
-    load(path)
+def test_a_config_loads_makes_sense_and_differs_from_the_default(path):
+    config = load(path)
+    check_config(config)
+    assert differences(config, default())
 
 
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)

@@ -359,8 +359,10 @@ def test_a_run_that_reads_actions_validates_and_says_when_they_are_missing(shop,
 
 def test_a_split_by_time_trains_and_validates(shop, tmp_path):
     config = config_for(shop)
-    times = open_dataset(shop).columns["time"]
-    first, second = np.quantile(times, [0.6, 0.8]).astype("datetime64[us]")
+    dataset = open_dataset(shop)
+    longest = dataset.offsets[np.argmax(np.diff(dataset.offsets))]
+    # While this sequence goes on, so that it has a history, a validation and a test.
+    first, second = dataset.columns["time"][longest + np.array([3, 6])].astype("datetime64[us]")
     config.data.split = "time"
     config.data.validation_from, config.data.test_from = str(first), str(second)
     assert train(config, tmp_path / "run")["validation/ndcg@10"] is not None
