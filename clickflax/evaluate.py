@@ -4,6 +4,7 @@ import argparse
 import dataclasses
 import json
 import pathlib
+import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
@@ -15,7 +16,7 @@ import rich.table
 from jaxtyping import Array, Float, Shaped
 from ml_collections import ConfigDict
 
-from clickflax.data.asking import Asked, asking_batches, pad_lists, seen_items
+from clickflax.data.asking import Asked, asking_batches, count_repeats, pad_lists, seen_items
 from clickflax.data.batches import Windows
 from clickflax.data.split import Examples, Split, SplitOptions, count_cold, split
 from clickflax.data.store import Dataset
@@ -211,6 +212,9 @@ def evaluate_run(
         "users": len(examples),
         "protocol": protocol(run, which, filter_seen),
         "dropped": parts.dropped,
+        "targets_in_the_history": count_repeats(
+            dataset.columns["item"], examples.history, examples.targets, examples.owner
+        ),
         "targets_never_trained_on": count_cold(parts, examples, dataset.columns["item"]),
         "data": str(dataset.path),
         "fingerprint": dataset.fingerprint,
@@ -252,6 +256,14 @@ def main(argv: list[str]) -> None:
         cutoffs=cutoffs,
         checkpoint=flags.checkpoint,
     )
+    repeats = record["targets_in_the_history"]
+    if record["protocol"]["filter_seen"] and repeats:
+        print(
+            f"clickflax evaluate: warning: {repeats:,} targets had been in their history before. "
+            "With the rest of it filtered they are easy to find: where people come back to what "
+            "they had, --no-filter-seen is the honest number.",
+            file=sys.stderr,
+        )
     metrics = {name: value for name, value in record.items() if "@" in name}
     title = f"{flags.split} of {flags.run}: {record['users']:,} users"
     shown = tuple(dict.fromkeys(int(name.split("@")[1]) for name in metrics))

@@ -3,7 +3,13 @@
 import numpy as np
 import pytest
 
-from clickflax.data.asking import asking_batches, distinct_items, pad_lists, seen_items
+from clickflax.data.asking import (
+    asking_batches,
+    count_repeats,
+    distinct_items,
+    pad_lists,
+    seen_items,
+)
 from clickflax.data.batches import Windows
 from clickflax.events import MASK, RESERVED
 
@@ -76,3 +82,11 @@ def test_what_was_seen_is_the_whole_history_and_not_only_the_window():
     assert sorted(seen[0, 0]) == [-1] * 4 + list(ITEM[3:15])
     assert (seen[0, 1] == -1).all()
     assert np.array_equal(seen[1, 1], seen[0, 0])
+
+
+@pytest.mark.parametrize("at_once", [1, 2, 100])
+def test_targets_that_come_back_are_counted(at_once):
+    item = np.array([7, 6, 7, 9, 8, 8])
+    history = Windows(np.array([0, 3, 4]), np.array([3, 4, 6]))
+    targets, owner = np.array([7, 9, 8, 6, 8]), np.array([0, 0, 1, 2, 2])
+    assert count_repeats(item, history, targets, owner, at_once) == 2

@@ -121,6 +121,25 @@ def seen_items(
     return pad_lists(values, bounds, place.reshape(example.shape), width)
 
 
+def count_repeats(
+    item: Int[np.ndarray, " E"],
+    history: Windows,
+    targets: Int[np.ndarray, " T"],
+    owner: Int[np.ndarray, " T"],
+    at_once: int = 10_000,
+) -> int:
+    """How many targets their own history has already, counted for `at_once` histories at a time."""
+    repeats = 0
+    for first in range(0, len(history.start), at_once):
+        some = slice(first, first + at_once)
+        values, bounds = distinct_items(item, Windows(history.start[some], history.stop[some]))
+        mine = (owner >= first) & (owner < first + at_once)
+        size = int(max(values.max(initial=0), targets.max(initial=0))) + 1
+        seen = np.repeat(np.arange(len(bounds) - 1), np.diff(bounds)) * size + values
+        repeats += int(np.isin((owner[mine] - first) * size + targets[mine], seen).sum())
+    return repeats
+
+
 def pad_lists(
     values: Int[np.ndarray, " N"],
     offsets: Int[np.ndarray, " bounds"],
