@@ -118,7 +118,7 @@ def busy():
     return shop, truth, visits, events
 
 
-def calibrated(stated, happened):
+def check_calibrated(stated, happened):
     """In each tenth of the stated probabilities, the share that happened is the mean stated one."""
     order = np.argsort(stated, kind="stable")
     for part in np.array_split(order, 10):
@@ -134,14 +134,14 @@ def test_a_purchase_happens_as_often_as_stated_after_any_number_of_events(busy, 
     long = lengths > max(place, 2)
     e = visits.offsets[:-1][long] + place if place >= 0 else visits.offsets[1:][long] - 1
     last = visits.action[visits.offsets[1:][long] - 1]
-    calibrated(events["purchase"][e], np.isin(last, [2, 3]))
+    check_calibrated(events["purchase"][e], np.isin(last, [2, 3]))
 
 
 def test_what_was_bought_comes_back_as_often_as_stated(busy):
     _, _, visits, events = busy
     last = visits.offsets[1:] - 1
     bought = last[np.isin(visits.action[last], [2, 3])]
-    calibrated(events["return"][bought], visits.action[bought] == 3)
+    check_calibrated(events["return"][bought], visits.action[bought] == 3)
 
 
 def test_the_likeliest_item_comes_as_often_as_stated(busy):
@@ -152,7 +152,7 @@ def test_the_likeliest_item_comes_as_often_as_stated(busy):
     for rank in (0, 3):
         item = np.argsort(-answer, axis=1, kind="stable")[:, rank]
         stated = np.take_along_axis(answer, item[:, None], axis=1)[:, 0]
-        calibrated(stated, visits.item[third] == item)
+        check_calibrated(stated, visits.item[third] == item)
 
 
 def test_a_cart_makes_a_purchase_likelier_and_items_alone_say_less(busy):

@@ -1,4 +1,4 @@
-"""Dropout whose random bits cost a quarter of the usual."""
+"""Dropout that draws one random byte an element."""
 
 import flax.linen as nn
 import jax
@@ -11,8 +11,7 @@ LEVELS = 256
 def keep_mask(key: Key[Array, ""], rate: float, shape: tuple[int, ...]) -> Bool[Array, "..."]:
     """True with probability `1 - rate`, which is rounded to a 256th.
 
-    One byte an element: a 32-bit word of Threefry serves four of them. Bits were a tenth of a
-    training step on CPU before.
+    A 32-bit word of Threefry serves four elements.
     """
     words = jax.random.bits(key, (*shape[:-1], -(-shape[-1] // 4)), jnp.uint32)
     octets = jax.lax.bitcast_convert_type(words, jnp.uint8)
