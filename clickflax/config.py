@@ -54,6 +54,9 @@ def default() -> ml_collections.ConfigDict:
     c.model.init_stddev = 0.02
     c.model.dropout = 0.1  # on embeddings and on the output of every branch
     c.model.attention_dropout = 0.1  # on attention weights
+    c.model.attention = "auto"  # xla, cudnn, pallas_gpu or pallas_tpu; auto: what can do it here
+    c.model.dtype = "float32"  # of computation, or bfloat16; parameters and sums stay float32
+    c.model.remat = "none"  # computed twice to save memory, except on CPU: none, attention, block
 
     c.optim = ml_collections.ConfigDict()
     c.optim.name = "adamw"  # or lamb
@@ -70,6 +73,8 @@ def default() -> ml_collections.ConfigDict:
     c.train.steps = 2000
     c.train.batch_size = 128  # sequences a step; packed, that many on average
     c.train.micro_rows = 0  # rows a gradient is taken of at once, then summed; 0: by the backend
+    c.train.softmax_chunk = 0  # items whose scores are held at once; 0: by size and backend
+    c.train.steps_at_once = 0  # a dispatch, on resident data; 1: host batches; 0: by backend, size
     c.train.parallel = "jit"  # or pmap: the same step, the same numbers
     c.train.cpu_devices = 0  # devices that the CPU is split into; 0: one a core
     c.train.log_every = 50  # steps

@@ -1,111 +1,28 @@
 """`clickflax evaluate`: ranks every item of the catalog for every user, and counts."""
 
 import argparse
-import dataclasses
 import json
 import pathlib
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
-import jax
 import numpy as np
 import rich.console
 import rich.table
-from jaxtyping import Array, Float, Shaped
+from jaxtyping import Float, Int, Shaped
 from ml_collections import ConfigDict
 
-from clickflax.data.asking import Asked, asking_batches, count_repeats, pad_lists, seen_items
-from clickflax.data.batches import Windows
+from clickflax.asker import Asker, make_asker
+from clickflax.data.asking import count_repeats, pad_lists
 from clickflax.data.split import Examples, Split, SplitOptions, count_cold, split
 from clickflax.data.store import Dataset
 from clickflax.events import RESERVED
-from clickflax.model.model import Model
 from clickflax.run import Run, load_run, open_data, read_config, read_json, write_json
 from clickflax.runtime import sharding
-from clickflax.tasks.metrics import mean, ranking, ranks
-from clickflax.tasks.tasks import Task
-
-
-@dataclasses.dataclass(frozen=True)
-class Asker:
-    """How histories become rows and rows scores: what evaluation and recommendation share."""
-
-    model: Model
-    task: Task
-    mesh: jax.sharding.Mesh
-    max_len: int
-    packing: bool
-    position_from: str
-    variables: tuple[str, ...]
-    batch_size: int
-    micro_rows: int
-
-    def batches(
-        self, columns: Mapping[str, Shaped[np.ndarray, " E"]], history: Windows
-    ) -> Iterator[Asked]:
-        """All the histories, in batches of about `batch_size`."""
-        row_length = self.max_len
-        mean_length = np.minimum(history.stop - history.start, row_length).mean()
-        share = mean_length / row_length if self.packing else 1.0
-        rows = max(1, round(self.batch_size * float(share)))
-        if len(history.start) <= rows:  # few: the same shapes for about as many
-            rows = 1 << (len(history.start) - 1).bit_length()
-        devices = self.mesh.size
-        group_rows = sharding.micro_rows(self.micro_rows, row_length, -(-rows // devices))
-        groups = -(-rows // (group_rows * devices)) * devices
-        return asking_batches(
-            {name: columns[name] for name in self.variables},
-            history,
-            max_len=row_length,
-            packing=self.packing,
-            position_from=self.position_from,
-            ask=not self.task.causal,
-            groups=groups,
-            group_rows=group_rows,
-        )
-
-    def compile(self, finish: Callable[..., Any]) -> Callable[..., Any]:
-        """`finish(scores [A, V], *extras [A, ...])` of every group, computed on all devices."""
-
-        def answer(params: Any, group: tuple[Asked, tuple[Array, ...]]) -> Any:
-            asked, extras = group
-            scores = self.scores(params, asked)
-            return finish(scores, *extras)
-
-        return sharding.compile_groups(answer, self.mesh)
-
-    def scores(self, params: Any, asked: Asked) -> Float[Array, "A V"]:
-        """A score for every item, for each answer of one group of rows."""
-        variables, segment, position, _ = asked.batch
-        hidden: Any = self.model.apply(
-            {"params": params},
-            variables,
-            segment,
-            position,
-            self.task.causal,
-            False,
-            method="encode",
-        )
-        chosen = hidden[asked.row, asked.column]
-        scores: Any = self.model.apply({"params": params}, chosen, method="score")
-        return scores
-
-
-def make_asker(config: ConfigDict, model: Model, task: Task, mesh: jax.sharding.Mesh) -> Asker:
-    """The asker that a config describes."""
-    return Asker(
-        model=model,
-        task=task,
-        mesh=mesh,
-        max_len=config.model.max_len,
-        packing=config.data.packing,
-        position_from=config.data.position_from,
-        variables=tuple(config.data.variables),
-        batch_size=config.eval.batch_size,
-        micro_rows=config.train.micro_rows,
-    )
+from clickflax.tasks.metrics import mean, ranking
+from clickflax.tasks.scores import ranks
 
 
 class Ranker:
@@ -123,14 +40,15 @@ class Ranker:
         bounds = np.searchsorted(examples.owner, np.arange(len(examples) + 1))
         targets = examples.targets - RESERVED
         most = max(1, int(np.diff(bounds).max()))
+
+        def padded(values: Int[np.ndarray, " T"]) -> Callable[..., np.ndarray]:
+            return lambda example: pad_lists(values, bounds, example, most)
+
         found = np.full(len(targets), np.nan, np.float32)
-        for asked in self.asker.batches(columns, examples.history):
-            seen = np.full((*asked.example.shape, 1), -1)
-            if self.filter_seen:
-                seen = seen_items(columns["item"], examples.history, asked.example) - RESERVED
-            extras = (pad_lists(targets, bounds, asked.example, most), seen)
-            places = np.asarray(self.compiled(params, (asked, extras)))
-            which = pad_lists(np.arange(len(targets)), bounds, asked.example, most)
+        history, seen = examples.history, self.filter_seen
+        asked = self.asker.ask(params, self.compiled, columns, history, seen, padded(targets))
+        for example, places in asked:
+            which = padded(np.arange(len(targets)))(example)
             found[which[which >= 0]] = places[which >= 0]
         return found
 

@@ -15,22 +15,21 @@ import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import rich.console
 import rich.table
-from jaxtyping import Array, Float, Int, Shaped
+from jaxtyping import Float, Int, Shaped
 
-from clickflax.data.asking import seen_items
+from clickflax.asker import Asker, make_asker
 from clickflax.data.batches import Windows
-from clickflax.data.store import Vocabulary
-from clickflax.evaluate import Asker, make_asker
+from clickflax.data.store import Dataset, Vocabulary
 from clickflax.events import NA, RESERVED, UNK
 from clickflax.run import Run, load_run, open_data, read_config
 from clickflax.runtime import sharding
+from clickflax.tasks.scores import best
 
 load = load_run
 
@@ -43,23 +42,24 @@ class Recommendation(NamedTuple):
     score: float
 
 
+# The columns of a file of lists.
+LISTS = pa.schema(
+    {
+        "user": pa.string(),
+        "rank": pa.int32(),
+        "item": pa.string(),
+        "title": pa.string(),
+        "score": pa.float32(),
+    }
+)
+
+
 class Lists(NamedTuple):
     """The best items of some histories, ids from best to worst; -1 where there are no more."""
 
     example: Int[np.ndarray, " N"]
     item: Int[np.ndarray, "N K"]
     score: Float[np.ndarray, "N K"]
-
-
-def best(
-    scores: Float[Array, "A V"], seen: Int[Array, "A H"], k: int
-) -> tuple[Float[Array, "A K"], Int[Array, "A K"]]:
-    """The `k` highest scores and their columns, without those in `seen` (-1 is padding)."""
-    answers, items = scores.shape
-    rows = jnp.arange(answers).reshape(-1, 1)
-    columns = jnp.where(seen < 0, items, seen)  # outside: dropped
-    score, column = jax.lax.top_k(scores.at[rows, columns].set(-jnp.inf, mode="drop"), k)
-    return score, column
 
 
 @functools.lru_cache(maxsize=8)
@@ -87,15 +87,10 @@ def rank_items(
     """The best `k` items after each history, a batch of histories at a time."""
     check_k(run, k)
     asker, params, answer = compiled(run, k)
-    for asked in asker.batches(columns, history):
-        seen = np.full((*asked.example.shape, 1), -1)
-        if filter_seen:
-            seen = seen_items(columns["item"], history, asked.example) - RESERVED
-        score, column = answer(params, (asked, (seen,)))
-        there = asked.example >= 0
-        score = np.asarray(score)[there]
-        item = np.where(np.isneginf(score), -1, np.asarray(column)[there] + RESERVED)
-        yield Lists(asked.example[there], item, score)
+    for example, (score, item) in asker.ask(params, answer, columns, history, filter_seen):
+        there = example >= 0
+        item = np.where(np.isneginf(score), -1, item + RESERVED)
+        yield Lists(example[there], item[there], score[there])
 
 
 def find_items(run: Run, names: Sequence[str]) -> Int[np.ndarray, " N"]:
@@ -176,50 +171,51 @@ def write_lists(
     user, rank (1 is best), item, title, score; returns how many users.
     """
     dataset = open_data(run, data)
-    keys = dataset.sequence_column("token") or []
+    keys = user_keys(dataset)
     chosen = np.arange(len(keys))
     if users is not None:
-        place = {key: i for i, key in enumerate(keys)}
-        missing = [user for user in users if user not in place]
-        if missing:
+        users = list(dict.fromkeys(users))
+        options = pc.SetLookupOptions(value_set=keys)
+        place = pc.call_function("index_in", [pa.array(users, pa.string())], options)
+        if place.null_count:
+            missing = [user for user, i in zip(users, place.to_pylist(), strict=True) if i is None]
             raise ValueError(
                 f"{len(missing):,} of {len(users):,} users are not in {dataset.path}: "
                 f"{', '.join(missing[:5])}. For people it does not know, use --history."
             )
-        chosen = np.array([place[user] for user in dict.fromkeys(users)], np.int64)
+        chosen = place.to_numpy().astype(np.int64)
     history = Windows(dataset.offsets[chosen], dataset.offsets[chosen + 1])
     columns = {name: dataset.columns[name] for name in run.config.data.variables}
     check_k(run, k)
     out.parent.mkdir(parents=True, exist_ok=True)
-    tokens, titles = run.items.tokens(), titles_of(run.items)
-    schema = pa.schema(
-        {
-            "user": pa.string(),
-            "rank": pa.int32(),
-            "item": pa.string(),
-            "title": pa.string(),
-            "score": pa.float32(),
-        }
+    tokens, titles = (
+        pa.array(names, pa.string()) for names in (run.items.tokens(), titles_of(run.items))
     )
     partial = out.with_name(f".{out.name}.tmp")
-    with pq.ParquetWriter(partial, schema) as writer:
+    with pq.ParquetWriter(partial, LISTS) as writer:
         for lists in rank_items(run, columns, history, k, filter_seen):
             row, place = np.nonzero(lists.item >= 0)
-            index = lists.item[row, place] - RESERVED
+            item = lists.item[row, place] - RESERVED
             writer.write_table(
                 pa.table(
                     {
-                        "user": [keys[i] for i in chosen[lists.example[row]]],
+                        "user": keys.take(chosen[lists.example[row]]),
                         "rank": (place + 1).astype(np.int32),
-                        "item": [tokens[i] for i in index],
-                        "title": [titles[i] for i in index],
-                        "score": lists.score[row, place].astype(np.float32),
+                        "item": tokens.take(item),
+                        "title": titles.take(item),
+                        "score": lists.score[row, place],
                     },
-                    schema=schema,
+                    schema=LISTS,
                 )
             )
     partial.replace(out)
     return len(chosen)
+
+
+def user_keys(dataset: Dataset) -> pa.Array:
+    """The keys of all sequences, as Arrow: a million of them are no million Python objects."""
+    path = dataset.path / "vocab" / "sequence.parquet"
+    return pq.read_table(path, columns=["token"])["token"].combine_chunks()
 
 
 def show(answers: list[Recommendation]) -> None:

@@ -1,6 +1,7 @@
 """The folder of a run, and the model that its config describes."""
 
 import dataclasses
+import functools
 import json
 import pathlib
 import shutil
@@ -14,8 +15,9 @@ from ml_collections import ConfigDict
 from clickflax.config import from_dict
 from clickflax.data.store import Dataset, Vocabulary, open_dataset, open_vocabulary
 from clickflax.events import RESERVED
-from clickflax.model.embedder import POSITIONS, Embedder
-from clickflax.model.encoder import ACTIVATIONS, NORMS, Encoder
+from clickflax.model.attention import find_attention
+from clickflax.model.embedder import DTYPES, POSITIONS, Embedder
+from clickflax.model.encoder import ACTIVATIONS, NORMS, REMAT, Encoder
 from clickflax.model.heads import OUTPUTS, ItemHead
 from clickflax.model.model import Model
 from clickflax.runtime import checkpoint
@@ -67,6 +69,16 @@ def build_model(model: ConfigDict, sizes: Mapping[str, int]) -> Model:
         raise ValueError(f"The catalog has {items} item; there is nothing to choose from.")
     init = initializer(model)
     activation = check("activation", model.activation, ACTIVATIONS)
+    norm = check("norm", model.norm, NORMS)
+    dtype = check("dtype", model.dtype, DTYPES)
+    attend = find_attention(
+        model.attention,
+        jax.default_backend(),
+        dtype,
+        model.width // model.heads,
+        model.attention_dropout,
+    )
+    block = REMAT[check("remat", model.remat, REMAT)](attend)
     return Model(
         Embedder(
             sizes=dict(sizes),
@@ -76,17 +88,22 @@ def build_model(model: ConfigDict, sizes: Mapping[str, int]) -> Model:
             scale=model.scale_embeddings,
             norm=model.embedding_norm,
             dropout=model.dropout,
+            dtype=dtype,
             table_init=init,
         ),
         Encoder(
             layers=model.layers,
-            heads=model.heads,
-            feed_forward=model.feed_forward,
-            norm=check("norm", model.norm, NORMS),
-            activation=activation,
-            dropout=model.dropout,
-            attention_dropout=model.attention_dropout,
-            kernel_init=init,
+            norm=norm,
+            block=functools.partial(
+                block,
+                heads=model.heads,
+                feed_forward=model.feed_forward,
+                norm=norm,
+                activation=activation,
+                dropout=model.dropout,
+                attention_dropout=model.attention_dropout,
+                kernel_init=init,
+            ),
         ),
         ItemHead(
             items=items,

@@ -2,21 +2,21 @@
 
 import math
 import pathlib
-from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Key
 from ml_collections import ConfigDict
 
+from clickflax.asker import make_asker
 from clickflax.config import differences, from_dict, knobs, to_dict
 from clickflax.data.batches import TrainingBatches, training_batches
 from clickflax.data.simulate import Shop, simulate
 from clickflax.data.split import Split
 from clickflax.data.store import Dataset, open_dataset
-from clickflax.evaluate import Ranker, make_asker, split_of
-from clickflax.events import RESERVED, Batch
+from clickflax.evaluate import Ranker, split_of
+from clickflax.events import RESERVED
+from clickflax.feed import Advance, many_at_once, one_by_one, resident_bytes
 from clickflax.run import (
     build_model,
     check_catalog,
@@ -59,6 +59,8 @@ RANGES = {
     "config.train.steps": (1, math.inf),
     "config.train.batch_size": (1, math.inf),
     "config.train.micro_rows": (0, math.inf),
+    "config.train.softmax_chunk": (0, math.inf),
+    "config.train.steps_at_once": (0, math.inf),
     "config.train.cpu_devices": (0, math.inf),
     "config.train.log_every": (1, math.inf),
     "config.train.eval_every": (1, math.inf),
@@ -84,6 +86,11 @@ def check_config(config: ConfigDict) -> None:
     }.items():
         if values[name] not in choices:
             raise ValueError(f"{name}={values[name]!r} is not one of {choices}.")
+    if config.model.attention == "cudnn" and config.data.packing:
+        raise ValueError(
+            "config.model.attention='cudnn' wants one sequence a row: set "
+            "config.data.packing=False, or config.model.attention='auto'."
+        )
 
 
 class Setting(NamedTuple):
@@ -94,11 +101,10 @@ class Setting(NamedTuple):
     dataset: Dataset
     parts: Split
     batches: TrainingBatches
-    step: Callable[..., Any]
+    advance: Advance
+    at_once: int  # steps of one `advance`, at most
     ranker: Ranker
     mesh: jax.sharding.Mesh
-    rows_divide_by: int
-    key: Key[Array, ""]  # of masks and dropout
 
 
 def last_checkpoint(folder: pathlib.Path) -> pathlib.Path:
@@ -177,23 +183,34 @@ def set_up(config: ConfigDict, folder: pathlib.Path) -> tuple[Setting, State]:
     mask = config.mask
     hiding = Hiding(mask.ratio, mask.replace, mask.last, places, sizes["item"] - RESERVED)
     optimizer = make_optimizer(config.optim, config.train.steps)
-    step = make_step(model, task, hiding, optimizer, micro_rows)
+    targets = micro_rows * (config.model.max_len if task.causal else places)
+    chunk = sharding.chunk_items(config.train.softmax_chunk, targets, hiding.items)
+    step = make_step(model, task, hiding, optimizer, micro_rows, chunk)
     init_key, key = jax.random.split(jax.random.key(config.seed))
     params = init_params(model, init_key, batches.batch(config.seed, 0))
     if config.init.run and checkpoint.newest(last_checkpoint(folder)) is None:
         params = start_from(config, params, dataset)
     state = State(jnp.zeros((), jnp.int32), params, optimizer.init(params))
+    feed = {
+        "step": step,
+        "batches": batches,
+        "mesh": mesh,
+        "key": sharding.replicate(key, mesh),
+        "seed": config.seed,
+        "parallel": config.train.parallel,
+        "rows_divide_by": mesh.size * micro_rows,
+    }
+    at_once = sharding.steps_at_once(config.train.steps_at_once, resident_bytes(batches))
     setting = Setting(
         config=config,
         folder=folder,
         dataset=dataset,
         parts=parts,
         batches=batches,
-        step=sharding.compile_step(step, mesh, config.train.parallel),
+        advance=many_at_once(**feed, at_once=at_once) if at_once > 1 else one_by_one(**feed),
+        at_once=at_once,
         ranker=Ranker(make_asker(config, model, task, mesh), config.eval.filter_seen),
         mesh=mesh,
-        rows_divide_by=mesh.size * micro_rows,
-        key=sharding.replicate(key, mesh),
     )
     prepare_folder(config, folder, dataset)
     return setting, sharding.replicate(state, mesh)
@@ -204,9 +221,3 @@ def start_from(config: ConfigDict, params: Any, dataset: Dataset) -> Any:
     source = load_run(config.init.run)
     check_catalog(source.vocabularies, dataset.vocabularies, str(dataset.path))
     return checkpoint.transfer(params, source.params, config.init.skip, config.init.run)
-
-
-def batch_of(setting: Setting, step: int) -> Batch:
-    """The rows of a step, shared out over the devices."""
-    batch = setting.batches.batch(setting.config.seed, step, setting.rows_divide_by)
-    return sharding.split_rows(batch, setting.mesh)

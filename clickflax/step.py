@@ -28,6 +28,7 @@ def make_step(
     hiding: Hiding,
     optimizer: optax.GradientTransformation,
     micro_rows: int,
+    chunk: int,
 ) -> Callable[[State, Batch, Key[Array, ""]], tuple[State, dict[str, Float[Array, ""]]]]:
     """One step on the rows of one device, to be run on all of them.
 
@@ -37,7 +38,7 @@ def make_step(
     is cut and shared out.
     """
 
-    def loss_of(params: Any, row: Batch, key: Key[Array, ""]) -> tuple[Array, Array]:
+    def ask(params: Any, row: Batch, key: Key[Array, ""]) -> tuple[Array, Array, Array]:
         row = jax.tree.map(lambda x: x[None], row)
         prepare_key, dropout_key = jax.random.split(key)
         question = task.prepare(prepare_key, row, hiding)
@@ -53,12 +54,12 @@ def make_step(
         )
         if question.places is not None:
             hidden = jnp.take_along_axis(hidden, question.places[..., None], axis=1)
-        scores = model.apply({"params": params}, hidden, method="score")
-        return task.loss(scores, question.targets, question.weights)
+        return hidden[0], question.targets[0], question.weights[0]
 
-    def losses_of(params: Any, rows: Batch, keys: Key[Array, " M"]) -> tuple[Array, Array]:
-        loss, weight = jax.vmap(loss_of, in_axes=(None, 0, 0))(params, rows, keys)
-        return loss.sum(), weight.sum()
+    def loss_of(params: Any, rows: Batch, keys: Key[Array, " M"]) -> tuple[Array, Array]:
+        hidden, targets, weights = jax.vmap(ask, in_axes=(None, 0, 0))(params, rows, keys)
+        answers: Any = model.apply({"params": params}, hidden, method="answer")
+        return task.loss(answers, targets, weights, chunk)
 
     def step(state: State, batch: Batch, key: Key[Array, ""]) -> tuple[State, dict[str, Array]]:
         rows = batch.segment.shape[0]
@@ -68,7 +69,7 @@ def make_step(
         pieces = jax.tree.map(lambda x: x.reshape(-1, micro_rows, *x.shape[1:]), (batch, keys))
 
         def add(sums: Any, piece: tuple[Batch, Array]) -> tuple[Any, None]:
-            found = jax.value_and_grad(losses_of, has_aux=True)(state.params, *piece)
+            found = jax.value_and_grad(loss_of, has_aux=True)(state.params, *piece)
             return jax.tree.map(jnp.add, sums, found), None
 
         zero = ((jnp.zeros(()), jnp.zeros(())), jax.tree.map(jnp.zeros_like, state.params))
@@ -89,7 +90,7 @@ def init_params(model: Model, key: Key[Array, ""], batch: Batch) -> Any:
 
     def everything(model: Model, batch: Batch) -> Array:
         hidden = model.encode(batch.variables, batch.segment, batch.position, False, False)
-        return model.score(hidden)
+        return model.answer(hidden).features
 
     row = jax.tree.map(lambda x: jnp.asarray(x[:1]), batch)
     return model.init(key, row, method=everything)["params"]

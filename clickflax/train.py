@@ -21,7 +21,7 @@ from clickflax.evaluate import evaluate
 from clickflax.events import RESERVED, Batch
 from clickflax.runtime import checkpoint, sharding
 from clickflax.runtime.log import MetricsWriter, Progress
-from clickflax.setup import Setting, batch_of, last_checkpoint, set_up
+from clickflax.setup import Setting, last_checkpoint, set_up
 from clickflax.step import State
 
 
@@ -103,38 +103,43 @@ def validate(
 def run_steps(
     setting: Setting, state: State, past: Progressed, writer: MetricsWriter, progress: Progress
 ) -> Progressed:
-    """The loop. The host looks at a step's metrics when the next one has been sent."""
+    """The loop. The host looks at metrics when the next steps have been sent."""
     train = setting.config.train
     begin, before = time.perf_counter(), past.seconds
     losses: list[float] = []
 
-    def look(step: int, metrics: dict[str, Array]) -> None:
-        numbers = {name: float(value) for name, value in metrics.items()}
-        check_finite(setting, step, numbers)
-        losses.append(numbers["loss"])
-        progress.trained(step + 1, setting.batches.windows_per_batch, numbers["loss"])
-        # Also where a run may resume: it could not know the losses before.
-        if (step + 1) % train.log_every == 0 or ends_stretch(step):
-            writer.write(step + 1, {**numbers, "loss": float(np.mean(losses))})
-            losses.clear()
+    def look(first: int, metrics: Mapping[str, Array]) -> None:
+        steps = {name: np.asarray(values) for name, values in metrics.items()}
+        for i in range(len(steps["loss"])):
+            step, numbers = first + i, {name: float(values[i]) for name, values in steps.items()}
+            check_finite(setting, step, numbers)
+            losses.append(numbers["loss"])
+            # Also where a run may resume: it could not know the losses before.
+            if (step + 1) % train.log_every == 0 or step + 1 == end_of_stretch(step):
+                writer.write(step + 1, {**numbers, "loss": float(np.mean(losses))})
+                losses.clear()
+        sequences = len(steps["loss"]) * setting.batches.windows_per_batch
+        progress.trained(first + len(steps["loss"]), sequences, float(steps["loss"][-1]))
 
-    def ends_stretch(step: int) -> bool:
-        return (step + 1) % train.eval_every == 0 or step + 1 == train.steps
+    def end_of_stretch(step: int) -> int:
+        return min((step // train.eval_every + 1) * train.eval_every, train.steps)
 
-    sent: tuple[int, dict[str, Array]] | None = None
-    for step in range(past.step, train.steps):
-        batch = batch_of(setting, step)
-        state, metrics = setting.step(state, batch, setting.key)
+    sent: tuple[int, Mapping[str, Array]] | None = None
+    step = past.step
+    while step < train.steps:
+        count = min(setting.at_once, end_of_stretch(step) - step)
+        state, metrics = setting.advance(state, step, count)
         if sent:
             look(*sent)
         sent = (step, metrics)
-        if not ends_stretch(step):
+        step += count
+        if step < end_of_stretch(step - 1):
             continue
         look(*sent)
         sent = None
         seconds = before + time.perf_counter() - begin
         with progress.evaluation():
-            past = past._replace(step=step + 1, seconds=seconds)
+            past = past._replace(step=step, seconds=seconds)
             past = validate(setting, state, past, writer, progress)
         if train.patience and past.evaluations_since >= train.patience:
             break

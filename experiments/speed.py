@@ -1,19 +1,20 @@
-"""How fast a training step and recommendation are, and how fast those of other libraries.
+"""How fast training, evaluation and recommendation are, and how fast those of other libraries.
 
     python experiments/speed.py --data ../shared/data/ml-1m/sequences.txt --max-len 200 \\
-        --peers rectools=PYTHON,recbole=PYTHON --peer-scripts ../shared/peers
+        --peers rectools=PYTHON,recbole=PYTHON --peer-scripts ../shared/peers --record
+    python experiments/speed.py --start-up --record
+    python experiments/speed.py --write
 
 `--data` is a file of `user item` lines in the order of time, `PYTHON` the interpreter of an
 environment that has the library. Every program runs by itself, one after the other, in this one
-sitting; each prints one JSON line, ours the last, with the ratios to the others. Step times are
-medians without the first two; recommendation includes its compilation.
+sitting; each prints one JSON line, ours the last, with the ratios to the others. `--record` keeps
+the lines in experiments/speed/, `--write` makes the tables of speed.md from what is kept.
 """
 
 import argparse
 import json
 import os
 import pathlib
-import platform
 import resource
 import subprocess
 import sys
@@ -21,22 +22,30 @@ import tempfile
 import time
 
 import jax
+import jax.numpy as jnp
 import numpy as np
+from ml_collections import ConfigDict
 
 import clickflax
 from clickflax import recommend
-from clickflax.cli import main as clickflax_main
 from clickflax.config import default
-from clickflax.run import load_run
+from clickflax.data.batches import TrainingBatches
+from clickflax.evaluate import Ranker, make_asker, split_of
+from clickflax.events import RESERVED
+from clickflax.run import load_run, open_data
 from clickflax.runtime import checkpoint, sharding
-from clickflax.setup import batch_of, last_checkpoint, set_up
+from clickflax.runtime.environment import environment
+from clickflax.setup import last_checkpoint, set_up
+from clickflax.tasks.tasks import hidden_events
 from clickflax.train import Progressed
 
+HERE = pathlib.Path(__file__).resolve().parent
 TASKS = {"bert4rec": "masked_item", "sasrec": "next_item"}
 RATES = {"rectools": "train_sequences_per_s", "recbole": "train_rows_per_s"}
+MACHINE = ("commit", "dirty", "versions", "backend", "devices", "cpu", "cores", "started")
 
 
-def config_for(flags: argparse.Namespace, data: pathlib.Path):
+def config_for(flags: argparse.Namespace, data: pathlib.Path) -> ConfigDict:
     """The model that the scripts of the others build: dropouts of 0.2, a fifth hidden."""
     c = default()
     c.data.path = str(data)
@@ -47,51 +56,122 @@ def config_for(flags: argparse.Namespace, data: pathlib.Path):
         c.model.embedding_norm = False
     c.model.update({"width": flags.width, "layers": flags.layers, "heads": flags.heads})
     c.model.update({"feed_forward": 4 * flags.width, "max_len": flags.max_len})
-    c.model.dropout = c.model.attention_dropout = 0.2
+    c.model.dropout = c.model.attention_dropout = flags.dropout
+    c.model.dtype = flags.dtype
     c.train.batch_size = flags.batch
     return c.lock()
 
 
-def ours(flags: argparse.Namespace, folder: pathlib.Path) -> dict:
-    """Prepares the data, takes the steps, recommends for everybody."""
-    sharding.use_devices(0)
-    start = time.perf_counter()
-    prepare = ["prepare", "pairs", "--raw", flags.data, "--out", str(folder / "data")]
-    if clickflax_main(prepare):
-        raise SystemExit(1)
-    prepare_s = time.perf_counter() - start
-    setting, state = set_up(config_for(flags, folder / "data"), folder / "run")
-    times = []
-    for step in range(flags.steps):
+def peak_gflops(mesh: jax.sharding.Mesh, dtype: str, size: int = 4096) -> float:
+    """GFLOP/s of all devices together in a large product of matrices, each its own: the best."""
+
+    def product(x):
+        return jax.lax.dot(x[0], x[0], preferred_element_type=jnp.float32)[None]
+
+    spec = jax.sharding.PartitionSpec(sharding.DATA)
+    run = jax.jit(jax.shard_map(product, mesh=mesh, in_specs=spec, out_specs=spec))
+    x = sharding.split_rows(np.ones((mesh.size, size, size), jnp.dtype(dtype)), mesh)
+    seconds = []
+    for _ in range(6):
         start = time.perf_counter()
-        state, metrics = setting.step(state, batch_of(setting, step), setting.key)
-        float(metrics["loss"])
-        times.append(time.perf_counter() - start)
-    step_s = float(np.median(times[2:]))
-    packing = setting.batches.packing
-    past = Progressed(step=flags.steps)._asdict()
-    checkpoint.save(last_checkpoint(folder / "run"), flags.steps, past, params=state.params)
-    run = load_run(folder / "run")
+        jax.block_until_ready(run(x))
+        seconds.append(time.perf_counter() - start)
+    return 2 * size**3 * mesh.size / min(seconds[1:]) / 1e9
+
+
+def step_gflop(config: ConfigDict, batches: TrainingBatches, items: int) -> float:
+    """Arithmetic of a step that the model needs, in GFLOP: no padding, no attention between
+    sequences, no score that is not asked for, and twice the forward pass for the backward one.
+    """
+    m, length = config.model, batches.packing.length.astype(np.float64)
+    asked = length if batches.follow else hidden_events(length, config.mask.ratio)
+    dense = 4 * m.width**2 + 2 * m.width * m.feed_forward
+    blocks = m.layers * (length * dense + length**2 * m.width * (1 if batches.follow else 2))
+    scores = asked * m.width * (items + (m.width if m.output == "dense" else 0))
+    share = batches.rows / batches.packing.rows
+    return float(3 * 2 * (blocks + scores).sum() * share / 1e9)
+
+
+def peak_mb() -> float:
+    """The most memory that this process has held so far, in MB."""
+    return round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024, 1)
+
+
+def clickflax_main(*words: str, **environ: str) -> float:
+    """Runs `clickflax WORDS` in a process of its own; the seconds that it took."""
     start = time.perf_counter()
-    users = recommend.write_lists(run, None, None, folder / "lists.parquet", 10, True)
-    recommend_s = time.perf_counter() - start
-    sequences = setting.batches.windows_per_batch
+    command = [sys.executable, "-m", "clickflax.cli", *words]
+    subprocess.run(command, check=True, capture_output=True, env=os.environ | environ)
+    return time.perf_counter() - start
+
+
+def take_steps(config: ConfigDict, folder: pathlib.Path, steps: int) -> dict:
+    """Trains for `steps` dispatches; the first two are not counted."""
+    setting, state = set_up(config, folder)
+    times, at_once = [], setting.at_once
+    for step in range(0, steps * at_once, at_once):
+        start = time.perf_counter()
+        state, metrics = setting.advance(state, step, at_once)
+        float(metrics["loss"][-1])
+        times.append((time.perf_counter() - start) / at_once)
+    past = Progressed(step=steps * at_once)._asdict()
+    checkpoint.save(last_checkpoint(folder), steps * at_once, past, params=state.params)
+    batches, step_s = setting.batches, float(np.median(times[2:]))
+    items = setting.dataset.size("item") - RESERVED
+    peak = peak_gflops(setting.mesh, config.model.dtype)
+    gflop = step_gflop(config, batches, items)
+    tokens = batches.rows * float(batches.packing.length.sum()) / batches.packing.rows
+    cells = batches.packing.rows * batches.row_length
     return {
+        "batch": round(batches.windows_per_batch, 1),
+        "step_s": round(step_s, 4),
+        "train_sequences_per_s": round(batches.windows_per_batch / step_s, 1),
+        "train_tokens_per_s": round(tokens / step_s),
+        "padding": round(1 - float(batches.packing.length.sum()) / cells, 4),
+        "gflop_per_step": round(gflop, 2),
+        "peak_gflops": round(peak, 1),
+        "share_of_peak": round(gflop / step_s / peak, 3),
+        "first_step_s": round(times[0] * at_once, 2),
+        "steps_at_once": at_once,
+        "train_peak_mb": peak_mb(),
+    }
+
+
+def ask(folder: pathlib.Path) -> dict:
+    """Evaluates and recommends with the run of `take_steps`, each twice: the first one compiles."""
+    run = load_run(folder)
+    dataset, lists = open_data(run), folder / "lists.parquet"
+    examples = split_of(run.config, dataset).test
+    mesh = sharding.make_mesh()
+    ranker = Ranker(make_asker(run.config, run.model, run.task, mesh), True)
+    params, rates = sharding.replicate(run.params, mesh), {}
+
+    def timed(name: str, work) -> None:
+        for which in ("first", "then"):
+            start = time.perf_counter()
+            users = work()
+            rates[f"{name}_{which}"] = round(users / (time.perf_counter() - start), 1)
+
+    timed("recommend_users_per_s", lambda: recommend.write_lists(run, None, None, lists, 10, True))
+    timed("evaluate_users_per_s", lambda: len(ranker(params, dataset.columns, examples)))
+    return rates | {"peak_mb": peak_mb()}
+
+
+def ours(flags: argparse.Namespace, folder: pathlib.Path) -> dict:
+    """Prepares the data, takes the steps, recommends for everybody and ranks for everybody."""
+    data = folder / "data"
+    prepare_s = clickflax_main("prepare", "pairs", "--raw", flags.data, "--out", str(data))
+    sharding.use_devices(flags.cpu_devices)
+    line = {
         "peer": f"clickflax {clickflax.__version__}",
         "model": flags.model,
         "max_len": flags.max_len,
-        "batch": round(sequences, 1),
-        "step_s": round(step_s, 4),
-        "train_sequences_per_s": round(sequences / step_s, 1),
-        "first_step_s": round(times[0], 2),
-        "padding": round(1 - float(packing.length.sum()) / (packing.rows * flags.max_len), 4),
+        "dtype": flags.dtype,
+        **take_steps(config_for(flags, data), folder / "run", flags.steps),
+        **ask(folder / "run"),
         "prepare_s": round(prepare_s, 2),
-        "recommend_users_per_s": round(users / recommend_s, 1),
-        "peak_rss_mb": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024, 1),
-        "machine": f"{platform.machine()}, {os.cpu_count()} cores, {jax.device_count()} devices "
-        f"of {jax.default_backend()}",
-        "date": time.strftime("%Y-%m-%d"),
     }
+    return line | {"recommend_users_per_s": line["recommend_users_per_s_first"]}
 
 
 def peer(name: str, python: str, flags: argparse.Namespace) -> dict:
@@ -107,6 +187,8 @@ def peer(name: str, python: str, flags: argparse.Namespace) -> dict:
         "--batch": flags.batch,
         "--steps": flags.steps,
     }
+    if name == "rectools" and flags.accelerator:
+        options["--accelerator"] = flags.accelerator
     command = [python, str(pathlib.Path(flags.peer_scripts) / f"{name}_bench.py")]
     command += [str(word) for pair in options.items() for word in pair]
     done = subprocess.run(command, capture_output=True, text=True)
@@ -115,39 +197,151 @@ def peer(name: str, python: str, flags: argparse.Namespace) -> dict:
     return json.loads(done.stdout.strip().splitlines()[-1])
 
 
+def compare(flags: argparse.Namespace, others: dict[str, str]) -> list[dict]:
+    """The lines of the others, then ours with the ratios."""
+    found = {name: peer(name, python, flags) for name, python in others.items()}
+    with tempfile.TemporaryDirectory() as folder:
+        line = ours(flags, pathlib.Path(folder))
+    for name, other in found.items():
+        line[f"times_{name}"] = round(line["train_sequences_per_s"] / other[RATES[name]], 2)
+        if "recommend_users_per_s" in other:
+            rate = line["recommend_users_per_s"] / other["recommend_users_per_s"]
+            line[f"times_{name}_recommend"] = round(rate, 2)
+    return [*found.values(), line]
+
+
+def start_up() -> list[dict]:
+    """Seconds to import the package, and from the quick start's command to its first step done,
+    without and with what an earlier start has compiled; writing the checkpoint is counted in.
+    """
+    start = time.perf_counter()
+    subprocess.run([sys.executable, "-c", "pass"], check=True)
+    bare, start = time.perf_counter() - start, time.perf_counter()
+    subprocess.run([sys.executable, "-c", "import clickflax"], check=True)
+    line = {"import_s": round(time.perf_counter() - start - bare, 3)}
+    config = f"--config={HERE.parent / 'configs' / 'quickstart.py'}"
+    with tempfile.TemporaryDirectory() as folder:
+        for which in ("cold", "warm"):
+            flags = [config, f"--workdir={folder}/{which}", "--config.train.steps=1"]
+            flags += ["--config.data.validation_users=0"]
+            seconds = clickflax_main("train", *flags, JAX_COMPILATION_CACHE_DIR=f"{folder}/cache")
+            line[f"first_step_{which}_s"] = round(seconds, 2)
+    return [line]
+
+
+def cell(line: dict, name: str, form: str) -> str:
+    """A figure of a line, nothing where it has none."""
+    return format(line[name], form) if name in line else ""
+
+
+def table(lines: list[dict], title: str) -> str:
+    """The programs of one sitting as Markdown."""
+    mine = lines[-1]
+    text = [
+        f"### {title}",
+        "",
+        "| | a step, ms | sequences (RecBole: rows) / s | ours is | recommending, users / s "
+        "| peak memory of training, MB |",
+        "|---|--:|--:|--:|--:|--:|",
+    ]
+    for line in lines:
+        ratio = mine.get(f"times_{line['peer'].split()[0]}")
+        rate = "train_rows_per_s" if "train_rows_per_s" in line else "train_sequences_per_s"
+        memory = "train_peak_mb" if "train_peak_mb" in line else "peak_rss_mb"
+        cells = [
+            line["peer"],
+            f"{1000 * line['step_s']:,.0f}",
+            cell(line, rate, ",.0f"),
+            f"{ratio:.1f} times" if ratio else "",
+            cell(line, "recommend_users_per_s", ",.0f"),
+            cell(line, memory, ",.0f"),
+        ]
+        text.append("| " + " | ".join(cells) + " |")
+    facts = (
+        f"Ours: {mine['train_tokens_per_s']:,} tokens/s, {mine['padding']:.1%} padding; "
+        f"{mine['gflop_per_step']} GFLOP a step, {mine['share_of_peak']:.0%} of the "
+        f"{mine['peak_gflops']:,.0f} GFLOP/s of a large matrix product here; evaluation "
+        f"{mine['evaluate_users_per_s_first']:,.0f} users/s with compilation, "
+        f"{mine['evaluate_users_per_s_then']:,.0f} without; recommending, without, "
+        f"{mine['recommend_users_per_s_then']:,.0f}."
+    )
+    return "\n".join([*text, "", facts])
+
+
+def machine(record: dict) -> str:
+    """Where and when a record was made."""
+    e = record["environment"]
+    what = f"{e['cores']} cores of {e['cpu']}"
+    if e["backend"] != "cpu":
+        what = " + ".join(f"{n} x {kind}" for kind, n in e["devices"].items())
+    return f"{what}, JAX {e['versions']['jax']}, {e['started'][:10]}"
+
+
+def write_tables() -> None:
+    """Puts the tables of all records between the marks of speed.md."""
+    begin, end = "<!-- python experiments/speed.py --write -->", "<!-- end of tables -->"
+    page, parts = HERE / "speed.md", []
+    for path in sorted((HERE / "speed").glob("*.json")):
+        record = json.loads(path.read_text(encoding="utf-8"))
+        if "import_s" in record["lines"][-1]:
+            line = record["lines"][-1]
+            parts.append(
+                f"### Start-up ({machine(record)})\n\n`import clickflax` {line['import_s']} s; "
+                f"quick start, from the command to the end of the first step: "
+                f"{line['first_step_cold_s']} s, {line['first_step_warm_s']} s when it has been "
+                "compiled before."
+            )
+        else:
+            parts.append(table(record["lines"], f"{record['title']} ({machine(record)})"))
+    before, rest = page.read_text(encoding="utf-8").split(begin)
+    text = "\n\n".join([begin, *parts, end]) + rest.split(end)[1]
+    page.write_text(before + text, encoding="utf-8")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
-    parser.add_argument("--data", required=True)
+    what = parser.add_mutually_exclusive_group(required=True)
+    what.add_argument("--data", help="a file of `user item` lines")
+    what.add_argument("--start-up", action="store_true")
+    what.add_argument("--write", action="store_true", help="the tables of speed.md")
     parser.add_argument("--model", choices=sorted(TASKS), default="bert4rec")
     parser.add_argument("--max-len", type=int, default=200)
     parser.add_argument("--width", type=int, default=64)
     parser.add_argument("--layers", type=int, default=2)
     parser.add_argument("--heads", type=int, default=2)
     parser.add_argument("--batch", type=int, default=128)
+    parser.add_argument("--dropout", type=float, default=0.2)
+    parser.add_argument("--dtype", default="float32", help="or bfloat16")
     parser.add_argument("--steps", type=int, default=10)
+    parser.add_argument("--cpu-devices", type=int, default=0, help="0: one a core")
     parser.add_argument("--peers", default="", help="rectools=PYTHON,recbole=PYTHON")
     parser.add_argument("--peer-scripts", default="../shared/peers")
+    parser.add_argument("--accelerator", default="", help="what RecTools trains on, such as gpu")
+    parser.add_argument("--record", action="store_true", help="keep the lines")
     flags = parser.parse_args()
+    if flags.write:
+        return write_tables()
     if flags.steps < 3:
         parser.error("--steps must be 3 or more: the first two are not counted")
     others = dict(pair.split("=", 1) for pair in flags.peers.split(",") if pair)
     unknown = sorted(others.keys() - RATES)
     if unknown:
         parser.error(f"--peers names {unknown}; these are known: {sorted(RATES)}")
-    ratios = {}
-    with tempfile.TemporaryDirectory() as folder:
-        found = {name: peer(name, python, flags) for name, python in others.items()}
-        # What preparation prints is no result here.
-        sys.stdout, stdout = sys.stderr, sys.stdout
-        line = ours(flags, pathlib.Path(folder))
-        sys.stdout = stdout
-    for name, other in found.items():
-        print(json.dumps(other))
-        ratios[f"times_{name}"] = round(line["train_sequences_per_s"] / other[RATES[name]], 2)
-        if "recommend_users_per_s" in other:
-            rate = line["recommend_users_per_s"] / other["recommend_users_per_s"]
-            ratios[f"times_{name}_recommend"] = round(rate, 2)
-    print(json.dumps(line | ratios))
+    lines = start_up() if flags.start_up else compare(flags, others)
+    for line in lines:
+        print(json.dumps(line))
+    if flags.record:
+        kept = {key: value for key, value in environment("").items() if key in MACHINE}
+        name, title = "start-up", "Start-up"
+        if flags.data:
+            data = pathlib.Path(flags.data).parent.name
+            backend = "" if kept["backend"] == "cpu" else f"-{kept['backend']}"
+            name = f"{flags.model}-{data}{backend}"
+            title = f"{flags.model} on {data}, length {flags.max_len}, width {flags.width}"
+        (HERE / "speed").mkdir(exist_ok=True)
+        record = {"title": title, "lines": lines, "environment": kept}
+        path = HERE / "speed" / f"{name}.json"
+        path.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -4,11 +4,12 @@ import numpy as np
 import pytest
 
 from clickflax.data.asking import (
+    Layout,
     asking_batches,
     count_repeats,
     distinct_items,
     pad_lists,
-    seen_items,
+    spread_rows,
 )
 from clickflax.data.batches import Windows
 from clickflax.events import MASK, RESERVED
@@ -19,43 +20,89 @@ ITEM = (np.arange(BOUNDS[-1]) + RESERVED).astype(np.int32)
 HISTORY = Windows(BOUNDS[:-1], BOUNDS[1:])
 
 
-def batches(**changed):
-    options = {"max_len": 8, "packing": True, "position_from": "end", "ask": False}
-    sizes = {"groups": 2, "group_rows": 2}
-    return list(asking_batches({"item": ITEM}, HISTORY, **(options | sizes | changed)))
+def batches(layout=(1, 2, 2), **changed):
+    options = {"max_len": 8, "packing": True, "position_from": "end", "ask": False, "seen": False}
+    options |= {"layout": Layout(*layout)}
+    return list(asking_batches({"item": ITEM}, HISTORY, **(options | changed)))
+
+
+def answers(asked):
+    """For each answer its example, its place [s, g, a], and the row of items it stands in, as far
+    as it."""
+    for place in map(tuple, np.argwhere(asked.example >= 0)):
+        row = (*place[:2], asked.row[place])
+        assert asked.batch.position[*row, asked.column[place]] == 0
+        yield (
+            int(asked.example[place]),
+            place,
+            asked.batch.variables["item"][row][: asked.column[place] + 1],
+        )
 
 
 @pytest.mark.parametrize("packing", [True, False])
-@pytest.mark.parametrize("groups", [1, 2, 8])
-def test_every_history_is_asked_once_at_its_last_event(packing, groups):
-    found = {}
-    for asked in batches(packing=packing, groups=groups):
-        for group, answer in np.argwhere(asked.example >= 0):
-            row, column = asked.row[group, answer], asked.column[group, answer]
-            example = int(asked.example[group, answer])
-            assert example not in found
-            found[example] = asked.batch.variables["item"][group, row, column]
-            assert asked.batch.position[group, row, column] == 0
-    assert found == {i: ITEM[BOUNDS[i + 1] - 1] for i in range(len(LENGTHS))}
+@pytest.mark.parametrize("layout", [(1, 1, 1), (1, 2, 2), (2, 1, 3), (4, 2, 1)])
+def test_every_history_is_asked_once_at_its_last_event(packing, layout):
+    found = [
+        (example, int(items[-1]))
+        for asked in batches(packing=packing, layout=layout)
+        for example, _, items in answers(asked)
+    ]
+    assert sorted(found) == [(i, ITEM[BOUNDS[i + 1] - 1]) for i in range(len(LENGTHS))]
 
 
 def test_a_place_is_reserved_for_the_mask_so_that_the_newest_events_stay():
     for asked in batches(ask=True, packing=False):
-        for group, answer in np.argwhere(asked.example >= 0):
-            row, column = asked.row[group, answer], asked.column[group, answer]
-            example = asked.example[group, answer]
-            sequence = asked.batch.variables["item"][group, row, : column + 1]
-            assert sequence[-1] == MASK
-            events = ITEM[BOUNDS[example] : BOUNDS[example + 1]][-7:]
-            assert np.array_equal(sequence[:-1], events)
+        for example, _, items in answers(asked):
+            assert items[-1] == MASK
+            assert np.array_equal(items[:-1], ITEM[BOUNDS[example] : BOUNDS[example + 1]][-7:])
 
 
-def test_all_batches_have_the_same_shapes():
+@pytest.mark.parametrize("layout", [(1, 1, 1), (2, 1, 2)])
+def test_all_batches_have_the_same_shapes(layout):
     shapes = {
-        (asked.batch.segment.shape, asked.row.shape, asked.example.shape)
-        for asked in batches(groups=1, group_rows=1)
+        (asked.batch.segment.shape, asked.row.shape, asked.example.shape, asked.seen.shape)
+        for asked in batches(layout=layout, seen=True)
     }
     assert len(shapes) == 1
+
+
+@pytest.mark.parametrize("layout", [(1, 1, 1), (2, 1, 2), (2, 2, 2)])
+def test_what_was_seen_is_the_whole_history_of_each_answer_and_not_only_the_window(layout):
+    for asked in batches(layout=layout, seen=True):
+        found = {tuple(x) for x in np.argwhere(asked.seen[..., 0] >= 0)}
+        assert len(found) == sum(LENGTHS[asked.example[asked.example >= 0]])
+        for example, (shard, group, answer), _ in answers(asked):
+            mine = asked.seen[shard, :, 0] == group * asked.example.shape[2] + answer
+            events = ITEM[BOUNDS[example] : BOUNDS[example + 1]]
+            assert np.array_equal(asked.seen[shard, mine, 1], events)
+
+
+def test_without_what_was_seen_there_are_no_pairs():
+    assert all(asked.seen.shape == (1, 0, 2) for asked in batches())
+
+
+def test_groups_have_alike_many_answers():
+    of_row = np.array([9, 1, 1, 8, 7, 2, 3, 4])
+    rows = spread_rows(of_row, 2, Layout(1, 2, 2))
+    assert sorted(rows.ravel()) == list(range(8))
+    assert of_row[rows].sum(-1).tolist() == [[[10, 9]], [[9, 7]]]
+    few = spread_rows(of_row[:3], 1, Layout(1, 2, 2))
+    assert sorted(few.ravel()) == [-1, 0, 1, 2]
+
+
+def test_a_question_or_two_have_the_same_shapes_as_the_next_ones():
+    def shapes(lengths):
+        bounds = np.concatenate([[0], np.cumsum(lengths)])
+        options = {"max_len": 8, "packing": True, "position_from": "end", "ask": True, "seen": True}
+        (asked,) = asking_batches(
+            {"item": ITEM},
+            Windows(bounds[:-1], bounds[1:]),
+            **options,
+            layout=Layout(1, 1, 4),
+        )
+        return asked.row.shape, asked.seen.shape
+
+    assert shapes([3, 4, 2]) == shapes([7, 12, 1, 9])
 
 
 def test_the_different_items_of_each_whole_history():
@@ -74,14 +121,6 @@ def test_lists_are_filled_up_with_minus_one():
     assert lists.tolist() == [[[7, -1], [5, 6]], [[-1, -1], [-1, -1]]]
     nothing = pad_lists(np.zeros(0, int), np.array([0, 0]), np.array([[0]]), 1)
     assert nothing.tolist() == [[[-1]]]
-
-
-def test_what_was_seen_is_the_whole_history_and_not_only_the_window():
-    seen = seen_items(ITEM, HISTORY, np.array([[1, -1], [2, 1]]))
-    assert seen.shape == (2, 2, 16)
-    assert sorted(seen[0, 0]) == [-1] * 4 + list(ITEM[3:15])
-    assert (seen[0, 1] == -1).all()
-    assert np.array_equal(seen[1, 1], seen[0, 0])
 
 
 @pytest.mark.parametrize("at_once", [1, 2, 100])

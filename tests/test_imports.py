@@ -20,11 +20,13 @@ MAY_IMPORT = {
     "runtime": {""},
     "tasks": {"events", "model"},
     "run": NOUNS,
-    "evaluate": NOUNS | {"run"},
+    "asker": NOUNS,
+    "evaluate": NOUNS | {"run", "asker"},
     "step": NOUNS,
-    "setup": NOUNS | {"run", "evaluate", "step"},
+    "feed": NOUNS | {"step"},
+    "setup": NOUNS | {"run", "asker", "evaluate", "step", "feed"},
     "train": NOUNS | {"run", "evaluate", "step", "setup"},
-    "recommend": NOUNS | {"run", "evaluate"},
+    "recommend": NOUNS | {"run", "asker"},
     "cli": {""},
 }
 # What a room may not import from outside: data/ is numpy, models know neither files nor flags.

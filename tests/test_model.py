@@ -7,8 +7,8 @@ import pytest
 from toy import ITEMS, encode, rows, small_config, small_model
 
 from clickflax.events import NA, PAD, RESERVED
-from clickflax.model.attention import attend, visible
-from clickflax.model.dropout import Dropout, keep_mask, scale_of
+from clickflax.model.dropout import Dropout, keep_mask
+from clickflax.model.encoder import REMAT
 from clickflax.run import build_model
 from clickflax.step import init_params
 
@@ -89,33 +89,29 @@ def test_a_row_without_a_single_event_gives_numbers():
         assert jnp.isfinite(encode(model, params, batch, causal)).all()
 
 
-def test_attention_is_the_softmax_weighted_mean_of_the_values():
-    q, k, v = (jax.random.normal(jax.random.key(i), (1, 2, 4, 3)) for i in range(3))
-    segment = jnp.array([[1, 1, 1, 2]])
-    see = visible(segment, causal=True)
-    expected = jax.nn.softmax(
-        jnp.where(see, jnp.einsum("bhqd,bhkd->bhqk", q, k) / jnp.sqrt(3.0), -jnp.inf), axis=-1
-    )
-    np.testing.assert_allclose(
-        attend(q, k, v, see, None, 1.0), jnp.einsum("bhqk,bhkd->bhqd", expected, v), atol=1e-6
-    )
-
-
-def test_scores_of_a_thousand_do_not_overflow():
-    q = jnp.full((1, 1, 2, 4), 100.0)
-    out = attend(q, q, jnp.ones((1, 1, 2, 4)), visible(jnp.ones((1, 2), int), False), None, 1.0)
-    np.testing.assert_allclose(out, 1.0)
-
-
 def test_dropout_drops_its_rate_and_keeps_the_mean():
-    keep = keep_mask(jax.random.key(0), 0.25, (1000, 1001))
-    assert keep.shape == (1000, 1001)
-    assert abs(float(keep.mean(dtype=jnp.float32)) - 0.75) < 0.002
-    assert scale_of(0.25) == pytest.approx(4 / 3)
+    for rate in (0.0, 0.1, 0.25, 0.99):
+        keep = keep_mask(jax.random.key(0), rate, (1000, 1001))
+        assert abs(float(keep.mean(dtype=jnp.float32)) - (1 - rate)) < 0.002
     x = jnp.ones((1000, 1000))
     dropped = Dropout(0.2).apply({}, x, True, rngs={"dropout": jax.random.key(1)})
     assert float(dropped.mean()) == pytest.approx(1.0, abs=0.005)
     assert Dropout(0.2).apply({}, x, False) is x
+
+
+def test_what_is_dropped_does_not_depend_on_neighbours_other_keys_or_how_keys_are_mapped():
+    keys = jax.random.split(jax.random.key(3), 64)
+    keep = np.asarray(jax.vmap(lambda key: keep_mask(key, 0.5, (64, 256)))(keys), np.float32) - 0.5
+    several = {
+        "next": keep[..., 1:] * keep[..., :-1],
+        "below": keep[:, 1:] * keep[:, :-1],
+        "other key": keep[1:] * keep[:-1],
+        "shifted": keep[1:, :, 1:] * keep[:-1, :, :-1],
+    }
+    for name, products in several.items():
+        # A mean of n products of independent +-1/2 has a deviation of 1 / (4 sqrt(n)).
+        assert abs(products.mean()) < 5 / (4 * products.size**0.5), name
+    np.testing.assert_array_equal(keep[7] > 0, keep_mask(keys[7], 0.5, (64, 256)))
 
 
 def test_the_model_has_the_parameters_of_the_paper():
@@ -151,10 +147,67 @@ def test_reserved_ids_are_no_candidates_and_column_i_is_item_i():
     model, params = small_model(output="none", output_bias=False)
     table = jnp.arange((ITEMS + RESERVED) * 8, dtype=jnp.float32).reshape(-1, 8)
     embedder = {**params["embedder"], "tables_item": {"embedding": table}}
-    scores = model.apply(
-        {"params": {**params, "embedder": embedder}}, jnp.eye(8)[:1], method="score"
+    answers = model.apply(
+        {"params": {**params, "embedder": embedder}}, jnp.eye(8)[:1], method="answer"
     )
-    assert list(scores[0]) == [8 * (i + RESERVED) for i in range(ITEMS)]
+    assert list(answers.scores()[0]) == [8 * (i + RESERVED) for i in range(ITEMS)]
+
+
+def training_loss(model, batch):
+    """A function of parameters, with dropout on, that counts every feature otherwise."""
+
+    def loss(params):
+        rngs = {"dropout": jax.random.key(1)}
+        inputs = batch.variables, batch.segment, batch.position, False, True
+        hidden = model.apply({"params": params}, *inputs, method="encode", rngs=rngs)
+        features = model.apply({"params": params}, hidden, method="answer").features
+        count = jnp.arange(features.size, dtype=jnp.float32).reshape(features.shape)
+        return (features.astype(jnp.float32) * jnp.sin(count)).mean()
+
+    return loss
+
+
+def test_bfloat16_computes_nearly_the_same_and_leaves_parameters_and_gradients_float32():
+    batch = rows(SEQUENCES, [0, 0, 0], 10)
+    shape = {"max_len": 10, "norm": "pre", "layers": 1}
+    model, params = small_model(**shape)
+    half, half_params = small_model(**shape, dtype="bfloat16")
+    assert all(map(np.array_equal, jax.tree.leaves(params), jax.tree.leaves(half_params)))
+
+    exact, rough = encode(model, params, batch), encode(half, params, batch)
+    assert rough.dtype == jnp.bfloat16
+    np.testing.assert_allclose(rough.astype(jnp.float32), exact, atol=0.05)
+
+    gradients = {}
+    for name, which in {"exact": model, "rough": half}.items():
+        loss, gradient = jax.jit(jax.value_and_grad(training_loss(which, batch)))(params)
+        gradients[name] = (loss, *jax.tree.leaves(gradient))
+    for a, b in zip(*gradients.values(), strict=True):
+        assert b.dtype == jnp.float32
+        np.testing.assert_allclose(b, a, atol=0.1 * float(jnp.abs(a).max()) + 0.001)
+
+
+def test_a_row_without_a_single_event_gives_numbers_in_bfloat16_too():
+    model, params = small_model(dtype="bfloat16")
+    assert jnp.isfinite(encode(model, params, rows([[1, 2], [3]], [0, 2]))).all()
+
+
+def test_what_is_computed_twice_changes_no_number_and_is_not_kept():
+    batch = rows(SEQUENCES, [0, 0, 0], 10)
+    dropout = {"dropout": 0.3, "attention_dropout": 0.3}
+    found, kept = {}, {}
+    for name in REMAT:
+        model, params = small_model(max_len=10, layers=1, **dropout, remat=name)
+        loss = training_loss(model, batch)
+        found[name] = jax.jit(jax.value_and_grad(loss))(params)
+        # The second result of vjp is a tree of what it has kept.
+        pullback = jax.eval_shape(lambda params, loss=loss: jax.vjp(loss, params)[1], params)
+        kept[name] = sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(pullback))
+    for name in ("attention", "block"):
+        jax.tree.map(
+            lambda a, b: np.testing.assert_allclose(a, b, atol=1e-6), found["none"], found[name]
+        )
+    assert kept["block"] < kept["attention"] < kept["none"]
 
 
 @pytest.mark.parametrize(
@@ -167,6 +220,8 @@ def test_reserved_ids_are_no_candidates_and_column_i_is_item_i():
         ({"output": "mlp"}, "dense"),
         ({"initializer": "zeros"}, "normal"),
         ({"max_len": 1}, "at least 2"),
+        ({"dtype": "float16"}, "bfloat16"),
+        ({"remat": "all"}, "attention"),
     ],
 )
 def test_a_model_that_cannot_be_built_says_why(changed, message):

@@ -7,7 +7,8 @@ import jaxtyping
 import pytest
 
 from clickflax.model.encoder import FeedForward
-from clickflax.tasks import metrics
+from clickflax.model.heads import Answers
+from clickflax.tasks import scores
 
 
 def test_there_are_eight_devices():
@@ -25,10 +26,11 @@ def test_a_sum_over_two_dtypes_is_an_error():
 
 
 def test_a_function_of_the_package_refuses_a_wrong_shape():
-    targets, seen = jnp.zeros((2, 1), jnp.int32), jnp.zeros((2, 1), jnp.int32)
-    assert metrics.ranks(jnp.zeros((2, 3)), targets, seen).shape == (2, 1)
+    answers = Answers(jnp.zeros((2, 4)), jnp.zeros((3, 4)), None, 0)
+    targets, seen = jnp.zeros((2, 1), jnp.int32), jnp.zeros((5, 2), jnp.int32)
+    assert scores.ranks(answers, seen, 3, targets).shape == (2, 1)
     with pytest.raises(jaxtyping.TypeCheckError):
-        metrics.ranks(jnp.zeros((3, 3)), targets, seen)
+        scores.ranks(answers, seen.T, 3, targets)
 
 
 def test_a_flax_module_of_the_package_refuses_a_wrong_rank():

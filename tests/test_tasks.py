@@ -7,6 +7,7 @@ import pytest
 from toy import ITEMS, rows
 
 from clickflax.events import MASK, RESERVED
+from clickflax.model.heads import Answers
 from clickflax.tasks.losses import softmax_loss
 from clickflax.tasks.tasks import (
     Hiding,
@@ -115,16 +116,82 @@ def test_the_static_number_of_places_is_the_most_that_a_row_hides():
     assert most_hidden(lengths, offsets, 0.3) == 6  # 3 + 1 + 2 in one row, 6 in the other
 
 
+def answers(features, items=ITEMS, bias=True):
+    """Answers with random features and table, after three rows that are no items."""
+    keys = jax.random.split(jax.random.key(1), 3)
+    x = jax.random.normal(keys[0], (*features, 4))
+    table = jax.random.normal(keys[1], (3 + items, 4))
+    return Answers(x, table, jax.random.normal(keys[2], (items,)) if bias else None, 3)
+
+
+def plain_loss(answers, targets, weights):
+    """The same by the book: log-softmax of all scores, and autodiff."""
+    chosen = jnp.take_along_axis(jax.nn.log_softmax(answers.scores()), targets[..., None], axis=-1)
+    return -(chosen[..., 0] * weights).sum()
+
+
 def test_the_loss_of_equal_scores_is_the_logarithm_of_the_catalog():
-    loss, weight = softmax_loss(jnp.zeros((1, 2, 8)), jnp.zeros((1, 2), int), jnp.ones((1, 2)))
+    equal = Answers(jnp.zeros((1, 2, 4)), jnp.zeros((8, 4)), None, 0)
+    loss, weight = softmax_loss(equal, jnp.zeros((1, 2), int), jnp.ones((1, 2)), 0)
     assert float(loss / weight) == pytest.approx(np.log(8))
 
 
+@pytest.mark.parametrize("bias", [True, False])
+@pytest.mark.parametrize("chunk", [0, 1, 5, 12, 100])  # of 12 items; 5 leaves a rest of 2
+def test_the_softmax_loss_and_its_gradients_are_those_of_autodiff_in_any_chunks(chunk, bias):
+    question = answers((2, 5), bias=bias)
+    targets = jax.random.randint(jax.random.key(2), (2, 5), 0, ITEMS)
+    weights = jnp.array([[1.0, 0.0, 2.0, 1.0, 1.0], [0.5, 1.0, 0.0, 0.0, 1.0]])
+
+    def of(loss):
+        def scaled(floats):
+            return 3.0 * loss(Answers(*floats, question.first))
+
+        return jax.value_and_grad(scaled)(question[:3])
+
+    found = of(lambda a: softmax_loss(a, targets, weights, chunk)[0])
+    expected = of(lambda a: plain_loss(a, targets, weights))
+    jax.tree.map(
+        lambda x, y: np.testing.assert_allclose(x, y, rtol=1e-5, atol=1e-5), found, expected
+    )
+    assert jax.tree.structure(found) == jax.tree.structure(expected)
+
+
+@pytest.mark.parametrize("chunk", [0, 4])
+def test_scores_of_a_thousand_overflow_nothing(chunk):
+    question = answers((1, 3))
+    large = question._replace(features=question.features * 1000)
+    targets = jnp.array([[0, 1, 2]])
+
+    def loss(features):
+        return softmax_loss(large._replace(features=features), targets, jnp.ones((1, 3)), chunk)[0]
+
+    value, gradient = jax.value_and_grad(loss)(large.features)
+    assert np.isfinite(value)
+    assert np.isfinite(gradient).all()
+
+
+def test_a_chunked_softmax_never_holds_all_scores():
+    wide = answers((1, 64), items=4096)
+    targets, weights = jnp.zeros((1, 64), int), jnp.ones((1, 64))
+
+    def temporary(chunk):
+        def loss(floats):
+            return softmax_loss(Answers(*floats, wide.first), targets, weights, chunk)[0]
+
+        compiled = jax.jit(jax.grad(loss)).lower(wide[:3]).compile()
+        return compiled.memory_analysis().temp_size_in_bytes
+
+    whole = 64 * 4096 * 4  # bytes of the scores
+    assert temporary(0) >= whole
+    assert temporary(128) < whole / 4
+
+
 def test_what_weighs_nothing_adds_nothing():
-    scores = jax.random.normal(jax.random.key(0), (1, 3, 8))
-    targets = jnp.array([[1, 2, 3]])
-    part, weight = softmax_loss(scores, targets, jnp.array([[1.0, 0.0, 0.0]]))
-    alone, _ = softmax_loss(scores[:, :1], targets[:, :1], jnp.ones((1, 1)))
+    question, targets = answers((1, 3)), jnp.array([[1, 2, 3]])
+    part, weight = softmax_loss(question, targets, jnp.array([[1.0, 0.0, 0.0]]), 0)
+    first = question._replace(features=question.features[:, :1])
+    alone, _ = softmax_loss(first, targets[:, :1], jnp.ones((1, 1)), 0)
     assert float(part) == pytest.approx(float(alone))
     assert float(weight) == 1
 
@@ -138,5 +205,5 @@ def test_a_task_that_is_not_known_lists_those_that_are(names):
 def test_a_batch_without_a_target_weighs_nothing_and_is_not_nan():
     empty = rows([[1]])._replace(segment=jnp.zeros((1, 8), jnp.int32))
     question = hide_items(jax.random.key(0), empty, hiding())
-    loss, weight = softmax_loss(jnp.ones((1, 8, ITEMS)), question.targets, question.weights)
+    loss, weight = softmax_loss(answers((1, 8)), question.targets, question.weights, 0)
     assert (float(loss), float(weight)) == (0, 0)

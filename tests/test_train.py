@@ -19,7 +19,7 @@ from clickflax.evaluate import evaluate_run
 from clickflax.run import load_run
 from clickflax.runtime import checkpoint, sharding
 from clickflax.runtime.optim import learning_rate, make_optimizer
-from clickflax.setup import batch_of, set_up
+from clickflax.setup import set_up
 from clickflax.train import train
 
 
@@ -57,8 +57,8 @@ def one_device():
 
 def steps(config, folder, count):
     setting, state = set_up(config, folder)
-    for step in range(count):
-        state, metrics = setting.step(state, batch_of(setting, step), setting.key)
+    for step in range(0, count, setting.at_once):
+        state, metrics = setting.advance(state, step, min(setting.at_once, count - step))
     return setting, state, metrics
 
 
@@ -157,6 +157,27 @@ def test_pmap_trains_validates_and_resumes(shop, tmp_path):
     train(config_for(shop, steps=9), tmp_path / "jit")
     mapped, jitted = last_state(tmp_path / "run"), last_state(tmp_path / "jit")
     assert_alike(mapped[1], jitted[1], rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("parallel", ["jit", "pmap"])
+def test_many_steps_of_a_dispatch_are_the_steps_one_by_one(shop, tmp_path, parallel):
+    # Stretches of 3, which 2 does not divide, and batches that span two epochs.
+    many = config_for(shop, steps=9, steps_at_once=2, parallel=parallel)
+    train(many, tmp_path / "many")
+    train(config_for(shop, steps=9), tmp_path / "single")
+    found, expected = last_state(tmp_path / "many"), last_state(tmp_path / "single")
+    assert_alike(found[1], expected[1], rtol=1e-5, atol=1e-7)
+    many, single = untimed(tmp_path / "many"), untimed(tmp_path / "single")
+    assert [line["step"] for line in many] == [line["step"] for line in single]
+    for a, b in zip(many, single, strict=True):
+        assert a == pytest.approx(b, rel=1e-4)
+
+
+def test_many_steps_of_a_dispatch_resume_to_the_bit(shop, tmp_path):
+    train(config_for(shop, steps_at_once=2), tmp_path / "two")
+    train(config_for(shop, steps_at_once=2, steps=9), tmp_path / "two")
+    train(config_for(shop, steps_at_once=2, steps=9), tmp_path / "one")
+    assert_alike(last_state(tmp_path / "two")[1], last_state(tmp_path / "one")[1], rtol=0, atol=0)
 
 
 def test_a_run_without_validation_keeps_its_last_parameters(shop, tmp_path):

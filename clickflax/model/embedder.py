@@ -11,6 +11,7 @@ from jaxtyping import Array, Float, Int
 from clickflax.model.dropout import Dropout
 
 POSITIONS = ("learned", "sinusoidal", "none")
+DTYPES = ("float32", "bfloat16")
 
 
 def sinusoids(length: int, width: int) -> Float[np.ndarray, "L D"]:
@@ -23,7 +24,8 @@ def sinusoids(length: int, width: int) -> Float[np.ndarray, "L D"]:
 class Embedder(nn.Module):
     """The sum of an event's variables and of its position.
 
-    `sizes` counts the ids of each variable, the reserved ones included.
+    `sizes` counts the ids of each variable, the reserved ones included. The sum is float32 and
+    comes out as `dtype`, in which the model then computes.
     """
 
     sizes: Mapping[str, int]
@@ -33,6 +35,7 @@ class Embedder(nn.Module):
     scale: bool
     norm: bool
     dropout: float
+    dtype: str
     table_init: nn.initializers.Initializer
 
     def setup(self):
@@ -61,7 +64,7 @@ class Embedder(nn.Module):
             x = x + jnp.asarray(sinusoids(self.max_len, self.width))[position]
         if self.norm:
             x = self.layer_norm(x)
-        return self.drop(x, train)
+        return self.drop(x.astype(self.dtype), train)
 
     def item_table(self) -> Float[Array, "N D"]:
         """The table of the items, a row an id, reserved ids included."""

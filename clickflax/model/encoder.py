@@ -1,14 +1,23 @@
 """The blocks, and the one stack of them."""
 
+import functools
+from collections.abc import Callable
+
 import flax.linen as nn
 import jax
-from jaxtyping import Array, Bool, Float, Int
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Int
 
-from clickflax.model.attention import Attention, visible
+from clickflax.model.attention import Attention
 from clickflax.model.dropout import Dropout
 
 ACTIVATIONS = {"gelu": jax.nn.gelu, "relu": jax.nn.relu, "silu": jax.nn.silu}
 NORMS = ("post", "pre")
+
+
+def layer_norm(x: Float[Array, "..."], name: str | None = None) -> Float[Array, "..."]:
+    """LayerNorm (Ba et al., 2016), computed in float32 whatever `x` is, which the result is too."""
+    return nn.LayerNorm(name=name)(x.astype(jnp.float32)).astype(x.dtype)
 
 
 class FeedForward(nn.Module):
@@ -20,13 +29,13 @@ class FeedForward(nn.Module):
 
     @nn.compact
     def __call__(self, x: Float[Array, "B L D"]) -> Float[Array, "B L D"]:
-        y = nn.Dense(self.hidden, kernel_init=self.kernel_init, name="up")(x)
-        y = ACTIVATIONS[self.activation](y)
-        return nn.Dense(x.shape[-1], kernel_init=self.kernel_init, name="down")(y)
+        dense = functools.partial(nn.Dense, dtype=x.dtype, kernel_init=self.kernel_init)
+        y = ACTIVATIONS[self.activation](dense(self.hidden, name="up")(x))
+        return dense(x.shape[-1], name="down")(y)
 
 
 class Block(nn.Module):
-    """Attention, then feed-forward, each beside a residual path.
+    """Attention, then feed-forward, each beside a residual path, in the dtype of `x`.
 
     `norm="post"`: LayerNorm(x + branch(x)), as in BERT; `"pre"`: x + branch(LayerNorm(x)).
     """
@@ -37,32 +46,46 @@ class Block(nn.Module):
     activation: str
     dropout: float
     attention_dropout: float
+    attend: Callable[..., Array]
     kernel_init: nn.initializers.Initializer
 
     @nn.compact
     def __call__(
-        self, x: Float[Array, "B L D"], see: Bool[Array, "B 1 L L"], train: bool
+        self, x: Float[Array, "B L D"], segment: Int[Array, "B L"], causal: bool, train: bool
     ) -> Float[Array, "B L D"]:
-        attention = Attention(self.heads, self.attention_dropout, self.kernel_init)
+        attention = Attention(self.heads, self.attention_dropout, self.attend, self.kernel_init)
         feed_forward = FeedForward(self.feed_forward, self.activation, self.kernel_init)
+        look = functools.partial(attention, segment=segment, causal=causal, train=train)
         if self.norm == "pre":
-            x = x + Dropout(self.dropout)(attention(nn.LayerNorm()(x), see, train), train)
-            return x + Dropout(self.dropout)(feed_forward(nn.LayerNorm()(x)), train)
-        x = nn.LayerNorm()(x + Dropout(self.dropout)(attention(x, see, train), train))
-        return nn.LayerNorm()(x + Dropout(self.dropout)(feed_forward(x), train))
+            x = x + Dropout(self.dropout)(look(layer_norm(x)), train)
+            return x + Dropout(self.dropout)(feed_forward(layer_norm(x)), train)
+        x = layer_norm(x + Dropout(self.dropout)(look(x), train))
+        return layer_norm(x + Dropout(self.dropout)(feed_forward(x), train))
+
+
+# What is computed again for the gradient instead of being kept: nothing, the attention weights, or
+# all that is inside a block. On CPU, XLA keeps them all the same. The numbers are the places of
+# arguments that are no arrays.
+REMAT = {
+    "none": lambda attend: functools.partial(Block, attend=attend),
+    "attention": lambda attend: functools.partial(
+        Block, attend=jax.checkpoint(attend, static_argnums=(4, 6))
+    ),
+    "block": lambda attend: functools.partial(
+        nn.remat(Block, static_argnums=(3, 4)), attend=attend
+    ),
+}
 
 
 class Encoder(nn.Module):
-    """A stack of blocks over packed rows; a pre-norm stack ends with a LayerNorm."""
+    """A stack of blocks over packed rows; a pre-norm stack ends with a LayerNorm.
+
+    `block(name=...)` makes one of them.
+    """
 
     layers: int
-    heads: int
-    feed_forward: int
     norm: str
-    activation: str
-    dropout: float
-    attention_dropout: float
-    kernel_init: nn.initializers.Initializer
+    block: Callable[..., nn.Module]
 
     @nn.compact
     def __call__(
@@ -72,16 +95,6 @@ class Encoder(nn.Module):
         causal: bool,
         train: bool,
     ) -> Float[Array, "B L D"]:
-        see = visible(segment, causal)
         for i in range(self.layers):
-            x = Block(
-                self.heads,
-                self.feed_forward,
-                self.norm,
-                self.activation,
-                self.dropout,
-                self.attention_dropout,
-                self.kernel_init,
-                name=f"block_{i}",
-            )(x, see, train)
-        return nn.LayerNorm(name="norm")(x) if self.norm == "pre" else x
+            x = self.block(name=f"block_{i}")(x, segment, causal, train)
+        return layer_norm(x, "norm") if self.norm == "pre" else x

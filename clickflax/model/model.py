@@ -5,10 +5,9 @@ from collections.abc import Mapping
 import flax.linen as nn
 from jaxtyping import Array, Float, Int
 
-from clickflax.events import RESERVED
 from clickflax.model.embedder import Embedder
 from clickflax.model.encoder import Encoder
-from clickflax.model.heads import ItemHead
+from clickflax.model.heads import Answers, ItemHead
 
 
 class Model(nn.Module):
@@ -29,6 +28,6 @@ class Model(nn.Module):
         """A hidden state for every event, from the events of the same segment alone."""
         return self.encoder(self.embedder(variables, position, train), segment, causal, train)
 
-    def score(self, hidden: Float[Array, "... D"]) -> Float[Array, "... V"]:
-        """A score for every item: column i is the id i + RESERVED."""
-        return self.head(hidden, self.embedder.item_table()[RESERVED:])
+    def answer(self, hidden: Float[Array, "... D"]) -> Answers:
+        """A score for every item, in factors: column i is the id i + RESERVED."""
+        return self.head(hidden, self.embedder.item_table())

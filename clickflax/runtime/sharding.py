@@ -16,6 +16,17 @@ DATA = "data"  # the axis over which the rows of a batch are split
 # SASRec, whose every event is scored, 2: 300, 4: 463.
 CPU_TOKENS = 800
 
+# The most bytes of scores that are made whole, and of a chunk of them where they are not: memory
+# on an accelerator; on CPU what stays in the second-level cache pays for computing scores twice.
+WHOLE_SCORES = {"cpu": 2**24, "accelerator": 2**30}
+CHUNK_SCORES = {"cpu": 2**20, "accelerator": 2**28}
+
+
+# Where a step takes a millisecond or two, the host would not keep up with it; on CPU a dispatch
+# costs little beside a step.
+ACCELERATOR_STEPS = 50
+RESIDENT_BYTES = 2**31  # of a data set that stays on an accelerator, at most
+
 
 def cores() -> int:
     """Cores that this process may use, which in a container are fewer than the machine's."""
@@ -54,6 +65,23 @@ def micro_rows(wanted: int, row_length: int, rows: int) -> int:
     return min(range(most, most // 2, -1), key=lambda size: -(-rows // size) * size)
 
 
+def steps_at_once(wanted: int, resident_bytes: int) -> int:
+    """Steps of one dispatch; 0 leaves it to the backend, and to the memory that the data takes."""
+    if wanted:
+        return wanted
+    if jax.default_backend() == "cpu" or resident_bytes > RESIDENT_BYTES:
+        return 1
+    return ACCELERATOR_STEPS
+
+
+def chunk_items(wanted: int, targets: int, items: int) -> int:
+    """Items whose float32 scores for `targets` are held at once; 0 leaves it to their size."""
+    backend = "cpu" if jax.default_backend() == "cpu" else "accelerator"
+    if wanted or 4 * targets * items <= WHOLE_SCORES[backend]:
+        return min(wanted or items, items)
+    return max(1, CHUNK_SCORES[backend] // (4 * targets))
+
+
 def replicate(tree: Any, mesh: Mesh) -> Any:
     """The same arrays on every device."""
     return jax.device_put(tree, NamedSharding(mesh, P()))
@@ -65,9 +93,9 @@ def split_rows(tree: Any, mesh: Mesh) -> Any:
 
 
 def compile_step(step: Callable[..., Any], mesh: Mesh, parallel: str) -> Callable[..., Any]:
-    """`step(state, rows, key)` of one device, made to run on all: each has its own rows.
+    """`step(state, rows, shared)` of one device, made to run on all: each has its own rows.
 
-    The step sums over the axis DATA itself; state, key and results are the same everywhere.
+    The step sums over the axis DATA itself; all but the rows is the same everywhere.
     """
     if parallel == "jit":
         mapped = jax.shard_map(
@@ -79,9 +107,10 @@ def compile_step(step: Callable[..., Any], mesh: Mesh, parallel: str) -> Callabl
             step, DATA, in_axes=(None, 0, None), out_axes=None, devices=list(mesh.devices.flat)
         )
 
-        def run(state: Any, rows: Any, key: jax.Array) -> Any:
+        def run(state: Any, rows: Any, shared: Any) -> Any:
             shape = (mesh.size, -1)
-            return mapped(state, jax.tree.map(lambda x: x.reshape(*shape, *x.shape[1:]), rows), key)
+            rows = jax.tree.map(lambda x: x.reshape(*shape, *x.shape[1:]), rows)
+            return mapped(state, rows, shared)
 
         return run
     raise ValueError(f"train.parallel={parallel!r} is not one of ['jit', 'pmap'].")

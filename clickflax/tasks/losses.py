@@ -1,14 +1,156 @@
 """How wrong the answers are: a sum and the weight that it is to be divided by."""
 
+import functools
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
+from clickflax.model.heads import Answers
+
 
 def softmax_loss(
-    scores: Float[Array, "B K V"], targets: Int[Array, "B K"], weights: Float[Array, "B K"]
+    answers: Answers, targets: Int[Array, "B K"], weights: Float[Array, "B K"], chunk: int
 ) -> tuple[Float[Array, ""], Float[Array, ""]]:
-    """Cross-entropy over the whole catalog, in nats: weighted sum, and sum of the weights."""
-    total = jax.nn.logsumexp(scores, axis=-1)
-    chosen = jnp.take_along_axis(scores, targets[..., None], axis=-1)[..., 0]
-    return ((total - chosen) * weights).sum(), weights.sum()
+    """Cross-entropy over the whole catalog, in nats: weighted sum, and sum of the weights.
+
+    Scores of `chunk` items (0: of all) are held at once; the numbers do not depend on it, but for
+    the order of sums. In chunks the scores are computed a second time for the gradient. Sums are
+    float32 whatever the features are.
+    """
+    features, table, bias, first = answers
+    items = table.shape[0] - first
+    size = min(chunk or items, items)
+    x = features.reshape(-1, features.shape[-1])
+    loss: Any = _cross_entropy(first, size, x, table, bias, targets.ravel(), weights.ravel())
+    return loss, weights.sum()
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1))
+def _cross_entropy(
+    first: int,
+    size: int,
+    x: Float[Array, "T D"],
+    table: Float[Array, "N D"],
+    bias: Float[Array, " V"] | None,
+    targets: Int[Array, " T"],
+    weights: Float[Array, " T"],
+) -> Float[Array, ""]:
+    """The weighted sum; its gradient is ready with the scores at hand, so `_forward` makes it.
+
+    Autodiff would keep the scores and pass over them some ten times more: on two cores, with 130
+    targets and 54,542 items, that takes twice as long, with 800 and 3,416 1.5 times.
+    """
+    total = _log_sum_exp(first, size, x, table, bias)
+    return ((total - _target_scores(first, x, table, bias, targets)) * weights).sum()
+
+
+def _forward(first: int, size: int, x: Any, table: Any, bias: Any, targets: Any, weights: Any):
+    """The loss, and its gradients with respect to the features, the table and the bias."""
+    items = table.shape[0] - first
+    own = _target_scores(first, x, table, bias, targets)
+    if size == items:
+        scores, rows = _scores(first, size, x, table, bias, jnp.int32(0))
+        top = scores.max(-1)
+        e = jnp.exp(scores - top[:, None])
+        sums = e.sum(-1)
+        total = top + jnp.log(sums)
+        dx, rows, db = _gradients(e, weights / sums, x, rows)
+        dtable = jnp.pad(rows, ((first, 0), (0, 0)))
+    else:
+        total = _log_sum_exp(first, size, x, table, bias)
+
+        def add(sums: Any, begin: Int[Array, ""]) -> tuple[Any, None]:
+            dx, dtable, db = sums
+            scores, rows = _scores(first, size, x, table, bias, begin)
+            more, rows, column = _gradients(jnp.exp(scores - total[:, None]), weights, x, rows)
+            begin = jnp.minimum(begin, items - size)
+            return (
+                dx + more,
+                _add_at(dtable, rows, begin + first),
+                _add_at(db, column, begin),
+            ), None
+
+        zero = (jnp.zeros(x.shape), jnp.zeros(table.shape), jnp.zeros(items))
+        (dx, dtable, db), _ = jax.lax.scan(add, zero, jnp.arange(0, items, size))
+    w = weights[:, None]
+    dx = dx - table[targets + first] * w
+    dtable = dtable.at[targets + first].add(-x.astype(jnp.float32) * w)
+    db = None if bias is None else db.at[targets].add(-weights)
+    return ((total - own) * weights).sum(), (dx.astype(x.dtype), dtable, db)
+
+
+def _backward(first: int, size: int, gradients: Any, g: Float[Array, ""]):
+    """Targets have no gradient, and nobody asks for that of the weights."""
+    return *jax.tree.map(lambda x: (x * g).astype(x.dtype), gradients), None, None
+
+
+_cross_entropy.defvjp(_forward, _backward)
+
+
+def _scores(
+    first: int, size: int, x: Any, table: Any, bias: Any, begin: Int[Any, ""]
+) -> tuple[Float[Array, "T C"], Float[Array, "C D"]]:
+    """Scores of `size` items from `begin` on, and their rows of the table.
+
+    Where fewer are left the last ones are taken, and those before `begin` score -inf.
+    """
+    start = jnp.minimum(begin, table.shape[0] - first - size)
+    rows = jax.lax.dynamic_slice_in_dim(table, first + start, size).astype(x.dtype)
+    scores = jax.lax.dot_general(
+        x, rows, (((1,), (1,)), ((), ())), preferred_element_type=jnp.float32
+    )
+    fresh = jnp.arange(size) >= begin - start
+    extra = 0.0 if bias is None else jax.lax.dynamic_slice_in_dim(bias, start, size)
+    return scores + jnp.where(fresh, extra, -jnp.inf)[None], rows
+
+
+def _target_scores(
+    first: int, x: Any, table: Any, bias: Any, targets: Int[Array, " T"]
+) -> Float[Array, " T"]:
+    """The score of each target."""
+    own = (x.astype(jnp.float32) * table[targets + first].astype(x.dtype)).sum(-1)
+    return own if bias is None else own + bias[targets]
+
+
+def _log_sum_exp(first: int, size: int, x: Any, table: Any, bias: Any) -> Float[Array, " T"]:
+    """Over all items, a chunk at a time, with a running maximum (Milakov and Gimelshein, 2018)."""
+
+    def add(carry: tuple[Array, Array], begin: Int[Array, ""]) -> tuple[tuple[Array, Array], None]:
+        top, total = carry
+        scores, _ = _scores(first, size, x, table, bias, begin)
+        higher = jnp.maximum(top, scores.max(-1))
+        return (
+            higher,
+            total * jnp.exp(top - higher) + jnp.exp(scores - higher[:, None]).sum(-1),
+        ), None
+
+    rows = x.shape[0]
+    begins = jnp.arange(0, table.shape[0] - first, size)
+    (top, total), _ = jax.lax.scan(add, (jnp.full(rows, -jnp.inf), jnp.zeros(rows)), begins)
+    return top + jnp.log(total)
+
+
+def _gradients(
+    e: Float[Array, "T C"], weights: Float[Array, " T"], x: Any, rows: Any
+) -> tuple[Float[Array, "T D"], Float[Array, "C D"], Float[Array, " C"]]:
+    """What the probabilities `e * weights` add to the gradients of features, rows and biases.
+
+    The weights go to the narrow side of the products; a sum over the columns of `e` by itself is
+    slow on CPU, so the biases are one more row of the second product.
+    """
+    e = e.astype(x.dtype)
+    dx = jnp.dot(e, rows, preferred_element_type=jnp.float32) * weights[:, None]
+    sides = jnp.concatenate(
+        [x * weights[:, None].astype(x.dtype), weights[:, None].astype(x.dtype)], 1
+    )
+    both = jnp.dot(sides.T, e, preferred_element_type=jnp.float32)
+    return dx, both[:-1].T, both[-1]
+
+
+def _add_at(whole: Array, part: Array, begin: Int[Array, ""]) -> Array:
+    """`whole` with `part` added from row `begin` on."""
+    size = part.shape[0]
+    sums = jax.lax.dynamic_slice_in_dim(whole, begin, size) + part
+    return jax.lax.dynamic_update_slice_in_dim(whole, sums, begin, 0)

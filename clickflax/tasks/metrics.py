@@ -1,7 +1,7 @@
 """Ranking metrics over the whole catalog, from ranks that are counted and never sorted.
 
-`ranks` runs on the device, inside jit, and answers where each relevant item stands. `ranking` runs
-on the host, in numpy, and turns those places into metrics of each user; `mean` averages the users.
+`scores.ranks` answers where each relevant item stands, on the device. `ranking` turns those places
+into metrics of each user, on the host; `mean` averages the users.
 
 With n relevant items of a user at the places p_0 < p_1 < ... (0 is first) and the cut-off k, a hit
 is a relevant item among the first k places, and
@@ -18,46 +18,10 @@ A user without relevant items has 0 everywhere, and so has one whose relevant it
 
 from collections.abc import Sequence
 
-import jax
-import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Int
+from jaxtyping import Float, Int
 
 METRICS = ("recall", "hit_rate", "precision", "ndcg", "mrr", "map")
-
-
-def ranks(
-    scores: Float[Array, "B V"], targets: Int[Array, "B T"], seen: Int[Array, "B H"]
-) -> Float[Array, "B T"]:
-    """Place (0 is first) of each target among all V items, by counting the items that beat it.
-
-    `targets` and `seen` are columns of `scores`; any number outside 0 ... V-1, such as -1, is
-    padding. Items of `seen` are not counted (they must be distinct within a row), except those that
-    are targets of the row: a target is never filtered. Items of equal score share their mean place.
-    A padded target and one whose score is NaN are at inf, a miss; another item whose score is NaN
-    outranks nobody.
-    """
-    items = scores.shape[1]
-    # One copy of the scores for both sides of the comparison: fused into what computed them, XLA
-    # may keep more digits on one side than on the other, and an item would not equal itself.
-    scores = jax.lax.optimization_barrier(scores)
-    filtered = (seen >= 0) & (seen < items)
-    filtered &= ~jnp.any(seen[:, :, None] == targets[:, None, :], axis=2)
-    columns = jnp.clip(seen, 0, items - 1)
-    # NaN is neither greater nor equal: what is not filtered takes nothing away.
-    seen_scores = jnp.where(filtered, jnp.take_along_axis(scores, columns, axis=1), jnp.nan)
-
-    def place(target: Int[Array, " B"]) -> Float[Array, " B"]:
-        column = jnp.clip(target, 0, items - 1)[:, None]
-        own = jnp.take_along_axis(scores, column, axis=1)
-        greater = jnp.sum(scores > own, axis=1) - jnp.sum(seen_scores > own, axis=1)
-        equal = jnp.sum(scores == own, axis=1) - jnp.sum(seen_scores == own, axis=1) - 1
-        valid = (target >= 0) & (target < items) & ~jnp.isnan(own[:, 0])
-        place = greater.astype(jnp.float32) + 0.5 * equal.astype(jnp.float32)
-        return jnp.where(valid, place, jnp.inf)
-
-    # One target at a time, so that nothing of the shape [B, T, V] is ever built.
-    return jax.lax.map(place, targets.T).T
 
 
 def ranking(

@@ -1,0 +1,128 @@
+"""How histories become rows, rows answers and answers results: evaluation and recommendation."""
+
+import dataclasses
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, Int, Shaped
+from ml_collections import ConfigDict
+
+from clickflax.data.asking import Asked, Layout, asking_batches
+from clickflax.data.batches import Windows
+from clickflax.events import RESERVED, Batch
+from clickflax.model.model import Model
+from clickflax.runtime import sharding
+from clickflax.tasks.tasks import Task
+
+
+@dataclasses.dataclass(frozen=True)
+class Asker:
+    """Asks a model about histories, a batch of them at a time."""
+
+    model: Model
+    task: Task
+    mesh: jax.sharding.Mesh
+    max_len: int
+    packing: bool
+    position_from: str
+    variables: tuple[str, ...]
+    batch_size: int
+    micro_rows: int
+
+    def batches(
+        self, columns: Mapping[str, Shaped[np.ndarray, " E"]], history: Windows, seen: bool
+    ) -> Iterator[Asked]:
+        """All the histories, in batches of about `batch_size`."""
+        ask = not self.task.causal
+        row_length = self.max_len
+        mean_length = np.minimum(history.stop - history.start + ask, row_length).mean()
+        share = mean_length / row_length if self.packing else 1.0
+        rows = max(1, round(self.batch_size * float(share)))
+        if len(history.start) <= rows:  # few: the same shapes for about as many
+            rows = 1 << (len(history.start) - 1).bit_length()
+        devices = self.mesh.size
+        group_rows = sharding.micro_rows(self.micro_rows, row_length, -(-rows // devices))
+        return asking_batches(
+            {name: columns[name] for name in self.variables},
+            history,
+            max_len=row_length,
+            packing=self.packing,
+            position_from=self.position_from,
+            ask=ask,
+            seen=seen,
+            layout=Layout(devices, -(-rows // (group_rows * devices)), group_rows),
+        )
+
+    def compile(self, finish: Callable[..., Any]) -> Callable[..., Any]:
+        """`finish(answers, seen [N, 2], chunk, *extras [A, ...])` of a batch, on all devices.
+
+        Rows are encoded a group at a time; the answers of all of them are scored together, so
+        many items at a time that memory does not depend on the catalog.
+        """
+
+        def encode(params: Any, group: tuple[Batch, Array, Array]) -> Float[Array, "A D"]:
+            (variables, segment, position, _), row, column = group
+            hidden: Any = self.model.apply(
+                {"params": params},
+                variables,
+                segment,
+                position,
+                self.task.causal,
+                False,
+                method="encode",
+            )
+            return hidden[row, column]
+
+        def answer(params: Any, shard: tuple[Asked, tuple[Array, ...]]) -> Any:
+            asked, extras = shard
+            groups = (asked.batch, asked.row, asked.column)
+            hidden = jax.lax.map(lambda group: encode(params, group), groups)
+            hidden = hidden.reshape(-1, hidden.shape[-1])
+            answers: Any = self.model.apply({"params": params}, hidden, method="answer")
+            items = answers.table.shape[0] - answers.first
+            chunk = sharding.chunk_items(0, hidden.shape[0], items)
+            seen = asked.seen - jnp.array([[0, RESERVED]])  # pairs of an answer and an id
+            return finish(answers, seen, chunk, *extras)
+
+        return sharding.compile_groups(answer, self.mesh)
+
+    def ask(
+        self,
+        params: Any,
+        compiled: Callable[..., Any],
+        columns: Mapping[str, Shaped[np.ndarray, " E"]],
+        history: Windows,
+        filter_seen: bool,
+        *extras: Callable[[Int[np.ndarray, "S A"]], np.ndarray],
+    ) -> Iterator[tuple[Int[np.ndarray, "S A"], Any]]:
+        """The examples of each batch, -1 for none, and what `compiled` finds for them.
+
+        Each of `extras` makes an argument of `finish` of the examples. A batch is read when the
+        next one has been sent: what is done with it is done while the devices work.
+        """
+        sent: list[tuple[np.ndarray, Any]] = []
+        for asked in self.batches(columns, history, filter_seen):
+            example = asked.example.reshape(len(asked.example), -1)
+            found = compiled(params, (asked, tuple(extra(example) for extra in extras)))
+            sent.append((example, found))
+            if len(sent) > 1:
+                yield jax.tree.map(np.asarray, sent.pop(0))
+        yield from jax.tree.map(np.asarray, sent)
+
+
+def make_asker(config: ConfigDict, model: Model, task: Task, mesh: jax.sharding.Mesh) -> Asker:
+    """The asker that a config describes."""
+    return Asker(
+        model=model,
+        task=task,
+        mesh=mesh,
+        max_len=config.model.max_len,
+        packing=config.data.packing,
+        position_from=config.data.position_from,
+        variables=tuple(config.data.variables),
+        batch_size=config.eval.batch_size,
+        micro_rows=config.train.micro_rows,
+    )

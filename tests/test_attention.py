@@ -1,0 +1,179 @@
+"""Attention: its own arithmetic, and every kernel beside it."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax.experimental import pallas
+from jax.experimental.pallas.ops.gpu import attention as gpu_kernel
+from jax.experimental.pallas.ops.tpu import flash_attention as tpu_kernel
+from toy import small_config
+
+from clickflax.events import RESERVED
+from clickflax.model.attention import ATTENTION, find_attention, visible, xla
+from clickflax.model.dropout import keep_mask
+from clickflax.model.kernels import KERNELS, cudnn, fill_up, pallas_gpu, pallas_tpu
+from clickflax.run import build_model
+from clickflax.setup import check_config
+
+LENGTH = 130  # several blocks, and no multiple of one
+PACKED = jnp.array([[1] + [2] * 90 + [3] * 30 + [0] * 9, [0] * LENGTH])  # the second row is empty
+ALONE = jnp.array([[1] * 100 + [0] * 30, [0] * LENGTH])
+
+
+def heads(width, dtype=jnp.float32):
+    """Queries, keys and values of two rows, in two heads."""
+    keys = jax.random.split(jax.random.key(0), 3)
+    return [jax.random.normal(key, (2, 2, LENGTH, width), dtype) for key in keys]
+
+
+def answer(attend, qkv, segment, causal):
+    """What comes out for events, and the gradients of a sum that counts every number otherwise."""
+
+    def row(q, k, v, segment):
+        """As in a training step: one row, mapped over."""
+        return attend(q[None], k[None], v[None], segment[None], causal, None, 0.0)[0]
+
+    def total(*qkv):
+        mixed = jax.vmap(row)(*qkv, segment)
+        mixed = jnp.where(segment[:, None, :, None] > 0, mixed.astype(jnp.float32), 0.0)
+        count = jnp.arange(mixed.size, dtype=jnp.float32).reshape(mixed.shape)
+        return (mixed * jnp.sin(count)).sum(), mixed
+
+    gradients, mixed = jax.grad(total, argnums=(0, 1, 2), has_aux=True)(*qkv)
+    return mixed, *gradients
+
+
+def assert_as_xla(attend, width, segment, causal):
+    """An attention gives the answers and the gradients of `xla`."""
+    compiled = jax.jit(answer, static_argnums=(0, 3))
+    found, wanted = (compiled(f, heads(width), segment, causal) for f in (attend, xla))
+    for a, b in zip(found, wanted, strict=True):
+        np.testing.assert_allclose(a, b, atol=1e-5)
+
+
+def test_attention_is_the_softmax_weighted_mean_of_the_values():
+    q, k, v = (jax.random.normal(jax.random.key(i), (1, 2, 4, 3)) for i in range(3))
+    segment = jnp.array([[1, 1, 1, 2]])
+    scores = jnp.einsum("bhqd,bhkd->bhqk", q, k) / jnp.sqrt(3.0)
+    weights = jax.nn.softmax(jnp.where(visible(segment, True), scores, -jnp.inf), axis=-1)
+    np.testing.assert_allclose(
+        xla(q, k, v, segment, True, None, 0.0),
+        jnp.einsum("bhqk,bhkd->bhqd", weights, v),
+        atol=1e-6,
+    )
+
+
+def test_dropped_weights_leave_the_sum_that_divides_as_it_was():
+    q = jnp.zeros((1, 1, 8, 4))  # all weights are 1/8
+    key, rate = jax.random.key(3), 0.25
+    kept = keep_mask(key, rate, (1, 1, 8, 8)).sum(-1, dtype=jnp.float32)
+    mixed = xla(q, q, jnp.ones(q.shape), jnp.ones((1, 8), int), False, key, rate)
+    np.testing.assert_allclose(mixed[..., 0], kept / 8 / (1 - rate), rtol=1e-6)
+
+
+def test_scores_of_a_thousand_do_not_overflow():
+    q = jnp.full((1, 1, 2, 4), 100.0)
+    mixed = xla(q, q, jnp.ones(q.shape), jnp.ones((1, 2), int), False, None, 0.0)
+    np.testing.assert_allclose(mixed, 1.0)
+
+
+@pytest.mark.parametrize("causal", [False, True])
+def test_the_gpu_kernel_gives_the_answers_and_gradients_of_xla(causal, monkeypatch):
+    monkeypatch.setattr(gpu_kernel, "mha", functools.partial(gpu_kernel.mha, interpret=True))
+    assert_as_xla(pallas_gpu, 32, PACKED, causal)
+
+
+@pytest.mark.parametrize("causal", [False, True])
+def test_the_tpu_kernel_gives_the_answers_and_gradients_of_xla(causal, monkeypatch):
+    # JAX keeps what it has traced: no other test may have this width, which has no custom call now.
+    interpreted = functools.partial(pallas.pallas_call, interpret=True)
+    monkeypatch.setattr(tpu_kernel.pl, "pallas_call", interpreted)
+    assert_as_xla(pallas_tpu, 16, PACKED, causal)
+
+
+@pytest.mark.parametrize("causal", [False, True])
+def test_what_cudnn_is_asked_for_is_the_attention_of_xla(causal, monkeypatch):
+    real = jax.nn.dot_product_attention
+
+    def not_cudnn(*args, implementation, **options):
+        assert implementation == "cudnn"
+        return real(*args, implementation="xla", **options)
+
+    monkeypatch.setattr(jax.nn, "dot_product_attention", not_cudnn)
+    assert_as_xla(cudnn, 8, ALONE, causal)
+
+
+@pytest.mark.parametrize("name", KERNELS)
+def test_a_training_step_is_lowered_to_the_kernel_in_every_dtype_it_has(name, monkeypatch):
+    # Lowering asks no GPU, but which cuDNN there is.
+    version = "jax._src.cudnn.fused_attention_stablehlo.check_cudnn_version"
+    monkeypatch.setattr(version, lambda: 91_000)
+    kernel = KERNELS[name]
+    platform = {"gpu": "cuda", "tpu": "tpu"}[kernel.platform]
+    for dtype in kernel.dtypes:
+        for width in {min(kernel.widths), max(kernel.widths)}:
+            trace = jax.jit(answer, static_argnums=(0, 3)).trace(
+                kernel.attend, heads(width, dtype), PACKED, True
+            )
+            program = trace.lower(lowering_platforms=(platform,)).as_text()
+            assert {"cudnn": "fmhaSoftmaxBackward"}.get(name, "custom_call") in program
+
+
+def test_zeros_fill_up_whole_blocks():
+    assert fill_up(jnp.ones((2, 90)), 1, 64).shape == (2, 128)
+    assert fill_up(jnp.ones((2, 128)), 1, 64).shape == (2, 128)
+    assert fill_up(jnp.ones((2, 1)), 1, 3)[0].tolist() == [1, 0, 0]
+
+
+@pytest.mark.parametrize(
+    ("platform", "dtype", "width", "dropout", "expected"),
+    [
+        ("cpu", "bfloat16", 32, 0.0, xla),
+        ("gpu", "bfloat16", 32, 0.0, pallas_gpu),
+        ("gpu", "bfloat16", 32, 0.1, xla),
+        ("gpu", "float32", 32, 0.0, xla),
+        ("gpu", "bfloat16", 48, 0.0, xla),
+        ("tpu", "float32", 32, 0.0, pallas_tpu),
+        ("tpu", "float32", 20, 0.0, xla),
+    ],
+)
+def test_auto_takes_a_kernel_where_one_can_do_it(platform, dtype, width, dropout, expected):
+    assert find_attention("auto", platform, dtype, width, dropout) is expected
+
+
+@pytest.mark.parametrize(
+    ("name", "platform", "dtype", "width", "dropout", "message"),
+    [
+        ("flash", "cpu", "float32", 32, 0.0, r"not one of \['auto', 'cudnn'"),
+        ("pallas_gpu", "cpu", "bfloat16", 32, 0.0, "runs on gpu, and this is cpu.*'auto'"),
+        ("pallas_gpu", "gpu", "bfloat16", 32, 0.1, "attention_dropout=0.1 must be 0"),
+        ("cudnn", "gpu", "float32", 32, 0.0, r"only in \['bfloat16'\]"),
+        ("pallas_gpu", "gpu", "bfloat16", 48, 0.0, r"width 48 .*\[32, 64, 128\]"),
+    ],
+)
+def test_a_kernel_that_cannot_do_it_says_why(name, platform, dtype, width, dropout, message):
+    with pytest.raises(ValueError, match=message):
+        find_attention(name, platform, dtype, width, dropout)
+
+
+def test_every_attention_can_be_had_by_name():
+    assert find_attention("xla", "gpu", "float32", 20, 0.5) is xla
+    for name, kernel in KERNELS.items():
+        found = find_attention(name, kernel.platform, kernel.dtypes[0], kernel.widths[0], 0.0)
+        assert found is ATTENTION[name] is kernel.attend
+
+
+def test_a_model_is_built_for_the_machine_it_is_built_on():
+    with pytest.raises(ValueError, match="model.attention='pallas_tpu' runs on tpu"):
+        build_model(small_config(attention="pallas_tpu").model, {"item": 12 + RESERVED})
+
+
+def test_cudnn_is_refused_where_rows_hold_several_sequences():
+    config = small_config(attention="cudnn")
+    with pytest.raises(ValueError, match="config.data.packing=False, or .*'auto'"):
+        check_config(config)
+    config.data.packing = False
+    check_config(config)
