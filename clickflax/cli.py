@@ -7,6 +7,7 @@ import sys
 from collections.abc import Sequence
 
 from clickflax import __version__
+from clickflax.runtime.compiled import keep_compiled
 
 VERBS = {
     "prepare": ("clickflax.data.prepare", "turn a raw log into a prepared data set"),
@@ -15,6 +16,7 @@ VERBS = {
     "evaluate": ("clickflax.evaluate", "rank the whole catalog for held-out events"),
     "recommend": ("clickflax.recommend", "name the next items of given histories"),
 }
+COMPILING = ("train", "evaluate", "recommend")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -36,6 +38,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _run(verb: str, arguments: list[str]) -> int:
     """The verb's exit status; an error that its user can mend is told in words, not as a trace."""
     try:
+        if verb in COMPILING:
+            keep_compiled()
         importlib.import_module(VERBS[verb][0]).main(arguments)
         sys.stdout.flush()
     except KeyboardInterrupt:
@@ -73,6 +77,8 @@ def _help() -> str:
             *lines,
             "",
             "`clickflax VERB --help` tells more; `clickflax --version` tells the version.",
+            "Compiled programs are kept in ~/.cache/clickflax: JAX_COMPILATION_CACHE_DIR=DIR names",
+            "another folder, JAX_ENABLE_COMPILATION_CACHE=false turns that off.",
         ]
     )
 

@@ -99,14 +99,20 @@ def load(path: str | pathlib.Path, overrides: Sequence[str] = ()) -> ml_collecti
     Raises FileNotFoundError without the file, and ValueError for a knob that does not exist (the
     nearest one is named), for a value of another type, and for an error inside the file.
     """
-    config = _with(knobs(_run(pathlib.Path(path))), f"{path}: ")
+    return override(_with(knobs(_run(pathlib.Path(path))), f"{path}: "), overrides)
+
+
+def override(
+    config: ml_collections.ConfigDict, overrides: Sequence[str]
+) -> ml_collections.ConfigDict:
+    """The config with other values, such as `config.train.steps=100`, for some of its knobs."""
     known = knobs(config)
     given = {}
-    for override in overrides:
-        key, equals, text = override.removeprefix("--").partition("=")
+    for text in overrides:
+        key, equals, value = text.removeprefix("--").partition("=")
         if not equals:
-            raise ValueError(f"{override!r} is not of the form config.train.steps=100.")
-        given[key] = _parse(text, known[key]) if key in known else text
+            raise ValueError(f"{text!r} is not of the form config.train.steps=100.")
+        given[key] = _parse(value, known[key]) if key in known else value
     return _with(known | given).lock()
 
 

@@ -140,6 +140,7 @@ def evaluate_run(
         "checkpoint": run.checkpoint,
         "step": run.progress["step"],
         "train_seconds": round(run.progress["seconds"], 1),
+        "seconds_to_checkpoint": round(run.progress["seconds_to_here"], 1),
         "evaluate_seconds": round(time.perf_counter() - start, 2),
     }
     environment = read_json(run.folder / "environment.json")

@@ -12,10 +12,10 @@ import flax.linen as nn
 import jax
 from ml_collections import ConfigDict
 
-from clickflax.config import from_dict
+from clickflax.config import from_dict, override
 from clickflax.data.store import Dataset, Vocabulary, open_dataset, open_vocabulary
 from clickflax.events import RESERVED
-from clickflax.model.attention import find_attention
+from clickflax.model.attention import find_attention, or_auto
 from clickflax.model.embedder import DTYPES, POSITIONS, Embedder
 from clickflax.model.encoder import ACTIVATIONS, NORMS, REMAT, Encoder
 from clickflax.model.heads import OUTPUTS, ItemHead
@@ -194,16 +194,20 @@ def load_run(folder: str | pathlib.Path, which: str = "best") -> Run:
     """
     folder = pathlib.Path(folder)
     config = read_config(folder)
+    # What was trained with the kernel of one machine is asked on any other.
+    attention = or_auto(config.model.attention, jax.default_backend())
+    config = override(config, [f"config.model.attention={attention}"])
     vocabularies = vocabularies_of(folder)
     here = jax.sharding.SingleDeviceSharding(jax.devices()[0])
     progress, params = checkpoint.load_params(folder / "checkpoints" / "last", here)
     if which == "best" and progress["best"] is not None:
-        seconds = progress["seconds"]  # of the whole run, which it took to know the best
+        of_run = progress["seconds"]
         best = folder / "checkpoints" / "best"
         progress, params = checkpoint.load_params(best, here, progress["best_step"])
-        progress["seconds"] = seconds
+        # It took the whole run to know that this one is the best.
+        progress = progress | {"seconds": of_run, "seconds_to_here": progress["seconds"]}
     else:
-        which = "last"
+        which, progress = "last", progress | {"seconds_to_here": progress["seconds"]}
     return Run(
         folder=folder,
         config=config,

@@ -1,5 +1,6 @@
 """What a training stands on: checked, opened and built from its config, before the first step."""
 
+import functools
 import math
 import pathlib
 from typing import Any, NamedTuple
@@ -187,7 +188,8 @@ def set_up(config: ConfigDict, folder: pathlib.Path) -> tuple[Setting, State]:
     chunk = sharding.chunk_items(config.train.softmax_chunk, targets, hiding.items)
     step = make_step(model, task, hiding, optimizer, micro_rows, chunk)
     init_key, key = jax.random.split(jax.random.key(config.seed))
-    params = init_params(model, init_key, batches.batch(config.seed, 0))
+    make_params = jax.jit(functools.partial(init_params, model))  # many small programs otherwise
+    params = make_params(init_key, batches.batch(config.seed, 0))
     if config.init.run and checkpoint.newest(last_checkpoint(folder)) is None:
         params = start_from(config, params, dataset)
     state = State(jnp.zeros((), jnp.int32), params, optimizer.init(params))

@@ -54,9 +54,8 @@ def point(items: int, length: int, targets: int, steps: int) -> dict:
             layers=2,
             heads=2,
             max_len=length,
-            dropout=0.2,
-            dtype="float32",
             batch=targets // length,
+            overrides=[],
         )
         figures = take_steps(config_for(flags, folder / "data"), folder / "run", steps)
     return {"items": items, "length": length, "targets": targets, **figures}

@@ -28,7 +28,7 @@ from ml_collections import ConfigDict
 
 import clickflax
 from clickflax import recommend
-from clickflax.config import default
+from clickflax.config import default, override
 from clickflax.data.batches import TrainingBatches
 from clickflax.evaluate import Ranker, make_asker, split_of
 from clickflax.events import RESERVED
@@ -46,7 +46,9 @@ MACHINE = ("commit", "dirty", "versions", "backend", "devices", "cpu", "cores", 
 
 
 def config_for(flags: argparse.Namespace, data: pathlib.Path) -> ConfigDict:
-    """The model that the scripts of the others build: dropouts of 0.2, a fifth hidden."""
+    """The model that the scripts of the others build: dropouts of 0.2, a fifth hidden; then what
+    `flags.overrides` say.
+    """
     c = default()
     c.data.path = str(data)
     c.data.validation_users = 0
@@ -56,10 +58,9 @@ def config_for(flags: argparse.Namespace, data: pathlib.Path) -> ConfigDict:
         c.model.embedding_norm = False
     c.model.update({"width": flags.width, "layers": flags.layers, "heads": flags.heads})
     c.model.update({"feed_forward": 4 * flags.width, "max_len": flags.max_len})
-    c.model.dropout = c.model.attention_dropout = flags.dropout
-    c.model.dtype = flags.dtype
+    c.model.dropout = c.model.attention_dropout = 0.2
     c.train.batch_size = flags.batch
-    return c.lock()
+    return override(c, flags.overrides)
 
 
 def peak_gflops(mesh: jax.sharding.Mesh, dtype: str, size: int = 4096) -> float:
@@ -161,13 +162,14 @@ def ours(flags: argparse.Namespace, folder: pathlib.Path) -> dict:
     """Prepares the data, takes the steps, recommends for everybody and ranks for everybody."""
     data = folder / "data"
     prepare_s = clickflax_main("prepare", "pairs", "--raw", flags.data, "--out", str(data))
-    sharding.use_devices(flags.cpu_devices)
+    config = config_for(flags, data)
+    sharding.use_devices(config.train.cpu_devices)
     line = {
         "peer": f"clickflax {clickflax.__version__}",
         "model": flags.model,
         "max_len": flags.max_len,
-        "dtype": flags.dtype,
-        **take_steps(config_for(flags, data), folder / "run", flags.steps),
+        "overrides": flags.overrides,
+        **take_steps(config, folder / "run", flags.steps),
         **ask(folder / "run"),
         "prepare_s": round(prepare_s, 2),
     }
@@ -277,25 +279,24 @@ def machine(record: dict) -> str:
     return f"{what}, JAX {e['versions']['jax']}, {e['started'][:10]}"
 
 
-def write_tables() -> None:
-    """Puts the tables of all records between the marks of speed.md."""
+def with_tables(page: str) -> str:
+    """speed.md with the tables of all records between its marks."""
     begin, end = "<!-- python experiments/speed.py --write -->", "<!-- end of tables -->"
-    page, parts = HERE / "speed.md", []
+    parts = []
     for path in sorted((HERE / "speed").glob("*.json")):
         record = json.loads(path.read_text(encoding="utf-8"))
-        if "import_s" in record["lines"][-1]:
-            line = record["lines"][-1]
+        line = record["lines"][-1]
+        if "import_s" in line:
             parts.append(
                 f"### Start-up ({machine(record)})\n\n`import clickflax` {line['import_s']} s; "
                 f"quick start, from the command to the end of the first step: "
                 f"{line['first_step_cold_s']} s, {line['first_step_warm_s']} s when it has been "
                 "compiled before."
             )
-        else:
+        elif "peer" in line:
             parts.append(table(record["lines"], f"{record['title']} ({machine(record)})"))
-    before, rest = page.read_text(encoding="utf-8").split(begin)
-    text = "\n\n".join([begin, *parts, end]) + rest.split(end)[1]
-    page.write_text(before + text, encoding="utf-8")
+    before, rest = page.split(begin)
+    return before + "\n\n".join([begin, *parts, end]) + rest.split(end)[1]
 
 
 def main() -> None:
@@ -310,17 +311,17 @@ def main() -> None:
     parser.add_argument("--layers", type=int, default=2)
     parser.add_argument("--heads", type=int, default=2)
     parser.add_argument("--batch", type=int, default=128)
-    parser.add_argument("--dropout", type=float, default=0.2)
-    parser.add_argument("--dtype", default="float32", help="or bfloat16")
     parser.add_argument("--steps", type=int, default=10)
-    parser.add_argument("--cpu-devices", type=int, default=0, help="0: one a core")
     parser.add_argument("--peers", default="", help="rectools=PYTHON,recbole=PYTHON")
     parser.add_argument("--peer-scripts", default="../shared/peers")
     parser.add_argument("--accelerator", default="", help="what RecTools trains on, such as gpu")
     parser.add_argument("--record", action="store_true", help="keep the lines")
+    parser.add_argument("overrides", nargs="*", help="such as config.train.micro_rows=2")
     flags = parser.parse_args()
     if flags.write:
-        return write_tables()
+        page = HERE / "speed.md"
+        page.write_text(with_tables(page.read_text(encoding="utf-8")), encoding="utf-8")
+        return
     if flags.steps < 3:
         parser.error("--steps must be 3 or more: the first two are not counted")
     others = dict(pair.split("=", 1) for pair in flags.peers.split(",") if pair)

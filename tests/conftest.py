@@ -1,5 +1,6 @@
 """Every test runs on 8 CPU devices, with strict dtypes and ranks, and with shapes checked."""
 
+import os
 import pathlib
 import tempfile
 
@@ -18,6 +19,7 @@ def pytest_configure(config):
     # Many tests compile the same steps.
     cache = tempfile.TemporaryDirectory(prefix="clickflax-tests-")
     config.add_cleanup(cache.cleanup)
+    os.environ["JAX_COMPILATION_CACHE_DIR"] = cache.name  # also of the commands that tests give
     jax.config.update("jax_compilation_cache_dir", cache.name)
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
 

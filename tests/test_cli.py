@@ -131,3 +131,15 @@ sys.exit(cli.main(["train"]))
     done = subprocess.run(["bash", "-c", command], capture_output=True, text=True)
     assert done.stdout == "a line\n"
     assert done.stderr == ""
+
+
+@pytest.mark.parametrize("verb", cli.VERBS)
+def test_only_verbs_that_compile_have_their_programs_kept(verb, monkeypatch):
+    kept = []
+    monkeypatch.setattr(cli, "keep_compiled", lambda: kept.append(verb))
+    monkeypatch.setitem(cli.VERBS, verb, ("clickflax_test_verb", ""))
+    module = types.ModuleType("clickflax_test_verb")
+    module.main = lambda argv: None
+    monkeypatch.setitem(sys.modules, module.__name__, module)
+    assert cli.main([verb]) == 0
+    assert kept == ([verb] if verb in ("train", "evaluate", "recommend") else [])

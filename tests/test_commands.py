@@ -98,6 +98,7 @@ def test_evaluate_prints_a_table_and_then_one_json_object(folder):
     assert done.returncode == 0, done.stderr
     record = json.loads(done.stdout.splitlines()[-1])
     assert {"recall@10", "ndcg@10", "users", "protocol", "train_seconds"} <= set(record)
+    assert 0 < record["seconds_to_checkpoint"] <= record["train_seconds"]
     assert record["users"] == 300
     assert "ndcg" in "\n".join(done.stdout.splitlines()[:-1])
     kept = json.loads((folder / "whole" / "test.json").read_text())

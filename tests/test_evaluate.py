@@ -45,6 +45,13 @@ def test_ranks_are_the_same_packed_or_not_in_batches_of_any_size(task):
         assert np.array_equal(rank(task=task, **changed), expected)
 
 
+@pytest.mark.parametrize("chunk", [1, 5, 6])
+def test_ranks_are_the_same_in_chunks_of_the_catalog(monkeypatch, chunk):
+    expected = rank()
+    monkeypatch.setattr(sharding, "chunk_items", lambda wanted, targets, items: chunk)
+    assert np.array_equal(rank(), expected)
+
+
 def test_a_model_that_tells_nothing_apart_is_half_way_down_the_list():
     _, params = small_model()
     flat = jax.tree.map(jnp.zeros_like, params)

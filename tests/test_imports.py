@@ -27,7 +27,7 @@ MAY_IMPORT = {
     "setup": NOUNS | {"run", "asker", "evaluate", "step", "feed"},
     "train": NOUNS | {"run", "evaluate", "step", "setup"},
     "recommend": NOUNS | {"run", "asker"},
-    "cli": {""},
+    "cli": {"", "runtime"},
 }
 # What a room may not import from outside: data/ is numpy, models know neither files nor flags.
 NEVER = {

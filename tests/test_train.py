@@ -188,6 +188,16 @@ def test_a_run_without_validation_keeps_its_last_parameters(shop, tmp_path):
     assert load_run(tmp_path / "run").checkpoint == "last"
 
 
+def test_a_run_that_was_trained_with_a_kernel_of_another_machine_can_be_asked_here(shop, tmp_path):
+    train(config_for(shop), tmp_path / "run")
+    path = tmp_path / "run" / "config.json"
+    config = json.loads(path.read_text())
+    config["model"] |= {"attention": "pallas_tpu", "attention_dropout": 0.0}
+    path.write_text(json.dumps(config))
+    assert load_run(tmp_path / "run").config.model.attention == "auto"
+    assert evaluate_run(tmp_path / "run", "test")["users"] == 40
+
+
 def test_a_run_killed_between_its_two_checkpoints_still_has_the_best_of_before(shop, tmp_path):
     train(config_for(shop), tmp_path / "run")
     run = load_run(tmp_path / "run")

@@ -61,6 +61,11 @@ def xla(
 ATTENTION = {"xla": xla} | {name: kernel.attend for name, kernel in KERNELS.items()}
 
 
+def or_auto(name: str, platform: str) -> str:
+    """The name, or "auto" for a kernel of another platform."""
+    return "auto" if name in KERNELS and KERNELS[name].platform != platform else name
+
+
 def find_attention(
     name: str, platform: str, dtype: str, width: int, dropout: float
 ) -> Callable[..., Array]:

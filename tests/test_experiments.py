@@ -1,0 +1,56 @@
+"""What speed.md says is what was recorded, and the arithmetic that it counts is right."""
+
+import argparse
+import importlib.util
+
+import numpy as np
+import pytest
+
+from clickflax.data.batches import Windows, training_batches
+from clickflax.events import RESERVED
+
+
+@pytest.fixture(scope="module")
+def speed(request):
+    path = request.config.rootpath / "experiments" / "speed.py"
+    spec = importlib.util.spec_from_file_location("speed", path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_the_tables_of_speed_are_those_of_the_records(speed):
+    page = (speed.HERE / "speed.md").read_text(encoding="utf-8")
+    assert speed.with_tables(page) == page
+
+
+@pytest.mark.parametrize(
+    ("model", "gflop"),
+    [
+        # Two sequences of 4 events in a row of 8, one layer of width 8, 10 items. Products of a
+        # token with the weights: 4 x 8 x 8 in attention, 2 x 8 x 32 in the feed-forward layer.
+        # Attention: 4 x 4 pairs a sequence, twice 8 products each, half of them when causal.
+        ("sasrec", 6e-9 * (8 * (256 + 512) + 2 * 16 * 8 + 8 * 8 * 10)),
+        # One event of each is hidden: 8 x 10 products for the scores, 8 x 8 for the dense layer.
+        ("bert4rec", 6e-9 * (8 * (256 + 512) + 2 * 16 * 16 + 2 * (8 * 10 + 8 * 8))),
+    ],
+)
+def test_the_arithmetic_of_a_step_is_counted_as_by_hand(speed, model, gflop, tmp_path):
+    flags = argparse.Namespace(
+        model=model, width=8, layers=1, heads=2, max_len=8, batch=2, overrides=[]
+    )
+    follow = model == "sasrec"
+    bounds = np.array([0, 4 + follow, 8 + 2 * follow])
+    batches = training_batches(
+        {"item": np.full(bounds[-1], RESERVED, np.int32)},
+        Windows(bounds[:-1], bounds[1:]),
+        max_len=8,
+        window="last",
+        stride=1,
+        packing=True,
+        batch_size=2,
+        position_from="end",
+        follow=follow,
+    )
+    config = speed.config_for(flags, tmp_path)
+    assert speed.step_gflop(config, batches, 10) == pytest.approx(gflop)
