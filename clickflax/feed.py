@@ -46,7 +46,11 @@ class Epochs(NamedTuple):
 
 def resident(batches: TrainingBatches) -> Resident:
     """The arrays of a training, still on the host."""
-    packing = batches.packing
+    packing, events = batches.packing, len(batches.columns["item"])
+    if events > np.iinfo(np.int32).max:
+        raise ValueError(
+            f"{events:,} events are too many for the devices to count: set train.steps_at_once=1."
+        )
     slot, place = lay_out(packing, batches.row_length)
     columns = {name: np.asarray(column, np.int32) for name, column in batches.columns.items()}
     return Resident(
@@ -62,7 +66,9 @@ def resident_bytes(batches: TrainingBatches) -> int:
     """What `resident` takes on each device, and the plans of two epochs."""
     packing, events = batches.packing, len(batches.columns["item"])
     cells = packing.rows * batches.row_length
-    return 4 * (len(batches.columns) * events + 2 * cells + 3 * len(packing.length))
+    plans = 2 * (len(packing.length) + packing.rows)
+    common = 2 * cells + len(packing.length) + packing.rows
+    return 4 * (len(batches.columns) * events + common + plans)
 
 
 def pick(
@@ -169,20 +175,20 @@ def one_by_one(
     threads = concurrent.futures.ThreadPoolExecutor(2)
     coming: dict[int, concurrent.futures.Future[Batch]] = {}
 
-    def make(step: int) -> Batch:
-        epoch, row = divmod(step * batches.rows, batches.packing.rows)
+    def make(number: int) -> Batch:
+        epoch, row = divmod(number * batches.rows, batches.packing.rows)
         if row < batches.rows:  # the first batch of an epoch: time to plan the next one
             threads.submit(epoch_plan, batches, seed, epoch + 1)
-        return sharding.split_rows(batches.batch(seed, step, rows_divide_by), mesh)
+        return sharding.split_rows(batches.batch(seed, number, rows_divide_by), mesh)
 
     def advance(state: State, first: int, count: int) -> tuple[State, Metrics]:
         if count != 1:
             raise ValueError(f"{count} steps at once of batches that the host makes one by one.")
         if first not in coming:  # the beginning, or a jump
             coming.clear()
-        for step in range(first, first + 1 + AHEAD):
-            if step not in coming:
-                coming[step] = threads.submit(make, step)
+        for number in range(first, first + 1 + AHEAD):
+            if number not in coming:
+                coming[number] = threads.submit(make, number)
         state, metrics = compiled(state, coming.pop(first).result(), key)
         return state, {name: value[None] for name, value in metrics.items()}
 

@@ -196,7 +196,7 @@ def load_run(folder: str | pathlib.Path, which: str = "best") -> Run:
     config = read_config(folder)
     # What was trained with the kernel of one machine is asked on any other.
     attention = or_auto(config.model.attention, jax.default_backend())
-    config = override(config, [f"config.model.attention={attention}"])
+    model = override(config, [f"config.model.attention={attention}"]).model
     vocabularies = vocabularies_of(folder)
     here = jax.sharding.SingleDeviceSharding(jax.devices()[0])
     progress, params = checkpoint.load_params(folder / "checkpoints" / "last", here)
@@ -211,7 +211,7 @@ def load_run(folder: str | pathlib.Path, which: str = "best") -> Run:
     return Run(
         folder=folder,
         config=config,
-        model=build_model(config.model, variable_sizes(config.data.variables, vocabularies)),
+        model=build_model(model, variable_sizes(config.data.variables, vocabularies)),
         params=params,
         checkpoint=which,
         task=find_task(config.tasks),

@@ -24,15 +24,14 @@ from clickflax.runtime.environment import environment
 RECORD, PLOT = HERE / "speed" / "scale.json", HERE / "speed" / "scale.svg"
 ITEMS = (10_000, 30_000, 100_000, 300_000, 1_000_000)
 LENGTHS = (50, 100, 200, 400, 800)
-# Each with the other at its first value.
-POINTS = [(items, LENGTHS[0], 4_096) for items in ITEMS]
+POINTS = [(items, 64, 4_096) for items in ITEMS]
 POINTS += [(ITEMS[0], length, 12_800) for length in LENGTHS]
 
 
 def write_log(path: pathlib.Path, items: int, length: int, targets: int) -> None:
     """Random sequences, each with `length` targets, in which every item comes at least once."""
     chance = np.random.default_rng(0)
-    events = length + 3  # the first has no past; the last two are for validation and test
+    events = length + 2  # the first has no past, and the last is for the test
     sequences = max(-(-items // events), 20 * targets // length)
     item = chance.integers(items, size=sequences * events)
     item[chance.permutation(len(item))[:items]] = np.arange(items)
@@ -88,7 +87,7 @@ def plot() -> None:
     record = json.loads(RECORD.read_text(encoding="utf-8"))
     lines = record["lines"]
     panels = {
-        "items": ("items in the catalog (length 50)", lines[: len(ITEMS)]),
+        "items": ("items in the catalog (length 64)", lines[: len(ITEMS)]),
         "length": ("events in a sequence (10,000 items)", lines[len(ITEMS) :]),
     }
     figure, axes = pyplot.subplots(1, 2, figsize=(9, 3.6), layout="constrained")

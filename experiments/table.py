@@ -50,7 +50,8 @@ def row(record: dict) -> list[str]:
 
 def table() -> str:
     """All records as Markdown, by name."""
-    head = ["config", "data", "protocol", "R@10", "NDCG@10", "training: to the best, of all", "machine", "command"]
+    head = ["config", "data", "protocol", "R@10", "NDCG@10"]
+    head += ["training to the best, of all", "machine", "command"]
     paths = sorted((HERE / "results").glob("*.json"))
     rows = [row(json.loads(path.read_text(encoding="utf-8"))) for path in paths]
     lines = [head, ["---", "---", "---", "--:", "--:", "--:", "---", "---"], *rows]

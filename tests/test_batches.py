@@ -1,5 +1,7 @@
 """Windows, packing, and the stream of training rows."""
 
+import time
+
 import hypothesis
 import hypothesis.strategies as st
 import numpy as np
@@ -193,3 +195,21 @@ def test_sequences_without_a_target_are_refused_when_there_are_no_others():
             position_from="end",
             follow=True,
         )
+
+
+@pytest.mark.parametrize(("name", "max_len"), [("ml-1m", 200), ("beauty", 50)])
+@pytest.mark.parametrize("follow", [False, True])
+def test_less_than_a_twentieth_of_real_rows_is_padding(shared_data, name, max_len, follow):
+    user = np.loadtxt(shared_data(name) / "sequences.txt", dtype=np.int64, usecols=0)
+    events = np.unique(user, return_counts=True)[1] - 2  # the last two are not trained on
+    packing = pack(np.minimum(events - follow, max_len), max_len)
+    assert packing.length.sum() / (packing.rows * max_len) > 0.95
+
+
+@pytest.mark.slow
+def test_ten_million_sequences_are_planned_in_seconds():
+    lengths = np.random.default_rng(0).geometric(0.1, 10_000_000).clip(1, 50)
+    begin = time.process_time()  # whatever else the machine does
+    packing = pack(lengths, 50)
+    assert time.process_time() - begin < 10
+    assert packing.length.sum() == lengths.sum()

@@ -54,6 +54,12 @@ def test_the_folder_is_for_its_owner_alone(environ):
     assert os.stat(folder).st_mode & 0o777 == 0o700
 
 
+def test_a_folder_that_others_may_write_to_is_not_used(environ):
+    folder = compiled.cache_folder()
+    folder.chmod(0o777)
+    assert compiled.cache_folder() is None
+
+
 def test_what_the_environment_says_wins(environ, tmp_path):
     mine = {"JAX_COMPILATION_CACHE_DIR": "mine", "TF_CPP_MIN_LOG_LEVEL": "0"}
     environ.update(mine)

@@ -7,7 +7,8 @@ import pytest
 
 from clickflax.data.batches import Windows, epoch_plan, training_batches
 from clickflax.events import RESERVED
-from clickflax.feed import Epochs, pick, resident, resident_bytes
+from clickflax.feed import Epochs, one_by_one, pick, resident, resident_bytes
+from clickflax.step import State
 
 
 def batches_of(lengths, **changed):
@@ -22,7 +23,7 @@ def batches_of(lengths, **changed):
         "window": "last",
         "stride": 3,
         "packing": True,
-        "batch_size": 5,
+        "batch_size": 7,
         "position_from": "end",
         "follow": False,
     }
@@ -36,7 +37,7 @@ def batches_of(lengths, **changed):
         {"follow": True},
         {"position_from": "start"},
         {"packing": False, "follow": True},
-        {"window": "sliding"},
+        {"window": "sliding", "batch_size": 4},
         {"window": "random", "follow": True},
     ],
 )
@@ -47,8 +48,10 @@ def test_the_rows_that_devices_pick_are_those_of_the_host_in_every_epoch(changed
         np.stack([windows.start for windows, _ in plans]), np.stack([order for _, order in plans])
     )
     data, epochs = jax.tree.map(lambda x: jnp.asarray(x, jnp.int32), (resident(batches), epochs))
-    steps = 3 * batches.packing.rows // batches.rows
-    assert steps * batches.rows % batches.packing.rows or steps > 3  # some batch spans two epochs
+    rows = batches.packing.rows
+    steps = 3 * rows // batches.rows
+    ends = [(step * batches.rows, (step + 1) * batches.rows - 1) for step in range(steps)]
+    assert any(first // rows != last // rows for first, last in ends)  # a batch of two epochs
     for step in range(steps):
         place = jnp.arange(batches.rows + 2)
         picked = pick(
@@ -67,4 +70,22 @@ def test_the_bytes_of_what_stays_on_the_devices_are_counted():
     batches = batches_of([3, 12, 5, 8])
     plan = Epochs(*(np.zeros((2, n), np.int32) for n in (4, batches.packing.rows)))
     there = sum(x.nbytes for x in jax.tree.leaves((resident(batches), plan)))
-    assert there - 3 * 4 * batches.packing.rows <= resident_bytes(batches) <= there + 4 * 4
+    assert resident_bytes(batches) == there
+
+
+def test_the_host_makes_batches_ahead_and_finds_the_place_after_a_jump():
+    batches = batches_of([3, 12, 5, 8, 2, 9, 4, 4, 6, 2, 7])
+    mesh = jax.make_mesh((1,), ("data",), (jax.sharding.AxisType.Auto,), devices=jax.devices()[:1])
+
+    def step(state, batch, key):
+        return state, {"items": batch.variables["item"]}
+
+    options = {"seed": 7, "parallel": "jit", "rows_divide_by": 1}
+    advance = one_by_one(step, batches, mesh, jax.random.key(0), **options)
+    state = State(jnp.zeros((), int), {}, ())
+    for number in (0, 1, 2, 9, 10, 3):
+        _, found = advance(state, number, 1)
+        made = batches.batch(7, number).variables["item"]
+        np.testing.assert_array_equal(found["items"][0], made)
+    with pytest.raises(ValueError, match="2 steps at once"):
+        advance(state, 4, 2)

@@ -116,6 +116,25 @@ def test_masks_dropout_and_gradients_are_the_same_however_the_batch_is_cut(
     assert_alike(whole.params, cut.params, rtol=1e-4, atol=1e-6)
 
 
+@pytest.mark.parametrize("task", ["masked_item", "next_item"])
+def test_steps_are_the_same_with_the_softmax_in_chunks(shop, tmp_path, task):
+    configs = [config_for(shop, softmax_chunk=chunk) for chunk in (0, 7)]
+    for config in configs:
+        config.tasks = (task,)
+    _, whole, _ = steps(configs[0], tmp_path / "whole", 2)
+    _, chunked, _ = steps(configs[1], tmp_path / "chunked", 2)
+    assert_alike(whole.params, chunked.params, rtol=1e-4, atol=1e-6)
+
+
+def test_steps_in_bfloat16_lower_the_loss_and_keep_float32_parameters(shop, tmp_path):
+    config = config_for(shop)
+    config.model.dtype = "bfloat16"
+    _, state, first = steps(config, tmp_path / "first", 1)
+    assert {str(x.dtype) for x in jax.tree.leaves(state.params)} == {"float32"}
+    _, _, last = steps(config, tmp_path / "last", 12)
+    assert float(last["loss"][0]) < float(first["loss"][0])
+
+
 def last_state(folder):
     here = jax.sharding.SingleDeviceSharding(jax.devices()[0])
     return checkpoint.load_params(folder / "checkpoints" / "last", here)
@@ -161,7 +180,7 @@ def test_pmap_trains_validates_and_resumes(shop, tmp_path):
 
 @pytest.mark.parametrize("parallel", ["jit", "pmap"])
 def test_many_steps_of_a_dispatch_are_the_steps_one_by_one(shop, tmp_path, parallel):
-    # Stretches of 3, which 2 does not divide, and batches that span two epochs.
+    # Stretches of 3, which 2 does not divide.
     many = config_for(shop, steps=9, steps_at_once=2, parallel=parallel)
     train(many, tmp_path / "many")
     train(config_for(shop, steps=9), tmp_path / "single")
@@ -194,7 +213,7 @@ def test_a_run_that_was_trained_with_a_kernel_of_another_machine_can_be_asked_he
     config = json.loads(path.read_text())
     config["model"] |= {"attention": "pallas_tpu", "attention_dropout": 0.0}
     path.write_text(json.dumps(config))
-    assert load_run(tmp_path / "run").config.model.attention == "auto"
+    assert load_run(tmp_path / "run").config.model.attention == "pallas_tpu"
     assert evaluate_run(tmp_path / "run", "test")["users"] == 40
 
 

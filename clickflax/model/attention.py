@@ -35,8 +35,8 @@ def xla(
     """Weighted mean of the values of the own sequence; with a key, weights are dropped at `rate`.
 
     Weights and their sum are float32. The sum divides after the product with the values: a pass
-    over [L, D] instead of [L, L]. What is hidden is added, not selected: the gradient has one pass
-    less over [L, L], for which XLA on CPU took three times as long.
+    over [L, D] instead of [L, L]. What is hidden is added, not selected: a selection would stand in
+    the gradient too, whose passes over [L, L] XLA then does not vectorise on CPU.
     """
     scores = jax.lax.dot_general(
         q, k, (((3,), (3,)), ((0, 1), (0, 1))), preferred_element_type=jnp.float32

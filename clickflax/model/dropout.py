@@ -18,8 +18,8 @@ def mix(x: UInt32[Array, "..."]) -> UInt32[Array, "..."]:
 def keep_mask(key: Key[Array, ""], rate: float, shape: tuple[int, ...]) -> Bool[Array, "..."]:
     """True with probability `1 - rate`, from a hash of the key and of the place of the element.
 
-    Fused into what uses it, on CPU it takes a third of the time of Threefry's bits, and as they do
-    it gives the same on any number of devices, which the hardware's generators do not.
+    It has a tenth of Threefry's operations and is fused into what uses it; and it gives the same on
+    any number of devices, which the generators of accelerators do not.
     """
     first, second = jax.random.bits(key, (2,), jnp.uint32)
     place = jax.lax.iota(jnp.uint32, math.prod(shape)).reshape(shape)

@@ -16,7 +16,7 @@ NORMS = ("post", "pre")
 
 
 def layer_norm(x: Float[Array, "..."], name: str | None = None) -> Float[Array, "..."]:
-    """LayerNorm (Ba et al., 2016), computed in float32 whatever `x` is, which the result is too."""
+    """LayerNorm (Ba et al., 2016), computed in float32; the result has the dtype of `x`."""
     return nn.LayerNorm(name=name)(x.astype(jnp.float32)).astype(x.dtype)
 
 

@@ -37,6 +37,9 @@ def cache_folder() -> pathlib.Path | None:
         base = os.environ.get("XDG_CACHE_HOME") or pathlib.Path.home() / ".cache"
         folder = pathlib.Path(base) / "clickflax" / f"compiled-{processor()}"
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        about = folder.stat()
+        if about.st_uid != os.getuid() or about.st_mode & 0o077:
+            return None
         programs = sorted(folder.glob("*-cache"), key=lambda path: path.stat().st_mtime)
         for old in programs[:-KEPT]:
             old.unlink()

@@ -11,9 +11,7 @@ from jax.sharding import PartitionSpec as P
 DATA = "data"  # the axis over which the rows of a batch are split
 
 # On CPU a gradient is taken of so many tokens at a time, so that their attention matrices stay in
-# the second-level cache. Sequences/s of a prototype of the step on two cores with 2 MB each, rows
-# of 200, by rows at a time (config.train.micro_rows): BERT4Rec 2: 777, 4: 725, 6: 628, 12: 584;
-# SASRec, whose every event is scored, 2: 300, 4: 463.
+# the second-level cache: `experiments/speed.py ... config.train.micro_rows=N` measures another N.
 CPU_TOKENS = 800
 
 # The most bytes of scores that are made whole, and of a chunk of them where they are not: memory
