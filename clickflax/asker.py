@@ -63,8 +63,8 @@ class Asker:
         many items at a time that memory does not depend on the catalog.
         """
 
-        def encode(params: Any, group: tuple[Batch, Array, Array]) -> Float[Array, "A D"]:
-            (variables, segment, position, _), row, column = group
+        def encode(params: Any, group: tuple[Batch, Array, Array, Array]) -> Float[Array, "A D"]:
+            (variables, segment, position, _), last, row, nth = group
             hidden: Any = self.model.apply(
                 {"params": params},
                 variables,
@@ -72,13 +72,14 @@ class Asker:
                 position,
                 self.task.causal,
                 False,
+                last,
                 method="encode",
             )
-            return hidden[row, column]
+            return hidden[row, nth]
 
         def answer(params: Any, shard: tuple[Asked, tuple[Array, ...]]) -> Any:
             asked, extras = shard
-            groups = (asked.batch, asked.row, asked.column)
+            groups = (asked.batch, asked.last, asked.row, asked.nth)
             hidden = jax.lax.map(lambda group: encode(params, group), groups)
             hidden = hidden.reshape(-1, hidden.shape[-1])
             answers: Any = self.model.apply({"params": params}, hidden, method="answer")

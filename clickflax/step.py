@@ -49,11 +49,10 @@ def make_step(
             row.position,
             task.causal,
             True,
+            question.places,
             method="encode",
             rngs={"dropout": dropout_key},
         )
-        if question.places is not None:
-            hidden = jnp.take_along_axis(hidden, question.places[..., None], axis=1)
         return hidden[0], question.targets[0], question.weights[0]
 
     def loss_of(params: Any, rows: Batch, keys: Key[Array, " M"]) -> tuple[Array, Array]:

@@ -19,6 +19,6 @@ def get_config():
     c.optim.schedule = "cosine"
     c.optim.warmup_steps = 500
     c.train.batch_size = 64
-    c.train.steps = 12_000
+    c.train.steps = 18_000
     c.train.eval_every = 1000
     return c

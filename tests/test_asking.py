@@ -31,11 +31,12 @@ def answers(asked):
     as it."""
     for place in map(tuple, np.argwhere(asked.example >= 0)):
         row = (*place[:2], asked.row[place])
-        assert asked.batch.position[*row, asked.column[place]] == 0
+        column = asked.last[*row, asked.nth[place]]
+        assert asked.batch.position[*row, column] == 0
         yield (
             int(asked.example[place]),
             place,
-            asked.batch.variables["item"][row][: asked.column[place] + 1],
+            asked.batch.variables["item"][row][: column + 1],
         )
 
 

@@ -12,7 +12,7 @@ from jax.experimental.pallas.ops.tpu import flash_attention as tpu_kernel
 from toy import small_config
 
 from clickflax.events import RESERVED
-from clickflax.model.attention import ATTENTION, find_attention, visible, xla
+from clickflax.model.attention import ATTENTION, at, at_places, find_attention, visible, xla
 from clickflax.model.dropout import keep_mask
 from clickflax.model.kernels import KERNELS, cudnn, fill_up, pallas_gpu, pallas_tpu
 from clickflax.run import build_model
@@ -64,6 +64,26 @@ def test_attention_is_the_softmax_weighted_mean_of_the_values():
         jnp.einsum("bhqk,bhkd->bhqd", weights, v),
         atol=1e-6,
     )
+
+
+@pytest.mark.parametrize("causal", [False, True])
+def test_queries_of_some_places_get_what_they_get_among_all(causal):
+    q, k, v = heads(4)
+    places = jnp.array([[0, 7, 90, 129, 129], [3, 3, 0, 1, 129]])
+    asked = at(q.transpose(0, 2, 1, 3), places).transpose(0, 2, 1, 3)
+
+    def among_all(q, k, v):
+        mixed = xla(q, k, v, PACKED, causal, None, 0.0)
+        return at(mixed.transpose(0, 2, 1, 3), places).transpose(0, 2, 1, 3)
+
+    wanted, pull = jax.vjp(lambda k, v: among_all(q, k, v), k, v)
+    for attend in (xla, at_places(xla)):
+        found, back = jax.vjp(
+            lambda k, v, f=attend: f(asked, k, v, PACKED, causal, None, 0.0, places), k, v
+        )
+        np.testing.assert_allclose(found, wanted, atol=1e-5)
+        for a, b in zip(back(found), pull(wanted), strict=True):
+            np.testing.assert_allclose(a, b, atol=1e-4)
 
 
 def test_dropped_weights_leave_the_sum_that_divides_as_it_was():
@@ -131,17 +151,17 @@ def test_zeros_fill_up_whole_blocks():
 @pytest.mark.parametrize(
     ("platform", "dtype", "width", "dropout", "expected"),
     [
-        ("cpu", "bfloat16", 32, 0.0, xla),
-        ("gpu", "bfloat16", 32, 0.0, pallas_gpu),
-        ("gpu", "bfloat16", 32, 0.1, xla),
-        ("gpu", "float32", 32, 0.0, xla),
-        ("gpu", "bfloat16", 48, 0.0, xla),
-        ("tpu", "float32", 32, 0.0, pallas_tpu),
-        ("tpu", "float32", 20, 0.0, xla),
+        ("cpu", "bfloat16", 32, 0.0, "xla"),
+        ("gpu", "bfloat16", 32, 0.0, "pallas_gpu"),
+        ("gpu", "bfloat16", 32, 0.1, "xla"),
+        ("gpu", "float32", 32, 0.0, "xla"),
+        ("gpu", "bfloat16", 48, 0.0, "xla"),
+        ("tpu", "float32", 32, 0.0, "pallas_tpu"),
+        ("tpu", "float32", 20, 0.0, "xla"),
     ],
 )
 def test_auto_takes_a_kernel_where_one_can_do_it(platform, dtype, width, dropout, expected):
-    assert find_attention("auto", platform, dtype, width, dropout) is expected
+    assert find_attention("auto", platform, dtype, width, dropout) is ATTENTION[expected]
 
 
 @pytest.mark.parametrize(
@@ -163,7 +183,8 @@ def test_every_attention_can_be_had_by_name():
     assert find_attention("xla", "gpu", "float32", 20, 0.5) is xla
     for name, kernel in KERNELS.items():
         found = find_attention(name, kernel.platform, kernel.dtypes[0], kernel.widths[0], 0.0)
-        assert found is ATTENTION[name] is kernel.attend
+        assert found is ATTENTION[name]
+        assert found.__wrapped__ is kernel.attend
 
 
 def test_a_model_is_built_for_the_machine_it_is_built_on():

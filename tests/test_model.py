@@ -81,6 +81,17 @@ def test_a_variable_that_is_missing_hides_no_event():
     )
 
 
+@pytest.mark.parametrize("causal", [False, True])
+@pytest.mark.parametrize("norm", ["pre", "post"])
+def test_states_that_are_asked_for_at_some_places_are_those_among_all(causal, norm):
+    model, params = small_model(norm=norm)
+    batch = rows([[1, 2, 3], [4, 5], [6, 7, 8, 9, 10]], [0, 0, 1])
+    places = jnp.array([[2, 4, 4], [0, 4, 1]])
+    some = model.apply({"params": params}, *batch[:3], causal, False, places, method="encode")
+    among_all = jnp.take_along_axis(encode(model, params, batch, causal), places[..., None], axis=1)
+    np.testing.assert_allclose(some, among_all, atol=1e-5)
+
+
 def test_a_row_without_a_single_event_gives_numbers():
     model, params = small_model()
     batch = rows([[1, 2], [3]], [0, 2])

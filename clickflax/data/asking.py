@@ -14,14 +14,16 @@ from clickflax.events import Batch
 class Asked(NamedTuple):
     """A batch of rows, shared out to S devices in G groups each, and where the answers stand.
 
-    Answer a of group g belongs to `example[g, a]` (-1: to none) and stands in row `row[g, a]` of
-    the group, at `column[g, a]`. `seen` has pairs: an answer, counted through all the groups of the
-    device, and the id of an item of its history; (-1, -1) fills up. Batches have the same shapes.
+    Sequence n of row m of group g ends at `last[g, m, n]`. Answer a belongs to `example[g, a]` (-1:
+    to none), which is sequence `nth[g, a]` of row `row[g, a]` of the group. `seen` has pairs: an
+    answer, counted through all the groups of the device, and the id of an item of its history;
+    (-1, -1) fills up. Batches have the same shapes.
     """
 
     batch: Batch  # each array [S, G, M, L]
+    last: Int[np.ndarray, "S G M N"]
     row: Int[np.ndarray, "S G A"]
-    column: Int[np.ndarray, "S G A"]
+    nth: Int[np.ndarray, "S G A"]
     example: Int[np.ndarray, "S G A"]
     seen: Int[np.ndarray, "S N 2"]
 
@@ -58,13 +60,14 @@ def asking_batches(
     batches = -(-plan.rows // math.prod(layout))
     answers = np.diff(plan.offsets)
     rows = spread_rows(answers, batches, layout)
-    most = most_of(answers, rows)
+    most, deepest = most_of(answers, rows), int(answers.max())
     width = 0
     if seen:
         events = np.append(0, np.cumsum((history.stop - history.start)[dealt]))
         width = most_of(np.diff(events[plan.offsets]), rows.reshape(batches, layout.shards, -1))
     if batches == 1:  # a question or two, whose shapes should be those of the next ones
         most, width = coarse(most), coarse(max(width, 64)) if seen else 0
+        deepest = coarse(deepest)
     for some in rows.reshape(batches, -1):
         there = np.flatnonzero(some >= 0)
         slots, which = slots_of(plan, some[there])
@@ -72,7 +75,7 @@ def asking_batches(
         windows = Windows(start[example], history.stop[example])
         flat = (len(some), max_len)
         batch = fill(columns, windows, row, flat, position_from=position_from, ask=ask)
-        places = group_answers(row, lengths[example], example, layout, most)
+        places = group_answers(row, lengths[example], example, layout, most, deepest)
         yield Asked(
             Batch(
                 {name: ids.reshape(*layout, -1) for name, ids in batch.variables.items()},
@@ -81,7 +84,7 @@ def asking_batches(
                 {},
             ),
             *places,
-            seen_items(columns["item"], history, places[2].reshape(layout.shards, -1), width),
+            seen_items(columns["item"], history, places[3].reshape(layout.shards, -1), width),
         )
 
 
@@ -114,21 +117,26 @@ def group_answers(
     example: Int[np.ndarray, " N"],
     layout: Layout,
     most: int,
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Row, column and example of the last token of each sequence, `most` of them for each group
-    of rows, filled up with -1 as example.
+    deepest: int,
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Where the `deepest` sequences of each row end, and row, number in the row and example of each
+    sequence, `most` of them for each group of rows, filled up with -1 as example.
     """
     ends = np.cumsum(tokens)
-    column = ends - 1 - (ends - tokens)[np.searchsorted(row, row)]
+    first = np.searchsorted(row, row)
+    nth = np.arange(len(row)) - first
+    last = np.zeros((math.prod(layout), deepest), int)
+    last[row, nth] = ends - 1 - (ends - tokens)[first]
     group = row // layout.group_rows
     place = np.arange(len(row)) - np.searchsorted(group, group)
     shape = (layout.shards * layout.groups, most)
-    rows, columns, examples = np.zeros(shape, int), np.zeros(shape, int), np.full(shape, -1)
+    rows, numbers, examples = np.zeros(shape, int), np.zeros(shape, int), np.full(shape, -1)
     rows[group, place] = row % layout.group_rows
-    columns[group, place] = column
+    numbers[group, place] = nth
     examples[group, place] = example
-    shape = (layout.shards, layout.groups, most)
-    return rows.reshape(shape), columns.reshape(shape), examples.reshape(shape)
+    each = (layout.shards, layout.groups, most)
+    found = (rows.reshape(each), numbers.reshape(each), examples.reshape(each))
+    return last.reshape(*layout, deepest), *found
 
 
 def seen_items(

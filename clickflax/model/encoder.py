@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
-from clickflax.model.attention import Attention
+from clickflax.model.attention import Attention, at
 from clickflax.model.dropout import Dropout
 
 ACTIVATIONS = {"gelu": jax.nn.gelu, "relu": jax.nn.relu, "silu": jax.nn.silu}
@@ -37,6 +37,8 @@ class FeedForward(nn.Module):
 class Block(nn.Module):
     """Attention, then feed-forward, each beside a residual path, in the dtype of `x`.
 
+    It gives the states at `places`; None: at all.
+
     `norm="post"`: LayerNorm(x + branch(x)), as in BERT; `"pre"`: x + branch(LayerNorm(x)).
     """
 
@@ -51,15 +53,21 @@ class Block(nn.Module):
 
     @nn.compact
     def __call__(
-        self, x: Float[Array, "B L D"], segment: Int[Array, "B L"], causal: bool, train: bool
-    ) -> Float[Array, "B L D"]:
+        self,
+        x: Float[Array, "B L D"],
+        segment: Int[Array, "B L"],
+        causal: bool,
+        train: bool,
+        places: Int[Array, "B Q"] | None,
+    ) -> Float[Array, "B Q D"]:
         attention = Attention(self.heads, self.attention_dropout, self.attend, self.kernel_init)
         feed_forward = FeedForward(self.feed_forward, self.activation, self.kernel_init)
-        look = functools.partial(attention, segment=segment, causal=causal, train=train)
+        seen = layer_norm(x) if self.norm == "pre" else x
+        mixed = attention(seen, segment, causal, train, places)
+        x = at(x, places) + Dropout(self.dropout)(mixed, train)
         if self.norm == "pre":
-            x = x + Dropout(self.dropout)(look(layer_norm(x)), train)
             return x + Dropout(self.dropout)(feed_forward(layer_norm(x)), train)
-        x = layer_norm(x + Dropout(self.dropout)(look(x), train))
+        x = layer_norm(x)
         return layer_norm(x + Dropout(self.dropout)(feed_forward(x), train))
 
 
@@ -80,7 +88,8 @@ REMAT = {
 class Encoder(nn.Module):
     """A stack of blocks over packed rows; a pre-norm stack ends with a LayerNorm.
 
-    `block(name=...)` makes one of them.
+    `block(name=...)` makes one of them. Where states are asked for at some places only, the last
+    block computes no others.
     """
 
     layers: int
@@ -94,7 +103,9 @@ class Encoder(nn.Module):
         segment: Int[Array, "B L"],
         causal: bool,
         train: bool,
-    ) -> Float[Array, "B L D"]:
+        places: Int[Array, "B Q"] | None,
+    ) -> Float[Array, "B Q D"]:
         for i in range(self.layers):
-            x = self.block(name=f"block_{i}")(x, segment, causal, train)
+            asked = places if i == self.layers - 1 else None
+            x = self.block(name=f"block_{i}")(x, segment, causal, train, asked)
         return layer_norm(x, "norm") if self.norm == "pre" else x

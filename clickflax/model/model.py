@@ -24,9 +24,13 @@ class Model(nn.Module):
         position: Int[Array, "B L"],
         causal: bool,
         train: bool,
-    ) -> Float[Array, "B L D"]:
-        """A hidden state for every event, from the events of the same segment alone."""
-        return self.encoder(self.embedder(variables, position, train), segment, causal, train)
+        places: Int[Array, "B Q"] | None = None,
+    ) -> Float[Array, "B Q D"]:
+        """A hidden state for every event, from the events of the same segment alone; with `places`
+        for the events there only.
+        """
+        x = self.embedder(variables, position, train)
+        return self.encoder(x, segment, causal, train, places)
 
     def answer(self, hidden: Float[Array, "... D"]) -> Answers:
         """A score for every item, in factors: column i is the id i + RESERVED."""
