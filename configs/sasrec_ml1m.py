@@ -4,9 +4,9 @@
     clickflax train --config=configs/sasrec_ml1m.py --workdir=runs/sasrec_ml1m
     clickflax evaluate --run runs/sasrec_ml1m
 
-Test NDCG@10 0.1830, R@10 0.3169, every item ranked, seen ones filtered (the best of 16 validations,
-that of step 3,150) after 1,737 s, validation included, on two cores of an Intel Xeon that were busy
-with other work all the while.
+Test NDCG@10 0.1842, R@10 0.3162, every item ranked, seen ones filtered (the best of 16 validations,
+that of step 3,150 after 1,298 s; 1,578 s in all, validation included) on two cores of an Intel Xeon
+that other work shared.
 """
 
 from clickflax.config import default
