@@ -77,15 +77,18 @@ def test_the_host_makes_batches_ahead_and_finds_the_place_after_a_jump():
     batches = batches_of([3, 12, 5, 8, 2, 9, 4, 4, 6, 2, 7])
     mesh = jax.make_mesh((1,), ("data",), (jax.sharding.AxisType.Auto,), devices=jax.devices()[:1])
 
+    def told(items):
+        """A number that tells these items, in this order, from others."""
+        return (items * jnp.arange(1, items.size + 1).reshape(items.shape)).sum()
+
     def step(state, batch, key):
-        return state, {"items": batch.variables["item"]}
+        return state, {"told": told(batch.variables["item"])}
 
     options = {"seed": 7, "parallel": "jit", "rows_divide_by": 1}
     advance = one_by_one(step, batches, mesh, jax.random.key(0), **options)
     state = State(jnp.zeros((), int), {}, ())
     for number in (0, 1, 2, 9, 10, 3):
         _, found = advance(state, number, 1)
-        made = batches.batch(7, number).variables["item"]
-        np.testing.assert_array_equal(found["items"][0], made)
+        assert int(found["told"][0]) == int(told(batches.batch(7, number).variables["item"]))
     with pytest.raises(ValueError, match="2 steps at once"):
         advance(state, 4, 2)
