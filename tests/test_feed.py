@@ -88,7 +88,7 @@ def test_the_host_makes_batches_ahead_and_finds_the_place_after_a_jump():
     advance = one_by_one(step, batches, mesh, jax.random.key(0), **options)
     state = State(jnp.zeros((), int), {}, ())
     for number in (0, 1, 2, 9, 10, 3):
-        _, found = advance(state, number, 1)
+        state, found = advance(state, number, 1)
         assert int(found["told"][0]) == int(told(batches.batch(7, number).variables["item"]))
     with pytest.raises(ValueError, match="2 steps at once"):
         advance(state, 4, 2)
