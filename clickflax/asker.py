@@ -83,8 +83,7 @@ class Asker:
             hidden = jax.lax.map(lambda group: encode(params, group), groups)
             hidden = hidden.reshape(-1, hidden.shape[-1])
             answers: Any = self.model.apply({"params": params}, hidden, method="answer")
-            items = answers.table.shape[0] - answers.first
-            chunk = sharding.chunk_items(0, hidden.shape[0], items)
+            chunk = sharding.chunk_items(0, hidden.shape[0], answers.items)
             seen = asked.seen - jnp.array([[0, RESERVED]])  # pairs of an answer and an id
             return finish(answers, seen, chunk, *extras)
 

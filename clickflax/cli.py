@@ -77,8 +77,9 @@ def _help() -> str:
             *lines,
             "",
             "`clickflax VERB --help` tells more; `clickflax --version` tells the version.",
-            "Compiled programs are kept in ~/.cache/clickflax: JAX_COMPILATION_CACHE_DIR=DIR names",
-            "another folder, JAX_ENABLE_COMPILATION_CACHE=false turns that off.",
+            "Compiled programs are kept in ~/.cache/clickflax (or under $XDG_CACHE_HOME):",
+            "JAX_COMPILATION_CACHE_DIR=DIR names another folder,",
+            "JAX_ENABLE_COMPILATION_CACHE=false turns that off.",
         ]
     )
 

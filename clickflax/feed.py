@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Int, Key, Shaped
+from jaxtyping import Array, Bool, Int, Key, Shaped
 
 from clickflax.data.batches import TrainingBatches, epoch_plan, lay_out
 from clickflax.events import PAD, Batch
@@ -25,6 +25,18 @@ AHEAD = 2  # batches that the host makes before they are asked for
 Metrics = dict[str, Shaped[Array, " K"]]  # of each of the steps that were taken
 Step = Callable[[State, Batch, Key[Array, ""]], tuple[State, dict[str, Array]]]
 Advance = Callable[[State, int, int], tuple[State, Metrics]]  # from a step on, so many steps
+
+
+class Feed(NamedTuple):
+    """A step, and what it is taken on."""
+
+    step: Step
+    batches: TrainingBatches
+    mesh: jax.sharding.Mesh
+    key: Key[Array, ""]  # of masks and dropout
+    seed: int  # of the order of the data
+    parallel: str
+    rows_divide_by: int  # a multiple of the devices: empty rows fill up a batch
 
 
 class Resident(NamedTuple):
@@ -75,7 +87,7 @@ def pick(
     data: Resident,
     epochs: Epochs,
     wanted: Int[Array, " B"],
-    there: Shaped[Array, " B"],
+    there: Bool[Array, " B"],
     *,
     position_from: str,
     follow: bool,
@@ -101,20 +113,11 @@ def pick(
     )
 
 
-def many_at_once(
-    step: Step,
-    batches: TrainingBatches,
-    mesh: jax.sharding.Mesh,
-    key: Key[Array, ""],
-    *,
-    seed: int,
-    parallel: str,
-    rows_divide_by: int,
-    at_once: int,
-) -> Advance:
+def many_at_once(feed: Feed, at_once: int) -> Advance:
     """Up to `at_once` steps in one dispatch, on rows that the devices pick themselves."""
+    batches, mesh = feed.batches, feed.mesh
     rows, epoch_rows = batches.rows, batches.packing.rows
-    rows_each = -(-rows // rows_divide_by) * rows_divide_by // mesh.size
+    rows_each = -(-rows // feed.rows_divide_by) * feed.rows_divide_by // mesh.size
     spanned = (rows * at_once - 2) // epoch_rows + 2  # epochs of one dispatch, at most
 
     def many(state: State, device: Int[Array, " 1"], shared: Any) -> tuple[State, Metrics]:
@@ -133,53 +136,46 @@ def many_at_once(
             )
 
         def one(i: Int[Array, ""], carry: tuple[State, Metrics]) -> tuple[State, Metrics]:
-            state, found = step(carry[0], batch_of(i), key)
+            state, found = feed.step(carry[0], batch_of(i), key)
             return state, {name: values.at[i].set(found[name]) for name, values in carry[1].items()}
 
-        _, found = jax.eval_shape(lambda: step(state, batch_of(jnp.int32(0)), key))
+        _, found = jax.eval_shape(lambda: feed.step(state, batch_of(jnp.int32(0)), key))
         nothing = {name: jnp.zeros(at_once, value.dtype) for name, value in found.items()}
         return jax.lax.fori_loop(0, count, one, (state, nothing))
 
-    compiled = sharding.compile_step(many, mesh, parallel)
+    compiled = sharding.compile_step(many, mesh, feed.parallel)
     data = sharding.replicate(resident(batches), mesh)
     devices = sharding.split_rows(np.arange(mesh.size, dtype=np.int32), mesh)
 
     @functools.lru_cache(maxsize=1)
     def epochs_from(epoch: int) -> Epochs:
-        plans = [epoch_plan(batches, seed, epoch + i) for i in range(spanned)]
+        plans = [epoch_plan(batches, feed.seed, epoch + i) for i in range(spanned)]
         start = np.stack([windows.start for windows, _ in plans]).astype(np.int32)
         order = np.stack([order for _, order in plans]).astype(np.int32)
         return sharding.replicate(Epochs(start, order), mesh)
 
     def advance(state: State, first: int, count: int) -> tuple[State, Metrics]:
         epoch, row = divmod(first * rows, epoch_rows)
-        shared = (data, epochs_from(epoch), np.int32(row), np.int32(count), key)
+        shared = (data, epochs_from(epoch), np.int32(row), np.int32(count), feed.key)
         state, metrics = compiled(state, devices, shared)
         return state, {name: values[:count] for name, values in metrics.items()}
 
     return advance
 
 
-def one_by_one(
-    step: Step,
-    batches: TrainingBatches,
-    mesh: jax.sharding.Mesh,
-    key: Key[Array, ""],
-    *,
-    seed: int,
-    parallel: str,
-    rows_divide_by: int,
-) -> Advance:
+def one_by_one(feed: Feed) -> Advance:
     """One step a dispatch, on a batch that a thread of the host has made ahead."""
-    compiled = sharding.compile_step(step, mesh, parallel)
+    batches = feed.batches
+    compiled = sharding.compile_step(feed.step, feed.mesh, feed.parallel)
     threads = concurrent.futures.ThreadPoolExecutor(2)
     coming: dict[int, concurrent.futures.Future[Batch]] = {}
 
     def make(number: int) -> Batch:
         epoch, row = divmod(number * batches.rows, batches.packing.rows)
         if row < batches.rows:  # the first batch of an epoch: time to plan the next one
-            threads.submit(epoch_plan, batches, seed, epoch + 1)
-        return sharding.split_rows(batches.batch(seed, number, rows_divide_by), mesh)
+            threads.submit(epoch_plan, batches, feed.seed, epoch + 1)
+        batch = batches.batch(feed.seed, number, feed.rows_divide_by)
+        return sharding.split_rows(batch, feed.mesh)
 
     def advance(state: State, first: int, count: int) -> tuple[State, Metrics]:
         if count != 1:
@@ -189,7 +185,7 @@ def one_by_one(
         for number in range(first, first + 1 + AHEAD):
             if number not in coming:
                 coming[number] = threads.submit(make, number)
-        state, metrics = compiled(state, coming.pop(first).result(), key)
+        state, metrics = compiled(state, coming.pop(first).result(), feed.key)
         return state, {name: value[None] for name, value in metrics.items()}
 
     return advance

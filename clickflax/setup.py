@@ -17,7 +17,7 @@ from clickflax.data.split import Split
 from clickflax.data.store import Dataset, open_dataset
 from clickflax.evaluate import Ranker, split_of
 from clickflax.events import RESERVED
-from clickflax.feed import Advance, many_at_once, one_by_one, resident_bytes
+from clickflax.feed import Advance, Feed, many_at_once, one_by_one, resident_bytes
 from clickflax.run import (
     build_model,
     check_catalog,
@@ -193,15 +193,15 @@ def set_up(config: ConfigDict, folder: pathlib.Path) -> tuple[Setting, State]:
     if config.init.run and checkpoint.newest(last_checkpoint(folder)) is None:
         params = start_from(config, params, dataset)
     state = State(jnp.zeros((), jnp.int32), params, optimizer.init(params))
-    feed = {
-        "step": step,
-        "batches": batches,
-        "mesh": mesh,
-        "key": sharding.replicate(key, mesh),
-        "seed": config.seed,
-        "parallel": config.train.parallel,
-        "rows_divide_by": mesh.size * micro_rows,
-    }
+    feed = Feed(
+        step=step,
+        batches=batches,
+        mesh=mesh,
+        key=sharding.replicate(key, mesh),
+        seed=config.seed,
+        parallel=config.train.parallel,
+        rows_divide_by=mesh.size * micro_rows,
+    )
     at_once = sharding.steps_at_once(config.train.steps_at_once, resident_bytes(batches))
     setting = Setting(
         config=config,
@@ -209,7 +209,7 @@ def set_up(config: ConfigDict, folder: pathlib.Path) -> tuple[Setting, State]:
         dataset=dataset,
         parts=parts,
         batches=batches,
-        advance=many_at_once(**feed, at_once=at_once) if at_once > 1 else one_by_one(**feed),
+        advance=many_at_once(feed, at_once) if at_once > 1 else one_by_one(feed),
         at_once=at_once,
         ranker=Ranker(make_asker(config, model, task, mesh), config.eval.filter_seen),
         mesh=mesh,

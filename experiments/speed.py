@@ -83,12 +83,18 @@ def peak_gflops(mesh: jax.sharding.Mesh, dtype: str, size: int = 4096) -> float:
 
 def step_gflop(config: ConfigDict, batches: TrainingBatches, items: int) -> float:
     """Arithmetic of a step that the model needs, in GFLOP: no padding, no attention between
-    sequences, no score that is not asked for, and twice the forward pass for the backward one.
+    sequences, no score and no state of the last block that is not asked for, and twice the forward
+    pass for the backward one.
     """
-    m, length = config.model, batches.packing.length.astype(np.float64)
+    m, length = config.model, batches.packing.length.astype(np.int64)
     asked = length if batches.follow else hidden_events(length, config.mask.ratio)
-    dense = 4 * m.width**2 + 2 * m.width * m.feed_forward
-    blocks = m.layers * (length * dense + length**2 * m.width * (1 if batches.follow else 2))
+    looks = 1 if batches.follow else 2  # products an event that is looked at, a half when causal
+
+    def block(queries):
+        own = queries * (2 * m.width**2 + 2 * m.width * m.feed_forward)
+        return own + length * 2 * m.width**2 + queries * length * m.width * looks
+
+    blocks = (m.layers - 1) * block(length) + block(asked)
     scores = asked * m.width * (items + (m.width if m.output == "dense" else 0))
     share = batches.rows / batches.packing.rows
     return float(3 * 2 * (blocks + scores).sum() * share / 1e9)

@@ -7,7 +7,7 @@ import pytest
 
 from clickflax.data.batches import Windows, epoch_plan, training_batches
 from clickflax.events import RESERVED
-from clickflax.feed import Epochs, one_by_one, pick, resident, resident_bytes
+from clickflax.feed import Epochs, Feed, one_by_one, pick, resident, resident_bytes
 from clickflax.step import State
 
 
@@ -84,8 +84,7 @@ def test_the_host_makes_batches_ahead_and_finds_the_place_after_a_jump():
     def step(state, batch, key):
         return state, {"told": told(batch.variables["item"])}
 
-    options = {"seed": 7, "parallel": "jit", "rows_divide_by": 1}
-    advance = one_by_one(step, batches, mesh, jax.random.key(0), **options)
+    advance = one_by_one(Feed(step, batches, mesh, jax.random.key(0), 7, "jit", 1))
     state = State(jnp.zeros((), int), {}, ())
     for number in (0, 1, 2, 9, 10, 3):
         state, found = advance(state, number, 1)

@@ -105,12 +105,21 @@ def ramp(lengths: Int[np.ndarray, " N"]) -> Int[np.ndarray, " T"]:
     return np.arange(lengths.sum()) - np.repeat(np.cumsum(lengths) - lengths, lengths)
 
 
+def cells(
+    row: Int[np.ndarray, " N"], tokens: Int[np.ndarray, " N"], row_length: int
+) -> Int[np.ndarray, " T"]:
+    """The place, counted through all rows, of every token of sequences that stand side by side in
+    the rows `row`, which ascend.
+    """
+    before = np.cumsum(tokens) - tokens
+    column = before - before[np.searchsorted(row, row)]
+    return np.repeat(row * row_length + column, tokens) + ramp(tokens)
+
+
 def lay_out(packing: Packing, row_length: int) -> tuple[np.ndarray, np.ndarray]:
     """The slot (-1: none) at every place of every row [R, L], and the place in that slot [R, L]."""
     row = np.repeat(np.arange(packing.rows), np.diff(packing.offsets))
-    before = np.cumsum(packing.length) - packing.length
-    column = before - before[packing.offsets[row]]
-    cell = np.repeat(row * row_length + column, packing.length) + ramp(packing.length)
+    cell = cells(row, packing.length, row_length)
     slot = np.full(packing.rows * row_length, -1, np.int32)
     place = np.zeros(packing.rows * row_length, np.int32)
     slot[cell] = np.repeat(np.arange(len(row)), packing.length)
@@ -136,9 +145,7 @@ def fill(
     events = windows.stop - windows.start - follow
     tokens = events + ask
     first_of_row = np.searchsorted(row, np.arange(shape[0]))  # windows before each row
-    before = np.concatenate([[0], np.cumsum(tokens)])
-    column = before[:-1] - before[first_of_row[row]]
-    cell = np.repeat(row * shape[1] + column, tokens) + ramp(tokens)
+    cell = cells(row, tokens, shape[1])
     index = np.arange(len(row))
 
     def spread(values: Shaped[np.ndarray, " T"], empty: int) -> Shaped[np.ndarray, "B L"]:

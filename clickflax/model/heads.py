@@ -3,8 +3,9 @@
 from typing import NamedTuple
 
 import flax.linen as nn
+import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Int
 
 from clickflax.model.encoder import ACTIVATIONS, layer_norm
 
@@ -23,13 +24,32 @@ class Answers(NamedTuple):
     bias: Float[Array, " V"] | None
     first: int
 
+    @property
+    def items(self) -> int:
+        """How many items there are."""
+        return self.table.shape[0] - self.first
+
+    def chunk(
+        self, begin: Int[Array, ""], size: int, before: float
+    ) -> tuple[Float[Array, "... C"], Float[Array, "C D"], Int[Array, ""]]:
+        """The scores of `size` items in float32, their rows of the table, and the first of them.
+
+        These are the items from `begin` on; where fewer are left, the last ones, and those before
+        `begin` score `before`, which is -inf or NaN.
+        """
+        start = jnp.minimum(begin, self.items - size)
+        rows = jax.lax.dynamic_slice_in_dim(self.table, self.first + start, size)
+        rows = rows.astype(self.features.dtype)
+        scores = jnp.matmul(self.features, rows.T, preferred_element_type=jnp.float32)
+        extra = jnp.zeros(size)
+        if self.bias is not None:
+            extra = jax.lax.dynamic_slice_in_dim(self.bias, start, size)
+        extra = jnp.where(jnp.arange(size) >= begin - start, extra, before)
+        return scores + extra.reshape((1,) * (scores.ndim - 1) + (-1,)), rows, start
+
     def scores(self) -> Float[Array, "... V"]:
         """Every score, in float32: `features @ table[first:].T + bias`."""
-        rows = self.table[self.first :].astype(self.features.dtype)
-        scores = jnp.matmul(self.features, rows.T, preferred_element_type=jnp.float32)
-        if self.bias is None:
-            return scores
-        return scores + self.bias.reshape((1,) * (scores.ndim - 1) + (-1,))
+        return self.chunk(jnp.int32(0), self.items, jnp.nan)[0]
 
 
 class ItemHead(nn.Module):

@@ -19,45 +19,35 @@ def softmax_loss(
     time for the gradient; the numbers do not depend on it, but for rounding. Sums are float32
     whatever the features are.
     """
-    features, table, bias, first = answers
-    items = table.shape[0] - first
-    size = min(chunk or items, items)
-    x = features.reshape(-1, features.shape[-1])
-    loss: Any = _cross_entropy(first, size, x, table, bias, targets.ravel(), weights.ravel())
+    size = min(chunk or answers.items, answers.items)
+    x = answers.features.reshape(-1, answers.features.shape[-1])
+    factors = (x, answers.table, answers.bias)
+    loss: Any = _cross_entropy(answers.first, size, factors, targets.ravel(), weights.ravel())
     return loss, weights.sum()
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1))
 def _cross_entropy(
-    first: int,
-    size: int,
-    x: Float[Array, "T D"],
-    table: Float[Array, "N D"],
-    bias: Float[Array, " V"] | None,
-    targets: Int[Array, " T"],
-    weights: Float[Array, " T"],
+    first: int, size: int, factors: Any, targets: Int[Array, " T"], weights: Float[Array, " T"]
 ) -> Float[Array, ""]:
-    """The weighted sum; its gradient is ready with the scores at hand, so `_forward` makes it.
+    """The weighted sum for `factors`, which are features [T, D], table [N, D] and bias [V] or None.
 
-    Autodiff would keep the scores, and pass over them, and over a transposed copy, many times more.
+    Autodiff would keep the scores, and pass over them, and over a transposed copy, many times more
+    than `_forward`, which makes the gradient while they are at hand.
     """
-    total, own = _totals(first, size, x, table, bias, targets)
+    x, table, bias = factors
+    total, own = _totals(Answers(x, table, bias, first), size, targets)
     return ((total - own) * weights).sum()
 
 
 def _forward(
-    first: int,
-    size: int,
-    x: Float[Array, "T D"],
-    table: Float[Array, "N D"],
-    bias: Float[Array, " V"] | None,
-    targets: Int[Array, " T"],
-    weights: Float[Array, " T"],
+    first: int, size: int, factors: Any, targets: Int[Array, " T"], weights: Float[Array, " T"]
 ) -> tuple[Float[Array, ""], Any]:
-    """The loss, and its gradients with respect to the features, the table and the bias."""
-    items = table.shape[0] - first
-    if size == items:
-        scores, rows = _scores(first, size, x, table, bias, jnp.int32(0))
+    """The loss, and its gradients with respect to the factors."""
+    x, table, bias = factors
+    answers = Answers(x, table, bias, first)
+    if size == answers.items:
+        scores, rows, _ = answers.chunk(jnp.int32(0), size, -jnp.inf)
         own = jnp.take_along_axis(scores, targets[:, None], axis=1)[:, 0]
         top = scores.max(-1)
         e = jnp.exp(scores - top[:, None])
@@ -66,21 +56,17 @@ def _forward(
         dx, drows, db = _gradients(e, weights / sums, x, rows)
         dtable = jnp.pad(drows, ((first, 0), (0, 0)))
     else:
-        total, own = _totals(first, size, x, table, bias, targets)
+        total, own = _totals(answers, size, targets)
 
         def add(sums: Any, begin: Int[Array, ""]) -> tuple[Any, None]:
             dx, dtable, db = sums
-            scores, rows = _scores(first, size, x, table, bias, begin)
+            scores, rows, start = answers.chunk(begin, size, -jnp.inf)
             more, drows, column = _gradients(jnp.exp(scores - total[:, None]), weights, x, rows)
-            start = jnp.minimum(begin, items - size)
-            return (
-                dx + more,
-                _add_at(dtable, drows, start + first),
-                _add_at(db, column, start),
-            ), None
+            dtable, db = _add_at(dtable, drows, start + first), _add_at(db, column, start)
+            return (dx + more, dtable, db), None
 
-        zero = (jnp.zeros(x.shape), jnp.zeros(table.shape), jnp.zeros(items))
-        (dx, dtable, db), _ = jax.lax.scan(add, zero, jnp.arange(0, items, size))
+        zero = (jnp.zeros(x.shape), jnp.zeros(table.shape), jnp.zeros(answers.items))
+        (dx, dtable, db), _ = jax.lax.scan(add, zero, jnp.arange(0, answers.items, size))
     # The targets themselves, of which the products above know nothing.
     w = weights[:, None]
     dx = dx - table[targets + first].astype(x.dtype).astype(jnp.float32) * w
@@ -89,65 +75,37 @@ def _forward(
     return ((total - own) * weights).sum(), (dx.astype(x.dtype), dtable, db)
 
 
-def _backward(first: int, size: int, gradients: Any, g: Float[Array, ""]) -> tuple[Any, ...]:
+def _backward(first: int, size: int, gradients: Any, g: Float[Array, ""]) -> tuple[Any, None, None]:
     """Targets have no gradient, and nobody asks for that of the weights."""
 
     def scaled(x: Float[Array, "..."]) -> Float[Array, "..."]:
         return (x.astype(jnp.float32) * g).astype(x.dtype)
 
-    return *jax.tree.map(scaled, gradients), None, None
+    return jax.tree.map(scaled, gradients), None, None
 
 
 _cross_entropy.defvjp(_forward, _backward)
 
 
-def _scores(
-    first: int,
-    size: int,
-    x: Float[Array, "T D"],
-    table: Float[Array, "N D"],
-    bias: Float[Array, " V"] | None,
-    begin: Int[Array, ""],
-) -> tuple[Float[Array, "T C"], Float[Array, "C D"]]:
-    """Scores of `size` items from `begin` on, and their rows of the table.
-
-    Where fewer are left the last ones are taken, and those before `begin` score -inf.
-    """
-    start = jnp.minimum(begin, table.shape[0] - first - size)
-    rows = jax.lax.dynamic_slice_in_dim(table, first + start, size).astype(x.dtype)
-    scores = jax.lax.dot_general(
-        x, rows, (((1,), (1,)), ((), ())), preferred_element_type=jnp.float32
-    )
-    fresh = jnp.arange(size) >= begin - start
-    extra = 0.0 if bias is None else jax.lax.dynamic_slice_in_dim(bias, start, size)
-    return scores + jnp.where(fresh, extra, -jnp.inf)[None], rows
-
-
 def _totals(
-    first: int,
-    size: int,
-    x: Float[Array, "T D"],
-    table: Float[Array, "N D"],
-    bias: Float[Array, " V"] | None,
-    targets: Int[Array, " T"],
+    answers: Answers, size: int, targets: Int[Array, " T"]
 ) -> tuple[Float[Array, " T"], Float[Array, " T"]]:
     """The log-sum-exp of all scores, with a running maximum (Milakov and Gimelshein, 2018), and the
     target's score out of the same products, so that it is never above the sum.
     """
-    items = table.shape[0] - first
 
     def add(carry: tuple[Array, ...], begin: Int[Array, ""]) -> tuple[tuple[Array, ...], None]:
         top, sums, own = carry
-        scores, _ = _scores(first, size, x, table, bias, begin)
+        scores, _, start = answers.chunk(begin, size, -jnp.inf)
         higher = jnp.maximum(top, scores.max(-1))
         sums = sums * jnp.exp(top - higher) + jnp.exp(scores - higher[:, None]).sum(-1)
         here = (targets >= begin) & (targets < begin + size)
-        column = jnp.where(here, targets - jnp.minimum(begin, items - size), 0)
+        column = jnp.where(here, targets - start, 0)
         found = jnp.take_along_axis(scores, column[:, None], axis=1)[:, 0]
         return (higher, sums, jnp.where(here, found, own)), None
 
-    nothing = jnp.zeros(x.shape[0])
-    begins = jnp.arange(0, items, size)
+    nothing = jnp.zeros(answers.features.shape[0])
+    begins = jnp.arange(0, answers.items, size)
     (top, sums, own), _ = jax.lax.scan(add, (nothing - jnp.inf, nothing, nothing), begins)
     return top + jnp.log(sums), own
 

@@ -95,22 +95,14 @@ def over_chunks(
     chunk: int,
 ) -> Any:
     """`carry = look(carry, part)` for every part of the catalog of `chunk` items."""
-    features, table, bias, first = answers
-    items = table.shape[0] - first
-    size = min(chunk, items)
+    size = min(chunk, answers.items)
 
     def one(carry: Any, begin: Int[Array, ""]) -> tuple[Any, None]:
-        start = jnp.minimum(begin, items - size)  # the last one has as many
-        rows = jax.lax.dynamic_slice_in_dim(table, first + start, size).astype(features.dtype)
-        scores = jax.lax.dot_general(
-            features, rows, (((1,), (1,)), ((), ())), preferred_element_type=jnp.float32
-        )
-        extra = 0.0 if bias is None else jax.lax.dynamic_slice_in_dim(bias, start, size)
-        scores += jnp.where(jnp.arange(size) >= begin - start, extra, jnp.nan)[None]
+        scores, _, start = answers.chunk(begin, size, jnp.nan)
         # Fused into what follows, XLA might keep more digits in one place than in another.
         scores = jax.lax.optimization_barrier(scores)
         columns = Chunk(scores, start, begin).columns(seen[:, 1])
         scores = scores.at[seen[:, 0], columns].set(jnp.nan, mode="drop")
         return look(carry, Chunk(scores, start, begin)), None
 
-    return jax.lax.scan(one, carry, jnp.arange(0, items, size))[0]
+    return jax.lax.scan(one, carry, jnp.arange(0, answers.items, size))[0]
