@@ -1,7 +1,7 @@
 """What a training step costs as the catalog grows, and as sequences grow longer.
 
-    python experiments/scale.py measure     # some minutes; writes experiments/speed/scale.json
-    python experiments/scale.py plot        # draws experiments/speed/scale.svg from it
+    python experiments/scale.py measure     # some minutes; writes experiments/scale.json
+    python experiments/scale.py plot        # draws experiments/scale.svg from it
 
 Causal training with the exact softmax, width 64, 2 layers, 2 heads, on random logs. Over the
 catalog every batch has 4,096 targets, over the length 12,800. Every point is a process of its own,
@@ -16,12 +16,13 @@ import sys
 import tempfile
 
 import numpy as np
-from speed import HERE, MACHINE, clickflax_main, config_for, machine, take_steps
+from speed import HERE, clickflax_main, config_for, take_steps
+from table import MACHINE, sat
 
 from clickflax.runtime import sharding
 from clickflax.runtime.environment import environment
 
-RECORD, PLOT = HERE / "speed" / "scale.json", HERE / "speed" / "scale.svg"
+RECORD, PLOT = HERE / "scale.json", HERE / "scale.svg"
 ITEMS = (10_000, 30_000, 100_000, 300_000, 1_000_000)
 LENGTHS = (50, 100, 200, 400, 800)
 POINTS = [(items, 64, 4_096) for items in ITEMS]
@@ -70,9 +71,9 @@ def measure(steps: int) -> None:
         )
         lines.append(json.loads(done.stdout.splitlines()[-1]))
         print(json.dumps(lines[-1]), flush=True)
-    kept = {key: value for key, value in environment("").items() if key in MACHINE}
-    RECORD.parent.mkdir(exist_ok=True)
-    text = json.dumps({"lines": lines, "environment": kept}, indent=1)
+    about = environment("")
+    record = {"lines": lines, "environment": {key: about[key] for key in MACHINE}}
+    text = json.dumps(record, indent=1)
     RECORD.write_text(text + "\n", encoding="utf-8")
 
 
@@ -113,7 +114,7 @@ def plot() -> None:
         axis.margins(y=0.15)
     axes[0].set_ylabel("ms per sequence")
     axes[0].legend(frameon=False, fontsize=8)
-    figure.suptitle(f"A training step, exact softmax ({machine(record)})", fontsize=9)
+    figure.suptitle(f"A training step, exact softmax ({sat(record['environment'])})", fontsize=9)
     figure.savefig(PLOT, metadata={"Date": None})
 
 

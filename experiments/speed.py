@@ -3,12 +3,11 @@
     python experiments/speed.py --data ../shared/data/ml-1m/sequences.txt --max-len 200 \\
         --peers rectools=PYTHON,recbole=PYTHON --peer-scripts ../shared/peers --record
     python experiments/speed.py --start-up --record
-    python experiments/speed.py --write
 
 `--data` is a file of `user item` lines in the order of time, `PYTHON` the interpreter of an
 environment that has the library. Every program runs by itself, one after the other, in this one
 sitting; each prints one JSON line, ours the last, with the ratios to the others. `--record` keeps
-the lines in experiments/speed/, `--write` makes the tables of speed.md from what is kept.
+the lines in experiments/speed/, of which table.py makes the tables of speed.md.
 """
 
 import argparse
@@ -25,6 +24,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
+from table import MACHINE
 
 import clickflax
 from clickflax import recommend
@@ -43,7 +43,6 @@ from clickflax.train import Progressed
 HERE = pathlib.Path(__file__).resolve().parent
 TASKS = {"bert4rec": "masked_item", "sasrec": "next_item"}
 RATES = {"rectools": "train_sequences_per_s", "recbole": "train_rows_per_s"}
-MACHINE = ("commit", "dirty", "versions", "backend", "devices", "cpu", "cores", "started")
 
 
 def config_for(flags: argparse.Namespace, data: pathlib.Path) -> ConfigDict:
@@ -239,80 +238,11 @@ def start_up() -> list[dict]:
     return [line]
 
 
-def cell(line: dict, name: str, form: str) -> str:
-    """A figure of a line, nothing where it has none."""
-    return format(line[name], form) if name in line else ""
-
-
-def table(lines: list[dict], title: str) -> str:
-    """The programs of one sitting as Markdown."""
-    mine = lines[-1]
-    text = [
-        f"### {title}",
-        "",
-        "| | a step, ms | sequences (RecBole: rows) / s | ours is | recommending, users / s "
-        "| peak memory, MB |",
-        "|---|--:|--:|--:|--:|--:|",
-    ]
-    for line in lines:
-        ratio = mine.get(f"times_{line['peer'].split()[0]}")
-        rate = "train_rows_per_s" if "train_rows_per_s" in line else "train_sequences_per_s"
-        cells = [
-            line["peer"],
-            f"{1000 * line['step_s']:,.0f}",
-            cell(line, rate, ",.0f"),
-            f"{ratio:.1f} times" if ratio else "",
-            cell(line, "recommend_users_per_s", ",.0f"),
-            cell(line, "peak_rss_mb", ",.0f"),
-        ]
-        text.append("| " + " | ".join(cells) + " |")
-    facts = (
-        f"Ours: {mine['train_tokens_per_s']:,} tokens/s, {mine['padding']:.1%} padding; "
-        f"{mine['gflop_per_step']} GFLOP a step, {mine['share_of_peak']:.0%} of the "
-        f"{mine['peak_gflops']:,.0f} GFLOP/s of a large matrix product here; evaluation "
-        f"{mine['evaluate_users_per_s_first']:,.0f} users/s with compilation, "
-        f"{mine['evaluate_users_per_s_then']:,.0f} without; recommending, without, "
-        f"{mine['recommend_users_per_s_then']:,.0f}. Memory is that of the process on the host "
-        f"up to its end; {mine['train_peak_mb']:,.0f} MB up to the end of our training."
-    )
-    return "\n".join([*text, "", facts])
-
-
-def machine(record: dict) -> str:
-    """Where and when a record was made."""
-    e = record["environment"]
-    what = f"{e['cores']} cores of {e['cpu']}"
-    if e["backend"] != "cpu":
-        what = " + ".join(f"{n} x {kind}" for kind, n in e["devices"].items())
-    return f"{what}, JAX {e['versions']['jax']}, {e['started'][:10]}"
-
-
-def with_tables(page: str) -> str:
-    """speed.md with the tables of all records between its marks."""
-    begin, end = "<!-- python experiments/speed.py --write -->", "<!-- end of tables -->"
-    parts = []
-    for path in sorted((HERE / "speed").glob("*.json")):
-        record = json.loads(path.read_text(encoding="utf-8"))
-        line = record["lines"][-1]
-        if "import_s" in line:
-            parts.append(
-                f"### Start-up ({machine(record)})\n\n`import clickflax` {line['import_s']} s; "
-                f"quick start, from the command to the end of the first step: "
-                f"{line['first_step_cold_s']} s, {line['first_step_warm_s']} s when it has been "
-                "compiled before."
-            )
-        elif "peer" in line:
-            parts.append(table(record["lines"], f"{record['title']} ({machine(record)})"))
-    before, rest = page.split(begin)
-    return before + "\n\n".join([begin, *parts, end]) + rest.split(end)[1]
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     what = parser.add_mutually_exclusive_group(required=True)
     what.add_argument("--data", help="a file of `user item` lines")
     what.add_argument("--start-up", action="store_true")
-    what.add_argument("--write", action="store_true", help="the tables of speed.md")
     parser.add_argument("--model", choices=sorted(TASKS), default="bert4rec")
     parser.add_argument("--max-len", type=int, default=200)
     parser.add_argument("--width", type=int, default=64)
@@ -326,10 +256,6 @@ def main() -> None:
     parser.add_argument("--record", action="store_true", help="keep the lines")
     parser.add_argument("overrides", nargs="*", help="such as config.train.micro_rows=2")
     flags = parser.parse_args()
-    if flags.write:
-        page = HERE / "speed.md"
-        page.write_text(with_tables(page.read_text(encoding="utf-8")), encoding="utf-8")
-        return
     if flags.overrides and not flags.data:
         parser.error("overrides go with --data")
     if flags.steps < 3:
@@ -342,7 +268,8 @@ def main() -> None:
     for line in lines:
         print(json.dumps(line))
     if flags.record:
-        kept = {key: value for key, value in environment("").items() if key in MACHINE}
+        about = environment("")
+        kept = {key: about[key] for key in MACHINE}
         name, title = "start-up", "Start-up"
         if flags.data:
             data = pathlib.Path(flags.data).parent.name

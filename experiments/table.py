@@ -1,9 +1,10 @@
-"""README's table of results, from the records that `clickflax evaluate` keeps in run folders.
+"""The tables of README and of speed.md, from records that the programs themselves have written.
 
     python experiments/table.py add runs/bert4rec_ml1m   # keep the record of a run
-    python experiments/table.py write                    # write the table into README.md
+    python experiments/table.py write                    # write the tables
 
-A record is what the run itself wrote: metrics, protocol, seconds, config, commit, machine.
+A record of results is what `clickflax evaluate` wrote into the run: metrics, protocol, seconds,
+config, commit, machine. One of speed is what `speed.py --record` has kept.
 """
 
 import argparse
@@ -11,15 +12,14 @@ import json
 import pathlib
 
 HERE = pathlib.Path(__file__).resolve().parent
-README = HERE.parent / "README.md"
-BEGIN, END = "<!-- results: python experiments/table.py write -->", "<!-- end of results -->"
-KEPT = ("commit", "dirty", "versions", "backend", "devices", "cpu", "cores", "data", "started")
+BEGIN, END = "<!-- python experiments/table.py write -->", "<!-- end of tables -->"
+MACHINE = ("commit", "dirty", "versions", "backend", "devices", "cpu", "cores", "started")
 
 
 def add(run: pathlib.Path) -> pathlib.Path:
     """Copies the record of a run beside this file, without what tells of its place."""
     record = json.loads((run / "test.json").read_text(encoding="utf-8"))
-    record["environment"] = {key: record["environment"][key] for key in KEPT}
+    record["environment"] = {key: record["environment"][key] for key in (*MACHINE, "data")}
     record["run"] = run.name
     record["config"]["data"]["path"] = pathlib.Path(record["config"]["data"]["path"]).name
     path = HERE / "results" / f"{run.name}.json"
@@ -27,13 +27,34 @@ def add(run: pathlib.Path) -> pathlib.Path:
     return path
 
 
-def row(record: dict) -> list[str]:
-    """The cells of one record."""
-    environment, protocol = record["environment"], record["protocol"]
+def records(kind: str) -> list[dict]:
+    """All that are kept of one kind, by name."""
+    return [json.loads(p.read_text(encoding="utf-8")) for p in sorted((HERE / kind).glob("*.json"))]
+
+
+def markdown(head: list[str], align: list[str], rows: list[list[str]]) -> str:
+    """A table."""
+    return "\n".join("| " + " | ".join(line) + " |" for line in [head, align, *rows])
+
+
+def machine(environment: dict) -> str:
+    """What the devices were."""
+    if environment["backend"] == "cpu":
+        return f"{environment['cores']} cores"
+    return " + ".join(f"{n} x {kind}" for kind, n in environment["devices"].items())
+
+
+def sat(environment: dict) -> str:
+    """Where and when something was timed."""
+    cpu = f" of {environment['cpu']}" if environment["backend"] == "cpu" else ""
+    day = environment["started"][:10]
+    return f"{machine(environment)}{cpu}, JAX {environment['versions']['jax']}, {day}"
+
+
+def result(record: dict) -> list[str]:
+    """The cells of a run."""
+    protocol = record["protocol"]
     seen = "filtered" if protocol["filter_seen"] else "kept"
-    machine = f"{environment['cores']} cores"
-    if environment["backend"] != "cpu":
-        machine = " + ".join(f"{n} x {kind}" for kind, n in environment["devices"].items())
     split = protocol["split"].replace("_", "-")
     return [
         f"[{record['run']}](configs/{record['run']}.py)",
@@ -42,27 +63,78 @@ def row(record: dict) -> list[str]:
         f"{record['recall@10']:.4f}",
         f"{record['ndcg@10']:.4f}",
         f"{record['seconds_to_checkpoint']:,.0f} of {record['train_seconds']:,.0f} s",
-        machine,
+        machine(record["environment"]),
         f"`clickflax train --config=configs/{record['run']}.py --workdir=runs/{record['run']}` "
         f"then `clickflax evaluate --run runs/{record['run']}`",
     ]
 
 
-def table() -> str:
-    """All records as Markdown, by name."""
+def results() -> str:
+    """The table of README: every run that is kept."""
     head = ["config", "data", "protocol", "R@10", "NDCG@10"]
     head += ["training to the best, of all", "machine", "command"]
-    paths = sorted((HERE / "results").glob("*.json"))
-    rows = [row(json.loads(path.read_text(encoding="utf-8"))) for path in paths]
-    lines = [head, ["---", "---", "---", "--:", "--:", "--:", "---", "---"], *rows]
-    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+    align = ["---", "---", "---", "--:", "--:", "--:", "---", "---"]
+    return markdown(head, align, [result(record) for record in records("results")])
 
 
-def with_table(text: str) -> str:
-    """README with the table of today between its marks."""
-    before, rest = text.split(BEGIN)
+def sitting(lines: list[dict]) -> str:
+    """The programs that `speed.py` has run one after the other, and more of ours, the last."""
+    ours = lines[-1]
+
+    def cells(line: dict) -> list[str]:
+        rate = "train_rows_per_s" if "train_rows_per_s" in line else "train_sequences_per_s"
+        ratio = ours.get(f"times_{line['peer'].split()[0]}")
+        asked, memory = line.get("recommend_users_per_s"), line.get("peak_rss_mb")
+        return [
+            line["peer"],
+            f"{1000 * line['step_s']:,.0f}",
+            f"{line[rate]:,.0f}",
+            f"{ratio:.1f} times" if ratio else "",
+            f"{asked:,.0f}" if asked else "",
+            f"{memory:,.0f}" if memory else "",
+        ]
+
+    head = ["", "a step, ms", "sequences (RecBole: rows) / s", "ours is"]
+    head += ["recommending, users / s", "peak memory, MB"]
+    facts = (
+        f"Ours: {ours['train_tokens_per_s']:,} tokens/s, {ours['padding']:.1%} padding; "
+        f"{ours['gflop_per_step']} GFLOP a step, {ours['share_of_peak']:.0%} of the "
+        f"{ours['peak_gflops']:,.0f} GFLOP/s of a large matrix product here; evaluation "
+        f"{ours['evaluate_users_per_s_first']:,.0f} users/s with compilation, "
+        f"{ours['evaluate_users_per_s_then']:,.0f} without; recommending, without, "
+        f"{ours['recommend_users_per_s_then']:,.0f}. Memory is that of the process on the host "
+        f"up to its end; {ours['train_peak_mb']:,.0f} MB up to the end of our training."
+    )
+    return markdown(head, ["---", *["--:"] * 5], [cells(line) for line in lines]) + f"\n\n{facts}"
+
+
+def start_up(line: dict) -> str:
+    """How long it takes to begin."""
+    return (
+        f"`import clickflax` {line['import_s']} s; quick start, from the command to the end of the "
+        f"first step: {line['first_step_cold_s']} s, {line['first_step_warm_s']} s when it has "
+        "been compiled before."
+    )
+
+
+def speeds() -> str:
+    """The tables of speed.md."""
+    parts = []
+    for record in records("speed"):
+        line = record["lines"][-1]
+        parts.append(f"### {record['title']} ({sat(record['environment'])})")
+        parts.append(start_up(line) if "import_s" in line else sitting(record["lines"]))
+    return "\n\n".join(parts)
+
+
+PAGES = {HERE.parent / "README.md": results, HERE / "speed.md": speeds}
+
+
+def with_tables(page: pathlib.Path) -> str:
+    """The text of a page with the tables of today between its marks."""
+    before, rest = page.read_text(encoding="utf-8").split(BEGIN)
     _, after = rest.split(END)
-    return f"{before}{BEGIN}\n{table()}\n{END}{after}"
+    return f"{before}{BEGIN}\n\n{PAGES[page]()}\n\n{END}{after}"
 
 
 def main() -> None:
@@ -73,8 +145,9 @@ def main() -> None:
     flags = parser.parse_args()
     if flags.verb == "add":
         print(add(flags.run))
-    else:
-        README.write_text(with_table(README.read_text(encoding="utf-8")), encoding="utf-8")
+        return
+    for page in PAGES:
+        page.write_text(with_tables(page), encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -1,27 +1,19 @@
-"""What speed.md says is what was recorded, and the arithmetic that it counts is right."""
+"""What the tables say is what was recorded, and the arithmetic that is counted is right."""
 
 import argparse
-import importlib.util
 
 import numpy as np
 import pytest
+import speed
+import table
 
 from clickflax.data.batches import Windows, training_batches
 from clickflax.events import RESERVED
 
 
-@pytest.fixture(scope="module")
-def speed(request):
-    path = request.config.rootpath / "experiments" / "speed.py"
-    spec = importlib.util.spec_from_file_location("speed", path)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-def test_the_tables_of_speed_are_those_of_the_records(speed):
-    page = (speed.HERE / "speed.md").read_text(encoding="utf-8")
-    assert speed.with_tables(page) == page
+@pytest.mark.parametrize("page", table.PAGES, ids=lambda page: page.name)
+def test_the_tables_of_a_page_are_those_of_the_records(page):
+    assert table.with_tables(page) == page.read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize(
@@ -36,7 +28,7 @@ def test_the_tables_of_speed_are_those_of_the_records(speed):
         ("bert4rec", 6e-9 * (8 * 128 + 2 * (128 + 512) + 2 * 4 * 16 + 2 * (8 * 10 + 8 * 8))),
     ],
 )
-def test_the_arithmetic_of_a_step_is_counted_as_by_hand(speed, model, gflop, tmp_path):
+def test_the_arithmetic_of_a_step_is_counted_as_by_hand(model, gflop, tmp_path):
     flags = argparse.Namespace(
         model=model, width=8, layers=1, heads=2, max_len=8, batch=2, overrides=[]
     )
