@@ -1,7 +1,6 @@
 """Training: the same numbers on any number of devices, and after any interruption."""
 
 import json
-import pathlib
 import shutil
 
 import jax
@@ -36,6 +35,21 @@ def shop(tmp_path_factory):
     path = tmp_path_factory.mktemp("shop") / "data"
     simulate(path, Shop(sequences=40, items=60, mean_length=6.0, max_length=12))
     return path
+
+
+@pytest.fixture(scope="module")
+def trained(shop, tmp_path_factory):
+    """The folder of a run of `config_for(shop)`, which no test changes."""
+    folder = tmp_path_factory.mktemp("trained") / "run"
+    with jax.numpy_dtype_promotion("standard"):
+        train(config_for(shop), folder)
+    return folder
+
+
+@pytest.fixture
+def run(trained, tmp_path):
+    """The folder of a run of `config_for(shop)`, for one test."""
+    return shutil.copytree(trained, tmp_path / "run")
 
 
 def config_for(shop, **train_knobs):
@@ -145,26 +159,24 @@ def untimed(folder):
     return [{k: v for k, v in json.loads(line).items() if k != "seconds"} for line in lines]
 
 
-def test_a_run_made_longer_equals_the_run_that_was_long_from_the_beginning(shop, tmp_path):
-    train(config_for(shop), tmp_path / "two")
-    result = train(config_for(shop, steps=12), tmp_path / "two")
+def test_a_run_made_longer_equals_the_run_that_was_long_from_the_beginning(shop, run, tmp_path):
+    result = train(config_for(shop, steps=12), run)
     assert result["step"] == 12
     train(config_for(shop, steps=12), tmp_path / "one")
-    progress, params = last_state(tmp_path / "two")
+    progress, params = last_state(run)
     expected, uninterrupted = last_state(tmp_path / "one")
     assert_alike(params, uninterrupted, rtol=0, atol=0)
-    assert untimed(tmp_path / "two") == untimed(tmp_path / "one")
+    assert untimed(run) == untimed(tmp_path / "one")
     del progress["seconds"], expected["seconds"]
     assert progress == expected
 
 
-def test_a_run_goes_on_on_another_number_of_devices(shop, tmp_path, monkeypatch):
-    train(config_for(shop), tmp_path / "moved")
+def test_a_run_goes_on_on_another_number_of_devices(shop, run, tmp_path, monkeypatch):
     with monkeypatch.context() as patch:
         patch.setattr(sharding, "make_mesh", one_device)
-        train(config_for(shop, steps=9), tmp_path / "moved")
+        train(config_for(shop, steps=9), run)
     train(config_for(shop, steps=9), tmp_path / "stayed")
-    moved, stayed = last_state(tmp_path / "moved"), last_state(tmp_path / "stayed")
+    moved, stayed = last_state(run), last_state(tmp_path / "stayed")
     assert moved[0]["step"] == stayed[0]["step"] == 9
     assert_alike(moved[1], stayed[1], rtol=1e-3, atol=1e-5)
 
@@ -207,27 +219,25 @@ def test_a_run_without_validation_keeps_its_last_parameters(shop, tmp_path):
     assert load_run(tmp_path / "run").checkpoint == "last"
 
 
-def test_a_run_that_was_trained_with_a_kernel_of_another_machine_can_be_asked_here(shop, tmp_path):
-    train(config_for(shop), tmp_path / "run")
-    path = tmp_path / "run" / "config.json"
+def test_a_run_that_was_trained_with_a_kernel_of_another_machine_can_be_asked_here(run):
+    path = run / "config.json"
     config = json.loads(path.read_text())
     config["model"] |= {"attention": "pallas_tpu", "attention_dropout": 0.0}
     path.write_text(json.dumps(config))
-    assert load_run(tmp_path / "run").config.model.attention == "pallas_tpu"
-    assert evaluate_run(tmp_path / "run", "test")["users"] == 40
+    assert load_run(run).config.model.attention == "pallas_tpu"
+    assert evaluate_run(run, "test")["users"] == 40
 
 
-def test_a_run_killed_between_its_two_checkpoints_still_has_the_best_of_before(shop, tmp_path):
-    train(config_for(shop), tmp_path / "run")
-    run = load_run(tmp_path / "run")
-    before = last_state(tmp_path / "run")[0]["best_step"]
+def test_a_run_killed_between_its_two_checkpoints_still_has_the_best_of_before(run):
+    loaded = load_run(run)
+    before = last_state(run)[0]["best_step"]
     # What a kill would leave: a newer best that the last checkpoint does not know.
-    folder = tmp_path / "run" / "checkpoints" / "best"
-    progress = run.progress | {"step": 9, "best_step": 9}
-    checkpoint.save(folder, 9, progress, keep=2, params=jax.tree.map(np.zeros_like, run.params))
-    again = load_run(tmp_path / "run")
+    folder = run / "checkpoints" / "best"
+    progress = loaded.progress | {"step": 9, "best_step": 9}
+    checkpoint.save(folder, 9, progress, keep=2, params=jax.tree.map(np.zeros_like, loaded.params))
+    again = load_run(run)
     assert again.progress["best_step"] == before
-    assert_alike(again.params, run.params, rtol=0, atol=0)
+    assert_alike(again.params, loaded.params, rtol=0, atol=0)
 
 
 def test_what_a_killed_start_has_left_does_not_block_the_next(shop, tmp_path):
@@ -236,11 +246,10 @@ def test_what_a_killed_start_has_left_does_not_block_the_next(shop, tmp_path):
     assert train(config_for(shop), tmp_path / "run")["step"] == 6
 
 
-def test_the_same_data_may_lie_in_another_place(shop, tmp_path):
-    train(config_for(shop), tmp_path / "run")
+def test_the_same_data_may_lie_in_another_place(shop, run, tmp_path):
     shutil.copytree(shop, tmp_path / "moved")
     moved = config_for(tmp_path / "moved", steps=9)
-    assert train(moved, tmp_path / "run")["step"] == 9
+    assert train(moved, run)["step"] == 9
 
 
 def test_a_schedule_that_ends_with_the_steps_cannot_be_made_longer(shop, tmp_path):
@@ -253,9 +262,9 @@ def test_a_schedule_that_ends_with_the_steps_cannot_be_made_longer(shop, tmp_pat
         train(longer, tmp_path / "run")
 
 
-def test_the_same_seed_gives_the_same_bits_and_another_seed_others(shop, tmp_path):
-    runs = {}
-    for name, seed in (("a", 0), ("b", 0), ("c", 1)):
+def test_the_same_seed_gives_the_same_bits_and_another_seed_others(shop, trained, tmp_path):
+    runs = {"a": leaves(last_state(trained)[1])}
+    for name, seed in (("b", 0), ("c", 1)):
         config = config_for(shop)
         config.seed = seed
         train(config, tmp_path / name)
@@ -264,11 +273,10 @@ def test_the_same_seed_gives_the_same_bits_and_another_seed_others(shop, tmp_pat
     assert not all(np.array_equal(runs["a"][k], runs["c"][k]) for k in runs["a"])
 
 
-def test_a_finished_run_is_not_trained_again(shop, tmp_path):
-    first = train(config_for(shop), tmp_path / "run")
-    lines = (tmp_path / "run" / "metrics.jsonl").read_text()
-    assert train(config_for(shop), tmp_path / "run") == first
-    assert (tmp_path / "run" / "metrics.jsonl").read_text() == lines
+def test_a_finished_run_is_not_trained_again(shop, run):
+    lines = (run / "metrics.jsonl").read_text()
+    assert train(config_for(shop), run)["step"] == 6
+    assert (run / "metrics.jsonl").read_text() == lines
 
 
 def test_training_stops_when_its_patience_is_over_and_stays_stopped(shop, tmp_path):
@@ -280,26 +288,24 @@ def test_training_stops_when_its_patience_is_over_and_stays_stopped(shop, tmp_pa
     assert train(config, tmp_path / "run")["step"] == 3
 
 
-def test_a_loss_that_is_no_number_stops_the_run_and_keeps_the_last_good_checkpoint(shop, tmp_path):
-    train(config_for(shop), tmp_path / "run")
+def test_a_loss_that_is_no_number_stops_the_run_and_keeps_the_last_good_checkpoint(shop, run):
     config = config_for(shop, steps=30)
     config.optim.learning_rate = 1e30
-    stored = json.loads((tmp_path / "run" / "config.json").read_text())
+    stored = json.loads((run / "config.json").read_text())
     stored["optim"]["learning_rate"] = 1e30
-    (tmp_path / "run" / "config.json").write_text(json.dumps(stored))
+    (run / "config.json").write_text(json.dumps(stored))
     with pytest.raises(
         FloatingPointError, match=r"step [7-9]: .*fingerprint [0-9a-f]{16}.*step 6 is kept"
     ):
-        train(config, tmp_path / "run")
-    assert last_state(tmp_path / "run")[0]["step"] == 6
+        train(config, run)
+    assert last_state(run)[0]["step"] == 6
 
 
-def test_another_config_in_the_same_folder_is_an_error_that_lists_what_differs(shop, tmp_path):
-    train(config_for(shop), tmp_path / "run")
+def test_another_config_in_the_same_folder_is_an_error_that_lists_what_differs(shop, run):
     other = config_for(shop)
     other.seed = 7
     with pytest.raises(ValueError, match="config.seed: 0 there, 7 now"):
-        train(other, tmp_path / "run")
+        train(other, run)
 
 
 def test_a_folder_of_something_else_is_left_alone(shop, tmp_path):
@@ -309,22 +315,20 @@ def test_a_folder_of_something_else_is_left_alone(shop, tmp_path):
     assert [p.name for p in tmp_path.iterdir()] == ["notes.txt"]
 
 
-def test_a_run_starts_from_the_parameters_of_another(shop, tmp_path):
-    train(config_for(shop), tmp_path / "first")
+def test_a_run_starts_from_the_parameters_of_another(shop, trained, tmp_path):
     second = config_for(shop)
-    second.init.run = str(tmp_path / "first")
+    second.init.run = str(trained)
     _, state = set_up(second, tmp_path / "second")
     here = jax.sharding.SingleDeviceSharding(jax.devices()[0])
-    _, best = checkpoint.load_params(tmp_path / "first" / "checkpoints" / "best", here)
+    _, best = checkpoint.load_params(trained / "checkpoints" / "best", here)
     assert_alike(state.params, best, rtol=0, atol=0)
     origin = json.loads((tmp_path / "second" / "environment.json").read_text())["init_run"]
-    assert origin == str(tmp_path / "first")
+    assert origin == str(trained)
 
 
-def test_what_does_not_fit_is_named_unless_it_was_named_before(shop, tmp_path):
-    train(config_for(shop), tmp_path / "first")
+def test_what_does_not_fit_is_named_unless_it_was_named_before(shop, trained, tmp_path):
     other = config_for(shop)
-    other.init.run = str(tmp_path / "first")
+    other.init.run = str(trained)
     other.model.output = "none"
     with pytest.raises(ValueError, match="head/dense/kernel: in the checkpoint, not in the model"):
         set_up(other, tmp_path / "second")
@@ -336,11 +340,10 @@ def test_what_does_not_fit_is_named_unless_it_was_named_before(shop, tmp_path):
         set_up(other, tmp_path / "third")
 
 
-def test_a_run_does_not_start_from_another_catalog(shop, tmp_path):
-    train(config_for(shop), tmp_path / "first")
+def test_a_run_does_not_start_from_another_catalog(shop, trained, tmp_path):
     simulate(tmp_path / "other", Shop(sequences=40, items=70, mean_length=6.0, max_length=12))
     config = config_for(tmp_path / "other")
-    config.init.run = str(tmp_path / "first")
+    config.init.run = str(trained)
     with pytest.raises(ValueError, match="another vocabulary of 'item'"):
         set_up(config, tmp_path / "second")
 
@@ -427,12 +430,10 @@ def test_sliding_windows_train(shop, tmp_path):
     assert train(config, tmp_path / "run")["step"] == 6
 
 
-def test_the_run_folder_holds_what_it_takes_to_repeat_the_run(shop, tmp_path):
-    config = config_for(shop)
-    train(config, tmp_path / "run")
-    names = {path.name for path in pathlib.Path(tmp_path / "run").iterdir()}
+def test_the_run_folder_holds_what_it_takes_to_repeat_the_run(shop, trained):
+    names = {path.name for path in trained.iterdir()}
     assert {"config.json", "environment.json", "vocab", "metrics.jsonl", "checkpoints"} <= names
-    stored = from_dict(json.loads((tmp_path / "run" / "config.json").read_text()))
-    assert stored == config
-    environment = json.loads((tmp_path / "run" / "environment.json").read_text())
+    stored = from_dict(json.loads((trained / "config.json").read_text()))
+    assert stored == config_for(shop)
+    environment = json.loads((trained / "environment.json").read_text())
     assert {"commit", "dirty", "versions", "devices", "host", "command", "data"} <= set(environment)
