@@ -47,3 +47,11 @@ def test_the_arithmetic_of_a_step_is_counted_as_by_hand(model, gflop, tmp_path):
     )
     config = speed.config_for(flags, tmp_path)
     assert speed.step_gflop(config, batches, 10) == pytest.approx(gflop)
+
+
+def test_of_several_rounds_the_fastest_counts():
+    lines = [{"step_s": 4, "rate": 1, "recommend_users_per_s": 9}]
+    lines += [{"step_s": 2, "rate": 2, "recommend_users_per_s": 7}]
+    found = speed.fastest(lines, "rate")
+    assert found == {"step_s": 2, "rate": 2, "recommend_users_per_s": 9, "rounds": [1, 2]}
+    assert "recommend_users_per_s" not in speed.fastest([{"rate": 1}], "rate")
