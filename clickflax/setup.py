@@ -188,11 +188,15 @@ def set_up(config: ConfigDict, folder: pathlib.Path) -> tuple[Setting, State]:
     chunk = sharding.chunk_items(config.train.softmax_chunk, targets, hiding.items)
     step = make_step(model, task, hiding, optimizer, micro_rows, chunk)
     init_key, key = jax.random.split(jax.random.key(config.seed))
-    make_params = jax.jit(functools.partial(init_params, model))  # many small programs otherwise
+    # Not jitted, these two would be many small programs, which take seconds to compile.
+    make_params, make_moments = (
+        jax.jit(functools.partial(init_params, model)),
+        jax.jit(optimizer.init),
+    )
     params = make_params(init_key, batches.batch(config.seed, 0))
     if config.init.run and checkpoint.newest(last_checkpoint(folder)) is None:
         params = start_from(config, params, dataset)
-    state = State(jnp.zeros((), jnp.int32), params, optimizer.init(params))
+    state = State(jnp.zeros((), jnp.int32), params, make_moments(params))
     feed = Feed(
         step=step,
         batches=batches,
