@@ -53,7 +53,7 @@ def run(trained, tmp_path):
 
 
 def config_for(shop, **train_knobs):
-    c = small_config(dropout=0.2, attention_dropout=0.2)
+    c = small_config(layers=1, dropout=0.2, attention_dropout=0.2)
     c.data.path = str(shop)
     c.optim.warmup_steps = 2
     c.optim.learning_rate = 0.01
