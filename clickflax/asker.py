@@ -11,7 +11,7 @@ from jaxtyping import Array, Float, Int, Shaped
 from ml_collections import ConfigDict
 
 from clickflax.data.asking import Asked, Layout, asking_batches
-from clickflax.data.batches import Windows
+from clickflax.data.batches import Windows, training_batches
 from clickflax.events import RESERVED, Batch
 from clickflax.model.model import Model
 from clickflax.runtime import sharding
@@ -28,9 +28,9 @@ class Asker:
     max_len: int
     packing: bool
     position_from: str
-    variables: tuple[str, ...]
     batch_size: int
     micro_rows: int
+    given: Any  # see `Shared`
 
     def batches(
         self, columns: Mapping[str, Shaped[np.ndarray, " E"]], history: Windows, seen: bool
@@ -46,7 +46,7 @@ class Asker:
         devices = self.mesh.size
         group_rows = sharding.micro_rows(self.micro_rows, row_length, -(-rows // devices))
         return asking_batches(
-            {name: columns[name] for name in self.variables},
+            columns,
             history,
             max_len=row_length,
             packing=self.packing,
@@ -63,10 +63,12 @@ class Asker:
         many items at a time that memory does not depend on the catalog.
         """
 
-        def encode(params: Any, group: tuple[Batch, Array, Array, Array]) -> Float[Array, "A D"]:
+        def encode(
+            collections: Any, group: tuple[Batch, Array, Array, Array]
+        ) -> Float[Array, "A D"]:
             (variables, segment, position, _), last, row, nth = group
             hidden: Any = self.model.apply(
-                {"params": params},
+                collections,
                 variables,
                 segment,
                 position,
@@ -77,12 +79,12 @@ class Asker:
             )
             return hidden[row, nth]
 
-        def answer(params: Any, shard: tuple[Asked, tuple[Array, ...]]) -> Any:
+        def answer(collections: Any, shard: tuple[Asked, tuple[Array, ...]]) -> Any:
             asked, extras = shard
             groups = (asked.batch, asked.last, asked.row, asked.nth)
-            hidden = jax.lax.map(lambda group: encode(params, group), groups)
+            hidden = jax.lax.map(lambda group: encode(collections, group), groups)
             hidden = hidden.reshape(-1, hidden.shape[-1])
-            answers: Any = self.model.apply({"params": params}, hidden, method="answer")
+            answers: Any = self.model.apply(collections, hidden, self.task.head, method="answer")
             chunk = sharding.chunk_items(0, hidden.shape[0], answers.items)
             seen = asked.seen - jnp.array([[0, RESERVED]])  # pairs of an answer and an id
             return finish(answers, seen, chunk, *extras)
@@ -103,17 +105,85 @@ class Asker:
         Each of `extras` makes an argument of `finish` of the examples. A batch is read when the
         next one has been sent: what is done with it is done while the devices work.
         """
+        collections = {"params": params, "given": self.given}
         sent: list[tuple[np.ndarray, Any]] = []
         for asked in self.batches(columns, history, filter_seen):
             example = asked.example.reshape(len(asked.example), -1)
-            found = compiled(params, (asked, tuple(extra(example) for extra in extras)))
+            found = compiled(collections, (asked, tuple(extra(example) for extra in extras)))
             sent.append((example, found))
             if len(sent) > 1:
                 yield jax.tree.map(np.asarray, sent.pop(0))
         yield from jax.tree.map(np.asarray, sent)
 
+    def tell(
+        self,
+        params: Any,
+        compiled: Callable[..., Any],
+        columns: Mapping[str, Shaped[np.ndarray, " E"]],
+        ranges: Windows,
+        events: Int[np.ndarray, " N"],
+    ) -> Float[np.ndarray, "N C"]:
+        """The logits of a label at each of `events`, which lie in the ranges and ascend.
 
-def make_asker(config: ConfigDict, model: Model, task: Task, mesh: jax.sharding.Mesh) -> Asker:
+        A longer range is read in windows that overlap by half; of two answers for an event, that
+        with more of its past counts.
+        """
+        numbers = np.arange(len(columns["item"]))
+        batches = training_batches(
+            columns,
+            {"event": numbers},
+            ranges,
+            max_len=self.max_len,
+            window="sliding",
+            stride=max(1, self.max_len // 2),
+            packing=self.packing,
+            batch_size=self.batch_size,
+            position_from=self.position_from,
+            follow=False,
+        )
+        devices = self.mesh.size
+        rows = sharding.micro_rows(self.micro_rows, self.max_len, -(-batches.rows // devices))
+        collections = {"params": params, "given": self.given}
+        found: np.ndarray | None = None
+        past = np.full(len(numbers), -1)
+        for step in range(-(-batches.packing.rows // batches.rows)):
+            batch = batches.batch(0, step, devices * rows)
+            groups = jax.tree.map(lambda x: x.reshape(-1, rows, x.shape[-1]), batch)
+            logits = np.asarray(compiled(collections, groups._replace(labels={})))
+            logits = logits.reshape(*batch.segment.shape, -1)
+            if found is None:
+                found = np.zeros((len(numbers), logits.shape[-1]), np.float32)
+            column = np.arange(batch.segment.shape[1])
+            begins = np.diff(batch.segment, axis=1, prepend=-1) != 0
+            before = column - np.maximum.accumulate(np.where(begins, column, 0), axis=1)
+            better = (batch.segment > 0) & (before > past[batch.labels["event"]])
+            event = batch.labels["event"][better]
+            found[event], past[event] = logits[better], before[better]
+        assert found is not None
+        return found[events]
+
+    def compile_labels(self) -> Callable[..., Any]:
+        """The logits at every event of groups of rows [G, M, L], on all devices."""
+
+        def answer(collections: Any, rows: Batch) -> Float[Array, "M L C"]:
+            hidden: Any = self.model.apply(
+                collections,
+                rows.variables,
+                rows.segment,
+                rows.position,
+                self.task.causal,
+                False,
+                method="encode",
+            )
+            found: Any = self.model.apply(collections, hidden, self.task.head, method="answer")
+            return found
+
+        return sharding.compile_groups(answer, self.mesh)
+
+
+def make_asker(
+    config: ConfigDict, model: Model, task: Task, mesh: jax.sharding.Mesh, given: Any
+) -> Asker:
     """The asker that a config describes."""
     return Asker(
         model=model,
@@ -122,7 +192,7 @@ def make_asker(config: ConfigDict, model: Model, task: Task, mesh: jax.sharding.
         max_len=config.model.max_len,
         packing=config.data.packing,
         position_from=config.data.position_from,
-        variables=tuple(config.data.variables),
         batch_size=config.eval.batch_size,
         micro_rows=config.train.micro_rows,
+        given=sharding.replicate(given, mesh),
     )

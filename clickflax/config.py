@@ -17,12 +17,16 @@ def default() -> ml_collections.ConfigDict:
     """The configuration with every knob at its default: a small BERT4Rec on simulated data."""
     c = ml_collections.ConfigDict()
     c.seed = 0  # of parameters, masks, dropout and the order of the data
-    c.tasks = ("masked_item",)  # what is asked: masked_item (BERT4Rec) or next_item (SASRec)
+    c.tasks = (
+        "masked_item",
+    )  # masked_item (BERT4Rec), next_item (SASRec), purchase, returns, label
+    c.task_weights = (1.0,)  # of their losses, for each of them or one for all
 
     c.data = ml_collections.ConfigDict()
     c.data.path = ""  # folder of a prepared data set; empty: a simulated shop in the work folder
-    c.data.variables = ("item",)  # what the model reads of an event: item, and categorical ones
-    c.data.split = "leave_one_out"  # time (by the two moments below), or parts: a test file
+    c.data.variables = ("item",)  # what is read of an event: item, others, gap, hour, item.FEATURE
+    c.data.quantiles = ()  # numbers that are read as ids of so many quantiles, such as price=20
+    c.data.split = "leave_one_out"  # time, sequence_time (by two moments), or parts: a test file
     c.data.validation_users = -1  # users with a validation item: -1 all, 0 none, or that many
     c.data.validation_from = ""  # split time: first moment of validation, 2015-09-01T00:00:00 (UTC)
     c.data.test_from = ""  # split time: first moment of the test
@@ -36,8 +40,20 @@ def default() -> ml_collections.ConfigDict:
     c.mask.replace = "mask"  # hidden events become MASK; or 80/10/10: MASK, another item, itself
     c.mask.last = 0.0  # share of the sequences in which only the last event is hidden
 
+    c.label = ml_collections.ConfigDict()
+    c.label.buy = "buy"  # purchase, returns: the action of a purchase
+    c.label.back = "return"  # returns: the action of a purchase that came back
+    c.label.after = 0  # purchase: asked at every event; after so many; -1: at the last before it
+    c.label.path = ""  # label: CSV or Parquet file of sequence, label and perhaps event
+    c.label.kind = "binary"  # label: binary, number or classes (0, 1, ...)
+    c.label.classes = 2  # label: how many
+    c.label.causal = True  # told from the events so far; False: from the whole range that is read
+    c.label.positive = 1.0  # times that the loss of a yes counts
+
     c.model = ml_collections.ConfigDict()
     c.model.width = 64
+    c.model.widths = ()  # of variables that are not as wide as the model, such as action=8
+    c.model.combine = "sum"  # of the variables; concat: side by side, then projected
     c.model.layers = 2
     c.model.heads = 2
     c.model.max_len = 200  # longest sequence, in events
@@ -89,7 +105,7 @@ def default() -> ml_collections.ConfigDict:
 
     c.init = ml_collections.ConfigDict()
     c.init.run = ""  # start from the best parameters of this run
-    c.init.skip = ()  # patterns of parameters that start fresh, such as head/*
+    c.init.skip = ()  # patterns of parameters that start fresh, such as head_*
     return c
 
 

@@ -11,18 +11,25 @@ from typing import Any
 import numpy as np
 import rich.console
 import rich.table
+import scipy.special
 from jaxtyping import Float, Int, Shaped
 from ml_collections import ConfigDict
 
 from clickflax.asker import Asker, make_asker
+from clickflax.config import override
 from clickflax.data.asking import count_repeats, pad_lists
-from clickflax.data.split import Examples, Split, SplitOptions, count_cold, split
-from clickflax.data.store import Dataset
+from clickflax.data.labels import LABELS, LabelPart
+from clickflax.data.split import Examples, count_cold
+from clickflax.data.variables import read
 from clickflax.events import RESERVED
+from clickflax.questions import Asked, ask_about
 from clickflax.run import Run, load_run, open_data, read_config, read_json, write_json
 from clickflax.runtime import sharding
+from clickflax.tasks.label_metrics import best_threshold, classes, numbers, yes_or_no
 from clickflax.tasks.metrics import mean, ranking
 from clickflax.tasks.scores import ranks
+
+Columns = Mapping[str, Shaped[np.ndarray, " E"]]
 
 
 class Ranker:
@@ -53,52 +60,97 @@ class Ranker:
         return found
 
 
-def split_of(config: ConfigDict, dataset: Dataset) -> Split:
-    """The split that a config describes."""
-    data = config.data
-    options = SplitOptions(data.validation_users, data.validation_from, data.test_from)
-    return split(data.split, dataset.offsets, dataset.columns, dataset.part, options)
+class Teller:
+    """Tells the labels of events; compiled once, for any parameters."""
+
+    def __init__(self, asker: Asker):
+        self.asker = asker
+        self.compiled = asker.compile_labels()
+
+    def __call__(self, params: Any, columns: Columns, part: LabelPart) -> Float[np.ndarray, "N C"]:
+        """The logits of the labels of a part, in the order of their events."""
+        events = np.flatnonzero(np.isfinite(part.label))
+        return self.asker.tell(params, self.compiled, columns, part.ranges, events)
 
 
-def evaluate(
-    ranker: Ranker,
-    params: Any,
-    columns: Mapping[str, Shaped[np.ndarray, " E"]],
-    examples: Examples,
-    cutoffs: tuple[int, ...],
-) -> dict[str, float]:
-    """The mean of every metric over the examples."""
-    places = ranker(params, columns, examples)
-    return mean(ranking(places, examples.owner, len(examples), cutoffs))
+class Judge:
+    """Asks a task of the examples of a part, and gives the metrics; compiled once."""
+
+    def __init__(self, asker: Asker, asked: Asked, columns: Columns, config: ConfigDict):
+        self.asked, self.columns, self.config = asked, {**columns, **asked.columns}, config
+        head = asked.task.head
+        self.is_label = isinstance(asked.test, LabelPart)
+        if self.is_label:
+            self.tell = Teller(asker)
+        else:
+            self.rank = Ranker(asker, config.eval.filter_seen and head == "item")
+        self.threshold: float | None = None  # of the validation, once it has been told
+
+    def __call__(self, params: Any, which: str) -> dict[str, float]:
+        """The mean of every metric over the examples of a part."""
+        part = getattr(self.asked, which)
+        if isinstance(part, Examples):
+            places = self.rank(params, self.columns, part)
+            return mean(ranking(places, part.owner, len(part), tuple(self.config.eval.cutoffs)))
+        logits = self.tell(params, self.columns, part)
+        label, kind = part.label[np.isfinite(part.label)], self.config.label.kind
+        if self.asked.task.head != "label" or kind == "binary":
+            p = scipy.special.expit(logits[:, 0])
+            if which == "validation":
+                self.threshold = best_threshold(p, label)
+            return yes_or_no(p, label, 0.5 if self.threshold is None else self.threshold)
+        if kind == "classes":
+            return classes(scipy.special.softmax(logits, 1), label)
+        return numbers(logits[:, 0], label)
 
 
-def protocol(run: Run, which: str, filter_seen: bool) -> dict[str, Any]:
-    """What the numbers depend on, to stand beside them."""
-    data = run.config.data
-    until = {"time": "before the moment of the split"}.get(data.split, "before the target")
-    looks = run.config.model.max_len - (not run.task.causal)  # a place is the MASK's
+def protocol(run: Run, name: str, which: str, config: ConfigDict) -> dict[str, Any]:
+    """What the numbers of a task depend on, to stand beside them."""
+    data, task = config.data, run.tasks[name]
     moments = {"validation_from": data.validation_from, "test_from": data.test_from}
+    common = {"split": data.split, "part": which, **(moments if "time" in data.split else {})}
+    if name in LABELS:
+        read = "the events so far" if task.causal else "the whole range that may be read"
+        return {**common, **{key: config.label[key] for key in config.label}, "read": read}
+    until = {"time": "before the moment of the split"}.get(data.split, "before the target")
+    looks = config.model.max_len - (not task.causal)  # a place is the MASK's
     return {
-        "split": data.split,
-        "part": which,
+        **common,
         "validation_users": data.validation_users,
-        **(moments if data.split == "time" else {}),
         "history": f"every event {until}; the model looks at the last {looks}",
-        "candidates": f"all {run.items.size - RESERVED} items",
-        "filter_seen": filter_seen,
+        "candidates": f"all {run.vocabularies[task.head].size - RESERVED} {task.head}s",
+        "filter_seen": bool(config.eval.filter_seen and task.head == "item"),
         "ties": "mean place",
     }
 
 
-def table(metrics: Mapping[str, float], cutoffs: tuple[int, ...], title: str) -> rich.table.Table:
-    """Metrics down, cut-offs across."""
+def table(metrics: Mapping[str, float], title: str) -> rich.table.Table:
+    """Metrics down; those that have cut-offs have them across."""
     lines = rich.table.Table(title=title, title_justify="left")
     lines.add_column("metric")
-    for k in cutoffs:
-        lines.add_column(f"@{k}", justify="right")
+    cutoffs = dict.fromkeys(key.split("@")[1] for key in metrics if "@" in key)
+    for k in cutoffs or [""]:
+        lines.add_column(f"@{k}" if k.isdigit() else k, justify="right")
     for name in dict.fromkeys(key.split("@")[0] for key in metrics):
-        lines.add_row(name, *(f"{metrics[f'{name}@{k}']:.4f}" for k in cutoffs))
+        if name in metrics:
+            lines.add_row(name, f"{metrics[name]:.4f}")
+        else:
+            values = (metrics.get(f"{name}@{k}") for k in cutoffs)
+            lines.add_row(name, *("" if v is None else f"{v:.4f}" for v in values))
     return lines
+
+
+def count_of(asked: Asked, which: str, columns: Columns) -> dict[str, Any]:
+    """How many examples a part has, and what about them should be known."""
+    part = getattr(asked, which)
+    if isinstance(part, LabelPart):
+        return {"labels": len(part)}
+    item = columns[asked.task.head]
+    return {
+        "users": len(part),
+        "targets_in_the_history": count_repeats(item, part.history, part.targets, part.owner),
+        "targets_never_trained_on": count_cold(asked.train, part, item),
+    }
 
 
 def evaluate_run(
@@ -113,27 +165,31 @@ def evaluate_run(
     """Evaluates a run, keeps the record in its folder, and returns it."""
     run = load_run(folder, checkpoint)
     dataset = open_data(run, data)
-    config = run.config
-    parts = split_of(config, dataset)
-    examples: Examples = getattr(parts, which)
-    if not len(examples):
-        raise ValueError(f"The {which} part of {dataset.path} has no examples: {parts.dropped}.")
-    filter_seen = bool(config.eval.filter_seen if filter_seen is None else filter_seen)
-    cutoffs = tuple(config.eval.cutoffs) if cutoffs is None else cutoffs
+    changed = [f"config.eval.filter_seen={filter_seen}"] if filter_seen is not None else []
+    changed += [f"config.eval.cutoffs={cutoffs}"] if cutoffs is not None else []
+    config = override(run.config, changed)
     mesh = sharding.make_mesh()
-    ranker = Ranker(make_asker(config, run.model, run.task, mesh), filter_seen)
     params = sharding.replicate(run.params, mesh)
-    start = time.perf_counter()
-    metrics = evaluate(ranker, params, dataset.columns, examples, cutoffs)
-    record = {
-        **metrics,
-        "users": len(examples),
-        "protocol": protocol(run, which, filter_seen),
-        "dropped": parts.dropped,
-        "targets_in_the_history": count_repeats(
-            dataset.columns["item"], examples.history, examples.targets, examples.owner
-        ),
-        "targets_never_trained_on": count_cold(parts, examples, dataset.columns["item"]),
+    start, columns = time.perf_counter(), read(dataset, run.variables)
+    record = {}
+    questions = ask_about(config, dataset)
+    for name, asked in questions.items():
+        if not len(getattr(asked, which)):
+            raise ValueError(
+                f"{name}: the {which} part of {dataset.path} has no examples: {asked.dropped}."
+            )
+        asker = make_asker(config, run.model, asked.task, mesh, run.given)
+        judge = Judge(asker, asked, columns, config)
+        if which == "test" and judge.is_label and len(asked.validation):
+            judge(params, "validation")  # for its threshold
+        found = {
+            **judge(params, which),
+            **count_of(asked, which, dataset.columns),
+            "protocol": protocol(run, name, which, config),
+            "dropped": asked.dropped,
+        }
+        record |= found if len(questions) == 1 else prefixed(name, found)
+    record |= {
         "data": str(dataset.path),
         "fingerprint": dataset.fingerprint,
         "run": str(folder),
@@ -144,9 +200,14 @@ def evaluate_run(
         "evaluate_seconds": round(time.perf_counter() - start, 2),
     }
     environment = read_json(run.folder / "environment.json")
-    full = {**record, "environment": environment, "config": config.to_dict()}
+    full = {**record, "environment": environment, "config": run.config.to_dict()}
     write_json(run.folder / f"{which}.json", full)
     return record
+
+
+def prefixed(task: str, found: Mapping[str, Any]) -> dict[str, Any]:
+    """What was found for one of several tasks."""
+    return {f"{task}/{name}": value for name, value in found.items()}
 
 
 def main(argv: list[str]) -> None:
@@ -175,16 +236,22 @@ def main(argv: list[str]) -> None:
         cutoffs=cutoffs,
         checkpoint=flags.checkpoint,
     )
-    repeats = record["targets_in_the_history"]
-    if record["protocol"]["filter_seen"] and repeats:
-        print(
-            f"clickflax evaluate: warning: {repeats:,} targets had been in their history before. "
-            "With the rest of it filtered they are easy to find: where people come back to what "
-            "they had, --no-filter-seen is the honest number.",
-            file=sys.stderr,
-        )
-    metrics = {name: value for name, value in record.items() if "@" in name}
-    title = f"{flags.split} of {flags.run}: {record['users']:,} users"
-    shown = tuple(dict.fromkeys(int(name.split("@")[1]) for name in metrics))
-    rich.console.Console().print(table(metrics, shown, title))
+    tasks = read_config(flags.run).tasks
+    for name in tasks:
+        prefix = f"{name}/" if len(tasks) > 1 else ""
+        own = {key.removeprefix(prefix): v for key, v in record.items() if key.startswith(prefix)}
+        repeats = own.get("targets_in_the_history", 0)
+        if repeats and own["protocol"]["filter_seen"]:
+            print(
+                f"clickflax evaluate: warning: {repeats:,} targets had been in their history "
+                "before. With the rest of it filtered they are easy to find: where people come back"
+                " to what they had, --no-filter-seen is the honest number.",
+                file=sys.stderr,
+            )
+        count = f"{own['users']:,} users" if "users" in own else f"{own['labels']:,} labels"
+        metrics = {key: value for key, value in own.items() if isinstance(value, float)}
+        for key in ("train_seconds", "seconds_to_checkpoint", "evaluate_seconds"):
+            metrics.pop(key, None)
+        title = f"{name}, {flags.split} of {flags.run}: {count}"
+        rich.console.Console().print(table(metrics, title))
     print(json.dumps(record))

@@ -13,36 +13,48 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Int, Key, Shaped
+from jaxtyping import Array, Bool, Int, Shaped
 
 from clickflax.data.batches import TrainingBatches, epoch_plan, lay_out
-from clickflax.events import PAD, Batch
+from clickflax.events import Batch, no_value
 from clickflax.runtime import sharding
-from clickflax.step import State
+from clickflax.step import Shared, State
 
 AHEAD = 2  # batches that the host makes before they are asked for
 
 Metrics = dict[str, Shaped[Array, " K"]]  # of each of the steps that were taken
-Step = Callable[[State, Batch, Key[Array, ""]], tuple[State, dict[str, Array]]]
+Step = Callable[[State, dict[str, Batch], Shared], tuple[State, dict[str, Array]]]
 Advance = Callable[[State, int, int], tuple[State, Metrics]]  # from a step on, so many steps
 
 
+class Source(NamedTuple):
+    """Where the rows of an objective come from."""
+
+    batches: TrainingBatches
+    rows_divide_by: int  # a multiple of the devices: empty rows fill up a batch
+
+    @property
+    def rows(self) -> int:
+        """Rows of a batch, empty ones included."""
+        return -(-self.batches.rows // self.rows_divide_by) * self.rows_divide_by
+
+
 class Feed(NamedTuple):
-    """A step, and what it is taken on."""
+    """A step, and what it is taken on: the same names as the objectives of the step."""
 
     step: Step
-    batches: TrainingBatches
+    sources: dict[str, Source]
     mesh: jax.sharding.Mesh
-    key: Key[Array, ""]  # of masks and dropout
+    shared: Shared
     seed: int  # of the order of the data
     parallel: str
-    rows_divide_by: int  # a multiple of the devices: empty rows fill up a batch
 
 
 class Resident(NamedTuple):
     """What stays on the devices: the events, and what every epoch's rows have in common."""
 
-    columns: dict[str, Int[Any, " E"]]
+    columns: dict[str, Shaped[Any, " E"]]
+    labels: dict[str, Shaped[Any, " E"]]
     slot: Int[Any, "R L"]  # the slot of each place of a row; -1: nothing
     place: Int[Any, "R L"]  # of an event in its sequence
     length: Int[Any, " W"]  # of the window of each slot
@@ -64,9 +76,13 @@ def resident(batches: TrainingBatches) -> Resident:
             f"{events:,} events are too many for the devices to count: set train.steps_at_once=1."
         )
     slot, place = lay_out(packing, batches.row_length)
-    columns = {name: np.asarray(column, np.int32) for name, column in batches.columns.items()}
+    columns, labels = (
+        {name: np.asarray(values) for name, values in some.items()}
+        for some in (batches.columns, batches.labels)
+    )
     return Resident(
         columns,
+        labels,
         slot,
         place,
         packing.length.astype(np.int32),
@@ -80,7 +96,7 @@ def resident_bytes(batches: TrainingBatches) -> int:
     cells = packing.rows * batches.row_length
     plans = 2 * (len(packing.length) + packing.rows)
     common = 2 * cells + len(packing.length) + packing.rows
-    return 4 * (len(batches.columns) * events + common + plans)
+    return 4 * ((len(batches.columns) + len(batches.labels)) * events + common + plans)
 
 
 def pick(
@@ -90,7 +106,6 @@ def pick(
     there: Bool[Array, " B"],
     *,
     position_from: str,
-    follow: bool,
 ) -> Batch:
     """The rows number `wanted`, counted from the first of `epochs`; empty where not `there`."""
     rows = data.first.shape[0]
@@ -101,81 +116,84 @@ def pick(
     place = data.place[row]
     source = jnp.where(inside, epochs.start[epoch, slot] + place, 0)
 
-    def spread(values: Int[Array, "B L"], empty: int = 0) -> Int[Array, "B L"]:
-        return jnp.where(inside, values, empty)
+    def spread(values: Shaped[Array, "B L"]) -> Shaped[Array, "B L"]:
+        return jnp.where(inside, values, jnp.asarray(no_value(values.dtype), values.dtype))
 
     position = data.length[slot] - 1 - place if position_from == "end" else place
     return Batch(
-        {name: spread(column[source], PAD) for name, column in data.columns.items()},
+        {name: spread(column[source]) for name, column in data.columns.items()},
         spread(slot - data.first[row][:, None] + 1),
         spread(position),
-        {"next_item": spread(data.columns["item"][source + 1], PAD)} if follow else {},
+        {name: spread(column[source]) for name, column in data.labels.items()},
     )
 
 
 def many_at_once(feed: Feed, at_once: int) -> Advance:
     """Up to `at_once` steps in one dispatch, on rows that the devices pick themselves."""
-    batches, mesh = feed.batches, feed.mesh
-    rows, epoch_rows = batches.rows, batches.packing.rows
-    rows_each = -(-rows // feed.rows_divide_by) * feed.rows_divide_by // mesh.size
-    spanned = (rows * at_once - 2) // epoch_rows + 2  # epochs of one dispatch, at most
+    mesh, sources = feed.mesh, feed.sources
 
     def many(state: State, device: Int[Array, " 1"], shared: Any) -> tuple[State, Metrics]:
-        data, epochs, first, count, key = shared
-        place = device[0] * rows_each + jnp.arange(rows_each)
+        data, epochs, first, count, constant = shared
 
-        def batch_of(i: Int[Array, ""]) -> Batch:
-            wanted = first + i * rows + place
-            return pick(
-                data,
-                epochs,
-                wanted,
-                place < rows,
-                position_from=batches.position_from,
-                follow=batches.follow,
-            )
+        def batch_of(name: str, i: Int[Array, ""]) -> Batch:
+            batches, rows_each = sources[name].batches, sources[name].rows // mesh.size
+            place = device[0] * rows_each + jnp.arange(rows_each)
+            wanted = first[name] + i * batches.rows + place
+            there = place < batches.rows
+            position_from = batches.position_from
+            return pick(data[name], epochs[name], wanted, there, position_from=position_from)
 
         def one(i: Int[Array, ""], carry: tuple[State, Metrics]) -> tuple[State, Metrics]:
-            state, found = feed.step(carry[0], batch_of(i), key)
+            taken = {name: batch_of(name, i) for name in sources}
+            state, found = feed.step(carry[0], taken, constant)
             return state, {name: values.at[i].set(found[name]) for name, values in carry[1].items()}
 
-        _, found = jax.eval_shape(lambda: feed.step(state, batch_of(jnp.int32(0)), key))
+        taken = jax.eval_shape(lambda: {name: batch_of(name, jnp.int32(0)) for name in sources})
+        _, found = jax.eval_shape(feed.step, state, taken, constant)
         nothing = {name: jnp.zeros(at_once, value.dtype) for name, value in found.items()}
         return jax.lax.fori_loop(0, count, one, (state, nothing))
 
     compiled = sharding.compile_step(many, mesh, feed.parallel)
-    data = sharding.replicate(resident(batches), mesh)
+    data = {name: resident(source.batches) for name, source in sources.items()}
+    data = sharding.replicate(data, mesh)
     devices = sharding.split_rows(np.arange(mesh.size, dtype=np.int32), mesh)
 
-    @functools.lru_cache(maxsize=1)
-    def epochs_from(epoch: int) -> Epochs:
+    @functools.lru_cache(maxsize=len(sources))
+    def epochs_from(name: str, epoch: int) -> Epochs:
+        batches = sources[name].batches
+        spanned = (batches.rows * at_once - 2) // batches.packing.rows + 2  # at most
         plans = [epoch_plan(batches, feed.seed, epoch + i) for i in range(spanned)]
         start = np.stack([windows.start for windows, _ in plans]).astype(np.int32)
         order = np.stack([order for _, order in plans]).astype(np.int32)
         return sharding.replicate(Epochs(start, order), mesh)
 
     def advance(state: State, first: int, count: int) -> tuple[State, Metrics]:
-        epoch, row = divmod(first * rows, epoch_rows)
-        shared = (data, epochs_from(epoch), np.int32(row), np.int32(count), feed.key)
-        state, metrics = compiled(state, devices, shared)
+        epochs, rows = {}, {}
+        for name, (batches, _) in sources.items():
+            epoch, row = divmod(first * batches.rows, batches.packing.rows)
+            epochs[name], rows[name] = epochs_from(name, epoch), np.int32(row)
+        state, metrics = compiled(
+            state, devices, (data, epochs, rows, np.int32(count), feed.shared)
+        )
         return state, {name: values[:count] for name, values in metrics.items()}
 
     return advance
 
 
 def one_by_one(feed: Feed) -> Advance:
-    """One step a dispatch, on a batch that a thread of the host has made ahead."""
-    batches = feed.batches
+    """One step a dispatch, on batches that a thread of the host has made ahead."""
     compiled = sharding.compile_step(feed.step, feed.mesh, feed.parallel)
     threads = concurrent.futures.ThreadPoolExecutor(2)
-    coming: dict[int, concurrent.futures.Future[Batch]] = {}
+    coming: dict[int, concurrent.futures.Future[dict[str, Batch]]] = {}
 
-    def make(number: int) -> Batch:
-        epoch, row = divmod(number * batches.rows, batches.packing.rows)
-        if row < batches.rows:  # the first batch of an epoch: time to plan the next one
-            threads.submit(epoch_plan, batches, feed.seed, epoch + 1)
-        batch = batches.batch(feed.seed, number, feed.rows_divide_by)
-        return sharding.split_rows(batch, feed.mesh)
+    def make(number: int) -> dict[str, Batch]:
+        made = {}
+        for name, (batches, rows_divide_by) in feed.sources.items():
+            epoch, row = divmod(number * batches.rows, batches.packing.rows)
+            if row < batches.rows:  # the first batch of an epoch: time to plan the next one
+                threads.submit(epoch_plan, batches, feed.seed, epoch + 1)
+            made[name] = batches.batch(feed.seed, number, rows_divide_by)
+        return sharding.split_rows(made, feed.mesh)
 
     def advance(state: State, first: int, count: int) -> tuple[State, Metrics]:
         if count != 1:
@@ -185,7 +203,7 @@ def one_by_one(feed: Feed) -> Advance:
         for number in range(first, first + 1 + AHEAD):
             if number not in coming:
                 coming[number] = threads.submit(make, number)
-        state, metrics = compiled(state, coming.pop(first).result(), feed.key)
+        state, metrics = compiled(state, coming.pop(first).result(), feed.shared)
         return state, {name: value[None] for name, value in metrics.items()}
 
     return advance

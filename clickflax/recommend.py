@@ -26,10 +26,12 @@ from jaxtyping import Float, Int, Shaped
 from clickflax.asker import Asker, make_asker
 from clickflax.data.batches import Windows
 from clickflax.data.store import Dataset, Vocabulary
-from clickflax.events import NA, RESERVED, UNK
+from clickflax.data.variables import absent, read
+from clickflax.events import RESERVED, UNK
 from clickflax.run import Run, load_run, open_data, read_config
 from clickflax.runtime import sharding
 from clickflax.tasks.scores import best
+from clickflax.tasks.tasks import Task
 
 load = load_run
 
@@ -66,8 +68,16 @@ class Lists(NamedTuple):
 def compiled(run: Run, k: int) -> tuple[Asker, Any, Callable[..., Any]]:
     """What answers for a run, kept so that a second question does not compile again."""
     mesh = sharding.make_mesh()
-    asker = make_asker(run.config, run.model, run.task, mesh)
+    asker = make_asker(run.config, run.model, item_task(run), mesh, run.given)
     return asker, sharding.replicate(run.params, mesh), asker.compile(functools.partial(best, k=k))
+
+
+def item_task(run: Run) -> Task:
+    """The task of a run whose answers are items."""
+    for task in run.tasks.values():
+        if task.head == "item":
+            return task
+    raise ValueError(f"{run.folder} answers {list(run.tasks)}, which are no items to recommend.")
 
 
 def check_k(run: Run, k: int) -> None:
@@ -136,14 +146,15 @@ def top_k(
     The users need not be known. Items of the history are left out as `config.eval.filter_seen`
     says, unless `filter_seen` does. Variables other than the item are taken as missing.
     """
+    item_task(run)
     if not histories:
         return []
-    others = sorted(set(run.config.data.variables) - {"item"})
+    others = sorted(set(run.variables) - {"item"})
     if others:
         warnings.warn(f"the histories have no {', '.join(others)}: taken as missing", stacklevel=2)
     found = [find_items(run, history) for history in histories]
     bounds = np.concatenate([[0], np.cumsum([len(ids) for ids in found])])
-    columns = {name: np.full(bounds[-1], NA, np.int32) for name in run.config.data.variables}
+    columns = {name: absent(variable, int(bounds[-1])) for name, variable in run.variables.items()}
     columns["item"] = np.concatenate(found)
     filter_seen = bool(run.config.eval.filter_seen if filter_seen is None else filter_seen)
     answers: list[list[Recommendation]] = [[] for _ in histories]
@@ -185,7 +196,7 @@ def write_lists(
             )
         chosen = place.to_numpy().astype(np.int64)
     history = Windows(dataset.offsets[chosen], dataset.offsets[chosen + 1])
-    columns = {name: dataset.columns[name] for name in run.config.data.variables}
+    columns = read(dataset, run.variables)
     check_k(run, k)
     out.parent.mkdir(parents=True, exist_ok=True)
     tokens, titles = (

@@ -13,15 +13,17 @@ import jax
 from ml_collections import ConfigDict
 
 from clickflax.config import from_dict, override
+from clickflax.data.features import ITEM, read_features
 from clickflax.data.store import Dataset, Vocabulary, open_dataset, open_vocabulary
+from clickflax.data.variables import Variable, variable_from
 from clickflax.events import RESERVED
 from clickflax.model.attention import find_attention, or_auto
-from clickflax.model.embedder import DTYPES, POSITIONS, Embedder
+from clickflax.model.embedder import COMBINE, DTYPES, POSITIONS, Embedder
 from clickflax.model.encoder import ACTIVATIONS, NORMS, REMAT, Encoder
-from clickflax.model.heads import OUTPUTS, ItemHead
+from clickflax.model.heads import OUTPUTS, ItemHead, LabelHead
 from clickflax.model.model import Model
 from clickflax.runtime import checkpoint
-from clickflax.tasks.tasks import Task, find_task
+from clickflax.tasks.tasks import LABELS, Task, find_tasks
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -33,9 +35,11 @@ class Run:
     model: Model
     params: Any
     checkpoint: str  # best or last
-    task: Task
+    tasks: dict[str, Task]
     items: Vocabulary
     vocabularies: dict[str, Vocabulary]
+    variables: dict[str, Variable]
+    given: Any  # what the model is given of the catalog, see `Shared`
     progress: dict[str, Any]  # of the checkpoint: step, seconds of training, best so far
 
 
@@ -56,8 +60,30 @@ def check(knob: str, value: str, choices: Any) -> str:
     return value
 
 
-def build_model(model: ConfigDict, sizes: Mapping[str, int]) -> Model:
-    """The model of `config.model`, for variables of so many ids."""
+def build_model(
+    model: ConfigDict,
+    sizes: Mapping[str, int],
+    features: Mapping[str, int] | None = None,
+    scored: tuple[str, ...] = ("item",),
+    labels: Mapping[str, int] | None = None,
+) -> Model:
+    """The model of `config.model`, for variables and features of items of so many ids (0: numbers),
+    with heads for the variables that are `scored`, and for labels of so many outputs.
+
+    Raises ValueError for a value that does not go with another, or that is not one of the choices.
+    """
+    if "item" not in sizes:
+        raise ValueError(f"data.variables={tuple(sizes)!r} must name 'item'.")
+    unscored = [name for name in scored if not sizes.get(name)]
+    if unscored:
+        raise ValueError(
+            f"a task asks for {unscored[0]!r}, which data.variables={tuple(sizes)!r} must name."
+        )
+    widths = assignments("model.widths", model.widths)
+    wrong = sorted(name for name in widths if name not in sizes or name == "item")
+    if wrong:
+        others = [name for name in sizes if name != "item"]
+        raise ValueError(f"model.widths names {wrong[0]!r}; these may have their own: {others}.")
     if model.heads < 1 or model.width % model.heads:
         raise ValueError(
             f"model.width={model.width} is not a multiple of model.heads={model.heads}."
@@ -82,6 +108,9 @@ def build_model(model: ConfigDict, sizes: Mapping[str, int]) -> Model:
     return Model(
         Embedder(
             sizes=dict(sizes),
+            widths=widths,
+            features=dict(features or {}),
+            combine=check("combine", model.combine, COMBINE),
             width=model.width,
             max_len=model.max_len,
             positions=check("positions", model.positions, POSITIONS),
@@ -105,31 +134,63 @@ def build_model(model: ConfigDict, sizes: Mapping[str, int]) -> Model:
                 kernel_init=init,
             ),
         ),
-        ItemHead(
-            items=items,
-            width=model.width,
-            output=check("output", model.output, OUTPUTS),
-            bias=model.output_bias,
-            tied=model.tied,
-            activation=activation,
-            kernel_init=init,
-        ),
+        {
+            name: ItemHead(
+                items=sizes[name] - RESERVED,
+                width=model.width,
+                output=check("output", model.output, OUTPUTS),
+                bias=model.output_bias,
+                tied=model.tied and name not in widths,
+                activation=activation,
+                kernel_init=init,
+            )
+            for name in scored
+        }
+        | {
+            name: LabelHead(outputs, model.width, activation, init)
+            for name, outputs in (labels or {}).items()
+        },
     )
 
 
-def variable_sizes(
-    names: tuple[str, ...], vocabularies: Mapping[str, Vocabulary]
-) -> dict[str, int]:
-    """How many ids the variables have that the model reads; the item is one of them."""
-    if "item" not in names:
-        raise ValueError(f"data.variables={tuple(names)!r} must name 'item'.")
-    for name in names:
-        if name not in vocabularies:
-            raise ValueError(
-                f"data.variables names {name!r}; the categorical variables of this data set are "
-                f"{sorted(vocabularies)}."
-            )
-    return {name: vocabularies[name].size for name in names}
+def assignments(knob: str, pairs: tuple[str, ...]) -> dict[str, int]:
+    """The numbers of a knob such as `("price=20",)`."""
+    found = {}
+    for pair in pairs:
+        name, _, number = pair.partition("=")
+        if not number.isdigit() or int(number) < 1:
+            raise ValueError(f"{knob}: {pair!r} is not of the form price=20.")
+        found[name] = int(number)
+    return found
+
+
+def sizes_of(variables: Mapping[str, Variable]) -> dict[str, int]:
+    """How many ids each variable has."""
+    return {name: variable.size for name, variable in variables.items()}
+
+
+def heads_of(config: ConfigDict) -> tuple[tuple[str, ...], dict[str, int]]:
+    """The variables that the tasks of a config score, and the outputs of its labels."""
+    tasks = find_tasks(config.tasks, config.label.causal)
+    outputs = config.label.classes if config.label.kind == "classes" else 1
+    labels = {name: outputs if name == "label" else 1 for name in tasks if name in LABELS}
+    scored = dict.fromkeys(task.head for name, task in tasks.items() if name not in LABELS)
+    return tuple(scored), labels
+
+
+def event_variables(names: tuple[str, ...]) -> tuple[str, ...]:
+    """The names of `data.variables` that are no features of the items."""
+    return tuple(name for name in names if not name.startswith(ITEM))
+
+
+def catalog_features(
+    names: tuple[str, ...], items: Vocabulary
+) -> tuple[dict[str, int], dict[str, Any]]:
+    """The sizes of the features of the items, and their arrays as the model wants them given."""
+    found = read_features(items, names)
+    sizes = {name: feature.size for name, feature in found.items()}
+    arrays = {name: feature.values for name, feature in found.items()}
+    return sizes, {"embedder": arrays} if arrays else {}
 
 
 def data_path(config: ConfigDict, folder: pathlib.Path) -> pathlib.Path:
@@ -154,11 +215,21 @@ def write_json(path: pathlib.Path, value: Any) -> None:
     partial.replace(path)
 
 
-def keep_vocabularies(dataset: Dataset, folder: pathlib.Path, names: tuple[str, ...]) -> None:
-    """Copies the vocabularies that the model reads into the run: it can then be asked alone."""
+def keep_variables(
+    dataset: Dataset, folder: pathlib.Path, variables: Mapping[str, Variable]
+) -> None:
+    """Keeps how variables are read, and their vocabularies: the run can then be asked alone."""
     (folder / "vocab").mkdir(exist_ok=True)
-    for name in names:
+    for name in variables.keys() & dataset.vocabularies.keys():
         shutil.copyfile(dataset.vocabulary(name).path, folder / "vocab" / f"{name}.parquet")
+    described = {name: dataclasses.asdict(variable) for name, variable in variables.items()}
+    write_json(folder / "variables.json", described)
+
+
+def variables_of(folder: pathlib.Path) -> dict[str, Variable]:
+    """How a run reads its variables."""
+    described = read_json(folder / "variables.json")
+    return {name: variable_from(values) for name, values in described.items()}
 
 
 def vocabularies_of(folder: pathlib.Path) -> dict[str, Vocabulary]:
@@ -197,7 +268,8 @@ def load_run(folder: str | pathlib.Path, which: str = "best") -> Run:
     # What was trained with the kernel of one machine is asked on any other.
     attention = or_auto(config.model.attention, jax.default_backend())
     model = override(config, [f"config.model.attention={attention}"]).model
-    vocabularies = vocabularies_of(folder)
+    vocabularies, variables = vocabularies_of(folder), variables_of(folder)
+    features, given = catalog_features(config.data.variables, vocabularies["item"])
     here = jax.sharding.SingleDeviceSharding(jax.devices()[0])
     progress, params = checkpoint.load_params(folder / "checkpoints" / "last", here)
     if which == "best" and progress["best"] is not None:
@@ -211,12 +283,14 @@ def load_run(folder: str | pathlib.Path, which: str = "best") -> Run:
     return Run(
         folder=folder,
         config=config,
-        model=build_model(model, variable_sizes(config.data.variables, vocabularies)),
+        model=build_model(model, sizes_of(variables), features, *heads_of(config)),
         params=params,
         checkpoint=which,
-        task=find_task(config.tasks),
+        tasks=find_tasks(config.tasks, config.label.causal),
         items=vocabularies["item"],
         vocabularies=vocabularies,
+        variables=variables,
+        given=given,
         progress=progress,
     )
 

@@ -1,6 +1,7 @@
 """One training step: a pure function of state, rows and key."""
 
-from collections.abc import Callable
+import functools
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -11,7 +12,7 @@ from jaxtyping import Array, Float, Int, Key
 from clickflax.events import Batch
 from clickflax.model.model import Model
 from clickflax.runtime import sharding
-from clickflax.tasks.tasks import Hiding, Task
+from clickflax.tasks.tasks import Question
 
 
 class State(NamedTuple):
@@ -22,32 +23,47 @@ class State(NamedTuple):
     optimizer: optax.OptState
 
 
+class Shared(NamedTuple):
+    """What all steps and devices share."""
+
+    key: Key[Array, ""]  # of masks and dropout
+    given: Any  # what the model is given of the catalog, and does not learn
+
+
+class Objective(NamedTuple):
+    """A task as a step sees it; see `Task`."""
+
+    share: float  # of its loss in the sum of all
+    causal: bool
+    head: str
+    prepare: Callable[[Key[Array, ""], Batch], Question]
+    loss: Callable[..., tuple[Float[Array, ""], Float[Array, ""]]]
+    micro_rows: int
+
+
 def make_step(
-    model: Model,
-    task: Task,
-    hiding: Hiding,
-    optimizer: optax.GradientTransformation,
-    micro_rows: int,
-    chunk: int,
-) -> Callable[[State, Batch, Key[Array, ""]], tuple[State, dict[str, Float[Array, ""]]]]:
-    """One step on the rows of one device, to be run on all of them.
+    model: Model, objectives: Mapping[str, Objective], optimizer: optax.GradientTransformation
+) -> Callable[[State, dict[str, Batch], Shared], tuple[State, dict[str, Float[Array, ""]]]]:
+    """One step on the rows of one device, to be run on all of them: a batch for each objective.
 
     The rows are worked on `micro_rows` at a time, and gradients are summed: over these, then over
     the devices, then divided once by the sum of the weights. Masks and dropout of a row have keys
-    of the step and of its place in the batch, so that the numbers are the same however the batch
-    is cut and shared out.
+    of the step and of its place among the rows of the step, so that the numbers are the same
+    however the batch is cut and shared out.
     """
 
-    def ask(params: Any, row: Batch, key: Key[Array, ""]) -> tuple[Array, Array, Array]:
+    def ask(
+        collections: Any, objective: Objective, row: Batch, key: Key[Array, ""]
+    ) -> tuple[Array, Array, Array]:
         row = jax.tree.map(lambda x: x[None], row)
         prepare_key, dropout_key = jax.random.split(key)
-        question = task.prepare(prepare_key, row, hiding)
+        question = objective.prepare(prepare_key, row)
         hidden: Any = model.apply(
-            {"params": params},
+            collections,
             question.inputs,
             row.segment,
             row.position,
-            task.causal,
+            objective.causal,
             True,
             question.places,
             method="encode",
@@ -55,41 +71,69 @@ def make_step(
         )
         return hidden[0], question.targets[0], question.weights[0]
 
-    def loss_of(params: Any, rows: Batch, keys: Key[Array, " M"]) -> tuple[Array, Array]:
-        hidden, targets, weights = jax.vmap(ask, in_axes=(None, 0, 0))(params, rows, keys)
-        answers: Any = model.apply({"params": params}, hidden, method="answer")
-        return task.loss(answers, targets, weights, chunk)
+    def loss_of(
+        objective: Objective, params: Any, given: Any, rows: Batch, keys: Key[Array, " M"]
+    ) -> tuple[Array, Array]:
+        collections = {"params": params, "given": given}
+        asked = jax.vmap(functools.partial(ask, collections, objective))
+        hidden, targets, weights = asked(rows, keys)
+        answers: Any = model.apply(collections, hidden, objective.head, method="answer")
+        return objective.loss(answers, targets, weights)
 
-    def step(state: State, batch: Batch, key: Key[Array, ""]) -> tuple[State, dict[str, Array]]:
-        rows = batch.segment.shape[0]
-        place = jax.lax.axis_index(sharding.DATA) * rows + jnp.arange(rows)
-        key = jax.random.fold_in(key, state.step)
-        keys = jax.vmap(jax.random.fold_in, in_axes=(None, 0))(key, place)
-        pieces = jax.tree.map(lambda x: x.reshape(-1, micro_rows, *x.shape[1:]), (batch, keys))
+    def learn(
+        objective: Objective, params: Any, batch: Batch, keys: Key[Array, " M"], given: Any
+    ) -> tuple[tuple[Array, Array], Any]:
+        """The summed loss and its weight, and their gradient, over the batch of all devices."""
+        cut = (-1, objective.micro_rows)
+        pieces = jax.tree.map(lambda x: x.reshape(*cut, *x.shape[1:]), (batch, keys))
 
         def add(sums: Any, piece: tuple[Batch, Array]) -> tuple[Any, None]:
-            found = jax.value_and_grad(loss_of, has_aux=True)(state.params, *piece)
+            gradient_of = jax.value_and_grad(functools.partial(loss_of, objective), has_aux=True)
+            found = gradient_of(params, given, *piece)
             return jax.tree.map(jnp.add, sums, found), None
 
-        zero = ((jnp.zeros(()), jnp.zeros(())), jax.tree.map(jnp.zeros_like, state.params))
+        zero = ((jnp.zeros(()), jnp.zeros(())), jax.tree.map(jnp.zeros_like, params))
         sums, _ = jax.lax.scan(add, zero, pieces)
-        (loss, weight), gradient = jax.lax.psum(sums, sharding.DATA)
-        weight = jnp.maximum(weight, 1.0)
-        gradient = jax.tree.map(lambda g: g / weight, gradient)
+        return jax.lax.psum(sums, sharding.DATA)
+
+    def step(
+        state: State, batches: dict[str, Batch], shared: Shared
+    ) -> tuple[State, dict[str, Array]]:
+        key = jax.random.fold_in(shared.key, state.step)
+        losses, gradients, first = {}, [], 0
+        for name, objective in objectives.items():
+            rows = batches[name].segment.shape[0]
+            place = first + jax.lax.axis_index(sharding.DATA) * rows + jnp.arange(rows)
+            first += rows * jax.lax.axis_size(sharding.DATA)
+            keys = jax.vmap(jax.random.fold_in, in_axes=(None, 0))(key, place)
+            given = shared.given
+            (loss, weight), gradient = learn(objective, state.params, batches[name], keys, given)
+            weight = jnp.maximum(weight, 1.0)
+            losses[name] = loss / weight
+            divisor = weight / objective.share
+            gradients.append(jax.tree.map(lambda g, by=divisor: g / by, gradient))
+        gradient = functools.reduce(lambda a, b: jax.tree.map(jnp.add, a, b), gradients)
         updates, moments = optimizer.update(gradient, state.optimizer, state.params)
         params = optax.apply_updates(state.params, updates)
-        metrics = {"loss": loss / weight, "gradient_norm": optax.global_norm(gradient)}
+        total = sum(objectives[name].share * loss for name, loss in losses.items())
+        metrics = {"loss": total, "gradient_norm": optax.global_norm(gradient)}
+        if len(losses) > 1:
+            metrics |= {f"loss/{name}": loss for name, loss in losses.items()}
         return State(state.step + 1, params, moments), metrics
 
     return step
 
 
-def init_params(model: Model, key: Key[Array, ""], batch: Batch) -> Any:
+def init_params(model: Model, key: Key[Array, ""], batch: Batch, given: Any = None) -> Any:
     """Fresh parameters."""
 
-    def everything(model: Model, batch: Batch) -> Array:
+    def everything(model: Model, batch: Batch) -> Any:
         hidden = model.encode(batch.variables, batch.segment, batch.position, False, False)
-        return model.answer(hidden).features
+        return [model.answer(hidden, head) for head in model.head]
 
     row = jax.tree.map(lambda x: jnp.asarray(x[:1]), batch)
-    return model.init(key, row, method=everything)["params"]
+    collections = {"given": given or {}}
+    _, found = model.apply(
+        collections, row, method=everything, rngs={"params": key}, mutable=["params"]
+    )
+    return found["params"]

@@ -17,12 +17,13 @@ from jaxtyping import Array
 from ml_collections import ConfigDict
 
 from clickflax.config import knobs, parse_train_flags
-from clickflax.evaluate import evaluate
-from clickflax.events import RESERVED, Batch
+from clickflax.evaluate import prefixed
+from clickflax.events import RESERVED
 from clickflax.runtime import checkpoint, sharding
 from clickflax.runtime.log import MetricsWriter, Progress
 from clickflax.setup import Setting, last_checkpoint, set_up
 from clickflax.step import State
+from clickflax.tasks.label_metrics import LOWER
 
 norm = jax.jit(optax.global_norm)  # one program: alone it is 60, which take 2 s to compile
 
@@ -37,7 +38,7 @@ class Progressed(NamedTuple):
     evaluations_since: int = 0  # without a new best
 
 
-def fingerprint(batch: Batch) -> str:
+def fingerprint(batch: Any) -> str:
     """Sixteen characters that tell one batch from another."""
     digest = hashlib.sha256()
     for leaf in jax.tree.leaves(batch):
@@ -59,7 +60,8 @@ def check_finite(setting: Setting, step: int, metrics: Mapping[str, float]) -> N
     """Stops a run whose loss, gradient or parameters are no numbers any more."""
     if all(map(math.isfinite, metrics.values())):
         return
-    batch = fingerprint(setting.batches.batch(setting.config.seed, step))
+    seed = setting.config.seed
+    batch = fingerprint([one.batch(seed, step) for one in setting.batches.values()])
     kept = checkpoint.newest(last_checkpoint(setting.folder))
     found = ", ".join(f"{name} {value}" for name, value in metrics.items())
     raise FloatingPointError(
@@ -75,16 +77,15 @@ def validate(
     step, train = past.step, setting.config.train
     check_finite(setting, step - 1, {"parameter_norm": float(norm(state.params))})
     best = False
-    if len(setting.parts.validation):
-        metrics = evaluate(
-            setting.ranker,
-            state.params,
-            setting.dataset.columns,
-            setting.parts.validation,
-            tuple(setting.config.eval.cutoffs),
-        )
+    metrics = {}
+    for name, judge in setting.judges.items():
+        if len(judge.asked.validation):
+            found = judge(state.params, "validation")
+            metrics |= found if len(setting.judges) == 1 else prefixed(name, found)
+    if metrics:
         value = metrics[train.monitor]
-        best = past.best is None or value > past.best
+        sign = -1 if train.monitor.split("/")[-1] in LOWER else 1
+        best = past.best is None or sign * value > sign * past.best
         since = 0 if best else past.evaluations_since + 1
         past = past._replace(evaluations_since=since)
         if best:
@@ -120,7 +121,8 @@ def run_steps(
             if (step + 1) % train.log_every == 0 or step + 1 == end_of_stretch(step):
                 writer.write(step + 1, {**numbers, "loss": float(np.mean(losses))})
                 losses.clear()
-        sequences = len(steps["loss"]) * setting.batches.windows_per_batch
+        each = sum(batches.windows_per_batch for batches in setting.batches.values())
+        sequences = len(steps["loss"]) * each
         progress.trained(first + len(steps["loss"]), sequences, float(steps["loss"][-1]))
 
     def end_of_stretch(step: int) -> int:
@@ -150,21 +152,27 @@ def run_steps(
 
 def banner(setting: Setting, state: State, past: Progressed) -> str:
     """What is about to be trained, on what, and what the split left out."""
-    batches, dataset = setting.batches, setting.dataset
-    packing, windows = batches.packing, len(batches.windows.start)
-    padding = 1 - packing.length.sum() / (packing.rows * batches.row_length)
-    parameters = sum(x.size for x in jax.tree.leaves(state.params))
-    dropped = setting.parts.dropped | {"too short to train on": batches.dropped}
-    dropped = "".join(f", {n:,} {why}" for why, n in dropped.items() if n)
-    return (
+    dataset = setting.dataset
+    lines = [
         f"{dataset.path}: {dataset.sequences:,} sequences, {dataset.events:,} events, "
-        f"{dataset.size('item') - RESERVED:,} items{dropped}\n"
-        f"{' + '.join(setting.config.tasks)}: {windows:,} windows in {packing.rows:,} rows of "
-        f"{batches.row_length} ({padding:.1%} padding), {batches.rows} rows a step, "
-        f"{len(setting.parts.validation):,} validation users\n"
+        f"{dataset.size('item') - RESERVED:,} items"
+    ]
+    for name, batches in setting.batches.items():
+        packing, asked = batches.packing, setting.judges[name].asked
+        padding = 1 - packing.length.sum() / (packing.rows * batches.row_length)
+        dropped = asked.dropped | {"too short to train on": batches.dropped}
+        lines.append(
+            f"{name}: {len(batches.windows.start):,} windows in {packing.rows:,} rows of "
+            f"{batches.row_length} ({padding:.1%} padding), {batches.rows} rows a step, "
+            f"{len(asked.validation):,} validation examples"
+            + "".join(f", {n:,} {why}" for why, n in dropped.items() if n)
+        )
+    parameters = sum(x.size for x in jax.tree.leaves(state.params))
+    lines.append(
         f"{parameters:,} parameters on {setting.mesh.size} x {jax.default_backend()}, "
         + (f"resumed at step {past.step:,}" if past.step else "a new run")
     )
+    return "\n".join(lines)
 
 
 def train(config: ConfigDict, workdir: str | pathlib.Path) -> dict[str, Any]:

@@ -33,8 +33,10 @@ from clickflax import recommend
 from clickflax.asker import make_asker
 from clickflax.config import default, override
 from clickflax.data.batches import TrainingBatches
-from clickflax.evaluate import Ranker, split_of
+from clickflax.data.variables import read
+from clickflax.evaluate import Judge
 from clickflax.events import RESERVED
+from clickflax.questions import ask_about
 from clickflax.run import load_run, open_data
 from clickflax.runtime import checkpoint, sharding
 from clickflax.runtime.environment import environment
@@ -130,7 +132,8 @@ def take_steps(config: ConfigDict, folder: pathlib.Path, steps: int) -> dict:
     train_peak_mb = peak_mb()
     past = Progressed(step=steps * at_once)._asdict()
     checkpoint.save(last_checkpoint(folder), steps * at_once, past, params=state.params)
-    batches, step_s = setting.batches, float(np.median(times[2:]))
+    (batches,) = setting.batches.values()
+    step_s = float(np.median(times[2:]))
     items = setting.dataset.size("item") - RESERVED
     peak = peak_gflops(setting.mesh, config.model.dtype)
     gflop = step_gflop(config, batches, items)
@@ -155,10 +158,15 @@ def ask(folder: pathlib.Path) -> dict:
     """Evaluates and recommends with the run of `take_steps`, each twice: the first one compiles."""
     run = load_run(folder)
     dataset, lists = open_data(run), folder / "lists.parquet"
-    examples = split_of(run.config, dataset).test
+    (asked,) = ask_about(run.config, dataset).values()
     mesh = sharding.make_mesh()
-    ranker = Ranker(make_asker(run.config, run.model, run.task, mesh), True)
+    asker = make_asker(run.config, run.model, asked.task, mesh, run.given)
+    judge = Judge(asker, asked, read(dataset, run.variables), run.config)
     params, rates = sharding.replicate(run.params, mesh), {}
+
+    def evaluated() -> int:
+        judge(params, "test")
+        return len(asked.test)
 
     def timed(name: str, work) -> None:
         for which in ("first", "then"):
@@ -167,7 +175,7 @@ def ask(folder: pathlib.Path) -> dict:
             rates[f"{name}_{which}"] = round(users / (time.perf_counter() - start), 1)
 
     timed("recommend_users_per_s", lambda: recommend.write_lists(run, None, None, lists, 10, True))
-    timed("evaluate_users_per_s", lambda: len(ranker(params, dataset.columns, examples)))
+    timed("evaluate_users_per_s", evaluated)
     return rates | {"peak_rss_mb": peak_mb()}
 
 

@@ -7,7 +7,7 @@ import hypothesis.strategies as st
 import numpy as np
 import pytest
 
-from clickflax.data.batches import WINDOWS, Windows, fill, pack, training_batches
+from clickflax.data.batches import WINDOWS, Windows, fill, following, pack, training_batches
 from clickflax.events import MASK, RESERVED
 
 LENGTHS = np.array([3, 5, 1, 9, 2, 4, 7])
@@ -26,7 +26,9 @@ def stream(**changed):
         "position_from": "end",
         "follow": False,
     }
-    return training_batches(COLUMNS, RANGES, **(options | changed))
+    options |= changed
+    labels = {"next_item": following(COLUMNS["item"])} if options["follow"] else {}
+    return training_batches(COLUMNS, labels, RANGES, **options)
 
 
 def epoch_of(batches, seed=0, epoch=0):
@@ -186,6 +188,7 @@ def test_sequences_without_a_target_are_refused_when_there_are_no_others():
     with pytest.raises(ValueError, match="long enough"):
         training_batches(
             COLUMNS,
+            {},
             one,
             max_len=6,
             window="last",

@@ -8,12 +8,14 @@ import numpy as np
 import pytest
 from toy import ITEMS, small_config, small_model
 
+from clickflax.asker import make_asker
 from clickflax.data.batches import Windows
 from clickflax.data.split import Examples, next_one
-from clickflax.evaluate import Ranker, evaluate, main, make_asker
+from clickflax.evaluate import Ranker, main
 from clickflax.events import RESERVED
 from clickflax.run import build_model
 from clickflax.runtime import sharding
+from clickflax.tasks.metrics import mean, ranking
 from clickflax.tasks.tasks import find_task
 
 LENGTHS = np.array([4, 2, 12, 3, 7, 9])
@@ -32,7 +34,9 @@ def rank(params=None, filter_seen=True, task="masked_item", examples=EXAMPLES, *
     model = build_model(config.model, {"item": ITEMS + RESERVED})
     params = small_model()[1] if params is None else params
     mesh = sharding.make_mesh()
-    ranker = Ranker(make_asker(config, model, find_task(config.tasks), mesh), filter_seen)
+    ranker = Ranker(
+        make_asker(config, model, find_task("masked_item", True), mesh, {}), filter_seen
+    )
     return ranker(sharding.replicate(params, mesh), COLUMNS, examples)
 
 
@@ -71,7 +75,7 @@ def test_ranks_are_those_of_a_sort_of_the_scores():
     _, params = small_model()
     # The bias alone decides: item 0 is best, then 1, and so on.
     params = jax.tree.map(jnp.zeros_like, params)
-    params["head"]["bias"] = -jnp.arange(ITEMS, dtype=jnp.float32)
+    params["head_item"]["bias"] = -jnp.arange(ITEMS, dtype=jnp.float32)
     assert list(rank(params, filter_seen=False)) == list(EXAMPLES.targets - RESERVED)
 
 
@@ -84,7 +88,7 @@ def test_several_targets_of_a_user_have_a_rank_each():
     )
     _, params = small_model()
     params = jax.tree.map(jnp.zeros_like, params)
-    params["head"]["bias"] = -jnp.arange(ITEMS, dtype=jnp.float32)
+    params["head_item"]["bias"] = -jnp.arange(ITEMS, dtype=jnp.float32)
     assert list(rank(params, filter_seen=False, examples=examples)) == [0, 2, 1]
 
 
@@ -92,8 +96,9 @@ def test_metrics_are_means_over_users():
     config = small_config()
     mesh = sharding.make_mesh()
     model, params = small_model()
-    ranker = Ranker(make_asker(config, model, find_task(config.tasks), mesh), True)
-    metrics = evaluate(ranker, sharding.replicate(params, mesh), COLUMNS, EXAMPLES, (1, ITEMS))
+    ranker = Ranker(make_asker(config, model, find_task("masked_item", True), mesh, {}), True)
+    places = ranker(sharding.replicate(params, mesh), COLUMNS, EXAMPLES)
+    metrics = mean(ranking(places, EXAMPLES.owner, len(EXAMPLES), (1, ITEMS)))
     assert metrics[f"recall@{ITEMS}"] == 1
     assert metrics["recall@1"] == np.mean(rank() == 0)
 

@@ -36,6 +36,7 @@ def test_the_arithmetic_of_a_step_is_counted_as_by_hand(model, gflop, tmp_path):
     bounds = np.array([0, 4 + follow, 8 + 2 * follow])
     batches = training_batches(
         {"item": np.full(bounds[-1], RESERVED, np.int32)},
+        {},
         Windows(bounds[:-1], bounds[1:]),
         max_len=8,
         window="last",

@@ -5,9 +5,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from clickflax.data.batches import Windows, epoch_plan, training_batches
+from clickflax.data.batches import Windows, epoch_plan, following, training_batches
 from clickflax.events import RESERVED
-from clickflax.feed import Epochs, Feed, one_by_one, pick, resident, resident_bytes
+from clickflax.feed import Epochs, Feed, Source, one_by_one, pick, resident, resident_bytes
 from clickflax.step import State
 
 
@@ -16,7 +16,7 @@ def batches_of(lengths, **changed):
     chance = np.random.default_rng(0)
     columns = {
         "item": chance.integers(RESERVED, 30, bounds[-1]).astype(np.int32),
-        "action": chance.integers(RESERVED, 9, bounds[-1]).astype(np.int32),
+        "price": chance.random(bounds[-1]).astype(np.float32),
     }
     options = {
         "max_len": 8,
@@ -27,7 +27,8 @@ def batches_of(lengths, **changed):
         "position_from": "end",
         "follow": False,
     }
-    return training_batches(columns, Windows(bounds[:-1], bounds[1:]), **(options | changed))
+    labels = {"next_item": following(columns["item"]), "price": columns["price"][::-1]}
+    return training_batches(columns, labels, Windows(bounds[:-1], bounds[1:]), **options | changed)
 
 
 @pytest.mark.parametrize(
@@ -47,7 +48,8 @@ def test_the_rows_that_devices_pick_are_those_of_the_host_in_every_epoch(changed
     epochs = Epochs(
         np.stack([windows.start for windows, _ in plans]), np.stack([order for _, order in plans])
     )
-    data, epochs = jax.tree.map(lambda x: jnp.asarray(x, jnp.int32), (resident(batches), epochs))
+    epochs = jax.tree.map(lambda x: x.astype(np.int32), epochs)
+    data, epochs = jax.tree.map(jnp.asarray, (resident(batches), epochs))
     rows = batches.packing.rows
     steps = 3 * rows // batches.rows
     ends = [(step * batches.rows, (step + 1) * batches.rows - 1) for step in range(steps)]
@@ -60,7 +62,6 @@ def test_the_rows_that_devices_pick_are_those_of_the_host_in_every_epoch(changed
             step * batches.rows + place,
             place < batches.rows,
             position_from=batches.position_from,
-            follow=batches.follow,
         )
         made = batches.batch(7, step, batches.rows + 2)
         jax.tree.map(np.testing.assert_array_equal, picked, made)
@@ -81,13 +82,16 @@ def test_the_host_makes_batches_ahead_and_finds_the_place_after_a_jump():
         """A number that tells these items, in this order, from others."""
         return (items * jnp.arange(1, items.size + 1).reshape(items.shape)).sum()
 
-    def step(state, batch, key):
-        return state, {"told": told(batch.variables["item"])}
+    def step(state, batches, shared):
+        return state, {name: told(batch.variables["item"]) for name, batch in batches.items()}
 
-    advance = one_by_one(Feed(step, batches, mesh, jax.random.key(0), 7, "jit", 1))
+    other = batches_of([2, 2, 6, 3], batch_size=2)
+    sources = {"one": Source(batches, 1), "two": Source(other, 1)}
+    advance = one_by_one(Feed(step, sources, mesh, (), 7, "jit"))
     state = State(jnp.zeros((), int), {}, ())
     for number in (0, 1, 2, 9, 10, 3):
         state, found = advance(state, number, 1)
-        assert int(found["told"][0]) == int(told(batches.batch(7, number).variables["item"]))
+        for name, (made, _) in sources.items():
+            assert int(found[name][0]) == int(told(made.batch(7, number).variables["item"]))
     with pytest.raises(ValueError, match="2 steps at once"):
         advance(state, 4, 2)

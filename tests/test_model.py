@@ -146,12 +146,12 @@ def test_sasrec_has_no_output_layer_but_a_last_norm():
     head = width * width + width + 2 * width + ITEMS
     # Its norm over the embeddings is gone, its norm after the blocks has come.
     assert count[0] - count[1] == head
-    assert "head" not in sasrec
+    assert "head_item" not in sasrec
 
 
 def test_an_untied_table_is_its_own():
     _, params = small_model(tied=False)
-    assert params["head"]["table"].shape == (ITEMS, 8)
+    assert params["head_item"]["table"].shape == (ITEMS, 8)
 
 
 def test_reserved_ids_are_no_candidates_and_column_i_is_item_i():

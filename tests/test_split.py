@@ -73,6 +73,17 @@ def test_sequences_without_a_history_are_counted():
     assert parts.dropped["test sequences without a history"] == 1
 
 
+def test_whole_sequences_go_by_the_time_at_which_they_begin():
+    offsets = np.array([0, 2, 4, 5, 7, 9])  # on days 0-1, 1-3, 2, 2-3 and 4-5
+    columns = {"item": ITEM[:9], "time": np.array([0, 1, 1, 3, 2, 2, 3, 4, 5]) * DAY}
+    moments = options(validation="1970-01-03", test="1970-01-05")
+    parts = split("sequence_time", offsets, columns, None, moments)
+    assert list(zip(*parts.train, strict=True)) == [(0, 2)]
+    assert (list(parts.validation.sequence), list(parts.validation.targets)) == ([3], [12])
+    assert (list(parts.test.sequence), list(parts.test.targets)) == ([4], [14])
+    assert list(parts.dropped.values()) == [1, 1]
+
+
 def test_parts_keep_the_source_s_own_test_file_out_of_training():
     part = np.array([0, 1, 0, 1], np.int8)
     parts = split("parts", OFFSETS, COLUMNS, part, options())
@@ -87,6 +98,7 @@ def test_parts_keep_the_source_s_own_test_file_out_of_training():
         ("leave_two", COLUMNS, options(), "leave_one_out"),
         ("parts", COLUMNS, options(), "test file of its own"),
         ("time", {"item": ITEM}, options(), "only an order"),
+        ("sequence_time", {"item": ITEM}, options(), "only an order"),
         ("time", COLUMNS, options(validation="soon"), "data.validation_from='soon'"),
         ("time", COLUMNS, options(test="1969-01-01"), "before"),
         ("leave_one_out", COLUMNS, options(users=-2), "validation_users=-2"),
@@ -107,4 +119,4 @@ def test_a_test_file_of_its_own_is_never_trained_on(name):
 def test_targets_that_were_never_trained_on_are_counted():
     parts = leave_one_out()
     # Trained on are 6, 7, 9, 12 and 13; the targets are 8, 11 and 12.
-    assert count_cold(parts, parts.test, ITEM) == 2
+    assert count_cold(parts.train, parts.test, ITEM) == 2

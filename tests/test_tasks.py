@@ -1,5 +1,7 @@
 """What is hidden, what is asked, and how wrong an answer is."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -8,16 +10,20 @@ from toy import ITEMS, rows
 
 from clickflax.events import MASK, RESERVED
 from clickflax.model.heads import Answers
-from clickflax.tasks.losses import softmax_loss
+from clickflax.tasks.losses import binary_loss, class_loss, number_loss, softmax_loss
 from clickflax.tasks.tasks import (
     Hiding,
     choose,
-    find_task,
+    find_tasks,
     hidden_events,
-    hide_items,
+    hide_events,
+    look_ahead,
     most_hidden,
-    shift_items,
+    read_label,
 )
+
+hide_items = functools.partial(hide_events, "item")
+shift_items = functools.partial(look_ahead, "item")
 
 LONG = list(range(10))
 
@@ -196,10 +202,41 @@ def test_what_weighs_nothing_adds_nothing():
     assert float(weight) == 1
 
 
-@pytest.mark.parametrize("names", [(), ("masked",), ("masked_item", "next_item")])
+@pytest.mark.parametrize("names", [("masked",), ("masked_",), ("purchases",), ("item",)])
 def test_a_task_that_is_not_known_lists_those_that_are(names):
-    with pytest.raises(ValueError, match=r"\['masked_item', 'next_item'\]"):
-        find_task(names)
+    with pytest.raises(ValueError, match=f"{names[0]}.*masked_item, next_item .*purchase, returns"):
+        find_tasks(names, True)
+
+
+@pytest.mark.parametrize("names", [(), ("purchase", "purchase")])
+def test_tasks_are_one_or_several_different_ones(names):
+    with pytest.raises(ValueError, match="name one or several, each once"):
+        find_tasks(names, True)
+
+
+def test_a_label_is_asked_where_there_is_one():
+    batch = rows([[1, 2, 3]], length=5)
+    labels = jnp.array([[1.0, jnp.nan, 0.0, 1.0, jnp.nan]])  # the fourth is no event
+    question = read_label(
+        "label", jax.random.key(0), batch._replace(labels={"label": labels}), hiding()
+    )
+    assert question.targets[0].tolist() == [1, 0, 0, 0, 0]
+    assert question.weights[0].tolist() == [1, 0, 1, 0, 0]
+    assert question.places is None
+
+
+def test_a_yes_counts_as_often_as_it_is_told_to():
+    logits, one = jnp.array([[[0.0], [2.0]]]), jnp.ones((1, 2))
+    loss, weight = binary_loss(logits, jnp.array([[1.0, 0.0]]), one, 3.0)
+    assert float(loss) == pytest.approx(3 * np.log(2) + np.log(1 + np.exp(2)), rel=1e-6)
+    assert float(weight) == 2
+
+
+def test_losses_of_classes_and_numbers_by_hand():
+    loss, weight = class_loss(jnp.zeros((1, 1, 4)), jnp.array([[2.0]]), jnp.full((1, 1), 0.5))
+    assert (float(loss), float(weight)) == pytest.approx((0.5 * np.log(4), 0.5))
+    loss, weight = number_loss(jnp.array([[[3.0]]]), jnp.array([[1.0]]), jnp.ones((1, 1)))
+    assert (float(loss), float(weight)) == (2.0, 1.0)
 
 
 def test_a_batch_without_a_target_weighs_nothing_and_is_not_nan():

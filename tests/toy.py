@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from clickflax.config import default
-from clickflax.data.batches import Windows, fill
+from clickflax.data.batches import Windows, fill, following
 from clickflax.events import RESERVED
 from clickflax.run import build_model
 from clickflax.step import init_params
@@ -38,6 +38,8 @@ def rows(sequences, row=None, length=8, **options):
     columns = {"item": (np.concatenate(sequences) + RESERVED).astype(np.int32)}
     windows = Windows(bounds[:-1], bounds[1:])
     shape = (int(row.max()) + 1, length)
+    if options.get("follow"):
+        options["labels"] = {"next_item": following(columns["item"])}
     batch = fill(columns, windows, row, shape, **({"position_from": "end"} | options))
     return jax.tree.map(jnp.asarray, batch)
 

@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Int, Shaped
 
-from clickflax.events import MASK, PAD, Batch
+from clickflax.events import PAD, Batch, hidden_value, no_value
 
 
 class Windows(NamedTuple):
@@ -105,6 +105,11 @@ def ramp(lengths: Int[np.ndarray, " N"]) -> Int[np.ndarray, " T"]:
     return np.arange(lengths.sum()) - np.repeat(np.cumsum(lengths) - lengths, lengths)
 
 
+def following(values: Int[np.ndarray, " E"]) -> Int[np.ndarray, " E"]:
+    """The value of the event after each, whatever its sequence; PAD after the last."""
+    return np.append(values[1:], values.dtype.type(PAD))
+
+
 def cells(
     row: Int[np.ndarray, " N"], tokens: Int[np.ndarray, " N"], row_length: int
 ) -> Int[np.ndarray, " T"]:
@@ -134,13 +139,14 @@ def fill(
     shape: tuple[int, int],
     *,
     position_from: str,
+    labels: Mapping[str, Shaped[np.ndarray, " E"]] | None = None,
     follow: bool = False,
     ask: bool = False,
 ) -> Batch:
     """Rows of `shape` with window n in row `row[n]`; `row` ascends.
 
-    `follow` keeps the last event of a window out of the inputs: it is only the label of the one
-    before. `ask` appends an event whose every variable is MASK.
+    `follow` keeps the last event of a window out: it is only what followed the one before. `ask`
+    appends an event whose every variable is hidden. `labels` come along with the events.
     """
     events = windows.stop - windows.start - follow
     tokens = events + ask
@@ -148,8 +154,8 @@ def fill(
     cell = cells(row, tokens, shape[1])
     index = np.arange(len(row))
 
-    def spread(values: Shaped[np.ndarray, " T"], empty: int) -> Shaped[np.ndarray, "B L"]:
-        flat = np.full(shape[0] * shape[1], empty, values.dtype)
+    def spread(values: Shaped[np.ndarray, " T"]) -> Shaped[np.ndarray, "B L"]:
+        flat = np.full(shape[0] * shape[1], no_value(values.dtype), values.dtype)
         flat[cell] = values
         return flat.reshape(shape)
 
@@ -159,12 +165,14 @@ def fill(
     source[asked] -= 1  # any event that exists: its values are replaced
     variables = {}
     for name, values in columns.items():
-        variables[name] = spread(np.where(asked, values.dtype.type(MASK), values[source]), PAD)
+        variables[name] = spread(
+            np.where(asked, values.dtype.type(hidden_value(values.dtype)), values[source])
+        )
     if position_from == "end":
         place = np.repeat(tokens, tokens) - 1 - place
-    segment = spread(np.repeat(index - first_of_row[row] + 1, tokens).astype(np.int32), 0)
-    labels = {"next_item": spread(columns["item"][source + 1], PAD)} if follow else {}
-    return Batch(variables, segment, spread(place.astype(np.int32), 0), labels)
+    segment = spread(np.repeat(index - first_of_row[row] + 1, tokens).astype(np.int32))
+    found = {name: spread(values[source]) for name, values in (labels or {}).items()}
+    return Batch(variables, segment, spread(place.astype(np.int32)), found)
 
 
 def deal(
@@ -193,6 +201,7 @@ class TrainingBatches:
     """
 
     columns: Mapping[str, Shaped[np.ndarray, " E"]]
+    labels: Mapping[str, Shaped[np.ndarray, " E"]]
     windows: Windows
     packing: Packing
     rows: int  # of a batch
@@ -226,11 +235,12 @@ class TrainingBatches:
             np.concatenate(row),
             (-(-self.rows // rows_divide_by) * rows_divide_by, self.row_length),
             position_from=self.position_from,
+            labels=self.labels,
             follow=self.follow,
         )
 
 
-@functools.lru_cache(maxsize=2)
+@functools.lru_cache(maxsize=8)
 def epoch_plan(
     batches: TrainingBatches, seed: int, epoch: int
 ) -> tuple[Windows, Int[np.ndarray, " R"]]:
@@ -246,6 +256,7 @@ def epoch_plan(
 
 def training_batches(
     columns: Mapping[str, Shaped[np.ndarray, " E"]],
+    labels: Mapping[str, Shaped[np.ndarray, " E"]],
     ranges: Windows,
     *,
     max_len: int,
@@ -277,5 +288,5 @@ def training_batches(
     rows = max(1, round(batch_size * plan.rows / len(lengths)))
     dropped = int((~useful).sum())
     return TrainingBatches(
-        columns, windows, plan, rows, max_len, dropped, longest, position_from, follow
+        columns, labels, windows, plan, rows, max_len, dropped, longest, position_from, follow
     )

@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Int, Shaped
+from jaxtyping import Bool, Int, Shaped
 
 from clickflax.data.batches import Windows, ramp
 
@@ -136,6 +136,48 @@ def moment(text: str, knob: str) -> int:
     return round(time.timestamp() * 1_000_000)
 
 
+def two_moments(
+    columns: Mapping[str, Shaped[np.ndarray, " E"]], options: SplitOptions
+) -> tuple[int, int]:
+    """When the validation and the test begin, in microseconds since 1970."""
+    if "time" not in columns:
+        raise ValueError("a split by time needs a data set with times; this one has only an order.")
+    first = moment(options.validation_from, "data.validation_from")
+    second = moment(options.test_from, "data.test_from")
+    if second < first:
+        raise ValueError("data.test_from is before data.validation_from.")
+    return first, second
+
+
+def by_sequence_time(
+    offsets: Int[np.ndarray, " bounds"],
+    columns: Mapping[str, Shaped[np.ndarray, " E"]],
+    part: Int[np.ndarray, " S"] | None,
+    options: SplitOptions,
+) -> Split:
+    """Whole sequences, such as sessions, by the time at which they begin: the last event of one
+    that begins in a period is its target. What has not ended before the next period is left out.
+    """
+    first, second = two_moments(columns, options)
+    start, stop = offsets[:-1], offsets[1:]
+    begins, ends = columns["time"][start], columns["time"][stop - 1]
+    trained = ends < first
+    validated = (begins >= first) & (ends < second)
+    tested = begins >= second
+    asks = stop - start >= 2
+    chosen = draw(np.flatnonzero(validated & asks), options.validation_users)
+    asked = np.flatnonzero(tested & asks)
+    return Split(
+        Windows(start[trained], stop[trained]),
+        next_one(chosen, start[chosen], stop[chosen] - 1, columns["item"]),
+        next_one(asked, start[asked], stop[asked] - 1, columns["item"]),
+        {
+            "sequences that end after their period": int((~(trained | validated | tested)).sum()),
+            "sequences of one event to be asked": int(((validated | tested) & ~asks).sum()),
+        },
+    )
+
+
 def by_time(
     offsets: Int[np.ndarray, " bounds"],
     columns: Mapping[str, Shaped[np.ndarray, " E"]],
@@ -145,14 +187,7 @@ def by_time(
     """Everybody's events before a moment are the training, those of the period after it the
     targets: all the different items of it.
     """
-    if "time" not in columns:
-        raise ValueError(
-            "data.split='time' needs a data set with times; this one has only an order."
-        )
-    first = moment(options.validation_from, "data.validation_from")
-    second = moment(options.test_from, "data.test_from")
-    if second < first:
-        raise ValueError("data.test_from is before data.validation_from.")
+    first, second = two_moments(columns, options)
     start, stop = offsets[:-1], offsets[1:]
     earlier = np.concatenate([[0], np.cumsum(columns["time"] < first)])
     trained = start + earlier[stop] - earlier[start]
@@ -190,19 +225,25 @@ def period(
     return Examples(sequence, Windows(start, stop), pairs[:, 1], pairs[:, 0])
 
 
-def count_cold(parts: Split, examples: Examples, item: Int[np.ndarray, " E"]) -> int:
+def inside(ranges: Windows, events: int) -> Bool[np.ndarray, " E"]:
+    """Which events lie in one of the ranges, which do not overlap."""
+    some = ranges.stop > ranges.start
+    edges = np.zeros(events + 1, np.int8)
+    edges[ranges.start[some]] += 1
+    edges[ranges.stop[some]] -= 1
+    return np.cumsum(edges[:-1], dtype=np.int8).astype(bool)
+
+
+def count_cold(train: Windows, examples: Examples, item: Int[np.ndarray, " E"]) -> int:
     """How many targets are items that no training event has."""
-    inside = np.zeros(len(item) + 1, np.int8)
-    some = parts.train.stop > parts.train.start
-    inside[parts.train.start[some]] += 1
-    inside[parts.train.stop[some]] -= 1
-    trained = np.unique(item[np.cumsum(inside[:-1], dtype=np.int8).astype(bool)])
+    trained = np.unique(item[inside(train, len(item))])
     return int((~np.isin(examples.targets, trained)).sum())
 
 
 SPLITS: dict[str, Callable[..., Split]] = {
     "leave_one_out": leave_one_out,
     "time": by_time,
+    "sequence_time": by_sequence_time,
     "parts": by_parts,
 }
 

@@ -56,6 +56,10 @@ class Vocabulary:
         """The ids of tokens, UNK for those that are not in the vocabulary."""
         return np.array([self._index.get(token, UNK) for token in tokens], dtype=np.int32)
 
+    def feature_names(self) -> list[str]:
+        """The columns of the catalog beside token and count."""
+        return [name for name in pq.read_schema(self.path).names if name not in ("token", "count")]
+
     def column(self, name: str) -> list | None:
         """Another column of the catalog (count, title, genres, ...), None where there is none."""
         return read_column(self.path, name)

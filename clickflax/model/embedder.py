@@ -1,16 +1,17 @@
 """Events to vectors."""
 
-import functools
 from collections.abc import Mapping
 
 import flax.linen as nn
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Float, Int, Shaped
 
+from clickflax.events import PAD
 from clickflax.model.dropout import Dropout
 
 POSITIONS = ("learned", "sinusoidal", "none")
+COMBINE = ("sum", "concat")
 DTYPES = ("float32", "bfloat16")
 
 
@@ -21,14 +22,53 @@ def sinusoids(length: int, width: int) -> Float[np.ndarray, "L D"]:
     return table[:, :width].astype(np.float32)
 
 
-class Embedder(nn.Module):
-    """The sum of an event's variables and of its position.
+class Numbers(nn.Module):
+    """The last axis of `x` to a vector: a linear map, and vectors for hidden (infinity) and missing
+    (NaN) in its place.
+    """
 
-    `sizes` counts the ids of each variable, the reserved ones included. The sum is float32 and
-    comes out as `dtype`, in which the model then computes.
+    width: int
+    kernel_init: nn.initializers.Initializer
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "... F"]) -> Float[Array, "... D"]:
+        kernel = self.param("kernel", self.kernel_init, (x.shape[-1], self.width))
+        instead = self.param("instead", self.kernel_init, (2, self.width))
+        known = jnp.isfinite(x).all(-1, keepdims=True)
+        y = jnp.where(known, x, 0.0) @ kernel
+        return y + jnp.where(known, 0.0, instead[jnp.isnan(x).any(-1).astype(jnp.int32)])
+
+
+class Values(nn.Module):
+    """Several ids to the mean of their vectors; PAD is none, and of none it is zero."""
+
+    size: int
+    width: int
+    table_init: nn.initializers.Initializer
+
+    @nn.compact
+    def __call__(self, ids: Int[Array, "N M"]) -> Float[Array, "N D"]:
+        vectors = nn.Embed(self.size, self.width, embedding_init=self.table_init, name="table")(ids)
+        there = (ids != PAD).astype(vectors.dtype)
+        total = (vectors * there[..., None]).sum(-2)
+        return total / jnp.maximum(there.sum(-1, keepdims=True), 1.0)
+
+
+class Embedder(nn.Module):
+    """The variables of an event, summed or side by side and projected, and its position.
+
+    `sizes` counts the ids of each variable, the reserved ones included; 0: it is a number. A
+    variable has the width of the model, or that in `widths`. The features of the items, whose sizes
+    are `features`, are added to their vectors, in what is read and in what is scored; the arrays
+    [N, M] themselves are in the collection "given", which is not learned.
+
+    The sum is float32 and comes out as `dtype`, in which the model then computes.
     """
 
     sizes: Mapping[str, int]
+    widths: Mapping[str, int]
+    features: Mapping[str, int]
+    combine: str
     width: int
     max_len: int
     positions: str
@@ -40,8 +80,25 @@ class Embedder(nn.Module):
 
     def setup(self):
         self.tables = {
-            name: nn.Embed(size, self.width, embedding_init=self.table_init)
+            name: nn.Embed(size, self.width_of(name), embedding_init=self.table_init)
             for name, size in self.sizes.items()
+            if size
+        }
+        self.numbers = {
+            name: Numbers(self.width_of(name), self.table_init)
+            for name, size in self.sizes.items()
+            if not size
+        }
+        self.item_features = {
+            name: Values(size, self.width, self.table_init)
+            if size
+            else Numbers(self.width, self.table_init)
+            for name, size in self.features.items()
+        }
+        narrow = self.sizes if self.combine == "concat" else self.widths
+        self.project = {
+            name: nn.Dense(self.width, use_bias=False, kernel_init=self.table_init)
+            for name in narrow
         }
         if self.positions == "learned":
             self.position = nn.Embed(self.max_len, self.width, embedding_init=self.table_init)
@@ -49,13 +106,26 @@ class Embedder(nn.Module):
             self.layer_norm = nn.LayerNorm()
         self.drop = Dropout(self.dropout)
 
+    def width_of(self, name: str) -> int:
+        """The width of a variable before it is projected."""
+        return self.widths.get(name, self.width)
+
     def __call__(
         self,
-        variables: Mapping[str, Int[Array, "B L"]],
+        variables: Mapping[str, Shaped[Array, "B L"]],
         position: Int[Array, "B L"],
         train: bool,
     ) -> Float[Array, "B L D"]:
-        x = functools.reduce(jnp.add, [self.tables[name](variables[name]) for name in self.sizes])
+        x = jnp.zeros((), jnp.float32)
+        for name, size in self.sizes.items():
+            values = variables[name]
+            if name == "item":
+                y = self.table("item")[values]
+            elif size:
+                y = self.tables[name](values)
+            else:
+                y = self.numbers[name](values[..., None])
+            x = x + (self.project[name](y) if name in self.project else y)
         if self.scale:
             x = x * self.width**0.5
         if self.positions == "learned":
@@ -66,6 +136,9 @@ class Embedder(nn.Module):
             x = self.layer_norm(x)
         return self.drop(x.astype(self.dtype), train)
 
-    def item_table(self) -> Float[Array, "N D"]:
-        """The table of the items, a row an id, reserved ids included."""
-        return self.tables["item"].embedding
+    def table(self, name: str) -> Float[Array, "N D"]:
+        """The vectors of a variable, a row an id, reserved ids included; items with features."""
+        table = self.tables[name].embedding
+        for feature in self.features if name == "item" else ():
+            table = table + self.item_features[feature](self.get_variable("given", feature))
+        return table

@@ -52,8 +52,26 @@ class Answers(NamedTuple):
         return self.chunk(jnp.int32(0), self.items, jnp.nan)[0]
 
 
+class LabelHead(nn.Module):
+    """Logits of a label: dense, activation, LayerNorm, then one for each class; one alone is that
+    of a yes, or a number.
+    """
+
+    outputs: int
+    width: int
+    activation: str
+    kernel_init: nn.initializers.Initializer
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "... D"]) -> Float[Array, "... C"]:
+        x = nn.Dense(self.width, dtype=x.dtype, kernel_init=self.kernel_init, name="dense")(x)
+        x = layer_norm(ACTIVATIONS[self.activation](x), "norm").astype(jnp.float32)
+        return nn.Dense(self.outputs, kernel_init=self.kernel_init, name="out")(x)
+
+
 class ItemHead(nn.Module):
-    """A score for every item of the catalog; reserved ids have none.
+    """A score for every item of the catalog, or for every value of another variable; reserved ids
+    have none.
 
     `output="dense"` is BERT4Rec's output layer (Sun et al., 2019): dense, activation, LayerNorm,
     then the table of the inputs and a bias; `"none"` is SASRec's: the table alone.

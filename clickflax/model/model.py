@@ -7,7 +7,7 @@ from jaxtyping import Array, Float, Int
 
 from clickflax.model.embedder import Embedder
 from clickflax.model.encoder import Encoder
-from clickflax.model.heads import Answers, ItemHead
+from clickflax.model.heads import Answers, ItemHead, LabelHead
 
 
 class Model(nn.Module):
@@ -15,7 +15,7 @@ class Model(nn.Module):
 
     embedder: Embedder
     encoder: Encoder
-    head: ItemHead
+    head: Mapping[str, ItemHead | LabelHead]  # by the variable that is scored, or by the label
 
     def encode(
         self,
@@ -32,6 +32,13 @@ class Model(nn.Module):
         x = self.embedder(variables, position, train)
         return self.encoder(x, segment, causal, train, places)
 
-    def answer(self, hidden: Float[Array, "... D"]) -> Answers:
-        """A score for every item, in factors: column i is the id i + RESERVED."""
-        return self.head(hidden, self.embedder.item_table())
+    def answer(
+        self, hidden: Float[Array, "... D"], head: str = "item"
+    ) -> Answers | Float[Array, "... C"]:
+        """A score for every value of a variable, in factors: column i is the id i + RESERVED; or
+        the logits of a label.
+        """
+        asked = self.head[head]
+        if isinstance(asked, ItemHead):
+            return asked(hidden, self.embedder.table(head))
+        return asked(hidden)

@@ -5,6 +5,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import optax
 from jaxtyping import Array, Float, Int
 
 from clickflax.model.heads import Answers
@@ -24,6 +25,39 @@ def softmax_loss(
     factors = (x, answers.table, answers.bias)
     loss: Any = _cross_entropy(answers.first, size, factors, targets.ravel(), weights.ravel())
     return loss, weights.sum()
+
+
+def binary_loss(
+    logits: Float[Array, "B K 1"],
+    targets: Float[Array, "B K"],
+    weights: Float[Array, "B K"],
+    positive: float,
+) -> tuple[Float[Array, ""], Float[Array, ""]]:
+    """Cross-entropy of yes and no, in nats: weighted sum, and sum of the weights.
+
+    The loss of a yes counts `positive` times; the sum of the weights does not.
+    """
+    losses = optax.sigmoid_binary_cross_entropy(logits[..., 0], targets)
+    return (losses * weights * (1 + (positive - 1) * targets)).sum(), weights.sum()
+
+
+def class_loss(
+    logits: Float[Array, "B K C"], targets: Float[Array, "B K"], weights: Float[Array, "B K"]
+) -> tuple[Float[Array, ""], Float[Array, ""]]:
+    """Cross-entropy of several classes, in nats: weighted sum, and sum of the weights."""
+    classes = targets.astype(jnp.int32)
+    losses = optax.softmax_cross_entropy_with_integer_labels(logits, classes)
+    return (losses * weights).sum(), weights.sum()
+
+
+def number_loss(
+    logits: Float[Array, "B K 1"], targets: Float[Array, "B K"], weights: Float[Array, "B K"]
+) -> tuple[Float[Array, ""], Float[Array, ""]]:
+    """Half of the squared error: weighted sum, and sum of the weights."""
+    return (optax.l2_loss(logits[..., 0], targets) * weights).sum(), weights.sum()
+
+
+LABEL_LOSSES = {"binary": binary_loss, "classes": class_loss, "number": number_loss}
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1))

@@ -1,28 +1,28 @@
 """What is asked of the model: records of pure functions."""
 
 import dataclasses
-from collections.abc import Callable
+import functools
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Float, Int, Key
+from jaxtyping import Array, Bool, Float, Int, Key, Shaped
 
-from clickflax.events import MASK, RESERVED, Batch
-from clickflax.tasks.losses import softmax_loss
+from clickflax.events import RESERVED, Batch, hidden_value
 
 
 class Question(NamedTuple):
     """What the model sees, and what it should have said.
 
     `places` are the columns at which it is asked (None: all), `targets` the items there, counted
-    from 0.
+    from 0, or the labels.
     """
 
-    inputs: dict[str, Int[Array, "B L"]]
+    inputs: dict[str, Shaped[Array, "B L"]]
     places: Int[Array, "B K"] | None
-    targets: Int[Array, "B K"]
+    targets: Shaped[Array, "B K"]
     weights: Float[Array, "B K"]
 
 
@@ -68,10 +68,20 @@ def choose(
     return hidden & (segment > 0)
 
 
-def hide_items(key: Key[Array, ""], batch: Batch, hiding: Hiding) -> Question:
-    """The Cloze objective of BERT4Rec (Sun et al., 2019): fill in the hidden items.
+def hide(
+    variables: Mapping[str, Shaped[Array, "B L"]], where: Bool[Array, "B L"]
+) -> dict[str, Shaped[Array, "B L"]]:
+    """The variables, all hidden at these events."""
+    return {
+        name: jnp.where(where, jnp.asarray(hidden_value(values.dtype), values.dtype), values)
+        for name, values in variables.items()
+    }
 
-    All the variables of a hidden event are hidden with its item, which could be told from them.
+
+def hide_events(variable: str, key: Key[Array, ""], batch: Batch, hiding: Hiding) -> Question:
+    """The Cloze objective of BERT4Rec (Sun et al., 2019): fill in a variable of the hidden events.
+
+    All the variables of a hidden event are hidden with it, as one could be told from another.
     """
     choose_key, replace_key, item_key = jax.random.split(key, 3)
     hidden = choose(choose_key, batch.segment, hiding.ratio, hiding.last)
@@ -79,49 +89,69 @@ def hide_items(key: Key[Array, ""], batch: Batch, hiding: Hiding) -> Question:
     wanted = jnp.arange(1, hiding.places + 1)
     places = (upto[:, None, :] < wanted[None, :, None]).sum(-1)  # where the k-th hidden one is
     places = jnp.minimum(places, hidden.shape[1] - 1)
-    items = jnp.take_along_axis(batch.variables["item"], places, axis=1) - RESERVED
-    weights = (wanted[None, :] <= upto[:, -1:]) & (items >= 0)
+    targets = jnp.take_along_axis(batch.variables[variable], places, axis=1) - RESERVED
+    weights = (wanted[None, :] <= upto[:, -1:]) & (targets >= 0)
 
     mask_below, other_below = REPLACE[hiding.replace]
     chance = jax.random.uniform(replace_key, hidden.shape)
     masked = hidden & (chance < mask_below)
-    inputs = {name: jnp.where(masked, MASK, ids) for name, ids in batch.variables.items()}
+    inputs = hide(batch.variables, masked)
     if other_below > mask_below:
         other = jax.random.randint(item_key, hidden.shape, RESERVED, RESERVED + hiding.items)
         swapped = hidden & ~masked & (chance < other_below)
-        inputs = {name: jnp.where(swapped, MASK, ids) for name, ids in inputs.items()}
+        inputs = hide(inputs, swapped)
         inputs["item"] = jnp.where(swapped, other, inputs["item"])
-    return Question(inputs, places, jnp.maximum(items, 0), weights.astype(jnp.float32))
+    return Question(inputs, places, jnp.maximum(targets, 0), weights.astype(jnp.float32))
 
 
-def shift_items(key: Key[Array, ""], batch: Batch, hiding: Hiding) -> Question:
-    """The causal objective of SASRec (Kang and McAuley, 2018): the item after each event."""
-    items = batch.labels["next_item"] - RESERVED
-    weights = (batch.segment > 0) & (items >= 0)
-    return Question(batch.variables, None, jnp.maximum(items, 0), weights.astype(jnp.float32))
+def look_ahead(variable: str, key: Key[Array, ""], batch: Batch, hiding: Hiding) -> Question:
+    """The causal objective of SASRec (Kang and McAuley, 2018): what comes after each event."""
+    targets = batch.labels[NEXT + variable] - RESERVED
+    weights = (batch.segment > 0) & (targets >= 0)
+    return Question(batch.variables, None, jnp.maximum(targets, 0), weights.astype(jnp.float32))
+
+
+def read_label(task: str, key: Key[Array, ""], batch: Batch, hiding: Hiding) -> Question:
+    """The label of each event that has one."""
+    labels = batch.labels[task]
+    weights = (batch.segment > 0) & ~jnp.isnan(labels)
+    targets = jnp.where(weights, labels, 0.0)
+    return Question(batch.variables, None, targets, weights.astype(jnp.float32))
 
 
 @dataclasses.dataclass(frozen=True)
 class Task:
-    """What is hidden, what may be looked at, and how wrong an answer is.
+    """What is hidden, what may be looked at, and which head answers.
 
-    A causal task is trained on the event after each, and asked after the last one; another one is
-    asked at a MASK that is appended.
+    A causal task is trained on what comes after each event, and asked after the last one; another
+    one is asked at a MASK that is appended. The head is that of a variable, or of a label.
     """
 
     causal: bool
+    head: str
     prepare: Callable[[Key[Array, ""], Batch, Hiding], Question]
-    loss: Callable[..., tuple[Float[Array, ""], Float[Array, ""]]]
 
 
-TASKS = {
-    "masked_item": Task(causal=False, prepare=hide_items, loss=softmax_loss),
-    "next_item": Task(causal=True, prepare=shift_items, loss=softmax_loss),
-}
+MASKED, NEXT = "masked_", "next_"
+LABELS = ("purchase", "returns", "label")
 
 
-def find_task(names: tuple[str, ...]) -> Task:
-    """The task of `config.tasks`, which names one."""
-    if len(names) != 1 or names[0] not in TASKS:
-        raise ValueError(f"tasks={tuple(names)!r}: name one of {sorted(TASKS)}, as a tuple of one.")
-    return TASKS[names[0]]
+def find_task(name: str, labels_causal: bool) -> Task:
+    """The task of a name: masked_VARIABLE, next_VARIABLE or one of LABELS."""
+    if name in LABELS:
+        return Task(labels_causal, name, functools.partial(read_label, name))
+    for prefix, causal, prepare in ((MASKED, False, hide_events), (NEXT, True, look_ahead)):
+        variable = name.removeprefix(prefix)
+        if variable and variable != name:
+            return Task(causal, variable, functools.partial(prepare, variable))
+    raise ValueError(
+        f"tasks names {name!r}; tasks are masked_item, next_item (or another variable in the place "
+        f"of item), {', '.join(LABELS)}."
+    )
+
+
+def find_tasks(names: tuple[str, ...], labels_causal: bool) -> dict[str, Task]:
+    """The tasks of `config.tasks`."""
+    if not names or len(set(names)) < len(names):
+        raise ValueError(f"tasks={tuple(names)!r}: name one or several, each once.")
+    return {name: find_task(name, labels_causal) for name in names}

@@ -1,0 +1,205 @@
+"""Questions whose answer is no item: a label of some events, and what may be read of a sequence.
+
+purchase   will a purchase follow? Asked at every event before the first one, or after some
+           events, or at the last one before it; what comes after that is not read
+returns    will this purchase come back? Asked at every purchase; a return is read as a purchase
+label      what a file says of a sequence, which is asked at its last event, or of an event
+"""
+
+import pathlib
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import duckdb
+import numpy as np
+from jaxtyping import Float, Int, Shaped
+
+from clickflax.data.batches import Windows
+from clickflax.data.split import SplitOptions, inside, two_moments
+from clickflax.data.store import Dataset
+from clickflax.events import UNK
+
+
+class LabelOptions(NamedTuple):
+    """See `config.label`."""
+
+    buy: str
+    back: str
+    after: int
+    path: str
+
+
+class Labelled(NamedTuple):
+    """Ranges of events that may be read, and the label of each event, NaN where none is asked.
+
+    A label is known at event `known`; `columns` are to be read instead of those of the log.
+    """
+
+    ranges: Windows
+    label: Float[np.ndarray, " E"]
+    known: Int[np.ndarray, " E"]
+    columns: Mapping[str, Shaped[np.ndarray, " E"]]
+    dropped: dict[str, int]
+
+
+class LabelPart(NamedTuple):
+    """Ranges of events, and the labels that are asked for in them."""
+
+    ranges: Windows
+    label: Float[np.ndarray, " E"]
+
+    def __len__(self) -> int:
+        return int(np.isfinite(self.label).sum())
+
+
+class LabelSplit(NamedTuple):
+    """Labels to train on, those of the validation and of the test, and what fell out and why."""
+
+    train: LabelPart
+    validation: LabelPart
+    test: LabelPart
+    dropped: dict[str, int]
+
+
+def action_id(dataset: Dataset, action: str) -> int:
+    """The id of an action. Raises ValueError where the log has none of that name."""
+    actions = dataset.vocabulary("action")
+    (id,) = actions.ids([action])
+    if id == UNK:
+        raise ValueError(
+            f"{dataset.path} has no action {action!r}; these are there: {sorted(actions.tokens())}."
+        )
+    return int(id)
+
+
+def purchase(dataset: Dataset, options: LabelOptions) -> Labelled:
+    """1 where a purchase follows, 0 where none does, known at the end of the sequence.
+
+    `options.after` 0: asked at every event; -1: at the last one; else after so many events.
+    """
+    start, stop = dataset.offsets[:-1], dataset.offsets[1:]
+    action = np.asarray(dataset.columns["action"])
+    back = dataset.vocabulary("action").ids([options.back])  # a purchase too, where there are any
+    bought = (action == action_id(dataset, options.buy)) | (action == back)
+    first = np.minimum.reduceat(np.where(bought, np.arange(len(bought)), len(bought)), start)
+    end = np.minimum(first, stop)
+    kept = end - start >= max(options.after, 1)
+    if options.after > 0:
+        end = start + options.after
+    ranges = Windows(start[kept], end[kept])
+    asked = inside(ranges, dataset.events)
+    if options.after:
+        asked = np.isin(np.arange(dataset.events), ranges.stop - 1)
+    owner = np.repeat(np.arange(dataset.sequences), stop - start)
+    label = np.where(asked, (first < stop)[owner], np.nan)
+    why = f"sequences with fewer than {max(options.after, 1)} events before a purchase"
+    return Labelled(ranges, label, (stop - 1)[owner], {}, {why: int((~kept).sum())})
+
+
+def returns(dataset: Dataset, options: LabelOptions) -> Labelled:
+    """1 at a purchase that came back, 0 at another one."""
+    action = np.asarray(dataset.columns["action"])
+    buy, back = action_id(dataset, options.buy), action_id(dataset, options.back)
+    label = np.where((action == buy) | (action == back), action == back, np.nan)
+    start, stop = dataset.offsets[:-1], dataset.offsets[1:]
+    kept = np.add.reduceat(np.isfinite(label), start) > 0
+    read = {"action": np.where(action == back, action.dtype.type(buy), action)}
+    dropped = {"sequences without a purchase": int((~kept).sum())}
+    ranges = Windows(start[kept], stop[kept])
+    return Labelled(ranges, label, np.arange(dataset.events), read, dropped)
+
+
+def from_file(dataset: Dataset, options: LabelOptions) -> Labelled:
+    """The labels of a CSV or Parquet file with columns sequence, label and, where they are labels
+    of events, event: its place in the sequence, 0 is the first. Raises ValueError for a sequence or
+    an event that is not there.
+    """
+    if not pathlib.Path(options.path).is_file():
+        raise FileNotFoundError(f"config.label.path={options.path!r} is not a file.")
+    rows: Any = duckdb.connect().execute("SELECT * FROM query_table([?])", [options.path])
+    rows = rows.fetchnumpy()
+    if not {"sequence", "label"} <= rows.keys():
+        raise ValueError(f"{options.path} has the columns {sorted(rows)}, not sequence and label.")
+    tokens = dataset.sequence_column("token") or []
+    place = {token: number for number, token in enumerate(tokens)}
+    wanted = [str(token) for token in rows["sequence"].tolist()]
+    missing = [token for token in wanted if token not in place]
+    if missing:
+        raise ValueError(
+            f"{options.path} has labels for {len(missing):,} sequences that {dataset.path} does "
+            f"not have, such as {missing[0]!r}."
+        )
+    sequence = np.array([place[token] for token in wanted], np.int64)
+    start, stop = dataset.offsets[sequence], dataset.offsets[sequence + 1]
+    event = start + rows["event"].astype(np.int64) if "event" in rows else stop - 1
+    outside = np.flatnonzero((event < start) | (event >= stop))
+    if len(outside):
+        row = outside[0]
+        raise ValueError(
+            f"{options.path}: sequence {wanted[row]!r} has {stop[row] - start[row]} events, and "
+            f"none has the place {event[row] - start[row]}."
+        )
+    label = np.full(dataset.events, np.nan)
+    label[event] = rows["label"].astype(np.float64)
+    kept = np.unique(sequence)
+    ranges = Windows(dataset.offsets[kept], dataset.offsets[kept + 1])
+    dropped = {"sequences without a label": dataset.sequences - len(kept)}
+    return Labelled(ranges, label, np.arange(dataset.events), {}, dropped)
+
+
+LABELS: dict[str, Callable[[Dataset, LabelOptions], Labelled]] = {
+    "purchase": purchase,
+    "returns": returns,
+    "label": from_file,
+}
+
+
+def split_labels(
+    dataset: Dataset, labelled: Labelled, name: str, options: SplitOptions
+) -> LabelSplit:
+    """The labels before a moment, those of the period after it, and those from another one on.
+
+    With `name` "time", a label is trained on when it was known before the validation begins, and
+    tested when its event is not before the test; one that was known only after the end of its
+    period is dropped. With "sequence_time" both go by the whole sequence. With "parts", the
+    source's own test file is the test, and the validation is the last tenth of the sequences of
+    its training file.
+    """
+    asked = np.isfinite(labelled.label)
+    if name in ("time", "sequence_time"):
+        first, second = two_moments(dataset.columns, options)
+        time = np.asarray(dataset.columns["time"])
+        known = time[labelled.known]
+        if name == "sequence_time":
+            lengths = np.diff(dataset.offsets)
+            time = np.repeat(time[dataset.offsets[:-1]], lengths)
+            known = np.repeat(dataset.columns["time"][dataset.offsets[1:] - 1], lengths)
+        train = known < first
+        validation = (time >= first) & (known < second)
+        test = time >= second
+    elif name == "parts":
+        if dataset.part is None:
+            raise ValueError(f"data.split='parts': {dataset.path} has no test file of its own.")
+        held = np.array(dataset.part, np.int64) * 2  # 0 training, 1 validation, 2 test
+        trained = np.flatnonzero(held == 0)
+        held[trained[len(trained) - len(trained) // 10 :]] = 1
+        train, validation, test = np.repeat(held, np.diff(dataset.offsets)) == [[0], [1], [2]]
+    else:
+        raise ValueError(
+            f"data.split={name!r} holds out items; labels want time, sequence_time or parts."
+        )
+    lost = int((asked & ~(train | validation | test)).sum())
+    dropped = {**labelled.dropped, "labels that were known after the end of their period": lost}
+    parts = (_part(labelled, asked & some) for some in (train, validation, test))
+    first, second, third = parts
+    return LabelSplit(first, second, third, dropped)
+
+
+def _part(labelled: Labelled, some: np.ndarray) -> LabelPart:
+    """The labels of some events, and their ranges, up to the last of these events."""
+    start, stop = labelled.ranges
+    count = np.concatenate([[0], np.cumsum(some)])
+    asks = count[stop] > count[start]
+    last = np.maximum.accumulate(np.where(some, np.arange(len(some)), -1))
+    end = last[stop[asks] - 1] + 1
+    return LabelPart(Windows(start[asks], end), np.where(some, labelled.label, np.nan))

@@ -1,0 +1,160 @@
+"""What a model reads of an event: a column of ids or of numbers for each name in `data.variables`.
+
+    NAME            a variable of the log, categorical or numeric
+    sequence.NAME   a feature of the sequence, the same at all of its events
+    time            the moment of the event, a number
+    gap             the logarithm of the seconds since the event before it, a number
+    hour, weekday   of the event in UTC, ids
+
+Whatever the source has, the model gets int32 ids or float32 numbers; a number is standardised, or
+becomes the id of its quantile. Missing ids are NA, missing numbers NaN. What was found in the
+training events (means, edges of quantiles, tokens) is kept with a run, which reads later data so.
+"""
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import numpy as np
+from jaxtyping import Bool, Float, Int64, Shaped
+
+from clickflax.data.store import Dataset
+from clickflax.events import NA, RESERVED, UNK
+
+SECOND = 1_000_000  # in microseconds, as all times are
+HOUR, DAY = 3600 * SECOND, 24 * 3600 * SECOND
+FROM_TIME = ("time", "gap", "hour", "weekday")
+SEQUENCE = "sequence."
+
+
+@dataclasses.dataclass(frozen=True)
+class Variable:
+    """How a variable is read.
+
+    `size` counts its ids, the reserved ones included; 0: it is the number `(x - mean) / scale`.
+    The ids of a number are its places between `edges`, those of a text its places in `tokens`.
+    """
+
+    size: int = 0
+    mean: float = 0.0
+    scale: float = 1.0
+    edges: tuple[float, ...] = ()
+    tokens: tuple[str, ...] = ()
+
+
+def variable_from(values: Mapping[str, Any]) -> Variable:
+    """The variable whose fields were stored as JSON."""
+    lists = {name: tuple(values[name]) for name in ("edges", "tokens")}
+    return Variable(**{**values, **lists})
+
+
+class Found(NamedTuple):
+    """What a data set has for a variable: ids when `size` is not 0, else numbers."""
+
+    values: Shaped[np.ndarray, " E"]
+    size: int = 0
+    tokens: tuple[str, ...] = ()
+
+
+def describe(
+    dataset: Dataset,
+    names: tuple[str, ...],
+    quantiles: Mapping[str, int],
+    trained: Bool[np.ndarray, " E"],
+) -> dict[str, Variable]:
+    """How each variable is to be read, from what its `trained` events have.
+
+    A number in `quantiles` becomes one of so many ids. Raises ValueError for what the data set does
+    not have, for a number that is always the same, and for quantiles of what is no number.
+    """
+    others = sorted(quantiles.keys() - set(names))
+    if others:
+        raise ValueError(f"data.quantiles names {others[0]!r}, which data.variables does not.")
+    return {name: _describe(dataset, name, quantiles.get(name, 0), trained) for name in names}
+
+
+def _describe(
+    dataset: Dataset, name: str, quantiles: int, trained: Bool[np.ndarray, " E"]
+) -> Variable:
+    """How one variable is to be read."""
+    found = find(dataset, name, None)
+    if found.size and quantiles:
+        raise ValueError(f"data.quantiles names {name!r}, which has ids and no numbers.")
+    if found.size:
+        return Variable(found.size, tokens=found.tokens)
+    values = np.asarray(found.values[trained], np.float64)
+    values = values[np.isfinite(values)]
+    if not len(values) or values.min() == values.max():
+        what = f"is always {values[0]}" if len(values) else "has no value"
+        raise ValueError(f"{name!r} {what} in the training events of {dataset.path}: leave it out.")
+    if quantiles:
+        edges = np.unique(np.quantile(values, np.arange(1, quantiles) / quantiles))
+        return Variable(RESERVED + len(edges) + 1, edges=tuple(edges.tolist()))
+    return Variable(mean=float(values.mean()), scale=float(values.std()))
+
+
+def read(dataset: Dataset, variables: Mapping[str, Variable]) -> dict[str, np.ndarray]:
+    """The columns of a data set as `variables` say, int32 ids or float32 numbers."""
+    return {name: _read(dataset, name, variable) for name, variable in variables.items()}
+
+
+def _read(dataset: Dataset, name: str, variable: Variable) -> Shaped[np.ndarray, " E"]:
+    """One column."""
+    values = find(dataset, name, variable.tokens).values
+    if variable.edges:
+        ids = RESERVED + np.searchsorted(np.array(variable.edges), values, side="right")
+        return np.where(np.isnan(values), NA, ids).astype(np.int32)
+    if variable.size:
+        return values
+    return ((values - variable.mean) / variable.scale).astype(np.float32)
+
+
+def absent(variable: Variable, events: int) -> Shaped[np.ndarray, " E"]:
+    """A column in which every value is missing."""
+    return np.full(events, NA, np.int32) if variable.size else np.full(events, np.nan, np.float32)
+
+
+def find(dataset: Dataset, name: str, tokens: tuple[str, ...] | None) -> Found:
+    """What a data set has for a variable; `tokens` are those of a text, None: still to be found."""
+    if name in FROM_TIME:
+        return _from_time(dataset, name)
+    if name in dataset.vocabularies:
+        return Found(dataset.columns[name], dataset.size(name))
+    if name in dataset.columns:
+        return Found(dataset.columns[name])
+    values = None
+    if name.startswith(SEQUENCE):
+        values = dataset.sequence_column(name.removeprefix(SEQUENCE))
+    if values is None:
+        raise ValueError(
+            f"data.variables names {name!r}; this data set has {sorted(dataset.columns)}, and "
+            f"{list(FROM_TIME)} where it has times."
+        )
+    owner = np.repeat(np.arange(dataset.sequences), np.diff(dataset.offsets))
+    if not tokens and all(isinstance(value, int | float | None) for value in values):
+        return Found(np.array(values, np.float64)[owner])
+    known = {str(value) for value in values if value is not None} if tokens is None else tokens
+    places = {token: RESERVED + place for place, token in enumerate(sorted(known))}
+    ids = [NA if value is None else places.get(str(value), UNK) for value in values]
+    return Found(np.array(ids, np.int32)[owner], RESERVED + len(places), tuple(places))
+
+
+def _from_time(dataset: Dataset, name: str) -> Found:
+    """What follows from the times of the events."""
+    if "time" not in dataset.columns:
+        raise ValueError(f"data.variables names {name!r}, but {dataset.path} has no times.")
+    time = dataset.columns["time"]
+    if name == "hour":
+        return Found((RESERVED + time % DAY // HOUR).astype(np.int32), RESERVED + 24)
+    if name == "weekday":  # 1970 began on a Thursday
+        return Found((RESERVED + (time // DAY + 3) % 7).astype(np.int32), RESERVED + 7)
+    return Found(_gaps(time, dataset.offsets) if name == "gap" else time / SECOND)
+
+
+def _gaps(
+    time: Int64[np.ndarray, " E"], offsets: Int64[np.ndarray, " bounds"]
+) -> Float[np.ndarray, " E"]:
+    """log(1 + seconds since the event before), NaN at the first event of a sequence."""
+    gaps = np.log1p(np.maximum(np.diff(time, prepend=time[:1]), 0) / SECOND)
+    gaps[offsets[:-1]] = np.nan
+    return gaps

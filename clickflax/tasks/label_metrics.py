@@ -1,0 +1,108 @@
+"""Metrics of labels, from what was told and what was so.
+
+Of a yes or no with probability p, over the labels that are asked, with P yeses among N:
+
+    auc                   the share of pairs of a yes and a no in which the yes has the higher p,
+                          ties count half (area under the ROC curve)
+    average_precision     the mean over the yeses of the precision among all with at least their p
+    log_loss              the mean of -log of the probability of what was so, in nats
+    calibration_error     the mean over ten bins of equal size of |share of yeses - mean p|
+    f1                    2 true yeses / (told yeses + P), where p is at least the threshold
+    precision@recall=r    the best precision at any threshold that finds the share r of the yeses
+
+Metrics that need both a yes and a no are NaN where one of them is missing.
+"""
+
+import numpy as np
+from jaxtyping import Float
+
+NAMES = {
+    "binary": ("auc", "average_precision", "log_loss", "calibration_error", "f1"),
+    "classes": ("accuracy", "log_loss"),
+    "number": ("mae", "rmse"),
+}
+LOWER = ("log_loss", "calibration_error", "mae", "rmse")  # of which the lowest is the best
+
+LEAST = 1e-7  # a probability is no nearer to 0 or 1: float32 tells no more apart
+BINS = 10
+RECALLS = (0.5, 0.8)
+
+
+def yes_or_no(
+    p: Float[np.ndarray, " N"], label: Float[np.ndarray, " N"], threshold: float
+) -> dict[str, float]:
+    """The metrics of probabilities, defined at the top of this file."""
+    yes = label == 1
+    positives, count = int(yes.sum()), len(yes)
+    told = p >= threshold
+    clipped = np.clip(p, LEAST, 1 - LEAST)
+    found = {
+        "auc": float("nan"),
+        "average_precision": float("nan"),
+        "log_loss": float(-np.log(np.where(yes, clipped, 1 - clipped)).mean()),
+        "calibration_error": calibration_error(p, label),
+        "f1": float(2 * (told & yes).sum() / max(int(told.sum()) + positives, 1)),
+        "threshold": threshold,
+        "yes": positives / count,
+    }
+    if not 0 < positives < count:
+        return found
+    hits, seen = cumulated(p, yes)
+    precision, recall = hits / seen, hits / positives
+    misses = seen - hits
+    steps = np.diff(hits, prepend=0)
+    below = (count - positives) - misses  # noes with a lower probability
+    half = np.diff(misses, prepend=0) / 2  # noes with the same
+    found["auc"] = float((steps * (below + half)).sum() / positives / (count - positives))
+    found["average_precision"] = float((steps * precision).sum() / positives)
+    for r in RECALLS:
+        found[f"precision@recall={r}"] = float(precision[recall >= r - 1e-12].max())
+    return found
+
+
+def cumulated(
+    p: Float[np.ndarray, " N"], yes: np.ndarray
+) -> tuple[Float[np.ndarray, " D"], Float[np.ndarray, " D"]]:
+    """Yeses, and all, with at least each of the different probabilities, the highest first."""
+    order = np.argsort(-p, kind="stable")
+    last = np.append(np.diff(p[order]) != 0, True)
+    return np.cumsum(yes[order])[last].astype(float), np.flatnonzero(last) + 1.0
+
+
+def best_threshold(p: Float[np.ndarray, " N"], label: Float[np.ndarray, " N"]) -> float:
+    """The threshold with the highest F1, the highest of several; 0.5 where there is no yes."""
+    yes = label == 1
+    if not yes.any():
+        return 0.5
+    hits, seen = cumulated(p, yes)
+    values = np.sort(np.unique(p))[::-1]
+    return float(values[np.argmax(2 * hits / (seen + yes.sum()))])
+
+
+def reliability(
+    p: Float[np.ndarray, " N"], label: Float[np.ndarray, " N"]
+) -> list[tuple[float, float, int]]:
+    """Mean probability, share of yeses and number of labels in bins of equal size."""
+    order = np.argsort(p, kind="stable")
+    bins = [some for some in np.array_split(order, BINS) if len(some)]
+    return [(float(p[b].mean()), float(label[b].mean()), len(b)) for b in bins]
+
+
+def calibration_error(p: Float[np.ndarray, " N"], label: Float[np.ndarray, " N"]) -> float:
+    """The mean distance of `reliability` from what it should be, each label counting once."""
+    return sum(n * abs(told - so) for told, so, n in reliability(p, label)) / len(p)
+
+
+def classes(p: Float[np.ndarray, "N C"], label: Float[np.ndarray, " N"]) -> dict[str, float]:
+    """Accuracy, and the mean of -log of the probability of what was so, in nats."""
+    own = p[np.arange(len(p)), label.astype(int)]
+    return {
+        "accuracy": float((p.argmax(1) == label).mean()),
+        "log_loss": float(-np.log(np.clip(own, LEAST, 1)).mean()),
+    }
+
+
+def numbers(told: Float[np.ndarray, " N"], label: Float[np.ndarray, " N"]) -> dict[str, float]:
+    """Mean absolute error, and root of the mean squared one."""
+    error = told - label
+    return {"mae": float(np.abs(error).mean()), "rmse": float(np.sqrt(np.square(error).mean()))}

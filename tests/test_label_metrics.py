@@ -1,0 +1,74 @@
+"""Metrics of labels against scikit-learn, and by hand."""
+
+import numpy as np
+import pytest
+import sklearn.metrics
+
+from clickflax.tasks.label_metrics import (
+    best_threshold,
+    calibration_error,
+    classes,
+    numbers,
+    reliability,
+    yes_or_no,
+)
+
+
+def told(seed, count=200, steps=20):
+    """Probabilities with many ties, and labels that follow them."""
+    chance = np.random.default_rng(seed)
+    p = chance.integers(0, steps, count) / steps
+    return p, (chance.random(count) < p).astype(float)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_they_are_those_of_scikit_learn(seed):
+    p, label = told(seed)
+    found = yes_or_no(p, label, 0.3)
+    assert found["auc"] == pytest.approx(sklearn.metrics.roc_auc_score(label, p), abs=1e-12)
+    expected = sklearn.metrics.average_precision_score(label, p)
+    assert found["average_precision"] == pytest.approx(expected, abs=1e-12)
+    expected = sklearn.metrics.log_loss(label, np.clip(p, 1e-7, 1 - 1e-7))
+    assert found["log_loss"] == pytest.approx(expected, abs=1e-9)
+    assert found["f1"] == pytest.approx(sklearn.metrics.f1_score(label, p >= 0.3), abs=1e-12)
+    precision, recall, _ = sklearn.metrics.precision_recall_curve(label, p)
+    for r in (0.5, 0.8):
+        assert found[f"precision@recall={r}"] == pytest.approx(precision[recall >= r].max())
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_no_threshold_has_a_higher_f1(seed):
+    p, label = told(seed)
+    best = yes_or_no(p, label, best_threshold(p, label))["f1"]
+    assert all(best >= yes_or_no(p, label, t)["f1"] - 1e-12 for t in np.unique(p))
+
+
+def test_what_needs_both_a_yes_and_a_no_is_nan_without_one():
+    for label in (np.zeros(3), np.ones(3)):
+        found = yes_or_no(np.array([0.1, 0.5, 0.9]), label, 0.5)
+        assert np.isnan(found["auc"])
+        assert np.isfinite(found["log_loss"])
+    assert best_threshold(np.array([0.1]), np.zeros(1)) == 0.5
+
+
+def test_a_certain_error_costs_a_finite_loss():
+    found = yes_or_no(np.array([0.0, 1.0]), np.array([1.0, 0.0]), 0.5)
+    assert found["log_loss"] == pytest.approx(np.log(1e7), rel=1e-6)
+
+
+def test_calibration_by_hand():
+    p, label = np.repeat([0.2, 0.7], 50), np.zeros(100)
+    label[:50:5] = 1  # 0.2, as told
+    label[50:] = np.arange(50) % 5 > 0  # 0.8, where 0.7 was told
+    assert calibration_error(p, label) == pytest.approx(0.05)
+    bins = reliability(p, label)
+    assert [n for _, _, n in bins] == [10] * 10
+    assert [told for told, _, _ in bins] == pytest.approx([0.2] * 5 + [0.7] * 5)
+
+
+def test_classes_and_numbers_by_hand():
+    found = classes(np.array([[0.5, 0.5], [0.25, 0.75]]), np.array([0.0, 0.0]))
+    assert found == pytest.approx({"accuracy": 0.5, "log_loss": (np.log(2) + np.log(4)) / 2})
+    assert numbers(np.array([1.0, 4.0]), np.array([2.0, 2.0])) == pytest.approx(
+        {"mae": 1.5, "rmse": 2.5**0.5}
+    )

@@ -1,0 +1,176 @@
+"""Label tasks from the log to the record: what is learned, told, and never seen."""
+
+import json
+
+import jax
+import numpy as np
+import pytest
+from toy import small_config
+
+from clickflax import recommend
+from clickflax.asker import make_asker
+from clickflax.config import from_dict, to_dict
+from clickflax.data.shop import Shop
+from clickflax.data.simulate import simulate
+from clickflax.data.store import open_dataset
+from clickflax.data.variables import read
+from clickflax.evaluate import Judge, evaluate_run
+from clickflax.questions import ask_about
+from clickflax.run import load_run
+from clickflax.runtime import sharding
+from clickflax.setup import set_up
+from clickflax.tasks.label_metrics import NAMES
+from clickflax.train import train
+
+
+@pytest.fixture(autouse=True)
+def optax_promotes():
+    """Optax raises a float to the power of its step count: not strict about dtypes."""
+    with jax.numpy_dtype_promotion("standard"):
+        yield
+
+
+@pytest.fixture(scope="module")
+def shop(tmp_path_factory):
+    """A simulated shop of 40 items."""
+    path = tmp_path_factory.mktemp("shop") / "data"
+    simulate(path, Shop(sequences=300, items=40, mean_length=6.0, max_length=12))
+    return path
+
+
+def config_for(shop, *tasks, **label):
+    c = small_config(layers=1)
+    c.data.path, c.tasks = str(shop), tasks
+    c.data.variables = ("item", "action", "price", "gap", "hour", "item.category")
+    c.data.quantiles, c.model.widths = ("price=4",), ("hour=2",)
+    c.data.split, c.data.position_from = "time", "start"
+    c.data.validation_from, c.data.test_from = "2025-02-15", "2025-03-01"
+    c.train.update({"batch_size": 64, "steps": 4, "eval_every": 2, "log_every": 2})
+    c.train.monitor = "auc" if len(tasks) == 1 else f"{tasks[0]}/auc"
+    c.label.update(label)
+    return from_dict(to_dict(c))
+
+
+def leaves(params):
+    return {jax.tree_util.keystr(k): np.asarray(v) for k, v in jax.tree.leaves_with_path(params)}
+
+
+@pytest.mark.parametrize("label", [{}, {"after": -1, "causal": False}, {"after": 2}])
+def test_a_purchase_is_learned_validated_and_told(shop, tmp_path, label):
+    config = config_for(shop, "purchase", **label)
+    result = train(config, tmp_path / "run")
+    assert 0 < result["validation/auc"] < 1
+    record = evaluate_run(tmp_path / "run", "test")
+    assert set(NAMES["binary"]) < set(record)
+    assert record["labels"] == len(ask_about(config, open_dataset(shop))["purchase"].test)
+    assert record["protocol"]["after"] == label.get("after", 0)
+    assert record == {
+        key: value
+        for key, value in json.loads((tmp_path / "run" / "test.json").read_text()).items()
+        if key in record
+    }
+    with pytest.raises(ValueError, match="no items to recommend"):
+        recommend.top_k(load_run(tmp_path / "run"), [["item-1"]], k=2)
+
+
+def told(config, params, columns, asked, model, given):
+    asker = make_asker(config, model, asked.task, sharding.make_mesh(), given)
+    judge = Judge(asker, asked, columns, config)
+    return judge.tell(sharding.replicate(params, asker.mesh), judge.columns, asked.test)[:, 0]
+
+
+def test_no_answer_depends_on_anything_that_comes_later(shop, tmp_path):
+    config = config_for(shop, "purchase")
+    train(config, tmp_path / "run")
+    run, dataset = load_run(tmp_path / "run"), open_dataset(shop)
+    columns, asked = read(dataset, run.variables), ask_about(config, dataset)["purchase"]
+    before = told(config, run.params, columns, asked, run.model, run.given)
+    events = np.flatnonzero(np.isfinite(asked.test.label))
+    owner = np.searchsorted(dataset.offsets, events, side="right")
+    fourth = events == dataset.offsets[owner - 1] + 3
+    assert fourth.any()
+    chance = np.random.default_rng(0)
+    for name, values in columns.items():  # from the fourth event of every sequence on
+        later = np.arange(len(values)) - np.repeat(dataset.offsets[:-1], np.diff(dataset.offsets))
+        columns[name] = np.where(later >= 3, chance.permutation(values), values)
+    after = told(config, run.params, columns, asked, run.model, run.given)
+    earlier = events < dataset.offsets[owner - 1] + 3
+    assert np.array_equal(before[earlier], after[earlier])
+    assert not np.array_equal(before[fourth], after[fourth])
+
+
+def test_a_return_is_not_told_by_its_action(shop):
+    config, dataset = config_for(shop, "returns"), open_dataset(shop)
+    asked = ask_about(config, dataset)["returns"]
+    back, buy = dataset.vocabulary("action").ids(["return", "buy"])
+    assert (dataset.columns["action"] == back).any()
+    assert not (asked.columns["action"] == back).any()
+    label = asked.labels["returns"]
+    some = np.isfinite(label)
+    assert (asked.columns["action"][some] == buy).all()
+    assert np.array_equal(label[some] == 1, dataset.columns["action"][some] == back)
+
+
+TASKS = ("purchase", "next_item", "masked_action", "returns")
+
+
+def test_several_tasks_share_a_model_and_every_parameter_changes_in_a_step(shop, tmp_path):
+    config = config_for(shop, *TASKS)
+    config.task_weights = (1.0, 0.5, 2.0, 1.0)
+    config.optim.warmup_steps, config.optim.weight_decay, config.optim.eps = 0, 0.0, 1e-30
+    setting, state = set_up(config, tmp_path / "run")
+    before = leaves(state.params)
+    state, metrics = setting.advance(state, 0, 1)
+    after = leaves(state.params)
+    same = {name for name in before if np.array_equal(before[name], after[name])}
+    # A number that is cut into quantiles, a gap and an hour are never hidden outside the Cloze
+    # task, and nothing is missing here but the first gap.
+    assert not {name for name in same if "instead" not in name}
+    total = sum(
+        w * metrics[f"loss/{t}"][0] for w, t in zip(config.task_weights, TASKS, strict=True)
+    )
+    assert float(metrics["loss"][0]) == pytest.approx(float(total), rel=1e-5)
+
+
+def test_several_tasks_are_validated_evaluated_and_resumed(shop, tmp_path):
+    config = config_for(shop, "purchase", "next_item")
+    config.data.split = "sequence_time"
+    result = train(config, tmp_path / "run")
+    assert result["validation/purchase/auc"] is not None
+    record = evaluate_run(tmp_path / "run", "test")
+    assert {"purchase/auc", "purchase/labels", "next_item/ndcg@10", "next_item/users"} <= set(
+        record
+    )
+    assert len(recommend.top_k(load_run(tmp_path / "run"), [["item-1"]], k=2)[0]) == 2
+    longer = config_for(shop, "purchase", "next_item")
+    longer.data.split = "sequence_time"
+    longer.train.steps = 6
+    train(longer, tmp_path / "run")
+    longer.train.steps_at_once = 2
+    train(longer, tmp_path / "many")
+    runs = [load_run(tmp_path / name, "last") for name in ("run", "many")]
+    one, many = (leaves(run.params) for run in runs)
+    for name, values in one.items():
+        np.testing.assert_allclose(values, many[name], rtol=1e-3, atol=1e-5, err_msg=name)
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"data.position_from": "end"}, "purchase: positions .*position_from='start'"),
+        ({"data.split": "leave_one_out"}, "holds out items; labels want"),
+        ({"label.buy": "bought"}, "no action 'bought'"),
+        ({"train.monitor": "ndcg@10"}, r"'ndcg@10' is not one of \['auc'"),
+        ({"label.kind": "text"}, r"\['binary', 'classes', 'number'\]"),
+        ({"tasks": ("purchase", "next_item"), "train.monitor": "auc"}, "'purchase/auc'"),
+        ({"tasks": ("masked_price",), "train.monitor": "ndcg@10"}, "'price' is not a categorical"),
+        ({"task_weights": (1.0, 2.0)}, "must be one number above 0, or one for each"),
+        ({"data.validation_from": "2024-01-01"}, "no label is left to train on"),
+    ],
+)
+def test_what_makes_no_sense_says_so_before_anything_is_written(shop, tmp_path, changed, message):
+    config = config_for(shop, "purchase")
+    config.update_from_flattened_dict(changed)
+    with pytest.raises(ValueError, match=message):
+        set_up(config, tmp_path / "run")
+    assert not (tmp_path / "run").exists()

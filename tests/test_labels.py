@@ -1,0 +1,130 @@
+"""What labels are, where they are asked, and that nothing after them is read."""
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.csv
+import pyarrow.parquet
+import pytest
+
+from clickflax.data import store
+from clickflax.data.labels import LABELS, LabelOptions, split_labels
+from clickflax.data.split import SplitOptions
+from clickflax.events import RESERVED
+
+VIEW, BUY, BACK = (RESERVED + i for i in range(3))
+# Three sequences: a purchase after two views, none, and one that begins with what came back.
+ACTIONS = [[VIEW, VIEW, BUY, VIEW], [VIEW, VIEW], [BACK, VIEW, BUY]]
+DAY = 24 * 3600 * 1_000_000
+OPTIONS = LabelOptions("buy", "return", 0, "")
+
+
+def write(path, part=None):
+    action = np.concatenate(ACTIONS).astype(np.int32)
+    with store.writing(path) as folder:
+        store.write_dataset(
+            folder,
+            source="toy",
+            options={},
+            offsets=np.array([0, 4, 6, 9]),
+            events={
+                "item": np.arange(RESERVED, RESERVED + 9).astype(np.int32),
+                "action": action,
+                "time": np.arange(9) * DAY,
+            },
+            vocabularies={
+                "item": pa.table({"token": [f"i{i}" for i in range(9)], "count": [1] * 9}),
+                "action": pa.table({"token": ["view", "buy", "return"], "count": [6, 2, 1]}),
+            },
+            sequences=pa.table({"token": ["u", "v", "w"]}),
+            counts={},
+            part=part,
+        )
+    return store.open_dataset(path)
+
+
+@pytest.fixture
+def data(tmp_path):
+    return write(tmp_path / "toy")
+
+
+def same(found, expected):
+    np.testing.assert_array_equal(found, np.array(expected, float))
+
+
+NONE = np.nan
+
+
+def test_a_purchase_is_asked_at_every_event_before_it_and_nothing_is_read_from_it_on(data):
+    found = LABELS["purchase"](data, OPTIONS)
+    assert list(zip(*found.ranges, strict=True)) == [(0, 2), (4, 6)]
+    same(found.label, [1, 1, NONE, NONE, 0, 0, NONE, NONE, NONE])
+    assert found.dropped == {"sequences with fewer than 1 events before a purchase": 1}
+
+
+@pytest.mark.parametrize("after", [-1, 2])
+def test_a_purchase_is_asked_at_the_last_event_before_it_or_after_some(data, after):
+    found = LABELS["purchase"](data, OPTIONS._replace(after=after))
+    same(found.label, [NONE, 1, NONE, NONE, NONE, 0, NONE, NONE, NONE])
+
+
+def test_a_purchase_that_is_asked_early_is_read_so_far_only(data):
+    found = LABELS["purchase"](data, OPTIONS._replace(after=1))
+    assert list(zip(*found.ranges, strict=True)) == [(0, 1), (4, 5)]
+    same(found.label, [1, NONE, NONE, NONE, 0, NONE, NONE, NONE, NONE])
+
+
+def test_a_return_is_read_as_a_purchase_and_asked_at_it(data):
+    found = LABELS["returns"](data, OPTIONS)
+    same(found.label, [NONE, NONE, 0, NONE, NONE, NONE, 1, NONE, 0])
+    assert list(zip(*found.ranges, strict=True)) == [(0, 4), (6, 9)]
+    assert BACK not in found.columns["action"]
+    assert (found.columns["action"] == BUY).sum() == 3
+
+
+def test_an_action_that_is_not_there_lists_those_that_are(data):
+    with pytest.raises(ValueError, match=r"no action 'bought'.*\['buy', 'return', 'view'\]"):
+        LABELS["purchase"](data, OPTIONS._replace(buy="bought"))
+
+
+@pytest.mark.parametrize("form", ["csv", "parquet"])
+def test_labels_of_a_file_stand_at_the_last_event_or_at_the_one_they_name(data, tmp_path, form):
+    path = tmp_path / f"labels.{form}"
+
+    def write_rows(**columns):
+        write = pa.csv.write_csv if form == "csv" else pa.parquet.write_table
+        write(pa.table(columns), path)
+        return LABELS["label"](data, OPTIONS._replace(path=str(path)))
+
+    found = write_rows(sequence=["w", "u"], label=[1, 0])
+    same(found.label, [NONE, NONE, NONE, 0, NONE, NONE, NONE, NONE, 1])
+    assert found.dropped == {"sequences without a label": 1}
+    found = write_rows(sequence=["u", "u"], event=[0, 2], label=[2.5, 1.0])
+    same(found.label, [2.5, NONE, 1, NONE, NONE, NONE, NONE, NONE, NONE])
+    with pytest.raises(ValueError, match="labels for 1 sequences .* such as 'x'"):
+        write_rows(sequence=["x", "u"], label=[1, 0])
+    with pytest.raises(ValueError, match="sequence 'v' has 2 events, and none has the place 2"):
+        write_rows(sequence=["u", "v"], event=[0, 2], label=[1, 0])
+    with pytest.raises(ValueError, match="not sequence and label"):
+        write_rows(user=["u"], label=[1])
+
+
+def test_a_label_is_trained_on_when_it_was_known_before_the_moment(data):
+    labelled = LABELS["purchase"](data, OPTIONS)
+    # The first sequence ends on day 3, the second is days 4 and 5.
+    early = split_labels(data, labelled, "time", SplitOptions(-1, "1970-01-05", "1970-01-06"))
+    assert (len(early.train), len(early.validation), len(early.test)) == (2, 0, 1)
+    assert early.dropped["labels that were known after the end of their period"] == 1
+    late = split_labels(data, labelled, "time", SplitOptions(-1, "1970-01-03", "1970-01-05"))
+    assert (len(late.train), len(late.validation), len(late.test)) == (0, 0, 2)
+    same(late.test.ranges.start, [4])
+
+
+def test_a_test_file_is_the_test(tmp_path):
+    data = write(tmp_path / "parts", np.array([0, 1, 0], np.int8))
+    labelled = LABELS["purchase"](data, OPTIONS)
+    found = split_labels(data, labelled, "parts", SplitOptions(-1, "", ""))
+    assert (len(found.train), len(found.validation), len(found.test)) == (2, 0, 2)
+    with pytest.raises(ValueError, match="holds out items"):
+        split_labels(
+            data, LABELS["purchase"](data, OPTIONS), "leave_one_out", SplitOptions(-1, "", "")
+        )

@@ -1,0 +1,252 @@
+"""What is read of an event: ids and numbers, from the log, the clock, the sequence, the catalog."""
+
+import dataclasses
+import json
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pyarrow as pa
+import pytest
+from toy import rows, small_config
+
+from clickflax.data import store
+from clickflax.data.features import read_feature
+from clickflax.data.variables import Variable, absent, describe, read, variable_from
+from clickflax.events import MASK, NA, PAD, RESERVED, UNK, hidden_value
+from clickflax.run import build_model, catalog_features, event_variables
+from clickflax.step import init_params
+from clickflax.tasks.tasks import hide
+
+# Two sequences, of 2 and of 3 events. The second begins on Sunday, 1970-01-04, at 23:59:58.
+TIME = np.array([0, 9_000_000, 345_598_000_000, 345_599_000_000, 345_600_000_000])
+ITEMS = {
+    "token": ["b", "a", "c"],
+    "count": [3, 1, 1],
+    "genres": [["x", "y"], [], ["y"]],
+    "weight": [1.0, 3.0, None],
+    "text": [[1.0, 0.0], None, [0.5, 0.5]],
+    "nothing": [None, None, None],
+}
+
+
+def write(path, sequences=None, **changed):
+    with store.writing(path) as folder:
+        store.write_dataset(
+            folder,
+            source="toy",
+            options={},
+            offsets=np.array([0, 2, 5]),
+            events={
+                "item": np.array([6, 7, 6, 6, 8], dtype=np.int32),
+                "time": TIME,
+                "price": np.array([1, 3, np.nan, 1, 7], dtype=np.float32),
+            }
+            | changed,
+            vocabularies={"item": pa.table(ITEMS)},
+            sequences=pa.table(
+                sequences or {"token": ["u", "v"], "age": [30, None], "land": ["fr", None]}
+            ),
+            counts={},
+        )
+    return store.open_dataset(path)
+
+
+@pytest.fixture
+def data(tmp_path):
+    return write(tmp_path / "toy")
+
+
+ALL = np.ones(5, bool)
+
+
+def column(data, name, quantiles=None, trained=ALL):
+    described = describe(data, ("item", name), {name: quantiles} if quantiles else {}, trained)
+    return read(data, described)[name]
+
+
+def test_ids_of_the_log_are_read_as_they_are(data):
+    assert column(data, "item").tolist() == [6, 7, 6, 6, 8]
+    assert describe(data, ("item",), {}, ALL)["item"].size == 3 + RESERVED
+
+
+def test_numbers_are_standardised_by_the_events_that_are_trained_on(data):
+    trained = np.array([True, True, True, False, False])  # 1 and 3, and one that is missing
+    values = column(data, "price", trained=trained)
+    assert values.dtype == np.float32
+    np.testing.assert_allclose(values, [-1, 1, np.nan, -1, 5])
+
+
+def test_quantiles_of_numbers_are_ids_and_a_missing_number_is_na(data):
+    # 1, 1, 3, 7: the median is 2.
+    assert column(data, "price", 2).tolist() == [RESERVED, RESERVED + 1, NA, RESERVED, RESERVED + 1]
+    assert describe(data, ("price",), {"price": 2}, ALL)["price"].size == RESERVED + 2
+
+
+def test_a_gap_is_the_logarithm_of_the_seconds_since_the_event_before(data):
+    gaps = describe(data, ("gap",), {}, ALL)["gap"]
+    found = column(data, "gap") * gaps.scale + gaps.mean
+    np.testing.assert_allclose(found, [np.nan, np.log(10), np.nan, np.log(2), np.log(2)], rtol=1e-6)
+
+
+def test_hours_and_weekdays_are_those_of_the_clock_in_utc(data):
+    assert (column(data, "hour") - RESERVED).tolist() == [0, 0, 23, 23, 0]
+    assert (column(data, "weekday") - RESERVED).tolist() == [3, 3, 6, 6, 0]  # Thursday, Sunday
+
+
+def test_a_feature_of_a_sequence_stands_at_each_of_its_events(data):
+    assert column(data, "sequence.land").tolist() == [RESERVED, RESERVED, NA, NA, NA]
+
+
+def test_a_feature_that_is_the_same_for_all_is_refused(data):
+    with pytest.raises(ValueError, match=r"'sequence.age' is always 30.0 in the training events"):
+        column(data, "sequence.age")
+
+
+def test_texts_that_were_not_trained_on_are_unknown_later(data, tmp_path):
+    described = describe(data, ("item", "sequence.land"), {}, ALL)
+    later = write(tmp_path / "later", {"token": ["u", "v"], "land": ["de", "fr"]})
+    assert read(later, described)["sequence.land"].tolist() == [UNK, UNK] + [RESERVED] * 3
+
+
+def test_a_description_survives_json(data):
+    for variable in describe(data, ("price", "sequence.land", "hour"), {"price": 3}, ALL).values():
+        stored = json.loads(json.dumps(dataclasses.asdict(variable)))
+        assert variable_from(stored) == variable
+
+
+@pytest.mark.parametrize(
+    ("names", "quantiles", "message"),
+    [
+        (("item", "colour"), {}, r"names 'colour'; this data set has \['item', 'price', 'time'\]"),
+        (("item", "sequence.height"), {}, "names 'sequence.height'"),
+        (("item",), {"price": 4}, "data.quantiles names 'price', which data.variables does not"),
+        (("item", "hour"), {"hour": 4}, "names 'hour', which has ids and no numbers"),
+    ],
+)
+def test_what_the_data_do_not_have_is_named(data, names, quantiles, message):
+    with pytest.raises(ValueError, match=message):
+        describe(data, names, quantiles, ALL)
+
+
+def test_a_clock_needs_times(tmp_path):
+    with store.writing(tmp_path / "timeless") as folder:
+        store.write_dataset(
+            folder,
+            source="toy",
+            options={},
+            offsets=np.array([0, 2]),
+            events={"item": np.array([6, 7], dtype=np.int32)},
+            vocabularies={"item": pa.table(ITEMS)},
+            sequences=pa.table({"token": ["u"]}),
+            counts={},
+        )
+    with pytest.raises(ValueError, match="'gap', but .* has no times"):
+        describe(store.open_dataset(tmp_path / "timeless"), ("gap",), {}, np.ones(2, bool))
+
+
+def test_an_absent_variable_is_missing_everywhere():
+    assert absent(Variable(size=9), 2).tolist() == [NA, NA]
+    assert np.isnan(absent(Variable(), 2)).all()
+
+
+def test_several_values_of_an_item_are_ids_filled_up_with_pad(data):
+    feature = read_feature(data.vocabulary("item"), "genres")
+    assert feature.size == RESERVED + 2
+    x, y = RESERVED, RESERVED + 1
+    assert feature.values[RESERVED:].tolist() == [[x, y], [PAD, PAD], [y, PAD]]
+    assert (feature.values[:RESERVED] == PAD).all()
+
+
+def test_a_number_of_an_item_is_standardised_and_a_vector_is_taken_as_it_is(data):
+    items = data.vocabulary("item")
+    assert read_feature(items, "weight").size == 0
+    np.testing.assert_allclose(
+        read_feature(items, "weight").values[RESERVED:], [[-1], [1], [np.nan]]
+    )
+    vectors = read_feature(items, "text").values[RESERVED:]
+    np.testing.assert_allclose(vectors, [[1, 0], [np.nan, np.nan], [0.5, 0.5]])
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [("nothing", "no item has the feature 'nothing'"), ("colour", "the catalog has .*'genres'")],
+)
+def test_a_feature_that_says_nothing_is_named(data, name, message):
+    with pytest.raises(ValueError, match=message):
+        read_feature(data.vocabulary("item"), name)
+
+
+def test_what_is_hidden_is_mask_among_ids_and_infinite_among_numbers():
+    where = jnp.array([[True, False]])
+    found = hide({"item": jnp.array([[7, 8]]), "price": jnp.array([[0.5, 1.5]])}, where)
+    assert found["item"].tolist() == [[MASK, 8]]
+    assert found["price"].tolist() == [[np.inf, 1.5]]
+    assert (hidden_value(np.int32), hidden_value(np.float32)) == (MASK, np.inf)
+
+
+NAMES = ("item", "price", "hour", "item.genres", "item.weight", "item.text")
+
+
+def full_model(data, names=NAMES, **changed):
+    described = describe(data, event_variables(names), {}, ALL)
+    features, given = catalog_features(names, data.vocabulary("item"))
+    sizes = {name: variable.size for name, variable in described.items()}
+    model = build_model(small_config(**changed).model, sizes, features)
+    columns = read(data, described)
+    batch = rows([[0, 1], [0, 0, 2]])
+    for name, values in columns.items():
+        spread = np.zeros((2, 8), values.dtype)
+        spread[0, :2], spread[1, :3] = values[:2], values[2:]
+        batch.variables[name] = jnp.asarray(spread)
+    given = jax.tree.map(jnp.asarray, given)
+    return model, init_params(model, jax.random.key(0), batch, given), given, batch
+
+
+@pytest.mark.parametrize(
+    "changed", [{}, {"combine": "concat"}, {"widths": ("price=3", "hour=2")}, {"positions": "none"}]
+)
+def test_every_parameter_of_the_embedder_moves_what_is_read_or_scored(data, changed):
+    model, params, given, batch = full_model(data, **changed)
+    batch.variables["price"] = batch.variables["price"].at[1, 1].set(jnp.inf)  # and one is missing
+
+    def total(params):
+        collections = {"params": params, "given": given}
+        hidden = model.apply(collections, *batch[:3], False, False, method="encode")
+        answers = model.apply(collections, hidden, method="answer")
+        read = (jnp.sin(hidden) * jnp.arange(8.0)[None, None]).sum()
+        return read + jnp.sin(answers.scores()).sum()
+
+    gradients = jax.grad(total)(params)["embedder"]
+    assert all(np.isfinite(g).all() and (g != 0).any() for g in jax.tree.leaves(gradients))
+
+
+def test_items_of_the_same_features_differ_by_their_own_vectors_alone(data):
+    model, params, given, _ = full_model(data)
+
+    def table(params):
+        return model.apply(
+            {"params": params, "given": given}, method=lambda m: m.embedder.table("item")
+        )
+
+    embedder = dict(params["embedder"])
+    embedder["tables_item"] = jax.tree.map(jnp.zeros_like, embedder["tables_item"])
+    bare = table({**params, "embedder": embedder})
+    assert not np.allclose(bare[RESERVED], bare[RESERVED + 1])
+    assert np.array_equal(bare[:RESERVED], np.broadcast_to(bare[:1], (RESERVED, 8)))
+    own = params["embedder"]["tables_item"]["embedding"]
+    np.testing.assert_allclose(table(params), bare + own, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"widths": ("price",)}, "model.widths: 'price' is not of the form price=20"),
+        ({"widths": ("item=4",)}, r"names 'item'; these may have their own: \['price', 'hour'\]"),
+        ({"widths": ("colour=4",)}, "names 'colour'"),
+        ({"combine": "product"}, r"model.combine='product' is not one of \['concat', 'sum'\]"),
+    ],
+)
+def test_widths_and_combination_that_make_no_sense_are_refused(data, changed, message):
+    with pytest.raises(ValueError, match=message):
+        full_model(data, **changed)
