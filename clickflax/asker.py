@@ -152,7 +152,7 @@ class Asker:
             logits = np.asarray(compiled(collections, groups._replace(labels={})))
             logits = logits.reshape(*batch.segment.shape, -1)
             if found is None:
-                found = np.zeros((len(numbers), logits.shape[-1]), np.float32)
+                found = np.full((len(numbers), logits.shape[-1]), np.nan, np.float32)
             column = np.arange(batch.segment.shape[1])
             begins = np.diff(batch.segment, axis=1, prepend=-1) != 0
             before = column - np.maximum.accumulate(np.where(begins, column, 0), axis=1)

@@ -77,7 +77,7 @@ class Judge:
     """Asks a task of the examples of a part, and gives the metrics; compiled once."""
 
     def __init__(self, asker: Asker, asked: Asked, columns: Columns, config: ConfigDict):
-        self.asked, self.columns, self.config = asked, {**columns, **asked.columns}, config
+        self.asked, self.columns, self.config = asked, asked.reads(columns), config
         head = asked.task.head
         self.is_label = isinstance(asked.test, LabelPart)
         if self.is_label:

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Bool, Shaped
+from jaxtyping import Bool, Float, Shaped
 from ml_collections import ConfigDict
 
 from clickflax.data.batches import Windows, following
@@ -27,6 +27,12 @@ class Asked(NamedTuple):
     labels: Mapping[str, Shaped[np.ndarray, " E"]]
     dropped: dict[str, int]
 
+    def reads(
+        self, columns: Mapping[str, Shaped[np.ndarray, " E"]]
+    ) -> dict[str, Shaped[np.ndarray, " E"]]:
+        """The columns of a model, as this task may read them."""
+        return {name: self.columns.get(name, values) for name, values in columns.items()}
+
 
 def ask_about(config: ConfigDict, dataset: Dataset) -> dict[str, Asked]:
     """What every task of a config asks."""
@@ -41,10 +47,15 @@ def _asked(config: ConfigDict, name: str, task: Task, dataset: Dataset) -> Asked
     if name in LABELS:
         wanted = LabelOptions(**{key: config.label[key] for key in LabelOptions._fields})
         labelled = LABELS[name](dataset, wanted)
+        if name == "label":
+            check_labels(labelled.label, config.label.kind, config.label.classes)
         parts = split_labels(dataset, labelled, data.split, options)
         train, validation, test, dropped = parts
         if not len(train):
             raise ValueError(f"{name}: no label is left to train on in {dataset.path}: {dropped}.")
+        told = train.label[np.isfinite(train.label)]
+        if told.min() == told.max():
+            raise ValueError(f"{name}: all labels to train on are {told[0]:g}; nothing to learn.")
         label = {name: train.label.astype(np.float32)}
         return Asked(task, train.ranges, validation, test, labelled.columns, label, dropped)
     vocabulary = dataset.vocabulary(task.head)
@@ -60,6 +71,18 @@ def _asked(config: ConfigDict, name: str, task: Task, dataset: Dataset) -> Asked
     )
     labels = {NEXT + task.head: following(values)} if task.causal else {}
     return Asked(task, parts.train, parts.validation, parts.test, {}, labels, parts.dropped)
+
+
+def check_labels(label: Float[np.ndarray, " E"], kind: str, classes: int) -> None:
+    """Refuses labels that are not of the kind that `config.label` says."""
+    told = label[np.isfinite(label)]
+    allowed = {"binary": 2, "classes": classes}.get(kind, 0)
+    wrong = told[~np.isin(told, np.arange(allowed))] if allowed else told[:0]
+    if len(wrong):
+        raise ValueError(
+            f"config.label.kind={kind!r} wants labels from 0 to {allowed - 1}; there are "
+            f"{len(wrong):,} others, such as {wrong[0]:g}."
+        )
 
 
 def trained_events(asked: Mapping[str, Asked], events: int) -> Bool[np.ndarray, " E"]:

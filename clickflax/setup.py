@@ -97,6 +97,12 @@ def check_config(config: ConfigDict) -> None:
             f"config.task_weights={config.task_weights} must be one number above 0, or one for "
             f"each of config.tasks={tuple(tasks)}."
         )
+    whole = [name for name in tasks if name == "returns" or name == "purchase"]
+    if whole and not config.label.causal and (whole != ["purchase"] or not config.label.after):
+        raise ValueError(
+            f"{whole[-1]}: config.label.causal=False would read what comes after a label; only a "
+            "purchase that is asked once (config.label.after) and labels of a file can be so."
+        )
     if config.data.position_from == "end" and config.model.positions != "none":
         for name, task in tasks.items():
             if name in LABELS and task.causal:
@@ -198,7 +204,7 @@ def make_batches(
 ) -> TrainingBatches:
     """The rows that a task is trained on."""
     return training_batches(
-        {**columns, **{name: asked.columns[name] for name in asked.columns.keys() & columns}},
+        asked.reads(columns),
         asked.labels,
         asked.train,
         max_len=config.model.max_len,
@@ -254,6 +260,10 @@ def set_up(config: ConfigDict, folder: pathlib.Path) -> tuple[Setting, State]:
     names, quantiles = config.data.variables, assignments("data.quantiles", config.data.quantiles)
     trained = trained_events(asked, dataset.events)
     variables = describe(dataset, event_variables(names), quantiles, trained)
+    if config.init.run:  # what its tables and its numbers mean
+        variables |= {
+            k: v for k, v in load_run(config.init.run).variables.items() if k in variables
+        }
     sizes = sizes_of(variables)
     features, given = catalog_features(names, dataset.vocabulary("item"))
     model = build_model(config.model, sizes, features, *heads_of(config))

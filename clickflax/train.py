@@ -84,6 +84,11 @@ def validate(
             metrics |= found if len(setting.judges) == 1 else prefixed(name, found)
     if metrics:
         value = metrics[train.monitor]
+        if math.isnan(value):
+            raise ValueError(
+                f"config.train.monitor={train.monitor!r} cannot be told: the validation has labels "
+                "of one kind only. Name another metric, or move data.validation_from."
+            )
         sign = -1 if train.monitor.split("/")[-1] in LOWER else 1
         best = past.best is None or sign * value > sign * past.best
         since = 0 if best else past.evaluations_since + 1

@@ -10,6 +10,7 @@ from toy import small_config
 from clickflax import recommend
 from clickflax.asker import make_asker
 from clickflax.config import from_dict, to_dict
+from clickflax.data.labels import LABELS as MAKERS
 from clickflax.data.shop import Shop
 from clickflax.data.simulate import simulate
 from clickflax.data.store import open_dataset
@@ -20,6 +21,7 @@ from clickflax.run import load_run
 from clickflax.runtime import sharding
 from clickflax.setup import set_up
 from clickflax.tasks.label_metrics import NAMES
+from clickflax.tasks.tasks import LABELS
 from clickflax.train import train
 
 
@@ -71,6 +73,66 @@ def test_a_purchase_is_learned_validated_and_told(shop, tmp_path, label):
     }
     with pytest.raises(ValueError, match="no items to recommend"):
         recommend.top_k(load_run(tmp_path / "run"), [["item-1"]], k=2)
+
+
+def test_the_tasks_with_labels_are_those_that_can_be_made():
+    assert tuple(MAKERS) == LABELS
+
+
+def test_every_event_of_a_long_range_is_told_with_at_least_half_of_a_window_of_its_past(
+    shop, tmp_path
+):
+    config = config_for(shop, "purchase")
+    config.model.max_len = 3
+    setting, state = set_up(config, tmp_path / "run")
+    judge = setting.judges["purchase"]
+    part = judge.asked.test
+    assert (part.ranges.stop - part.ranges.start).max() > 3
+    logits = judge.tell(state.params, judge.columns, part)
+    assert logits.shape == (len(part), 1)
+    assert np.isfinite(logits).all()
+
+
+def test_labels_of_a_file_are_learned_as_numbers_and_refused_where_they_are_of_another_kind(
+    shop, tmp_path
+):
+    dataset = open_dataset(shop)
+    tokens, lengths = dataset.sequence_column("token"), np.diff(dataset.offsets)
+    assert tokens is not None
+    rows = [f"{token},{length}" for token, length in zip(tokens, lengths, strict=True)]
+    (tmp_path / "labels.csv").write_text("\n".join(["sequence,label", *rows]))
+    config = config_for(shop, "label", path=str(tmp_path / "labels.csv"), kind="number")
+    config.train.monitor = "rmse"
+    result = train(config, tmp_path / "run")
+    assert result["validation/rmse"] > 0
+    assert {"mae", "rmse", "labels"} <= set(evaluate_run(tmp_path / "run", "test"))
+    config.label.kind, config.train.monitor = "classes", "accuracy"
+    with pytest.raises(ValueError, match="wants labels from 0 to 1; there are .* others, such as"):
+        set_up(config, tmp_path / "classes")
+    config.label.classes = 20
+    train(config, tmp_path / "classes")
+    assert 0 <= evaluate_run(tmp_path / "classes", "test")["accuracy"] <= 1
+    (tmp_path / "labels.csv").write_text("\n".join(["sequence,label", f"{tokens[0]},1"]))
+    config.label.kind, config.train.monitor = "binary", "auc"
+    config.data.validation_from = config.data.test_from = "2026-01-01"
+    with pytest.raises(ValueError, match="all labels to train on are 1"):
+        set_up(config, tmp_path / "same")
+
+
+def test_a_run_reads_numbers_as_the_run_that_it_starts_from(shop, tmp_path):
+    config = config_for(shop, "next_item")
+    config.data.split, config.train.monitor = "leave_one_out", "ndcg@10"
+    train(config, tmp_path / "first")
+    other = config_for(shop, "purchase")
+    other.init.run, other.init.skip = str(tmp_path / "first"), ("head_*",)
+    _, state = set_up(other, tmp_path / "second")
+    first = load_run(tmp_path / "first")
+    assert json.loads((tmp_path / "second" / "variables.json").read_text()) == json.loads(
+        (tmp_path / "first" / "variables.json").read_text()
+    )
+    tables = (leaves(params["embedder"]) for params in (first.params, state.params))
+    one, two = tables
+    assert all(np.array_equal(one[name], two[name]) for name in one)
 
 
 def told(config, params, columns, asked, model, given):
@@ -164,6 +226,11 @@ def test_several_tasks_are_validated_evaluated_and_resumed(shop, tmp_path):
         ({"label.kind": "text"}, r"\['binary', 'classes', 'number'\]"),
         ({"tasks": ("purchase", "next_item"), "train.monitor": "auc"}, "'purchase/auc'"),
         ({"tasks": ("masked_price",), "train.monitor": "ndcg@10"}, "'price' is not a categorical"),
+        (
+            {"label.causal": False},
+            "purchase: config.label.causal=False would read",
+        ),
+        ({"tasks": ("returns",), "label.causal": False}, "returns: config.label.causal=False"),
         ({"task_weights": (1.0, 2.0)}, "must be one number above 0, or one for each"),
         ({"data.validation_from": "2024-01-01"}, "no label is left to train on"),
     ],
