@@ -157,8 +157,9 @@ class Asker:
             begins = np.diff(batch.segment, axis=1, prepend=-1) != 0
             before = column - np.maximum.accumulate(np.where(begins, column, 0), axis=1)
             better = (batch.segment > 0) & (before > past[batch.labels["event"]])
-            event = batch.labels["event"][better]
-            found[event], past[event] = logits[better], before[better]
+            order = np.argsort(before[better], kind="stable")  # of two in this batch, too
+            event = batch.labels["event"][better][order]
+            found[event], past[event] = logits[better][order], before[better][order]
         assert found is not None
         return found[events]
 

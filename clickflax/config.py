@@ -17,9 +17,7 @@ def default() -> ml_collections.ConfigDict:
     """The configuration with every knob at its default: a small BERT4Rec on simulated data."""
     c = ml_collections.ConfigDict()
     c.seed = 0  # of parameters, masks, dropout and the order of the data
-    c.tasks = (
-        "masked_item",
-    )  # masked_item (BERT4Rec), next_item (SASRec), purchase, returns, label
+    c.tasks = ("masked_item",)  # or next_item (SASRec), purchase, returns, label; or several
     c.task_weights = (1.0,)  # of their losses, for each of them or one for all
 
     c.data = ml_collections.ConfigDict()

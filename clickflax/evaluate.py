@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import math
 import pathlib
 import sys
 import time
@@ -198,6 +199,10 @@ def evaluate_run(
         "train_seconds": round(run.progress["seconds"], 1),
         "seconds_to_checkpoint": round(run.progress["seconds_to_here"], 1),
         "evaluate_seconds": round(time.perf_counter() - start, 2),
+    }
+    record = {  # JSON has no NaN
+        name: None if isinstance(value, float) and not math.isfinite(value) else value
+        for name, value in record.items()
     }
     environment = read_json(run.folder / "environment.json")
     full = {**record, "environment": environment, "config": run.config.to_dict()}

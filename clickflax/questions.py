@@ -11,6 +11,7 @@ from clickflax.data.batches import Windows, following
 from clickflax.data.labels import LABELS, LabelOptions, LabelPart, split_labels
 from clickflax.data.split import Examples, SplitOptions, inside, split
 from clickflax.data.store import Dataset
+from clickflax.events import RESERVED
 from clickflax.tasks.tasks import NEXT, Task, find_tasks
 
 
@@ -37,6 +38,12 @@ class Asked(NamedTuple):
 def ask_about(config: ConfigDict, dataset: Dataset) -> dict[str, Asked]:
     """What every task of a config asks."""
     tasks = find_tasks(config.tasks, config.label.causal)
+    labels = [name for name in tasks if name in LABELS]
+    if config.data.split == "parts" and 0 < len(labels) < len(tasks):
+        raise ValueError(
+            "data.split='parts': the validation of labels is other sequences than that of items. "
+            "Take data.split='sequence_time' for tasks of both kinds."
+        )
     return {name: _asked(config, name, task, dataset) for name, task in tasks.items()}
 
 
@@ -51,11 +58,6 @@ def _asked(config: ConfigDict, name: str, task: Task, dataset: Dataset) -> Asked
             check_labels(labelled.label, config.label.kind, config.label.classes)
         parts = split_labels(dataset, labelled, data.split, options)
         train, validation, test, dropped = parts
-        if not len(train):
-            raise ValueError(f"{name}: no label is left to train on in {dataset.path}: {dropped}.")
-        told = train.label[np.isfinite(train.label)]
-        if told.min() == told.max():
-            raise ValueError(f"{name}: all labels to train on are {told[0]:g}; nothing to learn.")
         label = {name: train.label.astype(np.float32)}
         return Asked(task, train.ranges, validation, test, labelled.columns, label, dropped)
     vocabulary = dataset.vocabulary(task.head)
@@ -70,7 +72,30 @@ def _asked(config: ConfigDict, name: str, task: Task, dataset: Dataset) -> Asked
         options,
     )
     labels = {NEXT + task.head: following(values)} if task.causal else {}
-    return Asked(task, parts.train, parts.validation, parts.test, {}, labels, parts.dropped)
+    validation, lost = known_targets(parts.validation)
+    test, missing = known_targets(parts.test)
+    dropped = {**parts.dropped, "targets without a value": lost + missing}
+    return Asked(task, parts.train, validation, test, {}, labels, dropped)
+
+
+def known_targets(examples: Examples) -> tuple[Examples, int]:
+    """The examples without the targets that are missing, and how many these were."""
+    known = examples.targets >= RESERVED
+    kept, owner = np.unique(examples.owner[known], return_inverse=True)
+    history = Windows(examples.history.start[kept], examples.history.stop[kept])
+    left = Examples(examples.sequence[kept], history, examples.targets[known], owner)
+    return left, int((~known).sum())
+
+
+def check_trainable(asked: Mapping[str, Asked]) -> None:
+    """Refuses tasks whose labels have nothing to teach."""
+    for name in asked.keys() & LABELS.keys():
+        label = asked[name].labels[name]
+        told = label[np.isfinite(label)]
+        if not len(told):
+            raise ValueError(f"{name}: no label is left to train on: {asked[name].dropped}.")
+        if told.min() == told.max():
+            raise ValueError(f"{name}: all labels to train on are {told[0]:g}; nothing to learn.")
 
 
 def check_labels(label: Float[np.ndarray, " E"], kind: str, classes: int) -> None:

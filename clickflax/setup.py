@@ -20,7 +20,7 @@ from clickflax.data.variables import Variable, describe, read
 from clickflax.evaluate import Judge, prefixed
 from clickflax.events import RESERVED
 from clickflax.feed import Advance, Feed, Source, many_at_once, one_by_one, resident_bytes
-from clickflax.questions import Asked, ask_about, trained_events
+from clickflax.questions import Asked, ask_about, check_trainable, trained_events
 from clickflax.run import (
     assignments,
     build_model,
@@ -33,6 +33,7 @@ from clickflax.run import (
     load_run,
     read_json,
     sizes_of,
+    variables_of,
     vocabularies_of,
     write_json,
 )
@@ -199,6 +200,20 @@ def prepare_folder(
     write_json(folder / "config.json", to_dict(config))
 
 
+def kept_variables(variables: Mapping[str, Variable], folder: pathlib.Path) -> dict[str, Variable]:
+    """How a run reads those of `variables` that it has. Raises ValueError where it reads another
+    kind, or ids of another number.
+    """
+    kept = {name: value for name, value in variables_of(folder).items() if name in variables}
+    for name, value in kept.items():
+        if bool(value.size) != bool(variables[name].size):
+            raise ValueError(
+                f"{folder} reads {name!r} as {'ids' if value.size else 'a number'}, and this "
+                "config does not: take its data.quantiles, or its data set."
+            )
+    return kept
+
+
 def make_batches(
     config: ConfigDict, asked: Asked, columns: Mapping[str, np.ndarray]
 ) -> TrainingBatches:
@@ -257,13 +272,15 @@ def set_up(config: ConfigDict, folder: pathlib.Path) -> tuple[Setting, State]:
     check_config(config)
     dataset = open_or_simulate(config, folder)
     asked = ask_about(config, dataset)
+    check_trainable(asked)
     names, quantiles = config.data.variables, assignments("data.quantiles", config.data.quantiles)
     trained = trained_events(asked, dataset.events)
     variables = describe(dataset, event_variables(names), quantiles, trained)
-    if config.init.run:  # what its tables and its numbers mean
-        variables |= {
-            k: v for k, v in load_run(config.init.run).variables.items() if k in variables
-        }
+    resumed = checkpoint.newest(last_checkpoint(folder)) is not None
+    if resumed:
+        variables |= kept_variables(variables, folder)
+    elif config.init.run:  # what its tables and its numbers mean
+        variables |= kept_variables(variables, pathlib.Path(config.init.run))
     sizes = sizes_of(variables)
     features, given = catalog_features(names, dataset.vocabulary("item"))
     model = build_model(config.model, sizes, features, *heads_of(config))
@@ -282,7 +299,7 @@ def set_up(config: ConfigDict, folder: pathlib.Path) -> tuple[Setting, State]:
         jax.jit(optimizer.init),
     )
     params = make_params(init_key, batches[config.tasks[0]].batch(config.seed, 0), given)
-    if config.init.run and checkpoint.newest(last_checkpoint(folder)) is None:
+    if config.init.run and not resumed:
         params = start_from(config, params, dataset)
     state = State(jnp.zeros((), jnp.int32), params, make_moments(params))
     feed = Feed(

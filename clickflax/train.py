@@ -82,7 +82,7 @@ def validate(
         if len(judge.asked.validation):
             found = judge(state.params, "validation")
             metrics |= found if len(setting.judges) == 1 else prefixed(name, found)
-    if metrics:
+    if train.monitor in metrics:
         value = metrics[train.monitor]
         if math.isnan(value):
             raise ValueError(

@@ -61,9 +61,11 @@ def test_calibration_by_hand():
     label[:50:5] = 1  # 0.2, as told
     label[50:] = np.arange(50) % 5 > 0  # 0.8, where 0.7 was told
     assert calibration_error(p, label) == pytest.approx(0.05)
-    bins = reliability(p, label)
-    assert [n for _, _, n in bins] == [10] * 10
-    assert [told for told, _, _ in bins] == pytest.approx([0.2] * 5 + [0.7] * 5)
+    (low, so_low, few), (high, so_high, many) = reliability(p, label)
+    assert (low, so_low, high, so_high) == pytest.approx((0.2, 0.2, 0.7, 0.8))
+    assert (few, many) == (50, 50)
+    assert calibration_error(np.full(10, 0.5), np.repeat([0.0, 1.0], 5)) == 0
+    assert [n for _, _, n in reliability(np.arange(100) / 100, np.ones(100))] == [10] * 10
 
 
 def test_classes_and_numbers_by_hand():

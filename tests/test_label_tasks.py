@@ -1,5 +1,6 @@
 """Label tasks from the log to the record: what is learned, told, and never seen."""
 
+import dataclasses
 import json
 
 import jax
@@ -15,7 +16,7 @@ from clickflax.data.shop import Shop
 from clickflax.data.simulate import simulate
 from clickflax.data.store import open_dataset
 from clickflax.data.variables import read
-from clickflax.evaluate import Judge, evaluate_run
+from clickflax.evaluate import Judge, Teller, evaluate_run
 from clickflax.questions import ask_about
 from clickflax.run import load_run
 from clickflax.runtime import sharding
@@ -91,6 +92,10 @@ def test_every_event_of_a_long_range_is_told_with_at_least_half_of_a_window_of_i
     logits = judge.tell(state.params, judge.columns, part)
     assert logits.shape == (len(part), 1)
     assert np.isfinite(logits).all()
+    # Whatever lies in a batch: of two windows that hold an event, that with more of its past.
+    asker = dataclasses.replace(judge.tell.asker, batch_size=1)
+    alone = Teller(asker)(state.params, judge.columns, part)
+    np.testing.assert_allclose(alone, logits, atol=1e-5)
 
 
 def test_labels_of_a_file_are_learned_as_numbers_and_refused_where_they_are_of_another_kind(

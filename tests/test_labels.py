@@ -104,6 +104,10 @@ def test_labels_of_a_file_stand_at_the_last_event_or_at_the_one_they_name(data, 
         write_rows(sequence=["x", "u"], label=[1, 0])
     with pytest.raises(ValueError, match="sequence 'v' has 2 events, and none has the place 2"):
         write_rows(sequence=["u", "v"], event=[0, 2], label=[1, 0])
+    with pytest.raises(ValueError, match="two labels for an event of 'u'"):
+        write_rows(sequence=["u", "u"], label=[1, 0])
+    found = write_rows(sequence=["u", "v"], label=[None, 1])
+    same(found.label, [NONE, NONE, NONE, NONE, NONE, 1, NONE, NONE, NONE])
     with pytest.raises(ValueError, match="not sequence and label"):
         write_rows(user=["u"], label=[1])
 
@@ -124,6 +128,9 @@ def test_a_test_file_is_the_test(tmp_path):
     labelled = LABELS["purchase"](data, OPTIONS)
     found = split_labels(data, labelled, "parts", SplitOptions(-1, "", ""))
     assert (len(found.train), len(found.validation), len(found.test)) == (2, 0, 2)
+    with pytest.raises(ValueError, match="would train on the test file"):
+        split_labels(data, labelled, "time", SplitOptions(-1, "1970-01-03", "1970-01-05"))
+    data = write(data.path.parent / "whole")
     with pytest.raises(ValueError, match="holds out items"):
         split_labels(
             data, LABELS["purchase"](data, OPTIONS), "leave_one_out", SplitOptions(-1, "", "")

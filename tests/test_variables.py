@@ -120,7 +120,12 @@ def test_a_description_survives_json(data):
     [
         (("item", "colour"), {}, r"names 'colour'; this data set has \['item', 'price', 'time'\]"),
         (("item", "sequence.height"), {}, "names 'sequence.height'"),
-        (("item",), {"price": 4}, "data.quantiles names 'price', which data.variables does not"),
+        (
+            ("item",),
+            {"price": 4},
+            "data.quantiles names 'price', which is none of the variables of an event",
+        ),
+        (("item", "price"), {"price": 1}, "price=1 must be 2 or more"),
         (("item", "hour"), {"hour": 4}, "names 'hour', which has ids and no numbers"),
     ],
 )

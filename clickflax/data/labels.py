@@ -8,14 +8,14 @@ label      what a file says of a sequence, which is asked at its last event, or 
 
 import pathlib
 from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import duckdb
 import numpy as np
 from jaxtyping import Float, Int, Shaped
 
 from clickflax.data.batches import Windows
-from clickflax.data.split import SplitOptions, inside, two_moments
+from clickflax.data.split import SplitOptions, check_part, inside, two_moments
 from clickflax.data.store import Dataset
 from clickflax.events import UNK
 
@@ -116,13 +116,18 @@ def from_file(dataset: Dataset, options: LabelOptions) -> Labelled:
     """
     if not pathlib.Path(options.path).is_file():
         raise FileNotFoundError(f"config.label.path={options.path!r} is not a file.")
-    rows: Any = duckdb.connect().execute("SELECT * FROM query_table([?])", [options.path])
-    rows = rows.fetchnumpy()
-    if not {"sequence", "label"} <= rows.keys():
-        raise ValueError(f"{options.path} has the columns {sorted(rows)}, not sequence and label.")
+    con = duckdb.connect()
+    text = "all_varchar = true" if not options.path.endswith(".parquet") else ""
+    read = f"read_csv(?, {text})" if text else "read_parquet(?)"
+    names = [name for name, *_ in con.execute(f"DESCRIBE FROM {read}", [options.path]).fetchall()]
+    if not {"sequence", "label"} <= set(names):
+        raise ValueError(f"{options.path} has the columns {sorted(names)}, not sequence and label.")
+    event = "event::BIGINT" if "event" in names else "NULL::BIGINT"
+    query = f"SELECT sequence::VARCHAR, label::DOUBLE, {event} FROM {read}"
+    rows = [row for row in con.execute(query, [options.path]).fetchall() if row[1] is not None]
     tokens = dataset.sequence_column("token") or []
     place = {token: number for number, token in enumerate(tokens)}
-    wanted = [str(token) for token in rows["sequence"].tolist()]
+    wanted = [token for token, _, _ in rows]
     missing = [token for token in wanted if token not in place]
     if missing:
         raise ValueError(
@@ -131,7 +136,10 @@ def from_file(dataset: Dataset, options: LabelOptions) -> Labelled:
         )
     sequence = np.array([place[token] for token in wanted], np.int64)
     start, stop = dataset.offsets[sequence], dataset.offsets[sequence + 1]
-    event = start + rows["event"].astype(np.int64) if "event" in rows else stop - 1
+    places = [
+        last if row[2] is None else row[2] for row, last in zip(rows, stop - start - 1, strict=True)
+    ]
+    event = start + np.array(places, np.int64)
     outside = np.flatnonzero((event < start) | (event >= stop))
     if len(outside):
         row = outside[0]
@@ -139,8 +147,12 @@ def from_file(dataset: Dataset, options: LabelOptions) -> Labelled:
             f"{options.path}: sequence {wanted[row]!r} has {stop[row] - start[row]} events, and "
             f"none has the place {event[row] - start[row]}."
         )
+    twice = np.flatnonzero(np.bincount(event, minlength=1) > 1)
+    if len(twice):
+        row = int(np.flatnonzero(event == twice[0])[0])
+        raise ValueError(f"{options.path} has two labels for an event of {wanted[row]!r}.")
     label = np.full(dataset.events, np.nan)
-    label[event] = rows["label"].astype(np.float64)
+    label[event] = [row[1] for row in rows]
     kept = np.unique(sequence)
     ranges = Windows(dataset.offsets[kept], dataset.offsets[kept + 1])
     dropped = {"sequences without a label": dataset.sequences - len(kept)}
@@ -165,6 +177,7 @@ def split_labels(
     source's own test file is the test, and the validation is the last tenth of the sequences of
     its training file.
     """
+    check_part(name, dataset.part)
     asked = np.isfinite(labelled.label)
     if name in ("time", "sequence_time"):
         first, second = two_moments(dataset.columns, options)

@@ -258,9 +258,14 @@ def split(
     """Splits a data set as `config.data.split` says."""
     if name not in SPLITS:
         raise ValueError(f"data.split={name!r} is not one of {sorted(SPLITS)}.")
+    check_part(name, part)
+    return SPLITS[name](offsets, columns, part, options)
+
+
+def check_part(name: str, part: Int[np.ndarray, " S"] | None) -> None:
+    """Refuses to train on the source's own test file."""
     if name != "parts" and part is not None and (part == 1).any():
         raise ValueError(
             f"data.split={name!r} would train on the test file that this data set has: "
             "take data.split='parts'."
         )
-    return SPLITS[name](offsets, columns, part, options)

@@ -69,7 +69,13 @@ def describe(
     """
     others = sorted(quantiles.keys() - set(names))
     if others:
-        raise ValueError(f"data.quantiles names {others[0]!r}, which data.variables does not.")
+        raise ValueError(
+            f"data.quantiles names {others[0]!r}, which is none of the variables of an event in "
+            f"data.variables: {list(names)}."
+        )
+    few = sorted(name for name, count in quantiles.items() if count < 2)
+    if few:
+        raise ValueError(f"data.quantiles: {few[0]}={quantiles[few[0]]} must be 2 or more.")
     return {name: _describe(dataset, name, quantiles.get(name, 0), trained) for name in names}
 
 
@@ -100,7 +106,13 @@ def read(dataset: Dataset, variables: Mapping[str, Variable]) -> dict[str, np.nd
 
 def _read(dataset: Dataset, name: str, variable: Variable) -> Shaped[np.ndarray, " E"]:
     """One column."""
-    values = find(dataset, name, variable.tokens).values
+    found = find(dataset, name, variable.tokens)
+    values = found.values
+    if bool(found.size) != bool(variable.size and not variable.edges):
+        raise ValueError(
+            f"{name!r} has {'ids' if found.size else 'numbers'} in {dataset.path}, and did not "
+            "where the run was trained."
+        )
     if variable.edges:
         ids = RESERVED + np.searchsorted(np.array(variable.edges), values, side="right")
         return np.where(np.isnan(values), NA, ids).astype(np.int32)
@@ -116,12 +128,12 @@ def absent(variable: Variable, events: int) -> Shaped[np.ndarray, " E"]:
 
 def find(dataset: Dataset, name: str, tokens: tuple[str, ...] | None) -> Found:
     """What a data set has for a variable; `tokens` are those of a text, None: still to be found."""
-    if name in FROM_TIME:
-        return _from_time(dataset, name)
     if name in dataset.vocabularies:
         return Found(dataset.columns[name], dataset.size(name))
-    if name in dataset.columns:
+    if name in dataset.columns and name != "time":
         return Found(dataset.columns[name])
+    if name in FROM_TIME:
+        return _from_time(dataset, name)
     values = None
     if name.startswith(SEQUENCE):
         values = dataset.sequence_column(name.removeprefix(SEQUENCE))

@@ -6,7 +6,7 @@ Of a yes or no with probability p, over the labels that are asked, with P yeses 
                           ties count half (area under the ROC curve)
     average_precision     the mean over the yeses of the precision among all with at least their p
     log_loss              the mean of -log of the probability of what was so, in nats
-    calibration_error     the mean over ten bins of equal size of |share of yeses - mean p|
+    calibration_error     the mean over ten bins of like size of |share of yeses - mean p|
     f1                    2 true yeses / (told yeses + P), where p is at least the threshold
     precision@recall=r    the best precision at any threshold that finds the share r of the yeses
 
@@ -44,6 +44,7 @@ def yes_or_no(
         "f1": float(2 * (told & yes).sum() / max(int(told.sum()) + positives, 1)),
         "threshold": threshold,
         "yes": positives / count,
+        **{f"precision@recall={r}": float("nan") for r in RECALLS},
     }
     if not 0 < positives < count:
         return found
@@ -82,10 +83,11 @@ def best_threshold(p: Float[np.ndarray, " N"], label: Float[np.ndarray, " N"]) -
 def reliability(
     p: Float[np.ndarray, " N"], label: Float[np.ndarray, " N"]
 ) -> list[tuple[float, float, int]]:
-    """Mean probability, share of yeses and number of labels in bins of equal size."""
-    order = np.argsort(p, kind="stable")
-    bins = [some for some in np.array_split(order, BINS) if len(some)]
-    return [(float(p[b].mean()), float(label[b].mean()), len(b)) for b in bins]
+    """Mean probability, share of yeses and number of labels in bins of about equal size."""
+    edges = np.unique(np.quantile(p, np.arange(1, BINS) / BINS))
+    place = np.searchsorted(edges, p, side="right")  # what is told alike is in one bin
+    bins = [place == i for i in range(len(edges) + 1)]
+    return [(float(p[b].mean()), float(label[b].mean()), int(b.sum())) for b in bins if b.any()]
 
 
 def calibration_error(p: Float[np.ndarray, " N"], label: Float[np.ndarray, " N"]) -> float:
