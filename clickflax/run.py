@@ -60,6 +60,62 @@ def check(knob: str, value: str, choices: Any) -> str:
     return value
 
 
+def check_model(model: ConfigDict, sizes: Mapping[str, int], scored: tuple[str, ...]) -> None:
+    """Refuses a model that does not go with its variables, or with itself."""
+    if "item" not in sizes:
+        raise ValueError(f"data.variables={tuple(sizes)!r} must name 'item'.")
+    unscored = [name for name in scored if not sizes.get(name)]
+    if unscored:
+        raise ValueError(
+            f"a task asks for {unscored[0]!r}, which data.variables={tuple(sizes)!r} must name."
+        )
+    wrong = sorted(
+        name
+        for name in assignments("model.widths", model.widths)
+        if name not in sizes or name == "item"
+    )
+    if wrong:
+        others = [name for name in sizes if name != "item"]
+        raise ValueError(f"model.widths names {wrong[0]!r}; these may have their own: {others}.")
+    if model.heads < 1 or model.width % model.heads:
+        raise ValueError(
+            f"model.width={model.width} is not a multiple of model.heads={model.heads}."
+        )
+    if model.max_len < 2:
+        raise ValueError(f"model.max_len={model.max_len} must be at least 2.")
+    if sizes["item"] - RESERVED < 2:
+        items = sizes["item"] - RESERVED
+        raise ValueError(f"The catalog has {items} item; there is nothing to choose from.")
+
+
+def build_heads(
+    model: ConfigDict,
+    sizes: Mapping[str, int],
+    scored: tuple[str, ...],
+    labels: Mapping[str, int],
+) -> dict[str, ItemHead | LabelHead]:
+    """What answers: by the variables that are scored, and by the labels."""
+    init = initializer(model)
+    activation = check("activation", model.activation, ACTIVATIONS)
+    widths = assignments("model.widths", model.widths)
+    items = {
+        name: ItemHead(
+            items=sizes[name] - RESERVED,
+            width=model.width,
+            output=check("output", model.output, OUTPUTS),
+            bias=model.output_bias,
+            tied=model.tied and name not in widths,
+            activation=activation,
+            kernel_init=init,
+        )
+        for name in scored
+    }
+    told = {
+        name: LabelHead(outputs, model.width, activation, init) for name, outputs in labels.items()
+    }
+    return {**items, **told}
+
+
 def build_model(
     model: ConfigDict,
     sizes: Mapping[str, int],
@@ -72,27 +128,8 @@ def build_model(
 
     Raises ValueError for a value that does not go with another, or that is not one of the choices.
     """
-    if "item" not in sizes:
-        raise ValueError(f"data.variables={tuple(sizes)!r} must name 'item'.")
-    unscored = [name for name in scored if not sizes.get(name)]
-    if unscored:
-        raise ValueError(
-            f"a task asks for {unscored[0]!r}, which data.variables={tuple(sizes)!r} must name."
-        )
+    check_model(model, sizes, scored)
     widths = assignments("model.widths", model.widths)
-    wrong = sorted(name for name in widths if name not in sizes or name == "item")
-    if wrong:
-        others = [name for name in sizes if name != "item"]
-        raise ValueError(f"model.widths names {wrong[0]!r}; these may have their own: {others}.")
-    if model.heads < 1 or model.width % model.heads:
-        raise ValueError(
-            f"model.width={model.width} is not a multiple of model.heads={model.heads}."
-        )
-    if model.max_len < 2:
-        raise ValueError(f"model.max_len={model.max_len} must be at least 2.")
-    items = sizes["item"] - RESERVED
-    if items < 2:
-        raise ValueError(f"The catalog has {items} item; there is nothing to choose from.")
     init = initializer(model)
     activation = check("activation", model.activation, ACTIVATIONS)
     norm = check("norm", model.norm, NORMS)
@@ -134,22 +171,7 @@ def build_model(
                 kernel_init=init,
             ),
         ),
-        {
-            name: ItemHead(
-                items=sizes[name] - RESERVED,
-                width=model.width,
-                output=check("output", model.output, OUTPUTS),
-                bias=model.output_bias,
-                tied=model.tied and name not in widths,
-                activation=activation,
-                kernel_init=init,
-            )
-            for name in scored
-        }
-        | {
-            name: LabelHead(outputs, model.width, activation, init)
-            for name, outputs in (labels or {}).items()
-        },
+        build_heads(model, sizes, scored, labels or {}),
     )
 
 

@@ -1,26 +1,30 @@
 """What a training stands on: checked, opened and built from its config, before the first step."""
 
 import functools
-import math
+import hashlib
 import pathlib
-from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
+from jaxtyping import Array, Bool, Key
 from ml_collections import ConfigDict
 
 from clickflax.asker import make_asker
-from clickflax.config import differences, from_dict, knobs, to_dict
-from clickflax.data.batches import TrainingBatches, training_batches
+from clickflax.checks import check_config
+from clickflax.config import differences, from_dict, to_dict
+from clickflax.data.batches import TrainingBatches
 from clickflax.data.simulate import Shop, simulate
 from clickflax.data.store import Dataset, open_dataset
 from clickflax.data.variables import Variable, describe, read
-from clickflax.evaluate import Judge, prefixed
-from clickflax.events import RESERVED
+from clickflax.evaluate import Judge
+from clickflax.events import Batch
 from clickflax.feed import Advance, Feed, Source, many_at_once, one_by_one, resident_bytes
-from clickflax.questions import Asked, ask_about, check_trainable, trained_events
+from clickflax.model.model import Model
+from clickflax.objectives import make_batches, make_objective
+from clickflax.questions import ask_about, check_trainable, trained_events
 from clickflax.run import (
     assignments,
     build_model,
@@ -40,100 +44,7 @@ from clickflax.run import (
 from clickflax.runtime import checkpoint, sharding
 from clickflax.runtime.environment import environment
 from clickflax.runtime.optim import make_optimizer
-from clickflax.step import Objective, Shared, State, init_params, make_step
-from clickflax.tasks.label_metrics import NAMES
-from clickflax.tasks.losses import LABEL_LOSSES, softmax_loss
-from clickflax.tasks.metrics import METRICS
-from clickflax.tasks.tasks import LABELS, REPLACE, Hiding, Task, find_tasks, most_hidden
-
-# The least and the most that a number may be.
-RANGES = {
-    "config.seed": (0, 2**31 - 1),
-    "config.data.validation_users": (-1, math.inf),
-    "config.mask.ratio": (0.001, 1),
-    "config.mask.last": (0, 1),
-    "config.label.after": (-1, math.inf),
-    "config.label.classes": (2, math.inf),
-    "config.label.positive": (0, math.inf),
-    "config.model.width": (1, math.inf),
-    "config.model.layers": (1, math.inf),
-    "config.model.heads": (1, math.inf),
-    "config.model.max_len": (2, math.inf),
-    "config.model.feed_forward": (1, math.inf),
-    "config.model.init_stddev": (0, math.inf),
-    "config.model.dropout": (0, 0.99),
-    "config.model.attention_dropout": (0, 0.99),
-    "config.optim.learning_rate": (0, math.inf),
-    "config.optim.warmup_steps": (0, math.inf),
-    "config.optim.b1": (0, 1),
-    "config.optim.b2": (0, 1),
-    "config.optim.eps": (0, math.inf),
-    "config.optim.weight_decay": (0, math.inf),
-    "config.optim.clip_norm": (0, math.inf),
-    "config.train.steps": (1, math.inf),
-    "config.train.batch_size": (1, math.inf),
-    "config.train.micro_rows": (0, math.inf),
-    "config.train.softmax_chunk": (0, math.inf),
-    "config.train.steps_at_once": (0, math.inf),
-    "config.train.cpu_devices": (0, math.inf),
-    "config.train.log_every": (1, math.inf),
-    "config.train.eval_every": (1, math.inf),
-    "config.train.patience": (0, math.inf),
-    "config.eval.batch_size": (1, math.inf),
-}
-
-
-def check_config(config: ConfigDict) -> None:
-    """Refuses values that make no sense and that no other part would notice."""
-    values = knobs(config)
-    for name, (least, most) in RANGES.items():
-        if not least <= values[name] <= most:
-            wanted = f"at least {least}" if most == math.inf else f"from {least} to {most}"
-            raise ValueError(f"{name}={values[name]} must be {wanted}.")
-    if not config.eval.cutoffs or min(config.eval.cutoffs) < 1:
-        raise ValueError(f"config.eval.cutoffs={config.eval.cutoffs} must be numbers from 1 on.")
-    tasks = find_tasks(config.tasks, config.label.causal)
-    if len(config.task_weights) not in (1, len(tasks)) or min(config.task_weights) <= 0:
-        raise ValueError(
-            f"config.task_weights={config.task_weights} must be one number above 0, or one for "
-            f"each of config.tasks={tuple(tasks)}."
-        )
-    whole = [name for name in tasks if name == "returns" or name == "purchase"]
-    if whole and not config.label.causal and (whole != ["purchase"] or not config.label.after):
-        raise ValueError(
-            f"{whole[-1]}: config.label.causal=False would read what comes after a label; only a "
-            "purchase that is asked once (config.label.after) and labels of a file can be so."
-        )
-    if config.data.position_from == "end" and config.model.positions != "none":
-        for name, task in tasks.items():
-            if name in LABELS and task.causal:
-                raise ValueError(
-                    f"{name}: positions that are counted from the end tell how much is to come. "
-                    "Set config.data.position_from='start', or config.label.causal=False."
-                )
-    known = [metric for name in tasks for metric in metrics_of(config, name)]
-    for name, choices in {
-        "config.train.monitor": known,
-        "config.mask.replace": sorted(REPLACE),
-        "config.label.kind": sorted(LABEL_LOSSES),
-        "config.data.position_from": ["end", "start"],
-    }.items():
-        if values[name] not in choices:
-            raise ValueError(f"{name}={values[name]!r} is not one of {choices}.")
-    if config.model.attention == "cudnn" and config.data.packing:
-        raise ValueError(
-            "config.model.attention='cudnn' wants one sequence a row: set "
-            "config.data.packing=False, or config.model.attention='auto'."
-        )
-
-
-def metrics_of(config: ConfigDict, name: str) -> list[str]:
-    """The metrics of a task that may be monitored."""
-    if name in LABELS:
-        own = list(NAMES[config.label.kind if name == "label" else "binary"])
-    else:
-        own = [f"{metric}@{k}" for metric in METRICS for k in config.eval.cutoffs]
-    return own if len(config.tasks) == 1 else list(prefixed(name, dict.fromkeys(own)))
+from clickflax.step import Shared, State, init_params, make_step
 
 
 class Setting(NamedTuple):
@@ -162,6 +73,13 @@ def open_or_simulate(config: ConfigDict, folder: pathlib.Path) -> Dataset:
     return open_dataset(path)
 
 
+def labels_fingerprint(config: ConfigDict) -> str | None:
+    """SHA-256 of the file of labels, if a task asks for one."""
+    if "label" not in config.tasks:
+        return None
+    return hashlib.sha256(pathlib.Path(config.label.path).read_bytes()).hexdigest()
+
+
 def prepare_folder(
     config: ConfigDict, folder: pathlib.Path, dataset: Dataset, variables: dict[str, Variable]
 ) -> None:
@@ -179,7 +97,7 @@ def prepare_folder(
             raise ValueError(f"{folder} is not empty and not the folder of a run: {others[:5]}.")
         folder.mkdir(parents=True, exist_ok=True)
         keep_variables(dataset, folder, variables)
-        origin = {"init_run": config.init.run or None}
+        origin = {"init_run": config.init.run or None, "labels": labels_fingerprint(config)}
         write_json(folder / "environment.json", environment(dataset.fingerprint) | origin)
         write_json(folder / "config.json", to_dict(config))
         return
@@ -193,78 +111,51 @@ def prepare_folder(
             f"{folder} holds another run's config. Name another workdir, or the same values:\n  "
             + "\n  ".join(lines)
         )
-    trained_on = read_json(folder / "environment.json")["data"]
-    if trained_on != dataset.fingerprint:
+    stored = read_json(folder / "environment.json")
+    if stored["labels"] != labels_fingerprint(config):
+        raise ValueError(f"{config.label.path} has changed since {folder} was begun.")
+    if stored["data"] != dataset.fingerprint:
         check_catalog(vocabularies_of(folder), dataset.vocabularies, str(dataset.path))
         raise ValueError(f"{dataset.path} is not the data that {folder} was trained on.")
     write_json(folder / "config.json", to_dict(config))
 
 
-def kept_variables(variables: Mapping[str, Variable], folder: pathlib.Path) -> dict[str, Variable]:
-    """How a run reads those of `variables` that it has. Raises ValueError where it reads another
-    kind, or ids of another number.
+def how_to_read(
+    config: ConfigDict, source: str, dataset: Dataset, trained: Bool[np.ndarray, " E"]
+) -> dict[str, Variable]:
+    """How the run reads its variables: as the run in `source` does, if there is one, otherwise as
+    those events say that are trained on. Raises ValueError where that run reads another kind.
     """
-    kept = {name: value for name, value in variables_of(folder).items() if name in variables}
-    for name, value in kept.items():
-        if bool(value.size) != bool(variables[name].size):
+    quantiles = assignments("data.quantiles", config.data.quantiles)
+    found = describe(dataset, event_variables(config.data.variables), quantiles, trained)
+    before = variables_of(pathlib.Path(source)) if source else {}
+    for name, kept in before.items():
+        if name in found and bool(kept.size) != bool(found[name].size):
             raise ValueError(
-                f"{folder} reads {name!r} as {'ids' if value.size else 'a number'}, and this "
-                "config does not: take its data.quantiles, or its data set."
+                f"{source} reads {name!r} as {'ids' if kept.size else 'a number'}, and this config "
+                "does not: take its data.quantiles, or its data set."
             )
-    return kept
+        found |= {name: kept} if name in found else {}
+    return found
 
 
-def make_batches(
-    config: ConfigDict, asked: Asked, columns: Mapping[str, np.ndarray]
-) -> TrainingBatches:
-    """The rows that a task is trained on."""
-    return training_batches(
-        asked.reads(columns),
-        asked.labels,
-        asked.train,
-        max_len=config.model.max_len,
-        window=config.data.window,
-        stride=config.data.stride,
-        packing=config.data.packing,
-        batch_size=config.train.batch_size,
-        position_from=config.data.position_from,
-        follow=asked.task.causal and asked.task.head not in LABELS,
-    )
-
-
-def make_objective(
+def first_state(
     config: ConfigDict,
-    name: str,
-    task: Task,
-    batches: TrainingBatches,
-    sizes: Mapping[str, int],
-    devices: int,
-) -> Objective:
-    """What a task is in a step."""
-    mask, rows = config.mask, -(-batches.rows // devices)
-    micro_rows = sharding.micro_rows(config.train.micro_rows, config.model.max_len, rows)
-    packing = batches.packing
-    places = most_hidden(packing.length, packing.offsets, mask.ratio)
-    hiding = Hiding(mask.ratio, mask.replace, mask.last, places, sizes["item"] - RESERVED)
-    if name in LABELS:
-        kind = config.label.kind if name == "label" else "binary"
-        loss = LABEL_LOSSES[kind]
-        if kind == "binary":
-            loss = functools.partial(loss, positive=config.label.positive)
-    else:
-        targets = micro_rows * (config.model.max_len if task.causal else places)
-        items = sizes[task.head] - RESERVED
-        chunk = sharding.chunk_items(config.train.softmax_chunk, targets, items)
-        loss = functools.partial(softmax_loss, chunk=chunk)
-    weights = config.task_weights
-    return Objective(
-        share=weights[list(config.tasks).index(name) if len(weights) > 1 else 0],
-        causal=task.causal,
-        head=task.head,
-        prepare=lambda key, batch: task.prepare(key, batch, hiding),
-        loss=loss,
-        micro_rows=micro_rows,
-    )
+    model: Model,
+    optimizer: optax.GradientTransformation,
+    key: Key[Array, ""],
+    batch: Batch,
+    given: Any,
+    origin: str,
+) -> State:
+    """Fresh parameters, or those of the run `origin`, if any, and the state of the optimiser."""
+    # Not jitted, these two would be many small programs, which take seconds to compile.
+    make_params = jax.jit(functools.partial(init_params, model))
+    make_moments = jax.jit(optimizer.init)
+    params = make_params(key, batch, given)
+    if origin:
+        params = checkpoint.transfer(params, load_run(origin).params, config.init.skip, origin)
+    return State(jnp.zeros((), jnp.int32), params, make_moments(params))
 
 
 def set_up(config: ConfigDict, folder: pathlib.Path) -> tuple[Setting, State]:
@@ -273,18 +164,16 @@ def set_up(config: ConfigDict, folder: pathlib.Path) -> tuple[Setting, State]:
     dataset = open_or_simulate(config, folder)
     asked = ask_about(config, dataset)
     check_trainable(asked)
-    names, quantiles = config.data.variables, assignments("data.quantiles", config.data.quantiles)
-    trained = trained_events(asked, dataset.events)
-    variables = describe(dataset, event_variables(names), quantiles, trained)
     resumed = checkpoint.newest(last_checkpoint(folder)) is not None
-    if resumed:
-        variables |= kept_variables(variables, folder)
-    elif config.init.run:  # what its tables and its numbers mean
-        variables |= kept_variables(variables, pathlib.Path(config.init.run))
-    sizes = sizes_of(variables)
-    features, given = catalog_features(names, dataset.vocabulary("item"))
+    origin = "" if resumed else config.init.run  # which may be gone when the run goes on
+    if origin:
+        kept = vocabularies_of(pathlib.Path(origin))
+        check_catalog(kept, dataset.vocabularies, str(dataset.path))
+    trained = trained_events(asked, dataset.events)
+    variables = how_to_read(config, str(folder) if resumed else origin, dataset, trained)
+    sizes, columns = sizes_of(variables), read(dataset, variables)
+    features, given = catalog_features(config.data.variables, dataset.vocabulary("item"))
     model = build_model(config.model, sizes, features, *heads_of(config))
-    columns = read(dataset, variables)
     mesh = sharding.make_mesh()
     batches = {name: make_batches(config, one, columns) for name, one in asked.items()}
     objectives = {
@@ -293,15 +182,8 @@ def set_up(config: ConfigDict, folder: pathlib.Path) -> tuple[Setting, State]:
     }
     optimizer = make_optimizer(config.optim, config.train.steps)
     init_key, key = jax.random.split(jax.random.key(config.seed))
-    # Not jitted, these two would be many small programs, which take seconds to compile.
-    make_params, make_moments = (
-        jax.jit(functools.partial(init_params, model)),
-        jax.jit(optimizer.init),
-    )
-    params = make_params(init_key, batches[config.tasks[0]].batch(config.seed, 0), given)
-    if config.init.run and not resumed:
-        params = start_from(config, params, dataset)
-    state = State(jnp.zeros((), jnp.int32), params, make_moments(params))
+    batch = batches[config.tasks[0]].batch(config.seed, 0)
+    state = first_state(config, model, optimizer, init_key, batch, given, origin)
     feed = Feed(
         step=make_step(model, objectives, optimizer),
         sources={
@@ -315,10 +197,6 @@ def set_up(config: ConfigDict, folder: pathlib.Path) -> tuple[Setting, State]:
     )
     resident = sum(resident_bytes(one) for one in batches.values())
     at_once = sharding.steps_at_once(config.train.steps_at_once, resident)
-    judges = {
-        name: Judge(make_asker(config, model, one.task, mesh, given), one, columns, config)
-        for name, one in asked.items()
-    }
     setting = Setting(
         config=config,
         folder=folder,
@@ -326,15 +204,11 @@ def set_up(config: ConfigDict, folder: pathlib.Path) -> tuple[Setting, State]:
         batches=batches,
         advance=many_at_once(feed, at_once) if at_once > 1 else one_by_one(feed),
         at_once=at_once,
-        judges=judges,
+        judges={
+            name: Judge(make_asker(config, model, one.task, mesh, given), one, columns, config)
+            for name, one in asked.items()
+        },
         mesh=mesh,
     )
     prepare_folder(config, folder, dataset, variables)
     return setting, sharding.replicate(state, mesh)
-
-
-def start_from(config: ConfigDict, params: Any, dataset: Dataset) -> Any:
-    """The parameters of another run, where they fit; loud where they do not."""
-    source = load_run(config.init.run)
-    check_catalog(source.vocabularies, dataset.vocabularies, str(dataset.path))
-    return checkpoint.transfer(params, source.params, config.init.skip, config.init.run)

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import optax
-from jaxtyping import Array, Float, Int, Key
+from jaxtyping import Array, Float, Int, Key, Shaped
 
 from clickflax.events import Batch
 from clickflax.model.model import Model
@@ -41,85 +41,91 @@ class Objective(NamedTuple):
     micro_rows: int
 
 
+def ask(
+    model: Model, collections: Any, objective: Objective, row: Batch, key: Key[Array, ""]
+) -> tuple[Float[Array, "K D"], Shaped[Array, " K"], Float[Array, " K"]]:
+    """States of one row where it is asked, the targets there, and their weights."""
+    row = jax.tree.map(lambda x: x[None], row)
+    prepare_key, dropout_key = jax.random.split(key)
+    question = objective.prepare(prepare_key, row)
+    hidden: Any = model.apply(
+        collections,
+        question.inputs,
+        row.segment,
+        row.position,
+        objective.causal,
+        True,
+        question.places,
+        method="encode",
+        rngs={"dropout": dropout_key},
+    )
+    return hidden[0], question.targets[0], question.weights[0]
+
+
+def gradient_of(
+    model: Model,
+    objective: Objective,
+    params: Any,
+    given: Any,
+    batch: Batch,
+    keys: Key[Array, " B"],
+) -> tuple[tuple[Float[Array, ""], Float[Array, ""]], Any]:
+    """The summed loss and its weight, and their gradient, over the rows of all devices.
+
+    The rows of this one are worked on `micro_rows` at a time.
+    """
+
+    def loss_of(params: Any, rows: Batch, keys: Key[Array, " M"]) -> tuple[Array, Array]:
+        collections = {"params": params, "given": given}
+        asked = jax.vmap(functools.partial(ask, model, collections, objective))
+        hidden, targets, weights = asked(rows, keys)
+        answers: Any = model.apply(collections, hidden, objective.head, method="answer")
+        return objective.loss(answers, targets, weights)
+
+    def add(sums: Any, piece: tuple[Batch, Array]) -> tuple[Any, None]:
+        found = jax.value_and_grad(loss_of, has_aux=True)(params, *piece)
+        return jax.tree.map(jnp.add, sums, found), None
+
+    cut = (-1, objective.micro_rows)
+    pieces = jax.tree.map(lambda x: x.reshape(*cut, *x.shape[1:]), (batch, keys))
+    zero = ((jnp.zeros(()), jnp.zeros(())), jax.tree.map(jnp.zeros_like, params))
+    sums, _ = jax.lax.scan(add, zero, pieces)
+    return jax.lax.psum(sums, sharding.DATA)
+
+
 def make_step(
     model: Model, objectives: Mapping[str, Objective], optimizer: optax.GradientTransformation
 ) -> Callable[[State, dict[str, Batch], Shared], tuple[State, dict[str, Float[Array, ""]]]]:
     """One step on the rows of one device, to be run on all of them: a batch for each objective.
 
-    The rows are worked on `micro_rows` at a time, and gradients are summed: over these, then over
-    the devices, then divided once by the sum of the weights. Masks and dropout of a row have keys
-    of the step and of its place among the rows of the step, so that the numbers are the same
-    however the batch is cut and shared out.
+    Gradients are summed over all the rows, then divided once by the sum of the weights. Masks and
+    dropout of a row have keys of the step and of its place among the rows of the step, so that the
+    numbers are the same however the batch is cut and shared out.
     """
-
-    def ask(
-        collections: Any, objective: Objective, row: Batch, key: Key[Array, ""]
-    ) -> tuple[Array, Array, Array]:
-        row = jax.tree.map(lambda x: x[None], row)
-        prepare_key, dropout_key = jax.random.split(key)
-        question = objective.prepare(prepare_key, row)
-        hidden: Any = model.apply(
-            collections,
-            question.inputs,
-            row.segment,
-            row.position,
-            objective.causal,
-            True,
-            question.places,
-            method="encode",
-            rngs={"dropout": dropout_key},
-        )
-        return hidden[0], question.targets[0], question.weights[0]
-
-    def loss_of(
-        objective: Objective, params: Any, given: Any, rows: Batch, keys: Key[Array, " M"]
-    ) -> tuple[Array, Array]:
-        collections = {"params": params, "given": given}
-        asked = jax.vmap(functools.partial(ask, collections, objective))
-        hidden, targets, weights = asked(rows, keys)
-        answers: Any = model.apply(collections, hidden, objective.head, method="answer")
-        return objective.loss(answers, targets, weights)
-
-    def learn(
-        objective: Objective, params: Any, batch: Batch, keys: Key[Array, " M"], given: Any
-    ) -> tuple[tuple[Array, Array], Any]:
-        """The summed loss and its weight, and their gradient, over the batch of all devices."""
-        cut = (-1, objective.micro_rows)
-        pieces = jax.tree.map(lambda x: x.reshape(*cut, *x.shape[1:]), (batch, keys))
-
-        def add(sums: Any, piece: tuple[Batch, Array]) -> tuple[Any, None]:
-            gradient_of = jax.value_and_grad(functools.partial(loss_of, objective), has_aux=True)
-            found = gradient_of(params, given, *piece)
-            return jax.tree.map(jnp.add, sums, found), None
-
-        zero = ((jnp.zeros(()), jnp.zeros(())), jax.tree.map(jnp.zeros_like, params))
-        sums, _ = jax.lax.scan(add, zero, pieces)
-        return jax.lax.psum(sums, sharding.DATA)
 
     def step(
         state: State, batches: dict[str, Batch], shared: Shared
     ) -> tuple[State, dict[str, Array]]:
-        key = jax.random.fold_in(shared.key, state.step)
+        params, key = state.params, jax.random.fold_in(shared.key, state.step)
         losses, gradients, first = {}, [], 0
         for name, objective in objectives.items():
-            rows = batches[name].segment.shape[0]
+            batch = batches[name]
+            rows = batch.segment.shape[0]
             place = first + jax.lax.axis_index(sharding.DATA) * rows + jnp.arange(rows)
             first += rows * jax.lax.axis_size(sharding.DATA)
             keys = jax.vmap(jax.random.fold_in, in_axes=(None, 0))(key, place)
-            given = shared.given
-            (loss, weight), gradient = learn(objective, state.params, batches[name], keys, given)
+            (loss, weight), found = gradient_of(model, objective, params, shared.given, batch, keys)
             weight = jnp.maximum(weight, 1.0)
             losses[name] = loss / weight
             divisor = weight / objective.share
-            gradients.append(jax.tree.map(lambda g, by=divisor: g / by, gradient))
+            gradients.append(jax.tree.map(lambda g, by=divisor: g / by, found))
         gradient = functools.reduce(lambda a, b: jax.tree.map(jnp.add, a, b), gradients)
-        updates, moments = optimizer.update(gradient, state.optimizer, state.params)
-        params = optax.apply_updates(state.params, updates)
+        updates, moments = optimizer.update(gradient, state.optimizer, params)
         total = sum(objectives[name].share * loss for name, loss in losses.items())
         metrics = {"loss": total, "gradient_norm": optax.global_norm(gradient)}
         if len(losses) > 1:
             metrics |= {f"loss/{name}": loss for name, loss in losses.items()}
-        return State(state.step + 1, params, moments), metrics
+        return State(state.step + 1, optax.apply_updates(params, updates), moments), metrics
 
     return step
 

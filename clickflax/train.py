@@ -17,6 +17,7 @@ from jaxtyping import Array
 from ml_collections import ConfigDict
 
 from clickflax.config import knobs, parse_train_flags
+from clickflax.data.split import inside
 from clickflax.evaluate import prefixed
 from clickflax.events import RESERVED
 from clickflax.runtime import checkpoint, sharding
@@ -24,6 +25,7 @@ from clickflax.runtime.log import MetricsWriter, Progress
 from clickflax.setup import Setting, last_checkpoint, set_up
 from clickflax.step import State
 from clickflax.tasks.label_metrics import LOWER
+from clickflax.tasks.tasks import LABELS
 
 norm = jax.jit(optax.global_norm)  # one program: alone it is 60, which take 2 s to compile
 
@@ -166,6 +168,10 @@ def banner(setting: Setting, state: State, past: Progressed) -> str:
         packing, asked = batches.packing, setting.judges[name].asked
         padding = 1 - packing.length.sum() / (packing.rows * batches.row_length)
         dropped = asked.dropped | {"too short to train on": batches.dropped}
+        if name in LABELS and setting.config.data.window == "last":
+            label = np.isfinite(asked.labels[name])
+            unseen = label & ~inside(batches.windows, len(label))
+            dropped |= {"training labels before the last events of their range": int(unseen.sum())}
         lines.append(
             f"{name}: {len(batches.windows.start):,} windows in {packing.rows:,} rows of "
             f"{batches.row_length} ({padding:.1%} padding), {batches.rows} rows a step, "

@@ -24,6 +24,13 @@ def pytest_configure(config):
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
 
 
+@pytest.fixture
+def optax_promotes():
+    """Optax raises a float to the power of its step count: not strict about dtypes."""
+    with jax.numpy_dtype_promotion("standard"):
+        yield
+
+
 @pytest.fixture(scope="session")
 def shared_data():
     """`shared_data("ml-1m")` is the folder of that raw data set; the test skips without it."""

@@ -25,12 +25,7 @@ from clickflax.tasks.label_metrics import NAMES
 from clickflax.tasks.tasks import LABELS
 from clickflax.train import train
 
-
-@pytest.fixture(autouse=True)
-def optax_promotes():
-    """Optax raises a float to the power of its step count: not strict about dtypes."""
-    with jax.numpy_dtype_promotion("standard"):
-        yield
+pytestmark = pytest.mark.usefixtures("optax_promotes")
 
 
 @pytest.fixture(scope="module")
@@ -116,6 +111,9 @@ def test_labels_of_a_file_are_learned_as_numbers_and_refused_where_they_are_of_a
         set_up(config, tmp_path / "classes")
     config.label.classes = 20
     train(config, tmp_path / "classes")
+    (tmp_path / "labels.csv").write_text("\n".join(["sequence,label", *rows[:-1]]))
+    with pytest.raises(ValueError, match="labels.csv has changed since"):
+        train(config, tmp_path / "classes")
     assert 0 <= evaluate_run(tmp_path / "classes", "test")["accuracy"] <= 1
     (tmp_path / "labels.csv").write_text("\n".join(["sequence,label", f"{tokens[0]},1"]))
     config.label.kind, config.train.monitor = "binary", "auc"
@@ -236,6 +234,7 @@ def test_several_tasks_are_validated_evaluated_and_resumed(shop, tmp_path):
             "purchase: config.label.causal=False would read",
         ),
         ({"tasks": ("returns",), "label.causal": False}, "returns: config.label.causal=False"),
+        ({"data.validation_users": 5}, "validation_users=5 is for items"),
         ({"task_weights": (1.0, 2.0)}, "must be one number above 0, or one for each"),
         ({"data.validation_from": "2024-01-01"}, "no label is left to train on"),
     ],

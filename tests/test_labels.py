@@ -48,7 +48,7 @@ def data(tmp_path):
 
 
 def same(found, expected):
-    np.testing.assert_array_equal(found, np.array(expected, float))
+    return np.array_equal(found, np.array(expected, float), equal_nan=True)
 
 
 NONE = np.nan
@@ -57,25 +57,25 @@ NONE = np.nan
 def test_a_purchase_is_asked_at_every_event_before_it_and_nothing_is_read_from_it_on(data):
     found = LABELS["purchase"](data, OPTIONS)
     assert list(zip(*found.ranges, strict=True)) == [(0, 2), (4, 6)]
-    same(found.label, [1, 1, NONE, NONE, 0, 0, NONE, NONE, NONE])
+    assert same(found.label, [1, 1, NONE, NONE, 0, 0, NONE, NONE, NONE])
     assert found.dropped == {"sequences with fewer than 1 events before a purchase": 1}
 
 
 @pytest.mark.parametrize("after", [-1, 2])
 def test_a_purchase_is_asked_at_the_last_event_before_it_or_after_some(data, after):
     found = LABELS["purchase"](data, OPTIONS._replace(after=after))
-    same(found.label, [NONE, 1, NONE, NONE, NONE, 0, NONE, NONE, NONE])
+    assert same(found.label, [NONE, 1, NONE, NONE, NONE, 0, NONE, NONE, NONE])
 
 
 def test_a_purchase_that_is_asked_early_is_read_so_far_only(data):
     found = LABELS["purchase"](data, OPTIONS._replace(after=1))
     assert list(zip(*found.ranges, strict=True)) == [(0, 1), (4, 5)]
-    same(found.label, [1, NONE, NONE, NONE, 0, NONE, NONE, NONE, NONE])
+    assert same(found.label, [1, NONE, NONE, NONE, 0, NONE, NONE, NONE, NONE])
 
 
 def test_a_return_is_read_as_a_purchase_and_asked_at_it(data):
     found = LABELS["returns"](data, OPTIONS)
-    same(found.label, [NONE, NONE, 0, NONE, NONE, NONE, 1, NONE, 0])
+    assert same(found.label, [NONE, NONE, 0, NONE, NONE, NONE, 1, NONE, 0])
     assert list(zip(*found.ranges, strict=True)) == [(0, 4), (6, 9)]
     assert BACK not in found.columns["action"]
     assert (found.columns["action"] == BUY).sum() == 3
@@ -96,10 +96,10 @@ def test_labels_of_a_file_stand_at_the_last_event_or_at_the_one_they_name(data, 
         return LABELS["label"](data, OPTIONS._replace(path=str(path)))
 
     found = write_rows(sequence=["w", "u"], label=[1, 0])
-    same(found.label, [NONE, NONE, NONE, 0, NONE, NONE, NONE, NONE, 1])
+    assert same(found.label, [NONE, NONE, NONE, 0, NONE, NONE, NONE, NONE, 1])
     assert found.dropped == {"sequences without a label": 1}
     found = write_rows(sequence=["u", "u"], event=[0, 2], label=[2.5, 1.0])
-    same(found.label, [2.5, NONE, 1, NONE, NONE, NONE, NONE, NONE, NONE])
+    assert same(found.label, [2.5, NONE, 1, NONE, NONE, NONE, NONE, NONE, NONE])
     with pytest.raises(ValueError, match="labels for 1 sequences .* such as 'x'"):
         write_rows(sequence=["x", "u"], label=[1, 0])
     with pytest.raises(ValueError, match="sequence 'v' has 2 events, and none has the place 2"):
@@ -107,7 +107,7 @@ def test_labels_of_a_file_stand_at_the_last_event_or_at_the_one_they_name(data, 
     with pytest.raises(ValueError, match="two labels for an event of 'u'"):
         write_rows(sequence=["u", "u"], label=[1, 0])
     found = write_rows(sequence=["u", "v"], label=[None, 1])
-    same(found.label, [NONE, NONE, NONE, NONE, NONE, 1, NONE, NONE, NONE])
+    assert same(found.label, [NONE, NONE, NONE, NONE, NONE, 1, NONE, NONE, NONE])
     with pytest.raises(ValueError, match="not sequence and label"):
         write_rows(user=["u"], label=[1])
 
@@ -120,7 +120,7 @@ def test_a_label_is_trained_on_when_it_was_known_before_the_moment(data):
     assert early.dropped["labels that were known after the end of their period"] == 1
     late = split_labels(data, labelled, "time", SplitOptions(-1, "1970-01-03", "1970-01-05"))
     assert (len(late.train), len(late.validation), len(late.test)) == (0, 0, 2)
-    same(late.test.ranges.start, [4])
+    assert same(late.test.ranges.start, [4])
 
 
 def test_a_test_file_is_the_test(tmp_path):

@@ -21,12 +21,7 @@ from clickflax.runtime.optim import learning_rate, make_optimizer
 from clickflax.setup import set_up
 from clickflax.train import train
 
-
-@pytest.fixture(autouse=True)
-def optax_promotes():
-    """Optax raises a float to the power of its step count: not strict about dtypes."""
-    with jax.numpy_dtype_promotion("standard"):
-        yield
+pytestmark = pytest.mark.usefixtures("optax_promotes")
 
 
 @pytest.fixture(scope="module")

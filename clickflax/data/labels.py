@@ -109,51 +109,50 @@ def returns(dataset: Dataset, options: LabelOptions) -> Labelled:
     return Labelled(ranges, label, np.arange(dataset.events), read, dropped)
 
 
-def from_file(dataset: Dataset, options: LabelOptions) -> Labelled:
-    """The labels of a CSV or Parquet file with columns sequence, label and, where they are labels
-    of events, event: its place in the sequence, 0 is the first. Raises ValueError for a sequence or
-    an event that is not there.
+def read_rows(path: str) -> list[tuple[str, float, int | None]]:
+    """Sequence, label and, where there is one, the place of the event, of every row that has a
+    label, in a CSV or Parquet file.
     """
-    if not pathlib.Path(options.path).is_file():
-        raise FileNotFoundError(f"config.label.path={options.path!r} is not a file.")
+    if not pathlib.Path(path).is_file():
+        raise FileNotFoundError(f"config.label.path={path!r} is not a file.")
     con = duckdb.connect()
-    text = "all_varchar = true" if not options.path.endswith(".parquet") else ""
-    read = f"read_csv(?, {text})" if text else "read_parquet(?)"
-    names = [name for name, *_ in con.execute(f"DESCRIBE FROM {read}", [options.path]).fetchall()]
+    # As text: a token such as 007 is no number.
+    read = "read_parquet(?)" if path.endswith(".parquet") else "read_csv(?, all_varchar = true)"
+    names = [name for name, *_ in con.execute(f"DESCRIBE FROM {read}", [path]).fetchall()]
     if not {"sequence", "label"} <= set(names):
-        raise ValueError(f"{options.path} has the columns {sorted(names)}, not sequence and label.")
+        raise ValueError(f"{path} has the columns {sorted(names)}, not sequence and label.")
     event = "event::BIGINT" if "event" in names else "NULL::BIGINT"
-    query = f"SELECT sequence::VARCHAR, label::DOUBLE, {event} FROM {read}"
-    rows = [row for row in con.execute(query, [options.path]).fetchall() if row[1] is not None]
+    query = f"SELECT sequence::VARCHAR, label::DOUBLE, {event} FROM {read} WHERE label IS NOT NULL"
+    return con.execute(query, [path]).fetchall()
+
+
+def from_file(dataset: Dataset, options: LabelOptions) -> Labelled:
+    """The labels of a file with columns sequence, label and, where they are labels of events,
+    event: its place in the sequence, 0 is the first. Raises ValueError for a sequence or an event
+    that is not there, or that is there twice.
+    """
+    path, rows = options.path, read_rows(options.path)
     tokens = dataset.sequence_column("token") or []
-    place = {token: number for number, token in enumerate(tokens)}
-    wanted = [token for token, _, _ in rows]
-    missing = [token for token in wanted if token not in place]
+    number = {token: place for place, token in enumerate(tokens)}
+    missing = [token for token, _, _ in rows if token not in number]
     if missing:
         raise ValueError(
-            f"{options.path} has labels for {len(missing):,} sequences that {dataset.path} does "
-            f"not have, such as {missing[0]!r}."
+            f"{path} has labels for {len(missing):,} sequences that {dataset.path} does not have, "
+            f"such as {missing[0]!r}."
         )
-    sequence = np.array([place[token] for token in wanted], np.int64)
-    start, stop = dataset.offsets[sequence], dataset.offsets[sequence + 1]
-    places = [
-        last if row[2] is None else row[2] for row, last in zip(rows, stop - start - 1, strict=True)
-    ]
-    event = start + np.array(places, np.int64)
-    outside = np.flatnonzero((event < start) | (event >= stop))
-    if len(outside):
-        row = outside[0]
-        raise ValueError(
-            f"{options.path}: sequence {wanted[row]!r} has {stop[row] - start[row]} events, and "
-            f"none has the place {event[row] - start[row]}."
-        )
-    twice = np.flatnonzero(np.bincount(event, minlength=1) > 1)
-    if len(twice):
-        row = int(np.flatnonzero(event == twice[0])[0])
-        raise ValueError(f"{options.path} has two labels for an event of {wanted[row]!r}.")
     label = np.full(dataset.events, np.nan)
-    label[event] = [row[1] for row in rows]
-    kept = np.unique(sequence)
+    for token, value, place in rows:
+        start, stop = dataset.offsets[number[token]], dataset.offsets[number[token] + 1]
+        event = stop - 1 if place is None else start + place
+        if not start <= event < stop:
+            raise ValueError(
+                f"{path}: sequence {token!r} has {stop - start} events, and none has the place "
+                f"{place}."
+            )
+        if not np.isnan(label[event]):
+            raise ValueError(f"{path} has two labels for an event of {token!r}.")
+        label[event] = value
+    kept = np.unique([number[token] for token, _, _ in rows]).astype(np.int64)
     ranges = Windows(dataset.offsets[kept], dataset.offsets[kept + 1])
     dropped = {"sequences without a label": dataset.sequences - len(kept)}
     return Labelled(ranges, label, np.arange(dataset.events), {}, dropped)
@@ -203,9 +202,12 @@ def split_labels(
         )
     lost = int((asked & ~(train | validation | test)).sum())
     dropped = {**labelled.dropped, "labels that were known after the end of their period": lost}
-    parts = (_part(labelled, asked & some) for some in (train, validation, test))
-    first, second, third = parts
-    return LabelSplit(first, second, third, dropped)
+    return LabelSplit(
+        _part(labelled, asked & train),
+        _part(labelled, asked & validation),
+        _part(labelled, asked & test),
+        dropped,
+    )
 
 
 def _part(labelled: Labelled, some: np.ndarray) -> LabelPart:

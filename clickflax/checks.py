@@ -1,0 +1,111 @@
+"""Whether the values of a config make sense, alone and together, before anything is opened."""
+
+import math
+from collections.abc import Mapping
+
+from ml_collections import ConfigDict
+
+from clickflax.config import knobs
+from clickflax.tasks.label_metrics import NAMES
+from clickflax.tasks.losses import LABEL_LOSSES
+from clickflax.tasks.metrics import METRICS
+from clickflax.tasks.tasks import LABELS, REPLACE, Task, find_tasks
+
+# The least and the most that a number may be.
+RANGES = {
+    "config.seed": (0, 2**31 - 1),
+    "config.data.validation_users": (-1, math.inf),
+    "config.mask.ratio": (0.001, 1),
+    "config.mask.last": (0, 1),
+    "config.label.after": (-1, math.inf),
+    "config.label.classes": (2, math.inf),
+    "config.label.positive": (0, math.inf),
+    "config.model.width": (1, math.inf),
+    "config.model.layers": (1, math.inf),
+    "config.model.heads": (1, math.inf),
+    "config.model.max_len": (2, math.inf),
+    "config.model.feed_forward": (1, math.inf),
+    "config.model.init_stddev": (0, math.inf),
+    "config.model.dropout": (0, 0.99),
+    "config.model.attention_dropout": (0, 0.99),
+    "config.optim.learning_rate": (0, math.inf),
+    "config.optim.warmup_steps": (0, math.inf),
+    "config.optim.b1": (0, 1),
+    "config.optim.b2": (0, 1),
+    "config.optim.eps": (0, math.inf),
+    "config.optim.weight_decay": (0, math.inf),
+    "config.optim.clip_norm": (0, math.inf),
+    "config.train.steps": (1, math.inf),
+    "config.train.batch_size": (1, math.inf),
+    "config.train.micro_rows": (0, math.inf),
+    "config.train.softmax_chunk": (0, math.inf),
+    "config.train.steps_at_once": (0, math.inf),
+    "config.train.cpu_devices": (0, math.inf),
+    "config.train.log_every": (1, math.inf),
+    "config.train.eval_every": (1, math.inf),
+    "config.train.patience": (0, math.inf),
+    "config.eval.batch_size": (1, math.inf),
+}
+
+
+def check_config(config: ConfigDict) -> None:
+    """Refuses values that make no sense and that no other part would notice."""
+    values = knobs(config)
+    for name, (least, most) in RANGES.items():
+        if not least <= values[name] <= most:
+            wanted = f"at least {least}" if most == math.inf else f"from {least} to {most}"
+            raise ValueError(f"{name}={values[name]} must be {wanted}.")
+    if not config.eval.cutoffs or min(config.eval.cutoffs) < 1:
+        raise ValueError(f"config.eval.cutoffs={config.eval.cutoffs} must be numbers from 1 on.")
+    tasks = find_tasks(config.tasks, config.label.causal)
+    if len(config.task_weights) not in (1, len(tasks)) or min(config.task_weights) <= 0:
+        raise ValueError(
+            f"config.task_weights={config.task_weights} must be one number above 0, or one for "
+            f"each of config.tasks={tuple(tasks)}."
+        )
+    check_labels(config, tasks)
+    known = [metric for name in tasks for metric in metrics_of(config, name)]
+    for name, choices in {
+        "config.train.monitor": known,
+        "config.mask.replace": sorted(REPLACE),
+        "config.label.kind": sorted(LABEL_LOSSES),
+        "config.data.position_from": ["end", "start"],
+    }.items():
+        if values[name] not in choices:
+            raise ValueError(f"{name}={values[name]!r} is not one of {choices}.")
+    if config.model.attention == "cudnn" and config.data.packing:
+        raise ValueError(
+            "config.model.attention='cudnn' wants one sequence a row: set "
+            "config.data.packing=False, or config.model.attention='auto'."
+        )
+
+
+def check_labels(config: ConfigDict, tasks: Mapping[str, Task]) -> None:
+    """Refuses labels that could be told from what comes after them."""
+    whole = [name for name in tasks if name == "returns" or name == "purchase"]
+    if whole and not config.label.causal and (whole != ["purchase"] or not config.label.after):
+        raise ValueError(
+            f"{whole[-1]}: config.label.causal=False would read what comes after a label; only a "
+            "purchase that is asked once (config.label.after) and labels of a file can be so."
+        )
+    if config.data.position_from == "end" and config.model.positions != "none":
+        for name, task in tasks.items():
+            if name in LABELS and task.causal:
+                raise ValueError(
+                    f"{name}: positions that are counted from the end tell how much is to come. "
+                    "Set config.data.position_from='start', or config.label.causal=False."
+                )
+    if config.data.validation_users != -1 and not tasks.keys() - set(LABELS):
+        raise ValueError(
+            f"config.data.validation_users={config.data.validation_users} is for items; the "
+            "validation of labels is that of their period or part. Leave it at -1."
+        )
+
+
+def metrics_of(config: ConfigDict, name: str) -> list[str]:
+    """The metrics of a task that may be monitored."""
+    if name in LABELS:
+        own = list(NAMES[config.label.kind if name == "label" else "binary"])
+    else:
+        own = [f"{metric}@{k}" for metric in METRICS for k in config.eval.cutoffs]
+    return own if len(config.tasks) == 1 else [f"{name}/{metric}" for metric in own]

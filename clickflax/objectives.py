@@ -1,0 +1,68 @@
+"""What each task of a run is in training: its rows, what is hidden in them, and its loss."""
+
+import functools
+from collections.abc import Mapping
+
+import numpy as np
+from ml_collections import ConfigDict
+
+from clickflax.data.batches import TrainingBatches, training_batches
+from clickflax.events import RESERVED
+from clickflax.questions import Asked
+from clickflax.runtime import sharding
+from clickflax.step import Objective
+from clickflax.tasks.losses import LABEL_LOSSES, softmax_loss
+from clickflax.tasks.tasks import LABELS, Hiding, Task, most_hidden
+
+
+def make_batches(
+    config: ConfigDict, asked: Asked, columns: Mapping[str, np.ndarray]
+) -> TrainingBatches:
+    """The rows that a task is trained on."""
+    return training_batches(
+        asked.reads(columns),
+        asked.labels,
+        asked.train,
+        max_len=config.model.max_len,
+        window=config.data.window,
+        stride=config.data.stride,
+        packing=config.data.packing,
+        batch_size=config.train.batch_size,
+        position_from=config.data.position_from,
+        follow=asked.task.causal and asked.task.head not in LABELS,
+    )
+
+
+def make_objective(
+    config: ConfigDict,
+    name: str,
+    task: Task,
+    batches: TrainingBatches,
+    sizes: Mapping[str, int],
+    devices: int,
+) -> Objective:
+    """What a task is in a step."""
+    mask, rows = config.mask, -(-batches.rows // devices)
+    micro_rows = sharding.micro_rows(config.train.micro_rows, config.model.max_len, rows)
+    packing = batches.packing
+    places = most_hidden(packing.length, packing.offsets, mask.ratio)
+    hiding = Hiding(mask.ratio, mask.replace, mask.last, places, sizes["item"] - RESERVED)
+    if name in LABELS:
+        kind = config.label.kind if name == "label" else "binary"
+        loss = LABEL_LOSSES[kind]
+        if kind == "binary":
+            loss = functools.partial(loss, positive=config.label.positive)
+    else:
+        targets = micro_rows * (config.model.max_len if task.causal else places)
+        items = sizes[task.head] - RESERVED
+        chunk = sharding.chunk_items(config.train.softmax_chunk, targets, items)
+        loss = functools.partial(softmax_loss, chunk=chunk)
+    weights = config.task_weights
+    return Objective(
+        share=weights[list(config.tasks).index(name) if len(weights) > 1 else 0],
+        causal=task.causal,
+        head=task.head,
+        prepare=lambda key, batch: task.prepare(key, batch, hiding),
+        loss=loss,
+        micro_rows=micro_rows,
+    )
