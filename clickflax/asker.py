@@ -12,7 +12,7 @@ from ml_collections import ConfigDict
 
 from clickflax.data.asking import Asked, Layout, asking_batches
 from clickflax.data.batches import Windows, training_batches
-from clickflax.events import RESERVED, Batch
+from clickflax.events import CLS, MASK, RESERVED, SEP, Batch
 from clickflax.model.model import Model
 from clickflax.runtime import sharding
 from clickflax.tasks.tasks import Task
@@ -28,6 +28,7 @@ class Asker:
     max_len: int
     packing: bool
     position_from: str
+    opens: bool
     batch_size: int
     micro_rows: int
     given: Any  # see `Shared`
@@ -36,9 +37,10 @@ class Asker:
         self, columns: Mapping[str, Shaped[np.ndarray, " E"]], history: Windows, seen: bool
     ) -> Iterator[Asked]:
         """All the histories, in batches of about `batch_size`."""
-        ask = not self.task.causal
+        ask = self.task.ask if self.task.ask in (MASK, SEP) else None
         row_length = self.max_len
-        mean_length = np.minimum(history.stop - history.start + ask, row_length).mean()
+        beside = self.opens + (ask is not None)
+        mean_length = np.minimum(history.stop - history.start + beside, row_length).mean()
         share = mean_length / row_length if self.packing else 1.0
         rows = max(1, round(self.batch_size * float(share)))
         if len(history.start) <= rows:  # few: the same shapes for about as many
@@ -51,6 +53,7 @@ class Asker:
             max_len=row_length,
             packing=self.packing,
             position_from=self.position_from,
+            opens=self.opens,
             ask=ask,
             seen=seen,
             layout=Layout(devices, -(-rows // (group_rows * devices)), group_rows),
@@ -126,20 +129,21 @@ class Asker:
         """The logits of a label at each of `events`, which lie in the ranges and ascend.
 
         A longer range is read in windows that overlap by half; of two answers for an event, that
-        with more of its past counts.
+        with more of its past counts. At CLS, the last events of a range answer for its last one.
         """
-        numbers = np.arange(len(columns["item"]))
+        numbers, at_cls = np.arange(len(columns["item"])), self.task.ask == CLS
         batches = training_batches(
             columns,
             {"event": numbers},
             ranges,
             max_len=self.max_len,
-            window="sliding",
+            window="last" if at_cls else "sliding",
             stride=max(1, self.max_len // 2),
             packing=self.packing,
             batch_size=self.batch_size,
             position_from=self.position_from,
             follow=False,
+            opens=self.opens,
         )
         devices = self.mesh.size
         rows = sharding.micro_rows(self.micro_rows, self.max_len, -(-batches.rows // devices))
@@ -156,7 +160,8 @@ class Asker:
             column = np.arange(batch.segment.shape[1])
             begins = np.diff(batch.segment, axis=1, prepend=-1) != 0
             before = column - np.maximum.accumulate(np.where(begins, column, 0), axis=1)
-            better = (batch.segment > 0) & (before > past[batch.labels["event"]])
+            there = (batch.segment > 0) & ((batch.variables["item"] == CLS) == at_cls)
+            better = there & (before > past[batch.labels["event"]])
             order = np.argsort(before[better], kind="stable")  # of two in this batch, too
             event = batch.labels["event"][better][order]
             found[event], past[event] = logits[better][order], before[better][order]
@@ -193,6 +198,7 @@ def make_asker(
         max_len=config.model.max_len,
         packing=config.data.packing,
         position_from=config.data.position_from,
+        opens=config.data.cls,
         batch_size=config.eval.batch_size,
         micro_rows=config.train.micro_rows,
         given=sharding.replicate(given, mesh),

@@ -9,7 +9,7 @@ from clickflax.config import knobs
 from clickflax.tasks.label_metrics import NAMES
 from clickflax.tasks.losses import LABEL_LOSSES
 from clickflax.tasks.metrics import METRICS
-from clickflax.tasks.tasks import LABELS, REPLACE, Task, find_tasks
+from clickflax.tasks.tasks import BASKET, LABELS, LABELS_AT, REPLACE, Task, find_tasks
 
 # The least and the most that a number may be.
 RANGES = {
@@ -57,18 +57,26 @@ def check_config(config: ConfigDict) -> None:
             raise ValueError(f"{name}={values[name]} must be {wanted}.")
     if not config.eval.cutoffs or min(config.eval.cutoffs) < 1:
         raise ValueError(f"config.eval.cutoffs={config.eval.cutoffs} must be numbers from 1 on.")
-    tasks = find_tasks(config.tasks, config.label.causal)
+    tasks = find_tasks(config.tasks, config.label.causal, config.label.at)
     if len(config.task_weights) not in (1, len(tasks)) or min(config.task_weights) <= 0:
         raise ValueError(
             f"config.task_weights={config.task_weights} must be one number above 0, or one for "
             f"each of config.tasks={tuple(tasks)}."
         )
+    if len(config.task_where) not in (1, len(tasks)):
+        raise ValueError(
+            f"config.task_where={config.task_where} must be one condition, or one for each of "
+            f"config.tasks={tuple(tasks)}."
+        )
+    if BASKET in tasks and not config.data.chain:
+        raise ValueError("basket: config.data.chain must say what is a basket: invoice, or 30m.")
     check_labels(config, tasks)
     known = [metric for name in tasks for metric in metrics_of(config, name)]
     for name, choices in {
         "config.train.monitor": known,
         "config.mask.replace": sorted(REPLACE),
         "config.label.kind": sorted(LABEL_LOSSES),
+        "config.label.at": LABELS_AT,
         "config.data.position_from": ["end", "start"],
     }.items():
         if values[name] not in choices:
@@ -83,10 +91,17 @@ def check_config(config: ConfigDict) -> None:
 def check_labels(config: ConfigDict, tasks: Mapping[str, Task]) -> None:
     """Refuses labels that could be told from what comes after them."""
     whole = [name for name in tasks if name == "returns" or name == "purchase"]
-    if whole and not config.label.causal and (whole != ["purchase"] or not config.label.after):
+    once = whole == ["purchase"] and config.label.after and not config.data.chain
+    if whole and not config.label.causal and not once:
         raise ValueError(
             f"{whole[-1]}: config.label.causal=False would read what comes after a label; only a "
-            "purchase that is asked once (config.label.after) and labels of a file can be so."
+            "purchase that is asked once a sequence (config.label.after, and no config.data.chain) "
+            "and labels of a file can be so."
+        )
+    if config.label.at == "cls" and (config.label.causal or not config.data.cls):
+        raise ValueError(
+            "config.label.at='cls' asks at the CLS before all events: set config.data.cls=True, and"
+            " config.label.causal=False, as a causal model sees nothing there."
         )
     if config.data.position_from == "end" and config.model.positions != "none":
         for name, task in tasks.items():

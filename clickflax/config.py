@@ -17,13 +17,16 @@ def default() -> ml_collections.ConfigDict:
     """The configuration with every knob at its default: a small BERT4Rec on simulated data."""
     c = ml_collections.ConfigDict()
     c.seed = 0  # of parameters, masks, dropout and the order of the data
-    c.tasks = ("masked_item",)  # or next_item (SASRec), purchase, returns, label; or several
+    c.tasks = ("masked_item",)  # next_item (SASRec), basket, purchase, returns, label; or several
     c.task_weights = (1.0,)  # of their losses, for each of them or one for all
+    c.task_where = ("",)  # of which events they ask, such as action=buy|cart or part=-1; "": of all
 
     c.data = ml_collections.ConfigDict()
     c.data.path = ""  # folder of a prepared data set; empty: a simulated shop in the work folder
     c.data.variables = ("item",)  # what is read of an event: item, others, gap, hour, item.FEATURE
     c.data.quantiles = ()  # numbers that are read as ids of so many quantiles, such as price=20
+    c.data.chain = ""  # a pause (30m) or a variable (invoice) begins a new part, after a SEP
+    c.data.cls = False  # every window opens with CLS
     c.data.split = "leave_one_out"  # time, sequence_time (by two moments), or parts: a test file
     c.data.validation_users = -1  # users with a validation item: -1 all, 0 none, or that many
     c.data.validation_from = ""  # split time: first moment of validation, 2015-09-01T00:00:00 (UTC)
@@ -45,6 +48,7 @@ def default() -> ml_collections.ConfigDict:
     c.label.path = ""  # label: CSV or Parquet file of sequence, label and perhaps event
     c.label.kind = "binary"  # label: binary, number or classes (0, 1, ...)
     c.label.classes = 2  # label: how many
+    c.label.at = "event"  # asked at the event that has the label; cls: at CLS, once a sequence
     c.label.causal = True  # told from the events so far; False: from the whole range that is read
     c.label.positive = 1.0  # times that the loss of a yes counts
 

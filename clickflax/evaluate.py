@@ -22,7 +22,7 @@ from clickflax.data.asking import count_repeats, pad_lists
 from clickflax.data.labels import LABELS, LabelPart
 from clickflax.data.split import Examples, count_cold
 from clickflax.data.variables import read
-from clickflax.events import RESERVED
+from clickflax.events import MASK, RESERVED, SEP
 from clickflax.questions import Asked, ask_about
 from clickflax.run import Run, load_run, open_data, read_config, read_json, write_json
 from clickflax.runtime import sharding
@@ -109,12 +109,14 @@ def protocol(run: Run, name: str, which: str, config: ConfigDict) -> dict[str, A
     """What the numbers of a task depend on, to stand beside them."""
     data, task = config.data, run.tasks[name]
     moments = {"validation_from": data.validation_from, "test_from": data.test_from}
+    where = config.task_where[list(run.tasks).index(name) if len(config.task_where) > 1 else 0]
     common = {"split": data.split, "part": which, **(moments if "time" in data.split else {})}
+    common |= {"chain": data.chain, "where": where}
     if name in LABELS:
         read = "the events so far" if task.causal else "the whole range that may be read"
         return {**common, **{key: config.label[key] for key in config.label}, "read": read}
     until = {"time": "before the moment of the split"}.get(data.split, "before the target")
-    looks = config.model.max_len - (not task.causal)  # a place is the MASK's
+    looks = config.model.max_len - config.data.cls - (task.ask in (MASK, SEP))
     return {
         **common,
         "validation_users": data.validation_users,
@@ -185,7 +187,7 @@ def evaluate_run(
             judge(params, "validation")  # for its threshold
         found = {
             **judge(params, which),
-            **count_of(asked, which, dataset.columns),
+            **count_of(asked, which, columns),
             "protocol": protocol(run, name, which, config),
             "dropped": asked.dropped,
         }

@@ -10,14 +10,13 @@ PAD, MASK, UNK, CLS, SEP, NA = range(6)
 RESERVED = 6
 
 
-def hidden_value(dtype: Any) -> Any:
-    """What stands for a hidden value: the id MASK, or infinity among numbers (missing is NaN)."""
-    return MASK if np.issubdtype(dtype, np.integer) else np.inf
-
-
-def no_value(dtype: Any) -> Any:
-    """What stands where there is no event: the id PAD, or NaN among numbers."""
-    return PAD if np.issubdtype(dtype, np.integer) else np.nan
+def value_of(reserved: int, dtype: Any) -> Any:
+    """What stands for a reserved id in a column: itself; among numbers infinity for MASK, else NaN,
+    which is a missing one.
+    """
+    if np.issubdtype(dtype, np.integer):
+        return reserved
+    return np.inf if reserved == MASK else np.nan
 
 
 class Batch(NamedTuple):

@@ -16,7 +16,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Int, Shaped
 
 from clickflax.data.batches import TrainingBatches, epoch_plan, lay_out
-from clickflax.events import Batch, no_value
+from clickflax.events import CLS, PAD, Batch, value_of
 from clickflax.runtime import sharding
 from clickflax.step import Shared, State
 
@@ -106,22 +106,34 @@ def pick(
     there: Bool[Array, " B"],
     *,
     position_from: str,
+    opens: bool,
 ) -> Batch:
-    """The rows number `wanted`, counted from the first of `epochs`; empty where not `there`."""
+    """The rows number `wanted`, counted from the first of `epochs`; empty where not `there`. See
+    `fill`.
+    """
     rows = data.first.shape[0]
     epoch = (wanted // rows)[:, None]
     row = epochs.order[epoch[:, 0], wanted % rows]
     slot = jnp.where(there[:, None], data.slot[row], -1)
     inside = slot >= 0
     place = data.place[row]
-    source = jnp.where(inside, epochs.start[epoch, slot] + place, 0)
+    source = epochs.start[epoch, slot] + place - int(opens)
+    opening = (place == 0) & opens
+    last = source + data.length[slot] - 1
+    source = jnp.where(inside, jnp.where(opening, last, source), 0)
+
+    def instead(where: Array, reserved: int, values: Array) -> Array:
+        return jnp.where(where, jnp.asarray(value_of(reserved, values.dtype), values.dtype), values)
 
     def spread(values: Shaped[Array, "B L"]) -> Shaped[Array, "B L"]:
-        return jnp.where(inside, values, jnp.asarray(no_value(values.dtype), values.dtype))
+        return instead(~inside, PAD, values)
+
+    def read(column: Shaped[Array, " E"]) -> Shaped[Array, "B L"]:
+        return spread(instead(opening, CLS, column[source]) if opens else column[source])
 
     position = data.length[slot] - 1 - place if position_from == "end" else place
     return Batch(
-        {name: spread(column[source]) for name, column in data.columns.items()},
+        {name: read(column) for name, column in data.columns.items()},
         spread(slot - data.first[row][:, None] + 1),
         spread(position),
         {name: spread(column[source]) for name, column in data.labels.items()},
@@ -140,8 +152,14 @@ def many_at_once(feed: Feed, at_once: int) -> Advance:
             place = device[0] * rows_each + jnp.arange(rows_each)
             wanted = first[name] + i * batches.rows + place
             there = place < batches.rows
-            position_from = batches.position_from
-            return pick(data[name], epochs[name], wanted, there, position_from=position_from)
+            return pick(
+                data[name],
+                epochs[name],
+                wanted,
+                there,
+                position_from=batches.position_from,
+                opens=batches.opens,
+            )
 
         def one(i: Int[Array, ""], carry: tuple[State, Metrics]) -> tuple[State, Metrics]:
             taken = {name: batch_of(name, i) for name in sources}

@@ -12,7 +12,7 @@ from clickflax.questions import Asked
 from clickflax.runtime import sharding
 from clickflax.step import Objective
 from clickflax.tasks.losses import LABEL_LOSSES, softmax_loss
-from clickflax.tasks.tasks import LABELS, Hiding, Task, most_hidden
+from clickflax.tasks.tasks import LABELS, NEXT, Hiding, Task, most_hidden
 
 
 def make_batches(
@@ -29,7 +29,9 @@ def make_batches(
         packing=config.data.packing,
         batch_size=config.train.batch_size,
         position_from=config.data.position_from,
-        follow=asked.task.causal and asked.task.head not in LABELS,
+        # Where targets follow, the last event of a window is nothing but one.
+        follow=any(name.startswith(NEXT) for name in asked.labels),
+        opens=config.data.cls,
     )
 
 

@@ -8,74 +8,116 @@ from jaxtyping import Bool, Float, Shaped
 from ml_collections import ConfigDict
 
 from clickflax.data.batches import Windows, following
+from clickflax.data.condition import chosen
 from clickflax.data.labels import LABELS, LabelOptions, LabelPart, split_labels
-from clickflax.data.split import Examples, SplitOptions, inside, split
+from clickflax.data.split import Examples, SplitOptions, inside, split, split_baskets
 from clickflax.data.store import Dataset
-from clickflax.events import RESERVED
-from clickflax.tasks.tasks import NEXT, Task, find_tasks
+from clickflax.events import CLS, PAD, RESERVED
+from clickflax.tasks.tasks import ASKED, BASKET, NEXT, Task, find_tasks
 
 
 class Asked(NamedTuple):
-    """What a task asks of a data set. `columns` are read instead of those of the log; `labels` are
-    told in training, for each event.
+    """What a task asks of a data set, P places with the SEPs of its chains. `columns` are read
+    instead of those of the log; `labels` are told in training, for each place.
     """
 
     task: Task
     train: Windows
     validation: Examples | LabelPart
     test: Examples | LabelPart
-    columns: Mapping[str, Shaped[np.ndarray, " E"]]
-    labels: Mapping[str, Shaped[np.ndarray, " E"]]
+    columns: Mapping[str, Shaped[np.ndarray, " P"]]
+    labels: Mapping[str, Shaped[np.ndarray, " P"]]
     dropped: dict[str, int]
 
     def reads(
-        self, columns: Mapping[str, Shaped[np.ndarray, " E"]]
-    ) -> dict[str, Shaped[np.ndarray, " E"]]:
+        self, columns: Mapping[str, Shaped[np.ndarray, " P"]]
+    ) -> dict[str, Shaped[np.ndarray, " P"]]:
         """The columns of a model, as this task may read them."""
         return {name: self.columns.get(name, values) for name, values in columns.items()}
 
 
 def ask_about(config: ConfigDict, dataset: Dataset) -> dict[str, Asked]:
     """What every task of a config asks."""
-    tasks = find_tasks(config.tasks, config.label.causal)
+    tasks = find_tasks(config.tasks, config.label.causal, config.label.at)
     labels = [name for name in tasks if name in LABELS]
     if config.data.split == "parts" and 0 < len(labels) < len(tasks):
         raise ValueError(
             "data.split='parts': the validation of labels is other sequences than that of items. "
             "Take data.split='sequence_time' for tasks of both kinds."
         )
-    return {name: _asked(config, name, task, dataset) for name, task in tasks.items()}
+    where = dict(zip(tasks, config.task_where * len(tasks), strict=False))
+    return {
+        name: (_label if name in LABELS else _values)(config, name, task, dataset, where[name])
+        for name, task in tasks.items()
+    }
 
 
-def _asked(config: ConfigDict, name: str, task: Task, dataset: Dataset) -> Asked:
-    """What one task asks."""
+def _options(config: ConfigDict) -> SplitOptions:
+    """The knobs of a split."""
     data = config.data
-    options = SplitOptions(data.validation_users, data.validation_from, data.test_from)
-    if name in LABELS:
-        wanted = LabelOptions(**{key: config.label[key] for key in LabelOptions._fields})
-        labelled = LABELS[name](dataset, wanted)
-        if name == "label":
-            check_labels(labelled.label, config.label.kind, config.label.classes)
-        parts = split_labels(dataset, labelled, data.split, options)
-        train, validation, test, dropped = parts
-        label = {name: train.label.astype(np.float32)}
-        return Asked(task, train.ranges, validation, test, labelled.columns, label, dropped)
+    return SplitOptions(data.validation_users, data.validation_from, data.test_from)
+
+
+def _label(config: ConfigDict, name: str, task: Task, dataset: Dataset, where: str) -> Asked:
+    """What a task with labels asks."""
+    wanted = LabelOptions(**{key: config.label[key] for key in LabelOptions._fields})
+    labelled = LABELS[name](dataset, wanted)
+    if name == "label":
+        check_labels(labelled.label, config.label.kind, config.label.classes)
+    if where:
+        label = np.where(chosen(dataset, where), labelled.label, np.nan)
+        labelled = labelled._replace(label=label)
+    if task.ask == CLS:
+        check_once(name, labelled.ranges, labelled.label)
+    parts = split_labels(dataset, labelled, config.data.split, _options(config))
+    train, validation, test = (
+        LabelPart(dataset.ranges(part.ranges), dataset.spread(part.label)) for part in parts[:3]
+    )
+    columns = {column: dataset.spread(values) for column, values in labelled.columns.items()}
+    label = {name: train.label.astype(np.float32)}
+    return Asked(task, train.ranges, validation, test, columns, label, parts.dropped)
+
+
+def _values(config: ConfigDict, name: str, task: Task, dataset: Dataset, where: str) -> Asked:
+    """What a task asks whose answers are the values of a variable."""
     vocabulary = dataset.vocabulary(task.head)
     if vocabulary.size < 2:
         raise ValueError(f"{name}: {task.head!r} has one value; there is nothing to choose from.")
     values = dataset.columns[task.head]
-    parts = split(
-        data.split,
-        dataset.offsets,
-        {**dataset.columns, "item": values},
-        dataset.part,
-        options,
+    if where:
+        values = np.where(chosen(dataset, where), values, values.dtype.type(PAD))
+    columns = {**dataset.columns, "item": values}
+    if name == BASKET:
+        parts = split_baskets(config.data.split, dataset, values, _options(config))
+    else:
+        parts = split(config.data.split, dataset.offsets, columns, dataset.part, _options(config))
+    (validation, lost), (test, missing) = map(known_targets, (parts.validation, parts.test))
+    validation, test = (
+        # To the history of a basket, the asker adds the SEP itself.
+        Examples(sequence, dataset.ranges(history, opened=name != BASKET), targets, owner)
+        for sequence, history, targets, owner in (validation, test)
     )
-    labels = {NEXT + task.head: following(values)} if task.causal else {}
-    validation, lost = known_targets(parts.validation)
-    test, missing = known_targets(parts.test)
-    dropped = {**parts.dropped, "targets without a value": lost + missing}
-    return Asked(task, parts.train, validation, test, {}, labels, dropped)
+    dropped = {**parts.dropped, "targets without a value, or not asked for": lost + missing}
+    train, spread = dataset.ranges(parts.train, opened=True), dataset.spread(values)
+    labels = {}
+    if name == BASKET:
+        labels = {BASKET: spread}
+    elif task.causal:
+        labels = {NEXT + task.head: following(spread)}
+    elif where or dataset.chain is not None or config.data.cls:
+        labels = {ASKED: (spread >= RESERVED).astype(np.int32)}
+    return Asked(task, train, validation, test, {}, labels, dropped)
+
+
+def check_once(name: str, ranges: Windows, label: Float[np.ndarray, " E"]) -> None:
+    """Refuses several labels of a sequence for the one CLS that it has."""
+    known = np.append(0, np.cumsum(np.isfinite(label)))
+    many = int((known[ranges.stop] - known[ranges.start] > 1).sum())
+    if many:
+        raise ValueError(
+            f"{name}: {many:,} sequences have more than one label, and config.label.at='cls' asks "
+            "once: set config.label.at='event', or config.label.after for a purchase."
+        )
 
 
 def known_targets(examples: Examples) -> tuple[Examples, int]:
@@ -110,9 +152,9 @@ def check_labels(label: Float[np.ndarray, " E"], kind: str, classes: int) -> Non
         )
 
 
-def trained_events(asked: Mapping[str, Asked], events: int) -> Bool[np.ndarray, " E"]:
+def trained_events(asked: Mapping[str, Asked], dataset: Dataset) -> Bool[np.ndarray, " E"]:
     """The events that some task reads in training."""
-    found = np.zeros(events, bool)
+    found = np.zeros(dataset.places, bool)
     for one in asked.values():
-        found |= inside(one.train, events)
-    return found
+        found |= inside(one.train, dataset.places)
+    return found if dataset.chain is None else found[dataset.chain.place]

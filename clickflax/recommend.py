@@ -195,7 +195,7 @@ def write_lists(
                 f"{', '.join(missing[:5])}. For people it does not know, use --history."
             )
         chosen = place.to_numpy().astype(np.int64)
-    history = Windows(dataset.offsets[chosen], dataset.offsets[chosen + 1])
+    history = dataset.ranges(Windows(dataset.offsets[chosen], dataset.offsets[chosen + 1]))
     columns = read(dataset, run.variables)
     check_k(run, k)
     out.parent.mkdir(parents=True, exist_ok=True)

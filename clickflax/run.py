@@ -193,7 +193,7 @@ def sizes_of(variables: Mapping[str, Variable]) -> dict[str, int]:
 
 def heads_of(config: ConfigDict) -> tuple[tuple[str, ...], dict[str, int]]:
     """The variables that the tasks of a config score, and the outputs of its labels."""
-    tasks = find_tasks(config.tasks, config.label.causal)
+    tasks = find_tasks(config.tasks, config.label.causal, config.label.at)
     outputs = config.label.classes if config.label.kind == "classes" else 1
     labels = {name: outputs if name == "label" else 1 for name in tasks if name in LABELS}
     scored = dict.fromkeys(task.head for name, task in tasks.items() if name not in LABELS)
@@ -308,7 +308,7 @@ def load_run(folder: str | pathlib.Path, which: str = "best") -> Run:
         model=build_model(model, sizes_of(variables), features, *heads_of(config)),
         params=params,
         checkpoint=which,
-        tasks=find_tasks(config.tasks, config.label.causal),
+        tasks=find_tasks(config.tasks, config.label.causal, config.label.at),
         items=vocabularies["item"],
         vocabularies=vocabularies,
         variables=variables,
@@ -319,6 +319,7 @@ def load_run(folder: str | pathlib.Path, which: str = "best") -> Run:
 
 def open_data(run: Run, path: str | pathlib.Path | None = None) -> Dataset:
     """The data set of a run, or another one with the same catalog."""
-    dataset = open_dataset(path or data_path(run.config, run.folder))
+    path = path or data_path(run.config, run.folder)
+    dataset = open_dataset(path).chained(run.config.data.chain)
     check_catalog(run.vocabularies, dataset.vocabularies, str(dataset.path))
     return dataset

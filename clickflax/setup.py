@@ -70,7 +70,7 @@ def open_or_simulate(config: ConfigDict, folder: pathlib.Path) -> Dataset:
     path = data_path(config, folder)
     if not config.data.path and not (path / "dataset.json").is_file():
         simulate(path, Shop(sequences=20_000))
-    return open_dataset(path)
+    return open_dataset(path).chained(config.data.chain)
 
 
 def labels_fingerprint(config: ConfigDict) -> str | None:
@@ -169,7 +169,7 @@ def set_up(config: ConfigDict, folder: pathlib.Path) -> tuple[Setting, State]:
     if origin:
         kept = vocabularies_of(pathlib.Path(origin))
         check_catalog(kept, dataset.vocabularies, str(dataset.path))
-    trained = trained_events(asked, dataset.events)
+    trained = trained_events(asked, dataset)
     variables = how_to_read(config, str(folder) if resumed else origin, dataset, trained)
     sizes, columns = sizes_of(variables), read(dataset, variables)
     features, given = catalog_features(config.data.variables, dataset.vocabulary("item"))

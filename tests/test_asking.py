@@ -21,8 +21,8 @@ HISTORY = Windows(BOUNDS[:-1], BOUNDS[1:])
 
 
 def batches(layout=(1, 2, 2), **changed):
-    options = {"max_len": 8, "packing": True, "position_from": "end", "ask": False, "seen": False}
-    options |= {"layout": Layout(*layout)}
+    options = {"max_len": 8, "packing": True, "position_from": "end", "opens": False}
+    options |= {"ask": None, "seen": False, "layout": Layout(*layout)}
     return list(asking_batches({"item": ITEM}, HISTORY, **(options | changed)))
 
 
@@ -52,7 +52,7 @@ def test_every_history_is_asked_once_at_its_last_event(packing, layout):
 
 
 def test_a_place_is_reserved_for_the_mask_so_that_the_newest_events_stay():
-    for asked in batches(ask=True, packing=False):
+    for asked in batches(ask=MASK, packing=False):
         for example, _, items in answers(asked):
             assert items[-1] == MASK
             assert np.array_equal(items[:-1], ITEM[BOUNDS[example] : BOUNDS[example + 1]][-7:])
@@ -94,11 +94,13 @@ def test_groups_have_alike_many_answers():
 def test_a_question_or_two_have_the_same_shapes_as_the_next_ones():
     def shapes(lengths):
         bounds = np.concatenate([[0], np.cumsum(lengths)])
-        options = {"max_len": 8, "packing": True, "position_from": "end", "ask": True, "seen": True}
+        options = {"max_len": 8, "packing": True, "position_from": "end", "opens": False}
         (asked,) = asking_batches(
             {"item": ITEM},
             Windows(bounds[:-1], bounds[1:]),
             **options,
+            ask=MASK,
+            seen=True,
             layout=Layout(1, 1, 4),
         )
         return asked.row.shape, asked.seen.shape

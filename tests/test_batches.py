@@ -25,6 +25,7 @@ def stream(**changed):
         "batch_size": 3,
         "position_from": "end",
         "follow": False,
+        "opens": False,
     }
     options |= changed
     labels = {"next_item": following(COLUMNS["item"])} if options["follow"] else {}
@@ -145,7 +146,7 @@ def test_positions_restart_with_every_sequence_of_a_row():
 
 def test_a_mask_is_asked_after_the_last_event():
     windows = Windows(np.array([0, 3]), np.array([3, 5]))
-    batch = fill(COLUMNS, windows, np.array([0, 1]), (2, 5), position_from="end", ask=True)
+    batch = fill(COLUMNS, windows, np.array([0, 1]), (2, 5), position_from="end", ask=MASK)
     assert list(batch.variables["item"][0]) == [6, 7, 8, MASK, 0]
     assert list(batch.variables["item"][1]) == [9, 10, MASK, 0, 0]
     assert list(batch.position[1]) == [2, 1, 0, 0, 0]
@@ -197,6 +198,7 @@ def test_sequences_without_a_target_are_refused_when_there_are_no_others():
             batch_size=1,
             position_from="end",
             follow=True,
+            opens=False,
         )
 
 

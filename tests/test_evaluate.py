@@ -35,7 +35,7 @@ def rank(params=None, filter_seen=True, task="masked_item", examples=EXAMPLES, *
     params = small_model()[1] if params is None else params
     mesh = sharding.make_mesh()
     ranker = Ranker(
-        make_asker(config, model, find_task("masked_item", True), mesh, {}), filter_seen
+        make_asker(config, model, find_task("masked_item", True, "event"), mesh, {}), filter_seen
     )
     return ranker(sharding.replicate(params, mesh), COLUMNS, examples)
 
@@ -96,7 +96,9 @@ def test_metrics_are_means_over_users():
     config = small_config()
     mesh = sharding.make_mesh()
     model, params = small_model()
-    ranker = Ranker(make_asker(config, model, find_task("masked_item", True), mesh, {}), True)
+    ranker = Ranker(
+        make_asker(config, model, find_task("masked_item", True, "event"), mesh, {}), True
+    )
     places = ranker(sharding.replicate(params, mesh), COLUMNS, EXAMPLES)
     metrics = mean(ranking(places, EXAMPLES.owner, len(EXAMPLES), (1, ITEMS)))
     assert metrics[f"recall@{ITEMS}"] == 1

@@ -45,6 +45,7 @@ def test_the_arithmetic_of_a_step_is_counted_as_by_hand(model, gflop, tmp_path):
         batch_size=2,
         position_from="end",
         follow=follow,
+        opens=False,
     )
     config = speed.config_for(flags, tmp_path)
     assert speed.step_gflop(config, batches, 10) == pytest.approx(gflop)

@@ -26,6 +26,7 @@ def batches_of(lengths, **changed):
         "batch_size": 7,
         "position_from": "end",
         "follow": False,
+        "opens": False,
     }
     labels = {"next_item": following(columns["item"]), "price": columns["price"][::-1]}
     return training_batches(columns, labels, Windows(bounds[:-1], bounds[1:]), **options | changed)
@@ -40,6 +41,8 @@ def batches_of(lengths, **changed):
         {"packing": False, "follow": True},
         {"window": "sliding", "batch_size": 4},
         {"window": "random", "follow": True},
+        {"opens": True},
+        {"opens": True, "follow": True, "window": "random"},
     ],
 )
 def test_the_rows_that_devices_pick_are_those_of_the_host_in_every_epoch(changed):
@@ -62,6 +65,7 @@ def test_the_rows_that_devices_pick_are_those_of_the_host_in_every_epoch(changed
             step * batches.rows + place,
             place < batches.rows,
             position_from=batches.position_from,
+            opens=batches.opens,
         )
         made = batches.batch(7, step, batches.rows + 2)
         jax.tree.map(np.testing.assert_array_equal, picked, made)

@@ -37,4 +37,4 @@ def test_options_that_contradict_each_other_are_refused():
     with pytest.raises(ValueError, match="--k-core=0 must be at least 1"):
         Options(k_core=0)
     with pytest.raises(ValueError, match="--session-gap=30 is not a time such as 90s, 30m"):
-        parse_gap("30")
+        parse_gap("--session-gap", "30")

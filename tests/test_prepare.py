@@ -93,7 +93,7 @@ def test_every_row_is_accounted_for_whatever_drops_it(tmp_path):
         tmp_path,
         "u,i,t\n" + "\n".join(lines) + "\n",
         on_bad_rows="skip",
-        session_gap=parse_gap("7s"),
+        session_gap=parse_gap("--session-gap", "7s"),
         repeats="merge",
         k_core=2,
         max_length=8,
@@ -106,7 +106,7 @@ def test_every_row_is_accounted_for_whatever_drops_it(tmp_path):
 
 def test_sessions_are_named_after_their_sequence_and_number(tmp_path):
     text = "u,i,t\n1,a,0\n2,a,0\n1,b,1800\n1,c,3601\n1,d,9999\n1,e,9999\n"
-    data = prepared(tmp_path, text, session_gap=parse_gap("30m"), min_length=2)
+    data = prepared(tmp_path, text, session_gap=parse_gap("--session-gap", "30m"), min_length=2)
     assert sequences(data) == {"1/1": ["a", "b"], "1/3": ["d", "e"]}
     assert data.sequence_column("user") == ["1", "1"]
 
@@ -152,7 +152,7 @@ def test_a_table_of_items_with_bad_rows_is_refused(tmp_path, text, message):
 
 
 def test_the_options_stand_in_the_data_set(tmp_path):
-    info = prepared(tmp_path, ONE, session_gap=parse_gap("1.5h")).info
+    info = prepared(tmp_path, ONE, session_gap=parse_gap("--session-gap", "1.5h")).info
     assert info["source"] == "log"
     assert info["options"]["session_gap"] == 5400 * SECOND
     assert info["options"]["columns"][0] == {"name": "sequence", "source": "u", "kind": None}

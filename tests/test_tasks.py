@@ -205,20 +205,20 @@ def test_what_weighs_nothing_adds_nothing():
 @pytest.mark.parametrize("names", [("masked",), ("masked_",), ("purchases",), ("item",)])
 def test_a_task_that_is_not_known_lists_those_that_are(names):
     with pytest.raises(ValueError, match=f"{names[0]}.*masked_item, next_item .*purchase, returns"):
-        find_tasks(names, True)
+        find_tasks(names, True, "event")
 
 
 @pytest.mark.parametrize("names", [(), ("purchase", "purchase")])
 def test_tasks_are_one_or_several_different_ones(names):
     with pytest.raises(ValueError, match="name one or several, each once"):
-        find_tasks(names, True)
+        find_tasks(names, True, "event")
 
 
 def test_a_label_is_asked_where_there_is_one():
     batch = rows([[1, 2, 3]], length=5)
     labels = jnp.array([[1.0, jnp.nan, 0.0, 1.0, jnp.nan]])  # the fourth is no event
     question = read_label(
-        "label", jax.random.key(0), batch._replace(labels={"label": labels}), hiding()
+        "label", False, jax.random.key(0), batch._replace(labels={"label": labels}), hiding()
     )
     assert question.targets[0].tolist() == [1, 0, 0, 0, 0]
     assert question.weights[0].tolist() == [1, 0, 1, 0, 0]

@@ -13,7 +13,7 @@ from toy import rows, small_config
 from clickflax.data import store
 from clickflax.data.features import read_feature
 from clickflax.data.variables import Variable, absent, describe, read, variable_from
-from clickflax.events import MASK, NA, PAD, RESERVED, UNK, hidden_value
+from clickflax.events import MASK, NA, PAD, RESERVED, UNK, value_of
 from clickflax.run import build_model, catalog_features, event_variables
 from clickflax.step import init_params
 from clickflax.tasks.tasks import hide
@@ -187,7 +187,7 @@ def test_what_is_hidden_is_mask_among_ids_and_infinite_among_numbers():
     found = hide({"item": jnp.array([[7, 8]]), "price": jnp.array([[0.5, 1.5]])}, where)
     assert found["item"].tolist() == [[MASK, 8]]
     assert found["price"].tolist() == [[np.inf, 1.5]]
-    assert (hidden_value(np.int32), hidden_value(np.float32)) == (MASK, np.inf)
+    assert (value_of(MASK, np.int32), value_of(MASK, np.float32)) == (MASK, np.inf)
 
 
 NAMES = ("item", "price", "hour", "item.genres", "item.weight", "item.text")

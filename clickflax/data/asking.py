@@ -43,18 +43,20 @@ def asking_batches(
     max_len: int,
     packing: bool,
     position_from: str,
-    ask: bool,
+    opens: bool,
+    ask: int | None,
     seen: bool,
     layout: Layout,
 ) -> Iterator[Asked]:
     """The last events of every history, once, in batches of rows.
 
-    With `ask` a MASK follows the history, for which a place is reserved: `max_len - 1` events of
-    it are read. The answer stands at the last place of a sequence. With `seen` the items of the
-    whole history come along, else none.
+    A history `opens` with CLS, and the reserved id `ask` follows it, such as MASK: places are
+    reserved for these, and fewer events are read. The answer stands at the last place of a
+    sequence. With `seen` the items of the whole history come along, else none.
     """
-    start = np.maximum(history.start, history.stop - max_len + ask)
-    lengths = history.stop - start + ask
+    beside = opens + (ask is not None)
+    start = np.maximum(history.start, history.stop - max_len + beside)
+    lengths = history.stop - start + beside
     plan = pack(lengths, max_len) if packing else one_each(lengths)
     dealt = deal(plan, lengths)
     batches = -(-plan.rows // math.prod(layout))
@@ -74,7 +76,7 @@ def asking_batches(
         example, row = dealt[slots], there[which]
         windows = Windows(start[example], history.stop[example])
         flat = (len(some), max_len)
-        batch = fill(columns, windows, row, flat, position_from=position_from, ask=ask)
+        batch = fill(columns, windows, row, flat, position_from=position_from, opens=opens, ask=ask)
         places = group_answers(row, lengths[example], example, layout, most, deepest)
         yield Asked(
             Batch(

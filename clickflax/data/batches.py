@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Int, Shaped
 
-from clickflax.events import PAD, Batch, hidden_value, no_value
+from clickflax.events import CLS, PAD, Batch, value_of
 
 
 class Windows(NamedTuple):
@@ -141,33 +141,40 @@ def fill(
     position_from: str,
     labels: Mapping[str, Shaped[np.ndarray, " E"]] | None = None,
     follow: bool = False,
-    ask: bool = False,
+    opens: bool = False,
+    ask: int | None = None,
 ) -> Batch:
     """Rows of `shape` with window n in row `row[n]`; `row` ascends.
 
-    `follow` keeps the last event of a window out: it is only what followed the one before. `ask`
-    appends an event whose every variable is hidden. `labels` come along with the events.
+    `follow` keeps the last event of a window out: it is only what followed the one before. A window
+    `opens` with CLS, and ends with the reserved id `ask` in every variable: MASK or SEP. `labels`
+    come along with the events; CLS has those of the last one.
     """
     events = windows.stop - windows.start - follow
-    tokens = events + ask
+    tokens = opens + events + (ask is not None)
     first_of_row = np.searchsorted(row, np.arange(shape[0]))  # windows before each row
     cell = cells(row, tokens, shape[1])
     index = np.arange(len(row))
 
     def spread(values: Shaped[np.ndarray, " T"]) -> Shaped[np.ndarray, "B L"]:
-        flat = np.full(shape[0] * shape[1], no_value(values.dtype), values.dtype)
+        flat = np.full(shape[0] * shape[1], value_of(PAD, values.dtype), values.dtype)
         flat[cell] = values
         return flat.reshape(shape)
 
     place = ramp(tokens)
-    source = np.repeat(windows.start, tokens) + place
-    asked = place == np.repeat(events, tokens)
-    source[asked] -= 1  # any event that exists: its values are replaced
+    source = np.repeat(windows.start, tokens) + place - opens
+    last = np.repeat(windows.start + events - 1, tokens)
+    opening = (place == 0) & opens
+    asked = source > last
+    source = np.where(opening | asked, last, source)
     variables = {}
-    for name, values in columns.items():
-        variables[name] = spread(
-            np.where(asked, values.dtype.type(hidden_value(values.dtype)), values[source])
-        )
+    for name, column in columns.items():
+        values, kind = column[source], column.dtype
+        if opens:
+            values = np.where(opening, kind.type(value_of(CLS, kind)), values)
+        if ask is not None:
+            values = np.where(asked, kind.type(value_of(ask, kind)), values)
+        variables[name] = spread(values)
     if position_from == "end":
         place = np.repeat(tokens, tokens) - 1 - place
     segment = spread(np.repeat(index - first_of_row[row] + 1, tokens).astype(np.int32))
@@ -210,6 +217,7 @@ class TrainingBatches:
     longest: int  # events of a window; a longer range is cropped at random in each epoch
     position_from: str
     follow: bool
+    opens: bool
 
     @property
     def windows_per_batch(self) -> float:
@@ -237,6 +245,7 @@ class TrainingBatches:
             position_from=self.position_from,
             labels=self.labels,
             follow=self.follow,
+            opens=self.opens,
         )
 
 
@@ -248,7 +257,7 @@ def epoch_plan(
     chance = np.random.default_rng([seed, epoch])
     start, stop = batches.windows
     events = np.minimum(stop - start, batches.longest)
-    dealt = deal(batches.packing, events - batches.follow, chance)
+    dealt = deal(batches.packing, events - batches.follow + batches.opens, chance)
     start, stop, events = start[dealt], stop[dealt], events[dealt]
     start = start + chance.integers(0, stop - start - events, endpoint=True)
     return Windows(start, start + events), chance.permutation(batches.packing.rows)
@@ -266,27 +275,39 @@ def training_batches(
     batch_size: int,
     position_from: str,
     follow: bool,
+    opens: bool,
 ) -> TrainingBatches:
     """Training rows from the events in `ranges`, about `batch_size` windows a batch.
 
-    Ranges without a single target are left out: with `follow`, those of one event.
+    Ranges without a single target are left out: with `follow`, those of one event. For `follow` and
+    `opens` see `fill`.
     """
     if window not in WINDOWS:
         raise ValueError(f"data.window={window!r} is not one of {sorted(WINDOWS)}.")
-    if window == "sliding" and not 0 < stride <= max_len:
+    if window == "sliding" and not 0 < stride <= max_len - opens:
         raise ValueError(
-            f"data.stride={stride} must lie between 1 and model.max_len={max_len}: "
-            "a longer one would skip events."
+            f"data.stride={stride} must lie between 1 and {max_len - opens}, the events of a "
+            "window: a longer one would skip some."
         )
-    longest = max_len + follow
+    longest = max_len + follow - opens
     useful = ranges.stop - ranges.start > follow
     windows = WINDOWS[window](Windows(ranges.start[useful], ranges.stop[useful]), longest, stride)
     if not len(windows.start):
         raise ValueError("No sequence is long enough to train on: each needs two events.")
-    lengths = np.minimum(windows.stop - windows.start, longest) - follow
+    lengths = np.minimum(windows.stop - windows.start, longest) - follow + opens
     plan = pack(lengths, max_len) if packing else one_each(lengths)
     rows = max(1, round(batch_size * plan.rows / len(lengths)))
     dropped = int((~useful).sum())
     return TrainingBatches(
-        columns, labels, windows, plan, rows, max_len, dropped, longest, position_from, follow
+        columns=columns,
+        labels=labels,
+        windows=windows,
+        packing=plan,
+        rows=rows,
+        row_length=max_len,
+        dropped=dropped,
+        longest=longest,
+        position_from=position_from,
+        follow=follow,
+        opens=opens,
     )

@@ -1,7 +1,7 @@
 """Questions whose answer is no item: a label of some events, and what may be read of a sequence.
 
-purchase   will a purchase follow? Asked at every event before the first one, or after some
-           events, or at the last one before it; what comes after that is not read
+purchase   will a purchase follow in this part (without `data.chain`, in this sequence)? Asked at
+           every event before the first one, or after some events, or at the last one before it
 returns    will this purchase come back? Asked at every purchase; a return is read as a purchase
 label      what a file says of a sequence, which is asked at its last event, or of an event
 """
@@ -73,11 +73,12 @@ def action_id(dataset: Dataset, action: str) -> int:
 
 
 def purchase(dataset: Dataset, options: LabelOptions) -> Labelled:
-    """1 where a purchase follows, 0 where none does, known at the end of the sequence.
+    """1 where a purchase follows, 0 where none does, known at the end of the part.
 
-    `options.after` 0: asked at every event; -1: at the last one; else after so many events.
+    `options.after` 0: asked at every event; -1: at the last one; else after so many events. What
+    comes after is not read; where there are several parts, it is the past of later questions.
     """
-    start, stop = dataset.offsets[:-1], dataset.offsets[1:]
+    start, stop = dataset.bounds[:-1], dataset.bounds[1:]
     action = np.asarray(dataset.columns["action"])
     back = dataset.vocabulary("action").ids([options.back])  # a purchase too, where there are any
     bought = (action == action_id(dataset, options.buy)) | (action == back)
@@ -90,9 +91,12 @@ def purchase(dataset: Dataset, options: LabelOptions) -> Labelled:
     asked = inside(ranges, dataset.events)
     if options.after:
         asked = np.isin(np.arange(dataset.events), ranges.stop - 1)
-    owner = np.repeat(np.arange(dataset.sequences), stop - start)
+    owner = np.repeat(np.arange(len(start)), stop - start)
     label = np.where(asked, (first < stop)[owner], np.nan)
-    why = f"sequences with fewer than {max(options.after, 1)} events before a purchase"
+    if dataset.chain is not None:
+        ranges = Windows(dataset.offsets[:-1], dataset.offsets[1:])
+    what = "sequences" if dataset.chain is None else "parts"
+    why = f"{what} with fewer than {max(options.after, 1)} events before a purchase"
     return Labelled(ranges, label, (stop - 1)[owner], {}, {why: int((~kept).sum())})
 
 

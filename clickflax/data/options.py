@@ -101,11 +101,11 @@ def parse_columns(text: str) -> tuple[Column, ...]:
     return tuple(columns)
 
 
-def parse_gap(text: str) -> int:
+def parse_gap(name: str, text: str) -> int:
     """`90s`, `30m`, `2h` or `1d` in microseconds."""
     match = re.fullmatch(r"(\d+(?:\.\d+)?)([smhd])", text)
     if not match or float(match[1]) == 0:
-        raise ValueError(f"--session-gap={text} is not a time such as 90s, 30m, 2h or 1d.")
+        raise ValueError(f"{name}={text} is not a time such as 90s, 30m, 2h or 1d.")
     return round(float(match[1]) * UNITS[match[2]] * SECOND)
 
 
@@ -188,7 +188,8 @@ def from_flags(flags: argparse.Namespace) -> Options:
     names = [field.name for field in dataclasses.fields(Options)]
     values: dict[str, Any] = {name: getattr(flags, name) for name in names if name != "header"}
     values["columns"] = parse_columns(flags.columns) if flags.columns else ()
-    values["session_gap"] = parse_gap(flags.session_gap) if flags.session_gap else None
+    if flags.session_gap is not None:
+        values["session_gap"] = parse_gap("--session-gap", flags.session_gap)
     values["delimiter"] = "\t" if flags.delimiter == r"\t" else flags.delimiter
     values["header"] = not flags.no_header
     return Options(**values)

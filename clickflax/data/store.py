@@ -26,8 +26,10 @@ from collections.abc import Iterator, Mapping, Sequence
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-from jaxtyping import Int, Int8, Int32, Int64
+from jaxtyping import Int, Int8, Int32, Int64, Shaped
 
+from clickflax.data.batches import Windows
+from clickflax.data.chain import Chain, find_chain
 from clickflax.data.seal import FORMAT, array_writer, seal
 from clickflax.events import RESERVED, UNK
 
@@ -83,6 +85,35 @@ class Dataset:
     columns: dict[str, np.ndarray]
     part: Int8[np.ndarray, " S"] | None
     vocabularies: dict[str, Vocabulary]
+    chain: Chain | None = None  # where a sequence is one of parts
+
+    def chained(self, by: str) -> "Dataset":
+        """The same data set, whose sequences have the parts of `config.data.chain`, if any."""
+        chain = find_chain(by, self.offsets, self.columns) if by else None
+        return dataclasses.replace(self, chain=chain)
+
+    def spread(self, values: Shaped[np.ndarray, " E"]) -> Shaped[np.ndarray, " P"]:
+        """A value at every place of the chains."""
+        return values if self.chain is None else self.chain.spread(values)
+
+    def ranges(self, windows: Windows, opened: bool = False) -> Windows:
+        """The places of ranges of events in the chains; see `Chain.ranges`."""
+        return windows if self.chain is None else self.chain.ranges(windows, opened)
+
+    @property
+    def bounds(self) -> Int[np.ndarray, " bounds"]:
+        """Where the parts begin, and the end; without parts, the sequences."""
+        if self.chain is None:
+            return self.offsets
+        number = self.chain.number
+        begins = np.diff(number, prepend=number[:1]) != 0
+        begins[self.offsets[:-1]] = True
+        return np.append(np.flatnonzero(begins), len(number))
+
+    @property
+    def places(self) -> int:
+        """Events, and the SEPs between them."""
+        return self.events if self.chain is None else self.chain.places
 
     @property
     def sequences(self) -> int:

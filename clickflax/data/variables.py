@@ -5,6 +5,7 @@
     time            the moment of the event, a number
     gap             the logarithm of the seconds since the event before it, a number
     hour, weekday   of the event in UTC, ids
+    part            the number of its part in the chain, an id; from 31 on the same
 
 Whatever the source has, the model gets int32 ids or float32 numbers; a number is standardised, or
 becomes the id of its quantile. Missing ids are NA, missing numbers NaN. What was found in the
@@ -25,6 +26,7 @@ SECOND = 1_000_000  # in microseconds, as all times are
 HOUR, DAY = 3600 * SECOND, 24 * 3600 * SECOND
 FROM_TIME = ("time", "gap", "hour", "weekday")
 SEQUENCE = "sequence."
+PARTS = 32
 
 
 @dataclasses.dataclass(frozen=True)
@@ -100,8 +102,12 @@ def _describe(
 
 
 def read(dataset: Dataset, variables: Mapping[str, Variable]) -> dict[str, np.ndarray]:
-    """The columns of a data set as `variables` say, int32 ids or float32 numbers."""
-    return {name: _read(dataset, name, variable) for name, variable in variables.items()}
+    """The columns of a data set, at all places of its chains, as `variables` say: int32 ids or
+    float32 numbers.
+    """
+    return {
+        name: dataset.spread(_read(dataset, name, variable)) for name, variable in variables.items()
+    }
 
 
 def _read(dataset: Dataset, name: str, variable: Variable) -> Shaped[np.ndarray, " E"]:
@@ -134,6 +140,9 @@ def find(dataset: Dataset, name: str, tokens: tuple[str, ...] | None) -> Found:
         return Found(dataset.columns[name])
     if name in FROM_TIME:
         return _from_time(dataset, name)
+    if name == "part" and dataset.chain is not None:
+        number = np.minimum(dataset.chain.number, PARTS - 1)
+        return Found((RESERVED + number).astype(np.int32), RESERVED + PARTS)
     values = None
     if name.startswith(SEQUENCE):
         values = dataset.sequence_column(name.removeprefix(SEQUENCE))

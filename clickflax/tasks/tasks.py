@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int, Key, Shaped
 
-from clickflax.events import RESERVED, Batch, hidden_value
+from clickflax.events import CLS, MASK, RESERVED, SEP, Batch, value_of
 
 
 class Question(NamedTuple):
@@ -52,20 +52,33 @@ def most_hidden(lengths: np.ndarray, offsets: np.ndarray, ratio: float) -> int:
 
 
 def choose(
-    key: Key[Array, ""], segment: Int[Array, "B L"], ratio: float, last: float
+    key: Key[Array, ""],
+    segment: Int[Array, "B L"],
+    ratio: float,
+    last: float,
+    may: Bool[Array, "B L"] | None = None,
 ) -> Bool[Array, "B L"]:
-    """The events to hide: in each sequence a fixed number at random, or only its last one."""
+    """The events to hide: in each sequence a fixed number at random, or only its last one, of those
+    that `may` be hidden, or of all.
+    """
     which_key, last_key = jax.random.split(key)
     chance = jax.random.uniform(which_key, segment.shape)
+    there = segment > 0 if may is None else (segment > 0) & may
     same = segment[:, :, None] == segment[:, None, :]
+    if may is not None:
+        same = same & may[:, None, :]
     before = same & (chance[:, :, None] > chance[:, None, :])
     hidden = before.sum(-1) < hidden_events(same.sum(-1), ratio)
     if last:
         coin = jax.random.uniform(last_key, segment.shape) < last
         coin = jnp.take_along_axis(coin, jnp.maximum(segment - 1, 0), axis=1)
-        following = jnp.pad(segment[:, 1:], ((0, 0), (0, 1)))
-        hidden = jnp.where(coin, segment != following, hidden)
-    return hidden & (segment > 0)
+        beyond = segment.shape[1]
+        following = jnp.where(there, jnp.arange(beyond), beyond)  # those that may be hidden
+        following = jax.lax.cummin(following, axis=1, reverse=True)[:, 1:]
+        following = jnp.pad(following, ((0, 0), (0, 1)), constant_values=beyond)
+        theirs = jnp.take_along_axis(jnp.pad(segment, ((0, 0), (0, 1))), following, axis=1)
+        hidden = jnp.where(coin, segment != theirs, hidden)
+    return hidden & there
 
 
 def hide(
@@ -73,7 +86,7 @@ def hide(
 ) -> dict[str, Shaped[Array, "B L"]]:
     """The variables, all hidden at these events."""
     return {
-        name: jnp.where(where, jnp.asarray(hidden_value(values.dtype), values.dtype), values)
+        name: jnp.where(where, jnp.asarray(value_of(MASK, values.dtype), values.dtype), values)
         for name, values in variables.items()
     }
 
@@ -84,7 +97,10 @@ def hide_events(variable: str, key: Key[Array, ""], batch: Batch, hiding: Hiding
     All the variables of a hidden event are hidden with it, as one could be told from another.
     """
     choose_key, replace_key, item_key = jax.random.split(key, 3)
-    hidden = choose(choose_key, batch.segment, hiding.ratio, hiding.last)
+    may = None
+    if ASKED in batch.labels:
+        may = (batch.labels[ASKED] > 0) & (batch.variables["item"] != CLS)
+    hidden = choose(choose_key, batch.segment, hiding.ratio, hiding.last, may)
     upto = jnp.cumsum(hidden, axis=1)
     wanted = jnp.arange(1, hiding.places + 1)
     places = (upto[:, None, :] < wanted[None, :, None]).sum(-1)  # where the k-th hidden one is
@@ -107,51 +123,77 @@ def hide_events(variable: str, key: Key[Array, ""], batch: Batch, hiding: Hiding
 def look_ahead(variable: str, key: Key[Array, ""], batch: Batch, hiding: Hiding) -> Question:
     """The causal objective of SASRec (Kang and McAuley, 2018): what comes after each event."""
     targets = batch.labels[NEXT + variable] - RESERVED
-    weights = (batch.segment > 0) & (targets >= 0)
+    weights = (batch.segment > 0) & (targets >= 0) & (batch.variables["item"] != CLS)
     return Question(batch.variables, None, jnp.maximum(targets, 0), weights.astype(jnp.float32))
 
 
-def read_label(task: str, key: Key[Array, ""], batch: Batch, hiding: Hiding) -> Question:
-    """The label of each event that has one."""
+def fill_basket(key: Key[Array, ""], batch: Batch, hiding: Hiding) -> Question:
+    """All the items of a part are asked for at the SEP that opens it (the next basket, Rendle et
+    al., 2010): each is a target of its own, of which nothing but the parts before is known.
+    """
+    targets = batch.labels[BASKET] - RESERVED
+    column = jnp.arange(batch.segment.shape[1])
+    begins = jnp.diff(batch.segment, axis=1, prepend=-1) != 0
+    first = jax.lax.cummax(jnp.where(begins, column, 0), axis=1)
+    opened = jax.lax.cummax(jnp.where(batch.variables["item"] == SEP, column, -1), axis=1)
+    weights = (batch.segment > 0) & (targets >= 0) & (opened >= first)
+    places = jnp.maximum(opened, 0)
+    return Question(batch.variables, places, jnp.maximum(targets, 0), weights.astype(jnp.float32))
+
+
+def read_label(
+    task: str, at_cls: bool, key: Key[Array, ""], batch: Batch, hiding: Hiding
+) -> Question:
+    """The label of each event that has one, at the event, or at the CLS of its sequence."""
     labels = batch.labels[task]
-    weights = (batch.segment > 0) & ~jnp.isnan(labels)
+    here = (batch.variables["item"] == CLS) == at_cls
+    weights = (batch.segment > 0) & ~jnp.isnan(labels) & here
     targets = jnp.where(weights, labels, 0.0)
     return Question(batch.variables, None, targets, weights.astype(jnp.float32))
 
 
 @dataclasses.dataclass(frozen=True)
 class Task:
-    """What is hidden, what may be looked at, and which head answers.
+    """What is hidden, what may be looked at, where it is asked and which head answers.
 
-    A causal task is trained on what comes after each event, and asked after the last one; another
-    one is asked at a MASK that is appended. The head is that of a variable, or of a label.
+    The head is that of a variable, or of a label. To be asked, a MASK (the Cloze) or a SEP (the
+    next basket) is appended to a history; CLS opens it already; None: the last event will do.
     """
 
     causal: bool
     head: str
+    ask: int | None
     prepare: Callable[[Key[Array, ""], Batch, Hiding], Question]
 
 
-MASKED, NEXT = "masked_", "next_"
+MASKED, NEXT, BASKET = "masked_", "next_", "basket"
 LABELS = ("purchase", "returns", "label")
+LABELS_AT = ("event", "cls")
+ASKED = "asked"  # the label that says of which events the Cloze may ask, where not of all
 
 
-def find_task(name: str, labels_causal: bool) -> Task:
-    """The task of a name: masked_VARIABLE, next_VARIABLE or one of LABELS."""
+def find_task(name: str, labels_causal: bool, labels_at: str) -> Task:
+    """The task of a name: masked_VARIABLE, next_VARIABLE, basket or one of LABELS."""
     if name in LABELS:
-        return Task(labels_causal, name, functools.partial(read_label, name))
-    for prefix, causal, prepare in ((MASKED, False, hide_events), (NEXT, True, look_ahead)):
-        variable = name.removeprefix(prefix)
-        if variable and variable != name:
-            return Task(causal, variable, functools.partial(prepare, variable))
+        at_cls = labels_at == "cls"
+        prepare = functools.partial(read_label, name, at_cls)
+        return Task(labels_causal, name, CLS if at_cls else None, prepare)
+    if name == BASKET:
+        return Task(True, "item", SEP, fill_basket)
+    variable = name.removeprefix(MASKED)
+    if variable and variable != name:
+        return Task(False, variable, MASK, functools.partial(hide_events, variable))
+    variable = name.removeprefix(NEXT)
+    if variable and variable != name:
+        return Task(True, variable, None, functools.partial(look_ahead, variable))
     raise ValueError(
         f"tasks names {name!r}; tasks are masked_item, next_item (or another variable in the place "
-        f"of item), {', '.join(LABELS)}."
+        f"of item), {BASKET}, {', '.join(LABELS)}."
     )
 
 
-def find_tasks(names: tuple[str, ...], labels_causal: bool) -> dict[str, Task]:
-    """The tasks of `config.tasks`."""
+def find_tasks(names: tuple[str, ...], labels_causal: bool, labels_at: str) -> dict[str, Task]:
+    """The tasks of `config.tasks`; for those with labels see `config.label`."""
     if not names or len(set(names)) < len(names):
         raise ValueError(f"tasks={tuple(names)!r}: name one or several, each once.")
-    return {name: find_task(name, labels_causal) for name in names}
+    return {name: find_task(name, labels_causal, labels_at) for name in names}
