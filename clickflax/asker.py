@@ -32,6 +32,7 @@ class Asker:
     batch_size: int
     micro_rows: int
     given: Any  # see `Shared`
+    told: Mapping[str, Any]  # of the last place of a history
 
     def batches(
         self, columns: Mapping[str, Shaped[np.ndarray, " E"]], history: Windows, seen: bool
@@ -55,6 +56,7 @@ class Asker:
             position_from=self.position_from,
             opens=self.opens,
             ask=ask,
+            told=self.told,
             seen=seen,
             layout=Layout(devices, -(-rows // (group_rows * devices)), group_rows),
         )
@@ -188,7 +190,12 @@ class Asker:
 
 
 def make_asker(
-    config: ConfigDict, model: Model, task: Task, mesh: jax.sharding.Mesh, given: Any
+    config: ConfigDict,
+    model: Model,
+    task: Task,
+    mesh: jax.sharding.Mesh,
+    given: Any,
+    told: Mapping[str, Any],
 ) -> Asker:
     """The asker that a config describes."""
     return Asker(
@@ -202,4 +209,5 @@ def make_asker(
         batch_size=config.eval.batch_size,
         micro_rows=config.train.micro_rows,
         given=sharding.replicate(given, mesh),
+        told=told,
     )

@@ -70,6 +70,7 @@ def check_config(config: ConfigDict) -> None:
         )
     if BASKET in tasks and not config.data.chain:
         raise ValueError("basket: config.data.chain must say what is a basket: invoice, or 30m.")
+    check_given(config)
     check_labels(config, tasks)
     known = [metric for name in tasks for metric in metrics_of(config, name)]
     for name, choices in {
@@ -86,6 +87,21 @@ def check_config(config: ConfigDict) -> None:
             "config.model.attention='cudnn' wants one sequence a row: set "
             "config.data.packing=False, or config.model.attention='auto'."
         )
+
+
+def check_given(config: ConfigDict) -> None:
+    """Refuses to tell what is no variable, or what the model was not trained to be told."""
+    may = [name for name in config.data.variables if name != "item" and "." not in name]
+    wrong = [name for name in config.data.given if name not in may]
+    if wrong:
+        raise ValueError(f"config.data.given names {wrong[0]!r}; it may name {may}.")
+    for pair in config.eval.given:
+        name, equals, _ = pair.partition("=")
+        if not equals or name not in config.data.given:
+            raise ValueError(
+                f"config.eval.given: {pair!r} is not of the form action=buy with a variable of "
+                f"config.data.given={tuple(config.data.given)}."
+            )
 
 
 def check_labels(config: ConfigDict, tasks: Mapping[str, Task]) -> None:

@@ -24,10 +24,11 @@ def default() -> ml_collections.ConfigDict:
     c.data = ml_collections.ConfigDict()
     c.data.path = ""  # folder of a prepared data set; empty: a simulated shop in the work folder
     c.data.variables = ("item",)  # what is read of an event: item, others, gap, hour, item.FEATURE
+    c.data.given = ()  # of these, what is asked for may be told: next item, given action=buy
     c.data.quantiles = ()  # numbers that are read as ids of so many quantiles, such as price=20
     c.data.chain = ""  # a pause (30m) or a variable (invoice) begins a new part, after a SEP
     c.data.cls = False  # every window opens with CLS
-    c.data.split = "leave_one_out"  # time, sequence_time (by two moments), or parts: a test file
+    c.data.split = "leave_one_out"  # time, time_each, sequence_time (two moments); parts: a file
     c.data.validation_users = -1  # users with a validation item: -1 all, 0 none, or that many
     c.data.validation_from = ""  # split time: first moment of validation, 2015-09-01T00:00:00 (UTC)
     c.data.test_from = ""  # split time: first moment of the test
@@ -103,6 +104,7 @@ def default() -> ml_collections.ConfigDict:
     c.eval = ml_collections.ConfigDict()
     c.eval.cutoffs = (1, 5, 10, 20)
     c.eval.filter_seen = True  # leave out what the user has already had, but never the target
+    c.eval.given = ()  # what is told of the event that is asked for, such as action=buy
     c.eval.batch_size = 256  # users at once
 
     c.init = ml_collections.ConfigDict()

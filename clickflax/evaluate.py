@@ -17,6 +17,7 @@ from jaxtyping import Float, Int, Shaped
 from ml_collections import ConfigDict
 
 from clickflax.asker import Asker, make_asker
+from clickflax.checks import check_config
 from clickflax.config import override
 from clickflax.data.asking import count_repeats, pad_lists
 from clickflax.data.labels import LABELS, LabelPart
@@ -24,7 +25,15 @@ from clickflax.data.split import Examples, count_cold
 from clickflax.data.variables import read
 from clickflax.events import MASK, RESERVED, SEP
 from clickflax.questions import Asked, ask_about
-from clickflax.run import Run, load_run, open_data, read_config, read_json, write_json
+from clickflax.run import (
+    Run,
+    load_run,
+    open_data,
+    read_config,
+    read_json,
+    told_of,
+    write_json,
+)
 from clickflax.runtime import sharding
 from clickflax.tasks.label_metrics import best_threshold, classes, numbers, yes_or_no
 from clickflax.tasks.metrics import mean, ranking
@@ -123,6 +132,7 @@ def protocol(run: Run, name: str, which: str, config: ConfigDict) -> dict[str, A
         "history": f"every event {until}; the model looks at the last {looks}",
         "candidates": f"all {run.vocabularies[task.head].size - RESERVED} {task.head}s",
         "filter_seen": bool(config.eval.filter_seen and task.head == "item"),
+        "given": config.eval.given,
         "ties": "mean place",
     }
 
@@ -164,13 +174,18 @@ def evaluate_run(
     filter_seen: bool | None = None,
     cutoffs: tuple[int, ...] | None = None,
     checkpoint: str = "best",
+    where: str | None = None,
+    given: tuple[str, ...] | None = None,
 ) -> dict[str, Any]:
     """Evaluates a run, keeps the record in its folder, and returns it."""
     run = load_run(folder, checkpoint)
     dataset = open_data(run, data)
     changed = [f"config.eval.filter_seen={filter_seen}"] if filter_seen is not None else []
     changed += [f"config.eval.cutoffs={cutoffs}"] if cutoffs is not None else []
+    changed += [f"config.task_where={(where,)}"] if where is not None else []
+    changed += [f"config.eval.given={given}"] if given is not None else []
     config = override(run.config, changed)
+    check_config(config)
     mesh = sharding.make_mesh()
     params = sharding.replicate(run.params, mesh)
     start, columns = time.perf_counter(), read(dataset, run.variables)
@@ -181,7 +196,8 @@ def evaluate_run(
             raise ValueError(
                 f"{name}: the {which} part of {dataset.path} has no examples: {asked.dropped}."
             )
-        asker = make_asker(config, run.model, asked.task, mesh, run.given)
+        told = told_of(config, name, asked.task, run.variables, run.vocabularies)
+        asker = make_asker(config, run.model, asked.task, mesh, run.given, told)
         judge = Judge(asker, asked, columns, config)
         if which == "test" and judge.is_label and len(asked.validation):
             judge(params, "validation")  # for its threshold
@@ -228,6 +244,10 @@ def main(argv: list[str]) -> None:
     parser.add_argument(
         "--filter-seen", action=argparse.BooleanOptionalAction, help="default: config.eval"
     )
+    parser.add_argument("--where", help="of which events, action=buy; default: config.task_where")
+    parser.add_argument(
+        "--given", help="what is told of them, such as action=buy; default: config.eval.given"
+    )
     flags = parser.parse_args(argv)
     cutoffs = None
     if flags.cutoffs is not None:
@@ -242,6 +262,8 @@ def main(argv: list[str]) -> None:
         filter_seen=flags.filter_seen,
         cutoffs=cutoffs,
         checkpoint=flags.checkpoint,
+        where=flags.where,
+        given=None if flags.given is None else tuple(filter(None, flags.given.split(","))),
     )
     tasks = read_config(flags.run).tasks
     for name in tasks:

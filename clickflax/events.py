@@ -9,6 +9,9 @@ from jaxtyping import Int, Shaped
 PAD, MASK, UNK, CLS, SEP, NA = range(6)
 RESERVED = 6
 
+# `next.action` is the action of the event after: what a causal model may be told of its answer.
+AFTER = "next."
+
 
 def value_of(reserved: int, dtype: Any) -> Any:
     """What stands for a reserved id in a column: itself; among numbers infinity for MASK, else NaN,

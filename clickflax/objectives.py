@@ -48,7 +48,8 @@ def make_objective(
     micro_rows = sharding.micro_rows(config.train.micro_rows, config.model.max_len, rows)
     packing = batches.packing
     places = most_hidden(packing.length, packing.offsets, mask.ratio)
-    hiding = Hiding(mask.ratio, mask.replace, mask.last, places, sizes["item"] - RESERVED)
+    given = tuple(one for one in config.data.given if one != task.head)
+    hiding = Hiding(mask.ratio, mask.replace, mask.last, places, sizes["item"] - RESERVED, given)
     if name in LABELS:
         kind = config.label.kind if name == "label" else "binary"
         loss = LABEL_LOSSES[kind]

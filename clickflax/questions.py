@@ -12,13 +12,14 @@ from clickflax.data.condition import chosen
 from clickflax.data.labels import LABELS, LabelOptions, LabelPart, split_labels
 from clickflax.data.split import Examples, SplitOptions, inside, split, split_baskets
 from clickflax.data.store import Dataset
-from clickflax.events import CLS, PAD, RESERVED
+from clickflax.events import AFTER, CLS, MASK, PAD, RESERVED, value_of
 from clickflax.tasks.tasks import ASKED, BASKET, NEXT, Task, find_tasks
 
 
 class Asked(NamedTuple):
     """What a task asks of a data set, P places with the SEPs of its chains. `columns` are read
-    instead of those of the log; `labels` are told in training, for each place.
+    instead of those of the log, those of `hidden` not at all; `labels` are told in training, for
+    each place.
     """
 
     task: Task
@@ -26,6 +27,7 @@ class Asked(NamedTuple):
     validation: Examples | LabelPart
     test: Examples | LabelPart
     columns: Mapping[str, Shaped[np.ndarray, " P"]]
+    hidden: frozenset[str]
     labels: Mapping[str, Shaped[np.ndarray, " P"]]
     dropped: dict[str, int]
 
@@ -33,7 +35,12 @@ class Asked(NamedTuple):
         self, columns: Mapping[str, Shaped[np.ndarray, " P"]]
     ) -> dict[str, Shaped[np.ndarray, " P"]]:
         """The columns of a model, as this task may read them."""
-        return {name: self.columns.get(name, values) for name, values in columns.items()}
+        return {
+            name: np.full_like(values, value_of(MASK, values.dtype))
+            if name in self.hidden
+            else self.columns.get(name, values)
+            for name, values in columns.items()
+        }
 
 
 def ask_about(config: ConfigDict, dataset: Dataset) -> dict[str, Asked]:
@@ -75,7 +82,9 @@ def _label(config: ConfigDict, name: str, task: Task, dataset: Dataset, where: s
     )
     columns = {column: dataset.spread(values) for column, values in labelled.columns.items()}
     label = {name: train.label.astype(np.float32)}
-    return Asked(task, train.ranges, validation, test, columns, label, parts.dropped)
+    # What comes after a label would tell it.
+    hidden = frozenset(AFTER + variable for variable in config.data.given)
+    return Asked(task, train.ranges, validation, test, columns, hidden, label, parts.dropped)
 
 
 def _values(config: ConfigDict, name: str, task: Task, dataset: Dataset, where: str) -> Asked:
@@ -106,7 +115,12 @@ def _values(config: ConfigDict, name: str, task: Task, dataset: Dataset, where: 
         labels = {NEXT + task.head: following(spread)}
     elif where or dataset.chain is not None or config.data.cls:
         labels = {ASKED: (spread >= RESERVED).astype(np.int32)}
-    return Asked(task, train, validation, test, {}, labels, dropped)
+    hidden = frozenset(
+        AFTER + variable
+        for variable in config.data.given
+        if variable == task.head or not name.startswith(NEXT)
+    )
+    return Asked(task, train, validation, test, {}, hidden, labels, dropped)
 
 
 def check_once(name: str, ranges: Windows, label: Float[np.ndarray, " E"]) -> None:

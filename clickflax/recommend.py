@@ -24,14 +24,15 @@ import rich.table
 from jaxtyping import Float, Int, Shaped
 
 from clickflax.asker import Asker, make_asker
+from clickflax.checks import check_given
+from clickflax.config import override
 from clickflax.data.batches import Windows
 from clickflax.data.store import Dataset, Vocabulary
 from clickflax.data.variables import absent, read
-from clickflax.events import RESERVED, UNK
-from clickflax.run import Run, load_run, open_data, read_config
+from clickflax.events import AFTER, RESERVED, UNK
+from clickflax.run import Run, load_run, open_data, read_config, told_of
 from clickflax.runtime import sharding
 from clickflax.tasks.scores import best
-from clickflax.tasks.tasks import Task
 
 load = load_run
 
@@ -65,18 +66,22 @@ class Lists(NamedTuple):
 
 
 @functools.lru_cache(maxsize=8)
-def compiled(run: Run, k: int) -> tuple[Asker, Any, Callable[..., Any]]:
+def compiled(run: Run, k: int, given: tuple[str, ...]) -> tuple[Asker, Any, Callable[..., Any]]:
     """What answers for a run, kept so that a second question does not compile again."""
     mesh = sharding.make_mesh()
-    asker = make_asker(run.config, run.model, item_task(run), mesh, run.given)
+    config = override(run.config, [f"config.eval.given={given}"])
+    check_given(config)
+    name = item_task(run)
+    told = told_of(config, name, run.tasks[name], run.variables, run.vocabularies)
+    asker = make_asker(config, run.model, run.tasks[name], mesh, run.given, told)
     return asker, sharding.replicate(run.params, mesh), asker.compile(functools.partial(best, k=k))
 
 
-def item_task(run: Run) -> Task:
+def item_task(run: Run) -> str:
     """The task of a run whose answers are items."""
-    for task in run.tasks.values():
+    for name, task in run.tasks.items():
         if task.head == "item":
-            return task
+            return name
     raise ValueError(f"{run.folder} answers {list(run.tasks)}, which are no items to recommend.")
 
 
@@ -93,10 +98,11 @@ def rank_items(
     history: Windows,
     k: int,
     filter_seen: bool,
+    given: tuple[str, ...],
 ) -> Iterator[Lists]:
     """The best `k` items after each history, a batch of histories at a time."""
     check_k(run, k)
-    asker, params, answer = compiled(run, k)
+    asker, params, answer = compiled(run, k, given)
     for example, (score, item) in asker.ask(params, answer, columns, history, filter_seen):
         there = example >= 0
         item = np.where(np.isneginf(score), -1, item + RESERVED)
@@ -139,17 +145,22 @@ def titles_of(items: Vocabulary) -> list[str | None]:
 
 
 def top_k(
-    run: Run, histories: Sequence[Sequence[str]], k: int = 10, filter_seen: bool | None = None
+    run: Run,
+    histories: Sequence[Sequence[str]],
+    k: int = 10,
+    filter_seen: bool | None = None,
+    given: Sequence[str] | None = None,
 ) -> list[list[Recommendation]]:
     """The best `k` next items for each history of tokens or titles, oldest first.
 
     The users need not be known. Items of the history are left out as `config.eval.filter_seen`
-    says, unless `filter_seen` does. Variables other than the item are taken as missing.
+    says, unless `filter_seen` does; of the next event is told what `given`, such as
+    `["action=buy"]`, or else `config.eval.given` says. Variables other than the item are missing.
     """
     item_task(run)
     if not histories:
         return []
-    others = sorted(set(run.variables) - {"item"})
+    others = sorted(name for name in set(run.variables) - {"item"} if not name.startswith(AFTER))
     if others:
         warnings.warn(f"the histories have no {', '.join(others)}: taken as missing", stacklevel=2)
     found = [find_items(run, history) for history in histories]
@@ -157,8 +168,10 @@ def top_k(
     columns = {name: absent(variable, int(bounds[-1])) for name, variable in run.variables.items()}
     columns["item"] = np.concatenate(found)
     filter_seen = bool(run.config.eval.filter_seen if filter_seen is None else filter_seen)
+    given = tuple(run.config.eval.given if given is None else given)
     answers: list[list[Recommendation]] = [[] for _ in histories]
-    for lists in rank_items(run, columns, Windows(bounds[:-1], bounds[1:]), k, filter_seen):
+    windows = Windows(bounds[:-1], bounds[1:])
+    for lists in rank_items(run, columns, windows, k, filter_seen, given):
         for example, items, scores in zip(*lists, strict=True):
             answers[example] = [
                 Recommendation(
@@ -177,6 +190,7 @@ def write_lists(
     out: pathlib.Path,
     k: int,
     filter_seen: bool,
+    given: tuple[str, ...],
 ) -> int:
     """Recommends for users of the data set (None: all of them) into a Parquet file of
     user, rank (1 is best), item, title, score; returns how many users.
@@ -204,7 +218,7 @@ def write_lists(
     )
     partial = out.with_name(f".{out.name}.tmp")
     with pq.ParquetWriter(partial, LISTS) as writer:
-        for lists in rank_items(run, columns, history, k, filter_seen):
+        for lists in rank_items(run, columns, history, k, filter_seen, given):
             row, place = np.nonzero(lists.item >= 0)
             item = lists.item[row, place] - RESERVED
             writer.write_table(
@@ -265,21 +279,24 @@ def main(argv: list[str]) -> None:
     parser.add_argument(
         "--filter-seen", action=argparse.BooleanOptionalAction, help="default: config.eval"
     )
+    parser.add_argument("--given", help="what is told of the next event, such as action=buy")
     flags = parser.parse_args(argv)
     if (flags.users is None) != (flags.out is None):
         parser.error("--users and --out go together")
     sharding.use_devices(read_config(flags.run).train.cpu_devices)
     run = load(flags.run)
+    given = tuple(flags.given.split(",")) if flags.given else tuple(run.config.eval.given)
     if flags.history is not None:
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")
             history = [name.strip() for name in flags.history.split("|")]
-            answers = top_k(run, [history], flags.k, flags.filter_seen)
+            answers = top_k(run, [history], flags.k, flags.filter_seen, given)
         for warning in caught:
             print(f"clickflax recommend: warning: {warning.message}", file=sys.stderr)
         show(answers[0])
         return
     filter_seen = run.config.eval.filter_seen if flags.filter_seen is None else flags.filter_seen
     users = read_users(flags.users)
-    count = write_lists(run, users, flags.data, pathlib.Path(flags.out), flags.k, filter_seen)
+    out = pathlib.Path(flags.out)
+    count = write_lists(run, users, flags.data, out, flags.k, filter_seen, given)
     print(json.dumps({"users": count, "k": flags.k, "out": flags.out}))

@@ -10,20 +10,21 @@ from typing import Any
 
 import flax.linen as nn
 import jax
+import numpy as np
 from ml_collections import ConfigDict
 
 from clickflax.config import from_dict, override
 from clickflax.data.features import ITEM, read_features
 from clickflax.data.store import Dataset, Vocabulary, open_dataset, open_vocabulary
-from clickflax.data.variables import Variable, variable_from
-from clickflax.events import RESERVED
+from clickflax.data.variables import Variable, value_told, variable_from
+from clickflax.events import AFTER, MASK, RESERVED, value_of
 from clickflax.model.attention import find_attention, or_auto
 from clickflax.model.embedder import COMBINE, DTYPES, POSITIONS, Embedder
 from clickflax.model.encoder import ACTIVATIONS, NORMS, REMAT, Encoder
 from clickflax.model.heads import OUTPUTS, ItemHead, LabelHead
 from clickflax.model.model import Model
 from clickflax.runtime import checkpoint
-from clickflax.tasks.tasks import LABELS, Task, find_tasks
+from clickflax.tasks.tasks import LABELS, MASKED, NEXT, Task, find_tasks
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -203,6 +204,33 @@ def heads_of(config: ConfigDict) -> tuple[tuple[str, ...], dict[str, int]]:
 def event_variables(names: tuple[str, ...]) -> tuple[str, ...]:
     """The names of `data.variables` that are no features of the items."""
     return tuple(name for name in names if not name.startswith(ITEM))
+
+
+def told_of(
+    config: ConfigDict,
+    name: str,
+    task: Task,
+    variables: Mapping[str, Variable],
+    vocabularies: Mapping[str, Vocabulary],
+) -> dict[str, Any]:
+    """What `config.eval.given` tells of the event that a task asks for, as columns have it; a
+    causal model is told that it is told nothing.
+    """
+    if not name.startswith((NEXT, MASKED)):
+        return {}
+    words = dict(pair.split("=", 1) for pair in config.eval.given)
+    found = {}
+    for given in config.data.given:
+        column = AFTER + given if task.causal else given
+        variable = variables[given]
+        if given == task.head:
+            continue
+        if given in words:
+            vocabulary = vocabularies.get(given)
+            found[column] = value_told(given, variable, vocabulary, words[given])
+        elif task.causal:
+            found[column] = value_of(MASK, np.int32 if variable.size else np.float32)
+    return found
 
 
 def catalog_features(

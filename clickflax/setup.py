@@ -37,6 +37,7 @@ from clickflax.run import (
     load_run,
     read_json,
     sizes_of,
+    told_of,
     variables_of,
     vocabularies_of,
     write_json,
@@ -45,6 +46,7 @@ from clickflax.runtime import checkpoint, sharding
 from clickflax.runtime.environment import environment
 from clickflax.runtime.optim import make_optimizer
 from clickflax.step import Shared, State, init_params, make_step
+from clickflax.tasks.tasks import NEXT
 
 
 class Setting(NamedTuple):
@@ -127,7 +129,9 @@ def how_to_read(
     those events say that are trained on. Raises ValueError where that run reads another kind.
     """
     quantiles = assignments("data.quantiles", config.data.quantiles)
-    found = describe(dataset, event_variables(config.data.variables), quantiles, trained)
+    names = event_variables(config.data.variables)
+    after = config.data.given if any(name.startswith(NEXT) for name in config.tasks) else ()
+    found = describe(dataset, names, quantiles, trained, after)
     before = variables_of(pathlib.Path(source)) if source else {}
     for name, kept in before.items():
         if name in found and bool(kept.size) != bool(found[name].size):
@@ -205,7 +209,19 @@ def set_up(config: ConfigDict, folder: pathlib.Path) -> tuple[Setting, State]:
         advance=many_at_once(feed, at_once) if at_once > 1 else one_by_one(feed),
         at_once=at_once,
         judges={
-            name: Judge(make_asker(config, model, one.task, mesh, given), one, columns, config)
+            name: Judge(
+                make_asker(
+                    config,
+                    model,
+                    one.task,
+                    mesh,
+                    given,
+                    told_of(config, name, one.task, variables, dataset.vocabularies),
+                ),
+                one,
+                columns,
+                config,
+            )
             for name, one in asked.items()
         },
         mesh=mesh,

@@ -160,7 +160,7 @@ def ask(folder: pathlib.Path) -> dict:
     dataset, lists = open_data(run), folder / "lists.parquet"
     (asked,) = ask_about(run.config, dataset).values()
     mesh = sharding.make_mesh()
-    asker = make_asker(run.config, run.model, asked.task, mesh, run.given)
+    asker = make_asker(run.config, run.model, asked.task, mesh, run.given, {})
     judge = Judge(asker, asked, read(dataset, run.variables), run.config)
     params, rates = sharding.replicate(run.params, mesh), {}
 
@@ -174,7 +174,10 @@ def ask(folder: pathlib.Path) -> dict:
             users = work()
             rates[f"{name}_{which}"] = round(users / (time.perf_counter() - start), 1)
 
-    timed("recommend_users_per_s", lambda: recommend.write_lists(run, None, None, lists, 10, True))
+    def recommended() -> int:
+        return recommend.write_lists(run, None, None, lists, 10, True, ())
+
+    timed("recommend_users_per_s", recommended)
     timed("evaluate_users_per_s", evaluated)
     return rates | {"peak_rss_mb": peak_mb()}
 

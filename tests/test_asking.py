@@ -22,7 +22,7 @@ HISTORY = Windows(BOUNDS[:-1], BOUNDS[1:])
 
 def batches(layout=(1, 2, 2), **changed):
     options = {"max_len": 8, "packing": True, "position_from": "end", "opens": False}
-    options |= {"ask": None, "seen": False, "layout": Layout(*layout)}
+    options |= {"ask": None, "told": {}, "seen": False, "layout": Layout(*layout)}
     return list(asking_batches({"item": ITEM}, HISTORY, **(options | changed)))
 
 
@@ -100,6 +100,7 @@ def test_a_question_or_two_have_the_same_shapes_as_the_next_ones():
             Windows(bounds[:-1], bounds[1:]),
             **options,
             ask=MASK,
+            told={},
             seen=True,
             layout=Layout(1, 1, 4),
         )

@@ -227,7 +227,7 @@ def test_a_basket_is_asked_for_at_its_sep_and_what_has_no_sep_is_no_target(data)
         columns, windows, np.zeros(2, int), (1, 13), position_from="start", labels=asked.labels
     )
     question = find_task("basket", True, "event").prepare(
-        jax.random.key(0), jax.tree.map(jnp.asarray, batch), Hiding(0.2, "mask", 0.0, 3, 9)
+        jax.random.key(0), jax.tree.map(jnp.asarray, batch), Hiding(0.2, "mask", 0.0, 3, 9, ())
     )
     # Row: i1 i2 SEP i3 i4 SEP i5 | i6 i7 SEP i8
     assert np.flatnonzero(question.weights[0]).tolist() == [3, 4, 6, 10]
@@ -263,6 +263,7 @@ def test_places_are_reserved_for_cls_and_for_mask():
         position_from="end",
         opens=True,
         ask=MASK,
+        told={},
         seen=False,
         layout=Layout(1, 1, 1),
     )
@@ -276,7 +277,7 @@ def row(at):
     segment = jnp.array([[1, 1, 1, 2, 2, 0]])
     batch = Batch({"item": item}, segment, segment, {"label": label})
     task = find_task("label", False, at)
-    return task.prepare(jax.random.key(0), batch, Hiding(0.2, "mask", 0.0, 1, 9))
+    return task.prepare(jax.random.key(0), batch, Hiding(0.2, "mask", 0.0, 1, 9, ()))
 
 
 def test_a_label_is_asked_at_its_event_or_at_cls():
@@ -355,7 +356,7 @@ def test_baskets_are_learned_evaluated_and_recommended(shop, tmp_path, steps_at_
     (first,) = recommend.top_k(load_run(tmp_path / "run"), [["item-1", "item-2"]], k=3)
     assert len(first) == 3
     users = recommend.write_lists(
-        load_run(tmp_path / "run"), None, None, tmp_path / "lists.parquet", 3, True
+        load_run(tmp_path / "run"), None, None, tmp_path / "lists.parquet", 3, True, ()
     )
     assert users == 200
 

@@ -18,6 +18,7 @@ from clickflax.runtime import sharding
 from clickflax.tasks.metrics import mean, ranking
 from clickflax.tasks.tasks import find_task
 
+TASK = find_task("masked_item", True, "event")
 LENGTHS = np.array([4, 2, 12, 3, 7, 9])
 BOUNDS = np.concatenate([[0], np.cumsum(LENGTHS)])
 ITEM = (np.random.default_rng(0).integers(0, ITEMS, BOUNDS[-1]) + RESERVED).astype(np.int32)
@@ -34,9 +35,7 @@ def rank(params=None, filter_seen=True, task="masked_item", examples=EXAMPLES, *
     model = build_model(config.model, {"item": ITEMS + RESERVED})
     params = small_model()[1] if params is None else params
     mesh = sharding.make_mesh()
-    ranker = Ranker(
-        make_asker(config, model, find_task("masked_item", True, "event"), mesh, {}), filter_seen
-    )
+    ranker = Ranker(make_asker(config, model, TASK, mesh, {}, {}), filter_seen)
     return ranker(sharding.replicate(params, mesh), COLUMNS, examples)
 
 
@@ -96,9 +95,7 @@ def test_metrics_are_means_over_users():
     config = small_config()
     mesh = sharding.make_mesh()
     model, params = small_model()
-    ranker = Ranker(
-        make_asker(config, model, find_task("masked_item", True, "event"), mesh, {}), True
-    )
+    ranker = Ranker(make_asker(config, model, TASK, mesh, {}, {}), True)
     places = ranker(sharding.replicate(params, mesh), COLUMNS, EXAMPLES)
     metrics = mean(ranking(places, EXAMPLES.owner, len(EXAMPLES), (1, ITEMS)))
     assert metrics[f"recall@{ITEMS}"] == 1

@@ -139,7 +139,7 @@ def test_a_run_reads_numbers_as_the_run_that_it_starts_from(shop, tmp_path):
 
 
 def told(config, params, columns, asked, model, given):
-    asker = make_asker(config, model, asked.task, sharding.make_mesh(), given)
+    asker = make_asker(config, model, asked.task, sharding.make_mesh(), given, {})
     judge = Judge(asker, asked, columns, config)
     return judge.tell(sharding.replicate(params, asker.mesh), judge.columns, asked.test)[:, 0]
 

@@ -277,6 +277,7 @@ def test_the_verb_reports_what_is_possible(tmp_path, capsys):
         ({"mean_length": 2.0}, "mean_length=2.0 must lie between 3 and max_length=50"),
         ({"mean_length": float("nan")}, "mean_length=nan"),
         ({"tastes": 0}, "tastes=0"),
+        ({"thrift": 2.5}, "thrift=2.5 must lie between 0 and 2"),
         ({"moves": (0.7, 0.3)}, "moves="),
         ({"seed": -1}, "seed=-1"),
     ],

@@ -29,7 +29,7 @@ LONG = list(range(10))
 
 
 def hiding(ratio=0.3, replace="mask", last=0.0, places=8):
-    return Hiding(ratio, replace, last, places, ITEMS)
+    return Hiding(ratio, replace, last, places, ITEMS, ())
 
 
 @pytest.mark.parametrize(("length", "count"), [(1, 1), (3, 1), (5, 2), (10, 3), (100, 30)])

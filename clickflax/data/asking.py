@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Iterator, Mapping
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Int, Shaped
@@ -45,6 +45,7 @@ def asking_batches(
     position_from: str,
     opens: bool,
     ask: int | None,
+    told: Mapping[str, Any],
     seen: bool,
     layout: Layout,
 ) -> Iterator[Asked]:
@@ -52,7 +53,8 @@ def asking_batches(
 
     A history `opens` with CLS, and the reserved id `ask` follows it, such as MASK: places are
     reserved for these, and fewer events are read. The answer stands at the last place of a
-    sequence. With `seen` the items of the whole history come along, else none.
+    sequence, where variables have what is `told` of them. With `seen` the items of the whole
+    history come along, else none.
     """
     beside = opens + (ask is not None)
     start = np.maximum(history.start, history.stop - max_len + beside)
@@ -76,7 +78,16 @@ def asking_batches(
         example, row = dealt[slots], there[which]
         windows = Windows(start[example], history.stop[example])
         flat = (len(some), max_len)
-        batch = fill(columns, windows, row, flat, position_from=position_from, opens=opens, ask=ask)
+        batch = fill(
+            columns,
+            windows,
+            row,
+            flat,
+            position_from=position_from,
+            opens=opens,
+            ask=ask,
+            told=told,
+        )
         places = group_answers(row, lengths[example], example, layout, most, deepest)
         yield Asked(
             Batch(

@@ -3,7 +3,7 @@
 import dataclasses
 import functools
 from collections.abc import Callable, Mapping
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Int, Shaped
@@ -105,9 +105,9 @@ def ramp(lengths: Int[np.ndarray, " N"]) -> Int[np.ndarray, " T"]:
     return np.arange(lengths.sum()) - np.repeat(np.cumsum(lengths) - lengths, lengths)
 
 
-def following(values: Int[np.ndarray, " E"]) -> Int[np.ndarray, " E"]:
-    """The value of the event after each, whatever its sequence; PAD after the last."""
-    return np.append(values[1:], values.dtype.type(PAD))
+def following(values: Shaped[np.ndarray, " E"]) -> Shaped[np.ndarray, " E"]:
+    """The value of the event after each, whatever its sequence; PAD or NaN after the last."""
+    return np.append(values[1:], values.dtype.type(value_of(PAD, values.dtype)))
 
 
 def cells(
@@ -143,12 +143,14 @@ def fill(
     follow: bool = False,
     opens: bool = False,
     ask: int | None = None,
+    told: Mapping[str, Any] | None = None,
 ) -> Batch:
     """Rows of `shape` with window n in row `row[n]`; `row` ascends.
 
     `follow` keeps the last event of a window out: it is only what followed the one before. A window
-    `opens` with CLS, and ends with the reserved id `ask` in every variable: MASK or SEP. `labels`
-    come along with the events; CLS has those of the last one.
+    `opens` with CLS, and ends with the reserved id `ask` in every variable: MASK or SEP. At its
+    last place, variables have what is `told` of them. `labels` come along with the events; CLS has
+    those of the last one.
     """
     events = windows.stop - windows.start - follow
     tokens = opens + events + (ask is not None)
@@ -174,6 +176,8 @@ def fill(
             values = np.where(opening, kind.type(value_of(CLS, kind)), values)
         if ask is not None:
             values = np.where(asked, kind.type(value_of(ask, kind)), values)
+        if told and name in told:
+            values[np.cumsum(tokens) - 1] = told[name]
         variables[name] = spread(values)
     if position_from == "end":
         place = np.repeat(tokens, tokens) - 1 - place

@@ -174,15 +174,15 @@ def split_labels(
 ) -> LabelSplit:
     """The labels before a moment, those of the period after it, and those from another one on.
 
-    With `name` "time", a label is trained on when it was known before the validation begins, and
-    tested when its event is not before the test; one that was known only after the end of its
-    period is dropped. With "sequence_time" both go by the whole sequence. With "parts", the
-    source's own test file is the test, and the validation is the last tenth of the sequences of
-    its training file.
+    With `name` "time" (or "time_each"), a label is trained on when it was known before the
+    validation begins, and tested when its event is not before the test; one that was known only
+    after the end of its period is dropped. With "sequence_time" both go by the whole sequence. With
+    "parts", the source's own test file is the test, and the validation is the last tenth of the
+    sequences of its training file.
     """
     check_part(name, dataset.part)
     asked = np.isfinite(labelled.label)
-    if name in ("time", "sequence_time"):
+    if name in ("time", "time_each", "sequence_time"):
         first, second = two_moments(dataset.columns, options)
         time = np.asarray(dataset.columns["time"])
         known = time[labelled.known]

@@ -46,6 +46,7 @@ class Shop:
         0.3,
         0.25,
     )  # how often to a relation of the last item, the one before
+    thrift: float = 0.8  # how much rather cheap items are put in the cart; 2: the dearest never
 
     def __post_init__(self) -> None:
         if self.sequences < 1:
@@ -64,6 +65,8 @@ class Shop:
             raise ValueError(f"tastes={self.tastes}: users need at least one.")
         if any(move < 0 for move in self.moves) or sum(self.moves) >= 1:
             raise ValueError(f"moves={self.moves} must not be negative, and add up to less than 1.")
+        if not 0 <= self.thrift <= 2:
+            raise ValueError(f"thrift={self.thrift} must lie between 0 and 2.")
         if self.seed < 0:
             raise ValueError(f"seed={self.seed} must not be negative.")
 
@@ -104,7 +107,7 @@ def invent(shop: Shop) -> tuple[Catalog, Truth]:
         related=_relations(shop, rng),
         weight=np.array([0.6, 0.2, 0.1, 0.1]),
         buys=rng.permutation(np.linspace(0.1, 0.6, shop.tastes)),
-        cart=np.array([[0.15], [0.3]]) * (1.4 - 0.8 * dear),
+        cart=np.array([[0.15], [0.3]]) * (1 + shop.thrift / 2 - shop.thrift * dear),
         returns=1 / (1 + np.exp(2.5 - 3 * dear - fickle)),
         actions=ACTIONS,
     )

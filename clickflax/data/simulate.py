@@ -174,6 +174,12 @@ def main(argv: list[str]) -> None:
         help="cut longer ones, or at half the items",
     )
     add("--tastes", type=int, default=Shop.tastes, help="hidden kinds of user")
+    add(
+        "--thrift",
+        type=float,
+        default=Shop.thrift,
+        help="how much rather cheap items are put in the cart; 2: the dearest never",
+    )
     add("--overwrite", action="store_true", help="replace the data set that is in --out")
     options = vars(parser.parse_args(argv))
     path, overwrite = options.pop("out"), options.pop("overwrite")

@@ -262,7 +262,33 @@ def later_baskets(dataset: Dataset, item: Int[np.ndarray, " E"], options: SplitO
     )
 
 
-BASKETS = {"leave_one_out": last_baskets, "time": later_baskets}
+BASKETS = {"leave_one_out": last_baskets, "time": later_baskets, "time_each": later_baskets}
+
+
+def by_each_event(
+    offsets: Int[np.ndarray, " bounds"],
+    columns: Mapping[str, Shaped[np.ndarray, " E"]],
+    part: Int[np.ndarray, " S"] | None,
+    options: SplitOptions,
+) -> Split:
+    """Everybody's events before a moment are the training; every one of the period after it is a
+    target, and all that was before it in its sequence the history.
+    """
+    first, second = two_moments(columns, options)
+    time = columns["time"]
+    sequence = np.repeat(np.arange(len(offsets) - 1), np.diff(offsets))
+    later, known = time >= first, np.arange(len(time)) > offsets[sequence]
+    tested = np.flatnonzero(known & (time >= second))
+    validated = np.flatnonzero(known & later & (time < second))
+    drawn = draw(validated, options.validation_users)
+    earlier = np.concatenate([[0], np.cumsum(~later)])
+    start, item = offsets[sequence], columns["item"]
+    return Split(
+        Windows(offsets[:-1], offsets[:-1] + np.diff(earlier[offsets])),
+        next_one(sequence[drawn], start[drawn], drawn, item),
+        next_one(sequence[tested], start[tested], tested, item),
+        {"events without a history": int((later & ~known).sum())},
+    )
 
 
 def period(
@@ -298,6 +324,7 @@ def count_cold(train: Windows, examples: Examples, item: Int[np.ndarray, " E"]) 
 SPLITS: dict[str, Callable[..., Split]] = {
     "leave_one_out": leave_one_out,
     "time": by_time,
+    "time_each": by_each_event,
     "sequence_time": by_sequence_time,
     "parts": by_parts,
 }

@@ -48,14 +48,34 @@ class Truth:
         return self.next_items(items[None], None if actions is None else actions[None])[0]
 
     def next_items(
-        self, items: Int[np.ndarray, "B L"], actions: Int[np.ndarray, "B L"] | None = None
+        self,
+        items: Int[np.ndarray, "B L"],
+        actions: Int[np.ndarray, "B L"] | None = None,
+        given: str = "",
     ) -> Float[np.ndarray, "B V"]:
-        """`next_item` of several sequences, each padded at its end with PAD."""
+        """`next_item` of several sequences, each padded at its end with PAD; `given` that its
+        action will be cart or buy, if not empty.
+        """
         rows, carted = self._read(items, actions)
         _, belief, visited = self._replay(rows, carted)
+        if not given:
+            return self._scores(rows, belief.sum(axis=2), visited)
+        if given not in ("cart", "buy"):
+            raise ValueError(f"given={given!r}: the truth is known of 'cart' and 'buy'.")
+        chance = self.cart if given == "cart" else np.array([[0.0], [1.0]])
+        plans = [self._scores(rows, belief[:, :, plan], visited) * chance[plan] for plan in (0, 1)]
+        joint = plans[0] + plans[1]
+        return joint / joint.sum(axis=1, keepdims=True)
+
+    def _scores(
+        self,
+        rows: Int[np.ndarray, "B L"],
+        share: Float[np.ndarray, "B C"],
+        visited: Float[np.ndarray, "B C"],
+    ) -> Float[np.ndarray, "B V"]:
+        """Probability of each item to be the next, for users of each taste, `share` of them."""
         lengths = np.sum(rows >= 0, axis=1)
         started = lengths > 0
-        share = belief.sum(axis=2)
         answer = share @ self.taste
         if started.any():
             rows, lengths = rows[started], lengths[started]
@@ -105,11 +125,17 @@ class Truth:
         return found
 
     def ndcg(
-        self, offsets: Int[np.ndarray, " bounds"], items: Int[np.ndarray, " E"], k: int
+        self,
+        offsets: Int[np.ndarray, " bounds"],
+        items: Int[np.ndarray, " E"],
+        k: int,
+        actions: Int[np.ndarray, " E"] | None = None,
+        given: str = "",
     ) -> Float[np.ndarray, " S"]:
         """NDCG@k of the last item of each sequence, the catalog ranked by true probability.
 
-        Knowing the items before the last one alone, nobody has a higher mean, but by luck.
+        Knowing the items before the last one, their `actions` if there, and of the last one what
+        is `given`, nobody has a higher mean, but by luck.
         """
         gains = []
         chunk = self._chunk()
@@ -119,7 +145,8 @@ class Truth:
             last = (np.arange(len(rows)), there.sum(axis=1) - 1)
             target = rows[last] - RESERVED
             rows[last] = PAD
-            scores = self.next_items(rows)
+            did = None if actions is None else np.where(rows != PAD, actions[index], PAD)
+            scores = self.next_items(rows, did, given)
             own = scores[np.arange(len(rows)), target][:, None]
             place = np.sum(scores > own, axis=1) + (np.sum(scores == own, axis=1) - 1) / 2
             gains.append(gain(place, k))

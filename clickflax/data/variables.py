@@ -5,6 +5,7 @@
     time            the moment of the event, a number
     gap             the logarithm of the seconds since the event before it, a number
     hour, weekday   of the event in UTC, ids
+    next.NAME       another variable, of the event after
     part            the number of its part in the chain, an id; from 31 on the same
 
 Whatever the source has, the model gets int32 ids or float32 numbers; a number is standardised, or
@@ -19,8 +20,9 @@ from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import Bool, Float, Int64, Shaped
 
-from clickflax.data.store import Dataset
-from clickflax.events import NA, RESERVED, UNK
+from clickflax.data.batches import following
+from clickflax.data.store import Dataset, Vocabulary
+from clickflax.events import AFTER, NA, RESERVED, UNK
 
 SECOND = 1_000_000  # in microseconds, as all times are
 HOUR, DAY = 3600 * SECOND, 24 * 3600 * SECOND
@@ -63,8 +65,10 @@ def describe(
     names: tuple[str, ...],
     quantiles: Mapping[str, int],
     trained: Bool[np.ndarray, " E"],
+    after: tuple[str, ...] = (),
 ) -> dict[str, Variable]:
-    """How each variable is to be read, from what its `trained` events have.
+    """How each variable is to be read, from what its `trained` events have; those of `after` also
+    of the event after.
 
     A number in `quantiles` becomes one of so many ids. Raises ValueError for what the data set does
     not have, for a number that is always the same, and for quantiles of what is no number.
@@ -78,7 +82,8 @@ def describe(
     few = sorted(name for name, count in quantiles.items() if count < 2)
     if few:
         raise ValueError(f"data.quantiles: {few[0]}={quantiles[few[0]]} must be 2 or more.")
-    return {name: _describe(dataset, name, quantiles.get(name, 0), trained) for name in names}
+    found = {name: _describe(dataset, name, quantiles.get(name, 0), trained) for name in names}
+    return found | {AFTER + name: found[name] for name in after}
 
 
 def _describe(
@@ -105,9 +110,29 @@ def read(dataset: Dataset, variables: Mapping[str, Variable]) -> dict[str, np.nd
     """The columns of a data set, at all places of its chains, as `variables` say: int32 ids or
     float32 numbers.
     """
-    return {
-        name: dataset.spread(_read(dataset, name, variable)) for name, variable in variables.items()
-    }
+    found = {}
+    for name, variable in variables.items():
+        values = dataset.spread(_read(dataset, name.removeprefix(AFTER), variable))
+        found[name] = following(values) if name.startswith(AFTER) else values
+    return found
+
+
+def value_told(name: str, variable: Variable, vocabulary: Vocabulary | None, text: str) -> Any:
+    """What a column has for a value in words: `buy`, or a number."""
+    if vocabulary is not None:
+        (id,) = vocabulary.ids([text])
+        if id == UNK:
+            raise ValueError(
+                f"{name!r} is never {text!r}; it is one of {sorted(vocabulary.tokens())[:20]}."
+            )
+        return int(id)
+    try:
+        value = float(text)
+    except ValueError:
+        raise ValueError(f"{name}={text} is not a number, as {name!r} is.") from None
+    if variable.edges:
+        return RESERVED + int(np.searchsorted(variable.edges, value, side="right"))
+    return (value - variable.mean) / variable.scale
 
 
 def _read(dataset: Dataset, name: str, variable: Variable) -> Shaped[np.ndarray, " E"]:

@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import zlib
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
@@ -10,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int, Key, Shaped
 
-from clickflax.events import CLS, MASK, RESERVED, SEP, Batch, value_of
+from clickflax.events import AFTER, CLS, MASK, RESERVED, SEP, Batch, value_of
 
 
 class Question(NamedTuple):
@@ -34,6 +35,7 @@ class Hiding(NamedTuple):
     last: float
     places: int  # of a row, at most: `most_hidden` of the packing
     items: int
+    given: tuple[str, ...]  # variables of which half of the hidden events are told
 
 
 REPLACE = {"mask": (1.0, 1.0), "80/10/10": (0.8, 0.9)}  # up to here MASK, up to here another item
@@ -117,14 +119,26 @@ def hide_events(variable: str, key: Key[Array, ""], batch: Batch, hiding: Hiding
         swapped = hidden & ~masked & (chance < other_below)
         inputs = hide(inputs, swapped)
         inputs["item"] = jnp.where(swapped, other, inputs["item"])
+    for name in hiding.given:
+        told = tell(choose_key, name, hidden.shape)
+        inputs[name] = jnp.where(told, batch.variables[name], inputs[name])
     return Question(inputs, places, jnp.maximum(targets, 0), weights.astype(jnp.float32))
 
 
 def look_ahead(variable: str, key: Key[Array, ""], batch: Batch, hiding: Hiding) -> Question:
     """The causal objective of SASRec (Kang and McAuley, 2018): what comes after each event."""
+    inputs = dict(batch.variables)
+    for name in hiding.given:
+        hidden = ~tell(key, name, batch.segment.shape)
+        inputs |= hide({AFTER + name: inputs[AFTER + name]}, hidden)
     targets = batch.labels[NEXT + variable] - RESERVED
     weights = (batch.segment > 0) & (targets >= 0) & (batch.variables["item"] != CLS)
-    return Question(batch.variables, None, jnp.maximum(targets, 0), weights.astype(jnp.float32))
+    return Question(inputs, None, jnp.maximum(targets, 0), weights.astype(jnp.float32))
+
+
+def tell(key: Key[Array, ""], name: str, shape: tuple[int, ...]) -> Bool[Array, "B L"]:
+    """Where a variable is told of what is asked for: at half of the events."""
+    return jax.random.bernoulli(jax.random.fold_in(key, zlib.crc32(name.encode())), shape=shape)
 
 
 def fill_basket(key: Key[Array, ""], batch: Batch, hiding: Hiding) -> Question:

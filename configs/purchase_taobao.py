@@ -1,0 +1,30 @@
+"""Taobao: will this visit end in a purchase? Asked at each cart and favourite before the first.
+
+    clickflax prepare log --raw taobao/events.tsv --out data/taobao \\
+        --columns sequence=user,time=timestamp,item=item,action=action
+    clickflax train --config=configs/purchase_taobao.py --workdir=runs/purchase_taobao
+    clickflax evaluate --run runs/purchase_taobao
+"""
+
+from clickflax.config import default
+
+
+def get_config():
+    c = default()
+    c.data.path = "data/taobao"
+    c.tasks = ("purchase",)
+    c.data.variables = ("item", "action", "gap", "hour", "weekday")
+    c.data.chain = "30m"  # a visit; the user's earlier ones are read too
+    c.data.split = "time"
+    c.data.validation_from = "2017-12-01"
+    c.data.test_from = "2017-12-02"
+    c.data.position_from = "start"
+    c.model.max_len = 64
+    c.model.norm = "pre"
+    c.model.dropout = 0.2
+    c.optim.schedule = "cosine"
+    c.train.steps = 1500
+    c.train.eval_every = 150
+    c.train.patience = 4
+    c.train.monitor = "auc"
+    return c
