@@ -16,6 +16,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
+import rich.box
 import rich.console
 import rich.table
 from ml_collections import ConfigDict
@@ -31,6 +32,8 @@ from clickflax.questions import Asked, ask_about, check_trainable
 from clickflax.run import write_json
 from clickflax.runtime.environment import environment
 from clickflax.tasks.metrics import mean, ranking
+
+BESIDE = ("seconds", "threshold", "yes")  # in the record, not in the table
 
 
 def rank_items(
@@ -150,7 +153,7 @@ def table(found: Mapping[str, Mapping[str, Any]], title: str) -> rich.table.Tabl
     """A row for every baseline and, where there are cut-offs, each of them; metrics across."""
     rows = [(name, cut(metrics)) for name, metrics in found.items()]
     names = dict.fromkeys(name for _, parts in rows for one in parts.values() for name in one)
-    lines = rich.table.Table(title=title, title_justify="left")
+    lines = rich.table.Table(title=title, title_justify="left", box=rich.box.SIMPLE_HEAD)
     lines.add_column("baseline")
     for name in names:
         # A name is broken at its spaces where the console is narrow.
@@ -169,7 +172,7 @@ def written(value: Any) -> str:
 
 def cut(metrics: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
     """The numbers among the metrics by cut-off, "" where there is none."""
-    numbers = {name: value for name, value in metrics.items() if isinstance(value, int | float)}
+    numbers = {n: v for n, v in metrics.items() if n not in ("chosen", *BESIDE)}
     cutoffs = dict.fromkeys(n.split("@")[1] for n in numbers if n.split("@")[-1].isdigit())
     if not cutoffs:
         return {"": numbers}

@@ -16,7 +16,7 @@ from clickflax.tasks.label_metrics import best_threshold, classes, numbers, yes_
 
 LEAVES = (8, 31)
 STRENGTHS = (0.01, 0.1, 1.0)  # C of the logistic regression, 1 / alpha of the linear one
-ROUNDS = 1000  # trees, at most; without a validation a tenth of it
+ROUNDS = 500  # trees, at most; without a validation a fifth of it
 CATEGORIES = 50  # of a code that the linear model tells apart
 
 Predict = Callable[[Float[np.ndarray, "N F"]], Float[np.ndarray, "..."]]
@@ -100,11 +100,11 @@ def trees(kind: str, train: Table, validation: Table) -> Iterator[tuple[Any, dic
     stop = {"X_val": x, "y_val": label} if len(label) else {}
     for leaves in LEAVES:
         options: dict[str, Any] = dict(
-            learning_rate=0.05,
-            max_iter=ROUNDS if stop else ROUNDS // 10,
+            learning_rate=0.1,
+            max_iter=ROUNDS if stop else ROUNDS // 5,
             max_leaf_nodes=leaves,
             min_samples_leaf=50,
-            n_iter_no_change=30,
+            n_iter_no_change=20,
             early_stopping=bool(stop),
             categorical_features=train.is_code(),
             random_state=0,
