@@ -41,7 +41,7 @@ NEVER = {
     "config": {"jax", "absl"},
     "events": {"jax"},
     "data": {"jax", "jaxlib", "flax", "optax", "orbax", "absl", "ml_collections"},
-    "baselines": {"jax", "flax", "optax", "orbax", "absl", "ml_collections"},
+    "baselines": {"jax", "flax", "optax", "orbax", "absl"},
     "model": {"os", "io", "pathlib", "json", "argparse", "absl", "ml_collections"},
     "tasks": {"os", "io", "pathlib", "json", "argparse", "absl", "ml_collections"},
     "runtime": {"absl.flags", "argparse"},

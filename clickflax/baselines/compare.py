@@ -7,7 +7,6 @@ are told by the mean of the training, and by a linear model and boosted trees on
 """
 
 import importlib.metadata
-import importlib.util
 import json
 import math
 import pathlib
@@ -121,24 +120,23 @@ def compare(config: ConfigDict, which: str) -> dict[str, Any]:
     dataset = open_dataset(config.data.path)
     start, questions = time.perf_counter(), ask_about(config, dataset)
     check_trainable(questions)
+    packages = ["scipy"]
     if any(isinstance(asked.test, LabelPart) for asked in questions.values()):
         learners.check_installed()
+        packages.append("scikit-learn")
     record = {}
     for name, asked in questions.items():
         found = compare_task(config, dataset, name, asked, which)
         record |= found if len(questions) == 1 else prefixed(name, found)
-    versions = {
-        name: importlib.metadata.version(name)
-        for name in ("scikit-learn", "scipy")
-        if importlib.util.find_spec(name.replace("scikit-learn", "sklearn"))
-    }
+    seconds = round(time.perf_counter() - start, 2)
     made_with = environment(dataset.fingerprint)
+    made_with["versions"] |= {name: importlib.metadata.version(name) for name in packages}
     return {
         **record,
         "data": str(dataset.path),
         "fingerprint": dataset.fingerprint,
-        "seconds": round(time.perf_counter() - start, 2),
-        "environment": {**made_with, "versions": {**made_with["versions"], **versions}},
+        "seconds": seconds,
+        "environment": made_with,
     }
 
 
@@ -154,6 +152,7 @@ def table(found: Mapping[str, Mapping[str, Any]], title: str) -> rich.table.Tabl
     rows = [(name, cut(metrics)) for name, metrics in found.items()]
     names = dict.fromkeys(name for _, parts in rows for one in parts.values() for name in one)
     lines = rich.table.Table(title=title, title_justify="left", box=rich.box.SIMPLE_HEAD)
+    lines.padding, lines.pad_edge = (0, 1, 0, 0), False
     lines.add_column("baseline")
     for name in names:
         # A name is broken at its spaces where the console is narrow.
