@@ -15,7 +15,7 @@ from clickflax.baselines.tables import Table
 from clickflax.tasks.label_metrics import best_threshold, classes, numbers, yes_or_no
 
 LEAVES = (8, 31)
-STRENGTHS = (0.01, 0.1, 1.0)  # C of the logistic regression, 1 / alpha of the linear one
+STRENGTHS = (0.0001, 0.01, 1.0)  # C of the logistic regression, 1 / alpha of the linear one
 ROUNDS = 500  # trees, at most; without a validation a fifth of it
 CATEGORIES = 50  # of a code that the linear model tells apart
 
