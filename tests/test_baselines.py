@@ -294,6 +294,27 @@ def test_every_learner_tells_numbers_and_classes(name):
     np.testing.assert_allclose(classes[:, 2], x[:50], atol=0.1)
 
 
+@pytest.mark.parametrize(("kind", "metric"), [("number", "rmse"), ("classes", "log_loss")])
+def test_labels_of_a_file_are_told_as_numbers_or_classes(tmp_path, monkeypatch, kind, metric):
+    monkeypatch.setattr(
+        learners, "LEARNERS", {n: learners.LEARNERS[n] for n in ("constant", "linear")}
+    )
+    shop = tmp_path / "data"
+    simulate(shop, Shop(sequences=300, items=40, mean_length=6.0, max_length=12))
+    lengths = np.diff(open_dataset(shop).offsets)
+    rows = [f"session-{s},{length}" for s, length in enumerate(lengths, start=1)]
+    (tmp_path / "labels.csv").write_text("\n".join(["sequence,label", *rows]))
+    path = str(tmp_path / "labels.csv")
+    config = config_for(shop, "label", path=path, kind=kind, classes=13)
+    config.train.monitor = metric
+    record = compare(config, "test")
+    # The label, the number of events, is itself a feature.
+    found = record["baselines"]
+    assert "events" in record["features"]
+    assert found["linear"][metric] < 0.9 * found["constant"][metric]
+    assert {"item_rate5", "item_rate6"} <= set(record["features"]) or kind == "number"
+
+
 def test_without_a_validation_the_first_choice_is_taken():
     x = np.arange(400) % 4
     choice = learners.fit("trees", "binary", 2, table_of(x, x // 2), table_of([], []))

@@ -156,7 +156,8 @@ def table(found: Mapping[str, Mapping[str, Any]], title: str) -> rich.table.Tabl
     lines.add_column("baseline")
     for name in names:
         # A name is broken at its spaces where the console is narrow.
-        lines.add_column(name.replace("_", " ").replace("@", " @"), justify="right")
+        header = name.replace("_", " ").replace("@", " @").replace("=", " ")
+        lines.add_column(header, justify="right")
     for baseline, parts in rows:
         for one in parts.values():
             lines.add_row(baseline, *(written(one.get(name)) for name in names))
