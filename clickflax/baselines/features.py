@@ -10,8 +10,8 @@
     NAME_popularity                         events of training that have this value of a variable
     NAME_rate, item_rate_mean, ..._max      the mean label of a value in training: now and so far
 
-NAME is a categorical variable but for numbers; the values of one that has few are counted. Of labels
-that are classes, each has its own rate: item_rate2 is the share of class 2.
+NAME is a categorical variable but for numbers; the values of one that has few are counted. Of
+labels that are classes, each has its own rate: item_rate2 is the share of class 2.
 """
 
 import dataclasses
