@@ -14,6 +14,7 @@ VERBS = {
     "simulate": ("clickflax.data.simulate", "make a data set of a shop whose truth is known"),
     "train": ("clickflax.train", "train a model, or resume its training"),
     "evaluate": ("clickflax.evaluate", "rank the whole catalog for held-out events"),
+    "baselines": ("clickflax.baselines.compare", "ask counts and trees what a config asks"),
     "recommend": ("clickflax.recommend", "name the next items of given histories"),
 }
 COMPILING = ("train", "evaluate", "recommend")

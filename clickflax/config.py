@@ -138,28 +138,43 @@ def override(
 
 def parse_train_flags(argv: Sequence[str]) -> tuple[ml_collections.ConfigDict, str]:
     """The config and the work folder of `--config=FILE --workdir=DIR --config.train.steps=100`."""
+    parser = flags_of("train", "--workdir=DIR")
+    parser.description = "Train a model. Started again with the same work folder, it resumes."
+    parser.add_argument("--workdir", required=True, help="the folder of the run")
+    config, flags = parse_flags(parser, argv)
+    return config, flags.workdir
+
+
+def flags_of(verb: str, others: str) -> argparse.ArgumentParser:
+    """A parser for a verb with a config, whose help lists every knob."""
     parser = argparse.ArgumentParser(
-        prog="clickflax train",
-        usage="clickflax train --config=FILE --workdir=DIR [--config.KNOB=VALUE ...]",
-        description="Train a model. Started again with the same work folder, it resumes.",
+        prog=f"clickflax {verb}",
+        usage=f"clickflax {verb} --config=FILE {others} [--config.KNOB=VALUE ...]",
         epilog="every knob, with its default:\n" + _listing().replace("%", "%%"),
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
     parser.add_argument("--config", required=True, help="a file with get_config(), as in configs/")
-    parser.add_argument("--workdir", required=True, help="the folder of the run")
+    return parser
+
+
+def parse_flags(
+    parser: argparse.ArgumentParser, argv: Sequence[str]
+) -> tuple[ml_collections.ConfigDict, argparse.Namespace]:
+    """The config of the flags `--config=FILE --config.train.steps=100`, and all flags."""
     flags, rest = parser.parse_known_args(argv)
     overrides = []
     while rest:
         flag = rest.pop(0)
         if not flag.startswith("--config."):
-            parser.error(f"{flag} is not a flag; the flags are --config, --workdir, --config.KNOB")
+            known = ", ".join(f"--{name}" for name in vars(flags))
+            parser.error(f"{flag} is not a flag; the flags are {known}, --config.KNOB")
         if "=" not in flag:
             if not rest or rest[0].startswith("--"):
                 parser.error(f"{flag} needs a value: {flag}=VALUE")
             flag = f"{flag}={rest.pop(0)}"
         overrides.append(flag)
-    return load(flags.config, overrides), flags.workdir
+    return load(flags.config, overrides), flags
 
 
 def to_dict(config: ml_collections.ConfigDict) -> dict[str, Any]:

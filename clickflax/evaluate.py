@@ -22,11 +22,11 @@ from clickflax.config import override
 from clickflax.data.asking import count_repeats, pad_lists
 from clickflax.data.labels import LABELS, LabelPart
 from clickflax.data.split import Examples, count_cold
+from clickflax.data.store import Dataset
 from clickflax.data.variables import read
 from clickflax.events import MASK, RESERVED, SEP
 from clickflax.questions import Asked, ask_about
 from clickflax.run import (
-    Run,
     load_run,
     open_data,
     read_config,
@@ -38,6 +38,7 @@ from clickflax.runtime import sharding
 from clickflax.tasks.label_metrics import best_threshold, classes, numbers, yes_or_no
 from clickflax.tasks.metrics import mean, ranking
 from clickflax.tasks.scores import ranks
+from clickflax.tasks.tasks import Task
 
 Columns = Mapping[str, Shaped[np.ndarray, " E"]]
 
@@ -114,11 +115,13 @@ class Judge:
         return numbers(logits[:, 0], label)
 
 
-def protocol(run: Run, name: str, which: str, config: ConfigDict) -> dict[str, Any]:
+def protocol(
+    config: ConfigDict, dataset: Dataset, name: str, task: Task, which: str
+) -> dict[str, Any]:
     """What the numbers of a task depend on, to stand beside them."""
-    data, task = config.data, run.tasks[name]
+    data = config.data
     moments = {"validation_from": data.validation_from, "test_from": data.test_from}
-    where = config.task_where[list(run.tasks).index(name) if len(config.task_where) > 1 else 0]
+    where = config.task_where[list(config.tasks).index(name) if len(config.task_where) > 1 else 0]
     common = {"split": data.split, "part": which, **(moments if "time" in data.split else {})}
     common |= {"chain": data.chain, "where": where}
     if name in LABELS:
@@ -130,7 +133,7 @@ def protocol(run: Run, name: str, which: str, config: ConfigDict) -> dict[str, A
         **common,
         "validation_users": data.validation_users,
         "history": f"every event {until}; the model looks at the last {looks}",
-        "candidates": f"all {run.vocabularies[task.head].size - RESERVED} {task.head}s",
+        "candidates": f"all {dataset.size(task.head) - RESERVED} {task.head}s",
         "filter_seen": bool(config.eval.filter_seen and task.head == "item"),
         "given": config.eval.given,
         "ties": "mean place",
@@ -204,7 +207,7 @@ def evaluate_run(
         found = {
             **judge(params, which),
             **count_of(asked, which, columns),
-            "protocol": protocol(run, name, which, config),
+            "protocol": protocol(config, dataset, name, asked.task, which),
             "dropped": asked.dropped,
         }
         record |= found if len(questions) == 1 else prefixed(name, found)

@@ -31,6 +31,7 @@ MAY_IMPORT = {
     | {*("checks", "run", "asker", "questions", "objectives", "evaluate", "step", "feed")},
     "train": NOUNS | {"run", "evaluate", "step", "setup"},
     "recommend": NOUNS | {"run", "asker"},
+    "baselines": NOUNS | {"checks", "questions", "evaluate", "run"},
     "cli": {"", "runtime"},
 }
 # What a room may not import from outside: data/ is numpy, models know neither files nor flags.
@@ -40,6 +41,7 @@ NEVER = {
     "config": {"jax", "absl"},
     "events": {"jax"},
     "data": {"jax", "jaxlib", "flax", "optax", "orbax", "absl", "ml_collections"},
+    "baselines": {"jax", "flax", "optax", "orbax", "absl"},
     "model": {"os", "io", "pathlib", "json", "argparse", "absl", "ml_collections"},
     "tasks": {"os", "io", "pathlib", "json", "argparse", "absl", "ml_collections"},
     "runtime": {"absl.flags", "argparse"},

@@ -92,6 +92,13 @@ class Dataset:
         chain = find_chain(by, self.offsets, self.columns) if by else None
         return dataclasses.replace(self, chain=chain)
 
+    def joined(self) -> "Dataset":
+        """The same parts without a SEP between them."""
+        if self.chain is None:
+            return self
+        chain = self.chain._replace(place=np.arange(self.events))
+        return dataclasses.replace(self, chain=chain)
+
     def spread(self, values: Shaped[np.ndarray, " E"]) -> Shaped[np.ndarray, " P"]:
         """A value at every place of the chains."""
         return values if self.chain is None else self.chain.spread(values)

@@ -1,0 +1,362 @@
+"""Baselines: hand-made features, counts, and a record that stands beside that of a run."""
+
+import importlib.util
+import json
+
+import numpy as np
+import pytest
+from toy import small_config
+
+from clickflax.baselines import counts, learners
+from clickflax.baselines.compare import compare, main
+from clickflax.baselines.counts import RANKINGS, Ranking
+from clickflax.baselines.features import (
+    FOLDS,
+    PRIOR,
+    look_back,
+    of_items,
+    of_numbers,
+    of_times,
+    of_values,
+    rates,
+)
+from clickflax.baselines.tables import Table, learn, make_table, read_log
+from clickflax.config import from_dict, to_dict
+from clickflax.data.batches import Windows
+from clickflax.data.labels import LabelPart
+from clickflax.data.shop import Shop
+from clickflax.data.simulate import simulate
+from clickflax.data.split import Examples
+from clickflax.data.store import open_dataset
+from clickflax.data.truth import load_truth
+from clickflax.evaluate import evaluate_run
+from clickflax.events import PAD, RESERVED
+from clickflax.questions import ask_about
+from clickflax.tasks.label_metrics import yes_or_no
+from clickflax.train import train
+
+R, MINUTE = RESERVED, 60_000_000
+# Two sequences: items a b a c, views (0) and carts (1), a pause before the last event; then b b.
+COLUMNS = {
+    "item": np.array([0, 1, 0, 2, 1, 1], np.int32) + R,
+    "action": np.array([0, 1, 1, 0, 0, 1], np.int32) + R,
+    "time": np.array([0, 1, 3, 63, 70, 75], np.int64) * MINUTE,
+}
+PRICE = np.array([5.0, np.nan, 7.0, 3.0, 9.0, np.nan])
+NAMES = {"action": ["view", "cart"]}
+RANGES = Windows(np.array([0, 4]), np.array([4, 6]))
+ALL = look_back(RANGES, np.ones(6, bool))[0]
+
+
+def close(found, expected):
+    np.testing.assert_allclose(found, expected, rtol=1e-9)
+
+
+def test_values_are_counted_from_the_first_event_of_a_range_to_the_event():
+    found = of_values(ALL, COLUMNS, NAMES)
+    close(found["events"], [1, 2, 3, 4, 1, 2])
+    close(found["action=cart"], [0, 1, 2, 2, 0, 1])
+    close(found["action=cart_share"], [0, 1 / 2, 2 / 3, 2 / 4, 0, 1 / 2])
+    close(found["action=view_since"], [0, 60, 180, 0, 0, 300])
+    close(found["action=cart_since"], [np.nan, 0, 0, 3600, np.nan, 0])
+    close(found["action_before"], [np.nan, 0, 1, 1, np.nan, 0])
+
+
+def test_what_happened_to_an_item_is_counted_in_its_range_alone():
+    found = of_items(ALL, COLUMNS, NAMES)
+    close(found["distinct_items"], [1, 2, 2, 3, 1, 1])
+    close(found["item_events"], [1, 1, 2, 1, 1, 2])
+    close(found["item_action=cart"], [0, 1, 1, 0, 0, 1])
+
+
+def test_counts_begin_again_after_a_pause_of_half_an_hour():
+    found = of_times(ALL, COLUMNS, NAMES)
+    close(found["seconds"], [0, 60, 180, 3780, 0, 300])
+    close(found["gap"], [np.nan, 60, 120, 3600, np.nan, 300])
+    close(found["visits"], [1, 1, 1, 2, 1, 1])
+    close(found["visit_events"], [1, 2, 3, 1, 1, 2])
+    close(found["visit_action=cart"], [0, 1, 2, 0, 0, 1])
+    close(found["visit_seconds"], [0, 60, 180, 0, 0, 300])
+    close(found["hour"], [0, 0, 0, 1, 1, 1])
+    close(found["weekday"], [3] * 6)  # 1970 began on a Thursday
+    assert of_times(ALL, {"item": COLUMNS["item"]}, NAMES) == {}
+
+
+def test_a_missing_number_counts_neither_for_the_mean_nor_for_the_highest():
+    found = of_numbers(ALL, {"price": PRICE})
+    close(found["price"], PRICE)
+    close(found["price_mean"], [5, 5, 6, 5, 9, 9])
+    close(found["price_max"], [5, 5, 7, 7, 9, 9])
+    close(found["price_first"], [5, 5, 5, 5, 9, 9])
+
+
+def test_an_event_is_asked_about_from_the_first_event_of_its_own_range():
+    asked = np.array([False, False, True, False, False, True])
+    past, source = look_back(Windows(np.array([1, 4]), np.array([3, 6])), asked)
+    assert list(source) == [1, 2, 4, 5]
+    columns = {name: values[source] for name, values in COLUMNS.items()}
+    found = of_values(past, columns, NAMES)
+    close(found["events"], [2, 2])
+    close(found["action=cart"], [2, 1])
+    close(of_items(past, columns, NAMES)["item_events"], [1, 2])
+
+
+def test_the_rate_of_a_value_leaves_out_the_labels_of_its_own_fold():
+    ids, label = np.array([6, 6, 6, 7]), np.array([1.0, 0.0, 1.0, 0.0])
+    table = rates(ids, label, np.array([0, 1, 1, 2]), 9)
+    assert table.shape == (FOLDS + 1, 9)
+    # Of all: 2 of 4 are yes, of item 6 it is 2 of 3, of item 8 nothing is known.
+    close(table[FOLDS, [6, 7, 8]], [(2 + PRIOR / 2) / (3 + PRIOR), PRIOR / 2 / (1 + PRIOR), 1 / 2])
+    # Without fold 1, 1 of 2: item 6 has one yes, item 7 one no.
+    close(table[1, [6, 7]], [(1 + PRIOR / 2) / (1 + PRIOR), PRIOR / 2 / (1 + PRIOR)])
+
+
+# Training: a b, a b, a c, b c; then the history a b of an example that is not trained on.
+ITEM = np.array([0, 1, 0, 1, 0, 2, 1, 2, 0, 1], np.int32) + R
+TRAIN = Windows(np.arange(0, 8, 2), np.arange(2, 10, 2))
+COUNTED = counts.count(ITEM, TRAIN, R + 5)  # a and b three times, c twice, d and e never
+
+
+def place(name, start, target, filter_seen=False):
+    history = Windows(np.array([start]), np.array([10]))
+    examples = Examples(np.array([0]), history, np.array([target + R]), np.array([0]))
+    return counts.ranks(COUNTED, RANKINGS[name], ITEM, examples, filter_seen)[0]
+
+
+def test_popular_items_stand_first_and_equals_share_their_mean_place():
+    assert list(COUNTED.popularity[R:]) == [3, 3, 2, 0, 0]
+    assert [place("popularity", 8, i) for i in range(5)] == [0.5, 0.5, 2, 3.5, 3.5]
+
+
+def test_what_was_seen_is_left_out_but_never_a_target():
+    assert [place("popularity", 8, i, True) for i in range(5)] == [0, 0, 0, 1.5, 1.5]
+
+
+def test_what_followed_the_last_item_stands_before_what_is_popular():
+    # b was followed by c alone; after that a and b are popular, and d and e are not.
+    assert [place("markov", 8, i) for i in range(5)] == [1.5, 1.5, 0, 3.5, 3.5]
+
+
+def test_items_before_the_last_one_count_less():
+    # c followed b always (1), and a in one case of three (0.6 / 3); b followed a in two of three.
+    assert [place("markov_recent", 8, i) for i in range(5)] == [2, 1, 0, 3.5, 3.5]
+    assert [place("markov_recent", 8, i, True) for i in range(5)] == [1, 1, 0, 1.5, 1.5]
+
+
+@pytest.mark.parametrize("filter_seen", [False, True])
+@pytest.mark.parametrize("how", RANKINGS)
+def test_places_are_those_of_a_count_over_the_whole_catalog(how, filter_seen, monkeypatch):
+    monkeypatch.setattr(counts, "AT_ONCE", 3)
+    chance = np.random.default_rng(0)
+    item = (chance.integers(0, 9, 80) + R).astype(np.int32)
+    item[chance.integers(0, 80, 6)] = RESERVED - 1  # no value
+    starts = np.arange(0, 80, 10)
+    counted = counts.count(item, Windows(starts, starts + 6), R + 12)
+    owner = np.repeat(np.arange(8), 2)
+    targets = chance.integers(0, 12, 16) + R
+    targets[1::2] = R + (targets[::2] - R + 1) % 12
+    examples = Examples(np.arange(8), Windows(starts, starts + 8), targets, owner)
+    found = counts.ranks(counted, RANKINGS[how], item, examples, filter_seen)
+    share = counted.following.toarray()
+    for target, example, at in zip(targets, owner, found, strict=True):
+        history = item[starts[example] : starts[example] + 8]
+        scores = counted.popularity / 1e6
+        for back, last in enumerate(history[::-1][: RANKINGS[how].looks]):
+            scores = scores + (RANKINGS[how].decay ** back * share[last] if last >= R else 0)
+        mine = set(targets[owner == example])
+        others = [i for i in range(R, R + 12) if not filter_seen or i not in set(history) - mine]
+        own = scores[target]
+        more = sum(scores[i] > own + 1e-9 for i in others)
+        same = sum(abs(scores[i] - own) <= 1e-9 for i in others) - 1
+        assert at == more + same / 2
+
+
+def test_a_decay_of_nothing_is_the_last_item_alone():
+    history = Windows(np.array([0]), np.array([10]))
+    row = counts.looked_at(ITEM, history, Ranking(5, 0.0), R + 5).toarray()[0]
+    assert list(row) == [0] * R + [0, 1, 0, 0, 0]
+
+
+@pytest.fixture(scope="module")
+def shop(tmp_path_factory):
+    """A simulated shop of 40 items."""
+    path = tmp_path_factory.mktemp("shop") / "data"
+    simulate(path, Shop(sequences=3000, items=40, mean_length=6.0, max_length=12))
+    return path
+
+
+def config_for(shop, *tasks, **label):
+    c = small_config(layers=1)
+    c.data.path, c.tasks = str(shop), tasks
+    c.data.variables = ("item", "action", "item.category")
+    c.data.split, c.data.position_from = "sequence_time", "start"
+    c.data.validation_from, c.data.test_from = "2025-02-15", "2025-03-01"
+    c.train.update({"batch_size": 64, "steps": 1, "eval_every": 1, "log_every": 1})
+    c.train.monitor = "auc" if len(tasks) == 1 else f"{tasks[0]}/auc"
+    c.label.update(label)
+    return from_dict(to_dict(c))
+
+
+def possible(shop, config):
+    """The AUC of the probabilities of the shop itself."""
+    dataset, truth = open_dataset(shop), load_truth(shop)
+    part = ask_about(config, dataset)["purchase"].test
+    events = np.flatnonzero(np.isfinite(part.label))
+    start = dataset.offsets[np.searchsorted(dataset.offsets, events, side="right") - 1]
+    place = start[:, None] + np.arange(12)
+    there = place <= events[:, None]
+    rows = {
+        name: np.where(there, dataset.columns[name][np.where(there, place, 0)], PAD)
+        for name in ("item", "action")
+    }
+    return yes_or_no(truth.purchase(rows["item"], rows["action"]), part.label[events], 0.5)["auc"]
+
+
+def test_trees_find_what_there_is_to_find_and_no_more(shop):
+    config = config_for(shop, "purchase")
+    record = compare(config, "test")
+    found = record["baselines"]
+    best = possible(shop, config)
+    assert best > 0.7
+    assert found["constant"]["auc"] == 0.5
+    for name in ("trees", "linear"):
+        assert 0.6 < found[name]["auc"] < best + 0.02
+        assert found[name]["log_loss"] < found["constant"]["log_loss"]
+    assert "item.category_rate" in record["features"]
+    assert record["environment"]["versions"]["scikit-learn"]
+
+
+def test_labels_counts_and_protocol_are_those_of_evaluate(tmp_path, optax_promotes, monkeypatch):
+    simulate(tmp_path / "data", Shop(sequences=200, items=40, mean_length=6.0, max_length=12))
+    monkeypatch.setattr(learners, "LEARNERS", {"constant": learners.constant})
+    config = config_for(tmp_path / "data", "purchase", "next_item")
+    train(config, tmp_path / "run")
+    theirs, ours = evaluate_run(tmp_path / "run", "test"), compare(config, "test")
+    for key in ("purchase/labels", "next_item/users", "next_item/targets_never_trained_on"):
+        assert ours[key] == theirs[key]
+    for key in ("purchase/dropped", "next_item/dropped", "purchase/protocol", "fingerprint"):
+        assert ours[key] == theirs[key]
+    assert ours["next_item/protocol"].keys() == theirs["next_item/protocol"].keys()
+    assert ours["purchase/baselines"]["constant"]["yes"] == theirs["purchase/yes"]
+    metrics = {key.removeprefix("next_item/") for key in theirs if "next_item/ndcg@" in key}
+    assert metrics < ours["next_item/baselines"]["markov"].keys()
+
+
+def test_features_do_not_depend_on_anything_that_comes_later(shop):
+    config, dataset = config_for(shop, "purchase"), open_dataset(shop)
+    asked = ask_about(config, dataset)["purchase"]
+    log = read_log(dataset, asked, tuple(config.data.variables))
+    part = asked.test
+    known = learn(log, part, "binary")
+    before = make_table(log, known, part, trained=False)
+    chance = np.random.default_rng(0)
+    place = np.arange(dataset.events) - dataset.offsets[log.sequence]
+    order = np.where(place >= 3, chance.permutation(dataset.events), np.arange(dataset.events))
+    changed = log._replace(
+        ids={name: values[order] for name, values in log.ids.items()},
+        numbers={name: values[order] for name, values in log.numbers.items()},
+        time={"time": log.time["time"] + np.where(place >= 3, 7777 * MINUTE, 0)},
+    )
+    after = make_table(changed, known, part, trained=False)
+    events = place[np.flatnonzero(np.isfinite(part.label))]
+    earlier = events < 3
+    assert earlier.any() and not earlier.all()
+    for name, values in before.columns.items():
+        # Sums go on from one range to the next, in which the last digit may then differ.
+        np.testing.assert_allclose(values[earlier], after.columns[name][earlier], rtol=1e-6)
+    assert not np.array_equal(before.matrix()[~earlier], after.matrix()[~earlier], equal_nan=True)
+
+
+def test_a_return_is_not_told_by_its_action(shop):
+    config, dataset = config_for(shop, "returns"), open_dataset(shop)
+    asked = ask_about(config, dataset)["returns"]
+    log = read_log(dataset, asked, ())
+    back, buy = dataset.vocabulary("action").ids(["return", "buy"])
+    assert (dataset.columns["action"] == back).any()
+    assert not (log.ids["action"] == back).any()
+    table = make_table(log, learn(log, asked.test, "binary"), asked.test, trained=False)
+    assert (table.columns["action"] == buy - RESERVED).all()
+    assert "action" not in table.telling()
+
+
+def table_of(x, label):
+    return Table({"x": np.array(x, np.float32)}, (), np.array(label, np.float64))
+
+
+@pytest.mark.parametrize("name", ["linear", "trees"])
+def test_every_learner_tells_numbers_and_classes(name):
+    x = np.arange(400) % 2
+    train_on, rest = table_of(x, 2 * x), table_of(x[:50], 2 * x[:50])
+    numbers = learners.fit(name, "number", 4, train_on, rest).predict(rest.matrix())
+    np.testing.assert_allclose(numbers, rest.label, atol=0.1)
+    classes = learners.fit(name, "classes", 4, train_on, rest).predict(rest.matrix())
+    assert not classes[:, [1, 3]].any()  # which were never trained on
+    np.testing.assert_allclose(classes[:, 2], x[:50], atol=0.1)
+
+
+@pytest.mark.parametrize(("kind", "metric"), [("number", "rmse"), ("classes", "log_loss")])
+def test_labels_of_a_file_are_told_as_numbers_or_classes(tmp_path, monkeypatch, kind, metric):
+    monkeypatch.setattr(
+        learners, "LEARNERS", {n: learners.LEARNERS[n] for n in ("constant", "linear")}
+    )
+    shop = tmp_path / "data"
+    simulate(shop, Shop(sequences=300, items=40, mean_length=6.0, max_length=12))
+    lengths = np.diff(open_dataset(shop).offsets)
+    rows = [f"session-{s},{length}" for s, length in enumerate(lengths, start=1)]
+    (tmp_path / "labels.csv").write_text("\n".join(["sequence,label", *rows]))
+    path = str(tmp_path / "labels.csv")
+    config = config_for(shop, "label", path=path, kind=kind, classes=13)
+    config.train.monitor = metric
+    record = compare(config, "test")
+    # The label, the number of events, is itself a feature.
+    found = record["baselines"]
+    assert "events" in record["features"]
+    assert found["linear"][metric] < 0.9 * found["constant"][metric]
+    assert {"item_rate5", "item_rate6"} <= set(record["features"]) or kind == "number"
+
+
+def test_without_a_validation_the_first_choice_is_taken():
+    x = np.arange(400) % 4
+    choice = learners.fit("trees", "binary", 2, table_of(x, x // 2), table_of([], []))
+    assert choice.chosen == {"leaves": learners.LEAVES[0], "trees": learners.ROUNDS // 5}
+    assert choice.threshold == 0.5
+
+
+def test_without_scikit_learn_items_are_ranked_and_labels_name_what_to_install(shop, monkeypatch):
+    find = importlib.util.find_spec
+    monkeypatch.setattr(
+        importlib.util, "find_spec", lambda name: None if name == "sklearn" else find(name)
+    )
+    config = config_for(shop, "purchase")
+    with pytest.raises(ValueError, match=r"pip install 'clickflax\[baselines\]'"):
+        compare(config, "test")
+    config.tasks, config.train.monitor = ("next_item",), "ndcg@10"
+    record = compare(config, "validation")
+    assert record["baselines"]["markov"]["ndcg@10"] > record["baselines"]["popularity"]["ndcg@10"]
+
+
+def test_the_verb_prints_a_table_and_its_record_and_keeps_it(shop, tmp_path, capsys):
+    (tmp_path / "config.py").write_text(
+        "from clickflax.config import default\n\n\ndef get_config():\n    return default()\n"
+    )
+    out = tmp_path / "records" / "shop.json"
+    flags = [f"--config={tmp_path / 'config.py'}", "--out", str(out)]
+    main([*flags, f"--config.data.path={shop}", "--config.eval.cutoffs=5,10"])
+    lines = capsys.readouterr().out.splitlines()
+    assert any(line.split()[:2] == ["markov", "5"] for line in lines)
+    kept, told = json.loads(out.read_text()), json.loads(lines[-1])
+    assert kept.pop("config")["data"]["path"] == str(shop)
+    assert kept == told
+    assert told["users"] == told["protocol"]["filter_seen"] * 3000
+    with pytest.raises(ValueError, match="config.data.path is empty"):
+        main(flags)
+
+
+def test_labels_of_a_part_are_all_told_in_the_order_of_their_events(shop):
+    config, dataset = config_for(shop, "purchase"), open_dataset(shop)
+    asked = ask_about(config, dataset)["purchase"]
+    log = read_log(dataset, asked, ())
+    label = np.where(np.isfinite(asked.test.label), np.arange(dataset.events), np.nan)
+    part = LabelPart(asked.test.ranges, label)
+    table = make_table(log, learn(log, part, "number"), part, trained=True)
+    assert list(table.label) == list(label[np.isfinite(label)])
