@@ -11,10 +11,10 @@ import pytest
 from toy import rows, small_config
 
 from clickflax.data import store
-from clickflax.data.features import read_feature
+from clickflax.data.features import read_feature, read_features
 from clickflax.data.variables import Variable, absent, describe, read, variable_from
 from clickflax.events import MASK, NA, PAD, RESERVED, UNK, hidden_value
-from clickflax.run import build_model, catalog_features, event_variables
+from clickflax.run import build_model, event_variables, given_of, sizes_of
 from clickflax.step import init_params
 from clickflax.tasks.tasks import hide
 
@@ -195,16 +195,15 @@ NAMES = ("item", "price", "hour", "item.genres", "item.weight", "item.text")
 
 def full_model(data, names=NAMES, **changed):
     described = describe(data, event_variables(names), {}, ALL)
-    features, given = catalog_features(names, data.vocabulary("item"))
-    sizes = {name: variable.size for name, variable in described.items()}
-    model = build_model(small_config(**changed).model, sizes, features)
+    features = read_features(data.vocabulary("item"), names, {})
+    model = build_model(small_config(**changed).model, sizes_of(described), sizes_of(features))
     columns = read(data, described)
     batch = rows([[0, 1], [0, 0, 2]])
     for name, values in columns.items():
         spread = np.zeros((2, 8), values.dtype)
         spread[0, :2], spread[1, :3] = values[:2], values[2:]
         batch.variables[name] = jnp.asarray(spread)
-    given = jax.tree.map(jnp.asarray, given)
+    given = jax.tree.map(jnp.asarray, given_of(features))
     return model, init_params(model, jax.random.key(0), batch, given), given, batch
 
 

@@ -6,9 +6,9 @@ from clickflax.events import RESERVED
 
 # Rows of a vocabulary: the pattern of the name, and how many rows of reserved ids come first.
 ROWS = {
-    r"embedder/tables_(.+)/embedding": RESERVED,
-    r"embedder/item_features_(.+)/table/embedding": RESERVED,
-    r"head_(.+)/(?:bias|table)": 0,
+    r"embedder/tables_([^/]+)/embedding": RESERVED,
+    r"embedder/item_features_([^/]+)/table/embedding": RESERVED,
+    r"head_([^/]+)/(?:bias|table)": 0,
 }
 
 

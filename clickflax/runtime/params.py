@@ -17,6 +17,11 @@ def tree_of(named: Mapping[str, Any]) -> Any:
     return unflatten_dict(dict(named), sep="/")
 
 
+def count(params: Any) -> int:
+    """How many numbers the parameters are."""
+    return sum(value.size for value in by_name(params).values())
+
+
 def matching(knob: str, patterns: Sequence[str], names: Collection[str]) -> frozenset[str]:
     """The names that one of the patterns of a knob matches.
 
