@@ -15,11 +15,12 @@ from clickflax.data.simulate import simulate
 from clickflax.data.store import write_dataset, writing
 from clickflax.events import RESERVED
 from clickflax.model.names import depth, rows_of
-from clickflax.run import load_run
+from clickflax.run import build_model, load_run
 from clickflax.runtime import checkpoint
 from clickflax.runtime.optim import make_optimizer
 from clickflax.runtime.params import by_name, join, split
 from clickflax.setup import set_up
+from clickflax.step import init_params
 from clickflax.train import banner, resume, train
 from clickflax.transfer import carry, count_tokens, how_to_learn, places_of
 
@@ -243,6 +244,21 @@ def test_the_names_of_parameters_say_whose_rows_they_have():
     assert rows_of("head_item/bias") == rows_of("head_item/table") == ("item", 0)
     others = ("embedder/position/embedding", "head_item/dense/bias", "head_label/out/bias")
     assert [rows_of(name) for name in others] == [None] * 3
+
+
+def test_no_parameter_with_a_row_for_every_token_is_forgotten():
+    sizes = {"item": 101, "action": 203}  # no width is such a number
+    config = small_config()
+    config.model.widths = ("action=4",)  # so that its head has a table of its own
+    model = build_model(config.model, sizes, {"item.category": 307}, tuple(sizes))
+    batch = rows([[0, 1]])
+    batch.variables["action"] = batch.variables["item"]
+    given = {"embedder": {"item.category": jnp.zeros((101, 1), jnp.int32)}}
+    params = init_params(model, jax.random.key(0), batch, given)
+    tokens = {size - reserved for size in (101, 203, 307) for reserved in (0, RESERVED)}
+    found = [name for name, x in by_name(params).items() if x.shape[0] in tokens]
+    assert len(found) == 3 + 2 + 1
+    assert [name for name in found if rows_of(name) is None] == []
 
 
 OLD = {"item": list("abcdefghij"), "action": ["view", "buy"], "new": []}

@@ -173,6 +173,13 @@ def test_a_number_of_an_item_is_standardised_and_a_vector_is_taken_as_it_is(data
     np.testing.assert_allclose(vectors, [[1, 0], [np.nan, np.nan], [0.5, 0.5]])
 
 
+def test_a_number_of_items_is_read_as_it_was_read_before(data):
+    before = Variable(mean=1.0, scale=4.0)
+    again = read_feature(data.vocabulary("item"), "weight", before)
+    assert again.variable == before
+    np.testing.assert_array_equal(again.values[RESERVED:], [[0], [0.5], [np.nan]])
+
+
 @pytest.mark.parametrize(
     ("name", "message"),
     [("nothing", "no item has the feature 'nothing'"), ("colour", "the catalog has .*'genres'")],
