@@ -14,7 +14,7 @@ from clickflax.data.variables import Variable
 from clickflax.model.names import depth, rows_of
 from clickflax.run import Run
 from clickflax.runtime import checkpoint
-from clickflax.runtime.params import by_name, count, matching, tree_of
+from clickflax.runtime.params import by_name, count, matching, split, tree_of
 
 Tokens = Mapping[str, Sequence[str]]  # of each vocabulary and each text of the items, by id
 
@@ -119,11 +119,10 @@ def start_from(run: Run, fresh: Any, now: Tokens, skip: Sequence[str]) -> tuple[
     """
     before, source = tokens_of_run(run), str(run.folder)
     params = checkpoint.transfer(fresh, remap(run.params, before, now), skip, source)
-    names, every = by_name(fresh), sorted({**by_name(fresh), **by_name(run.params)})
-    skipped = matching("init.skip", skip, every)
-    new = sum(value.size for name, value in names.items() if name in skipped)
-    both = {name: count_tokens(before[name], now[name]) for name in now if name in before}
-    return params, Taken(source, count(names) - new, new, both)
+    skipped = matching("init.skip", skip, list(by_name(fresh) | by_name(run.params)))
+    new = count(split(params, skipped)[1])
+    tokens = {name: count_tokens(before[name], now[name]) for name in now if name in before}
+    return params, Taken(source, count(params) - new, new, tokens)
 
 
 def how_to_learn(config: ConfigDict, params: Any) -> Learning:
@@ -145,9 +144,9 @@ def how_to_learn(config: ConfigDict, params: Any) -> Learning:
     factors = {name: decay ** depth(name, config.model.layers) for name in trained}
 
     def speed(step: Int[Array, ""]) -> Any:
-        # What will thaw has gradients and moments all the while: the bias correction of Adam counts
-        # every step, so that moments which began at the thaw would make the first steps after it
-        # several times too large.
+        # What will thaw has gradients and moments all the while, and counts in the clipping norm:
+        # the bias correction of Adam counts every step, so that moments which began at the thaw
+        # would make the first steps after it several times too large.
         awake = jnp.where(step >= thaw, 1.0, 0.0)
         return tree_of({n: awake * f if n in frozen else f for n, f in factors.items()})
 

@@ -56,12 +56,12 @@ def make_optimizer(
     """
     if optim.name not in OPTIMIZERS:
         raise ValueError(f"optim.name={optim.name!r} is not one of {sorted(OPTIMIZERS)}.")
-    # Parts only as they are needed: the state of a run that has none of it stays as it was.
     return optax.chain(
         optax.clip_by_global_norm(optim.clip_norm) if optim.clip_norm else optax.identity(),
         optax.scale_by_adam(b1=optim.b1, b2=optim.b2, eps=optim.eps),
         optax.add_decayed_weights(optim.weight_decay, mask=decays),
         optax.scale_by_trust_ratio() if optim.name == "lamb" else optax.identity(),
         optax.scale_by_learning_rate(learning_rate(optim, steps)),
+        # Not an identity without a speed: the checkpoints of earlier runs have no place for one.
         *([scale_by_speed(speed)] if speed else []),
     )
