@@ -82,9 +82,7 @@ def default() -> ml_collections.ConfigDict:
     c.optim.eps = 1e-8
     c.optim.weight_decay = 0.01  # never on norms and biases
     c.optim.clip_norm = 1.0  # global gradient norm; 0 turns clipping off
-    c.optim.layer_decay = (
-        1.0  # of the rate, a layer deeper; heads have all of it, the embedder least
-    )
+    c.optim.layer_decay = 1.0  # times the rate, for each layer below the heads; embedder last
 
     c.train = ml_collections.ConfigDict()
     c.train.steps = 2000
