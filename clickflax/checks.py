@@ -35,6 +35,7 @@ RANGES = {
     "config.optim.eps": (0, math.inf),
     "config.optim.weight_decay": (0, math.inf),
     "config.optim.clip_norm": (0, math.inf),
+    "config.optim.layer_decay": (0.001, 1),
     "config.train.steps": (1, math.inf),
     "config.train.batch_size": (1, math.inf),
     "config.train.micro_rows": (0, math.inf),
@@ -45,6 +46,7 @@ RANGES = {
     "config.train.eval_every": (1, math.inf),
     "config.train.patience": (0, math.inf),
     "config.eval.batch_size": (1, math.inf),
+    "config.init.thaw": (0, math.inf),
 }
 
 
@@ -72,6 +74,7 @@ def check_config(config: ConfigDict) -> None:
         raise ValueError("basket: config.data.chain must say what is a basket: invoice, or 30m.")
     check_given(config)
     check_labels(config, tasks)
+    check_init(config)
     known = [metric for name in tasks for metric in metrics_of(config, name)]
     for name, choices in {
         "config.train.monitor": known,
@@ -79,6 +82,7 @@ def check_config(config: ConfigDict) -> None:
         "config.label.kind": sorted(LABEL_LOSSES),
         "config.label.at": LABELS_AT,
         "config.data.position_from": ["end", "start"],
+        "config.init.vocab": ["remap", "same"],
     }.items():
         if values[name] not in choices:
             raise ValueError(f"{name}={values[name]!r} is not one of {choices}.")
@@ -131,6 +135,18 @@ def check_labels(config: ConfigDict, tasks: Mapping[str, Task]) -> None:
             f"config.data.validation_users={config.data.validation_users} is for items; the "
             "validation of labels is that of their period or part. Leave it at -1."
         )
+
+
+def check_init(config: ConfigDict) -> None:
+    """Refuses what says how to start from a run, or how to thaw, where there is nothing such."""
+    init = config.init
+    if not init.run and (init.skip or init.vocab == "remap"):
+        raise ValueError(
+            f"config.init.skip={init.skip} and config.init.vocab={init.vocab!r} are about the run "
+            "to start from: name it in config.init.run."
+        )
+    if init.thaw and not init.freeze:
+        raise ValueError(f"config.init.thaw={init.thaw}: name what to thaw in config.init.freeze.")
 
 
 def metrics_of(config: ConfigDict, name: str) -> list[str]:

@@ -87,6 +87,7 @@ def default() -> ml_collections.ConfigDict:
     c.optim.eps = 1e-8
     c.optim.weight_decay = 0.01  # never on norms and biases
     c.optim.clip_norm = 1.0  # global gradient norm; 0 turns clipping off
+    c.optim.layer_decay = 1.0  # times the rate, for each layer below the heads; embedder last
 
     c.train = ml_collections.ConfigDict()
     c.train.steps = 2000
@@ -110,6 +111,9 @@ def default() -> ml_collections.ConfigDict:
     c.init = ml_collections.ConfigDict()
     c.init.run = ""  # start from the best parameters of this run
     c.init.skip = ()  # patterns of parameters that start fresh, such as head_*
+    c.init.vocab = "same"  # or remap: rows go over by token; a new token has the mean of the others
+    c.init.freeze = ()  # patterns of parameters that are not trained, such as embedder/*
+    c.init.thaw = 0  # steps after which they are trained, too; 0: never
     return c
 
 

@@ -14,7 +14,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from clickflax.config import from_dict, override
-from clickflax.data.features import ITEM, read_features
+from clickflax.data.features import ITEM, Feature, read_features
 from clickflax.data.store import Dataset, Vocabulary, open_dataset, open_vocabulary
 from clickflax.data.variables import Variable, value_told, variable_from
 from clickflax.events import AFTER, MASK, RESERVED, value_of
@@ -40,6 +40,7 @@ class Run:
     items: Vocabulary
     vocabularies: dict[str, Vocabulary]
     variables: dict[str, Variable]
+    features: dict[str, Feature]
     given: Any  # what the model is given of the catalog, see `Shared`
     progress: dict[str, Any]  # of the checkpoint: step, seconds of training, best so far
 
@@ -187,8 +188,8 @@ def assignments(knob: str, pairs: tuple[str, ...]) -> dict[str, int]:
     return found
 
 
-def sizes_of(variables: Mapping[str, Variable]) -> dict[str, int]:
-    """How many ids each variable has."""
+def sizes_of(variables: Mapping[str, Variable | Feature]) -> dict[str, int]:
+    """How many ids each variable, or feature of the items, has."""
     return {name: variable.size for name, variable in variables.items()}
 
 
@@ -233,14 +234,10 @@ def told_of(
     return found
 
 
-def catalog_features(
-    names: tuple[str, ...], items: Vocabulary
-) -> tuple[dict[str, int], dict[str, Any]]:
-    """The sizes of the features of the items, and their arrays as the model wants them given."""
-    found = read_features(items, names)
-    sizes = {name: feature.size for name, feature in found.items()}
-    arrays = {name: feature.values for name, feature in found.items()}
-    return sizes, {"embedder": arrays} if arrays else {}
+def given_of(features: Mapping[str, Feature]) -> dict[str, Any]:
+    """The arrays of the features of the items, as the model wants them given."""
+    arrays = {name: feature.values for name, feature in features.items()}
+    return {"embedder": arrays} if arrays else {}
 
 
 def data_path(config: ConfigDict, folder: pathlib.Path) -> pathlib.Path:
@@ -266,20 +263,29 @@ def write_json(path: pathlib.Path, value: Any) -> None:
 
 
 def keep_variables(
-    dataset: Dataset, folder: pathlib.Path, variables: Mapping[str, Variable]
+    dataset: Dataset,
+    folder: pathlib.Path,
+    variables: Mapping[str, Variable],
+    features: Mapping[str, Feature],
 ) -> None:
-    """Keeps how variables are read, and their vocabularies: the run can then be asked alone."""
+    """Keeps how variables are read, and their vocabularies: the run can then be asked alone.
+
+    The tokens of the features of items are in the catalog that is kept.
+    """
     (folder / "vocab").mkdir(exist_ok=True)
     for name in variables.keys() & dataset.vocabularies.keys():
         shutil.copyfile(dataset.vocabulary(name).path, folder / "vocab" / f"{name}.parquet")
-    described = {name: dataclasses.asdict(variable) for name, variable in variables.items()}
+    numbers = {name: one.variable for name, one in features.items() if not one.size}
+    described = {name: dataclasses.asdict(one) for name, one in {**variables, **numbers}.items()}
     write_json(folder / "variables.json", described)
 
 
-def variables_of(folder: pathlib.Path) -> dict[str, Variable]:
-    """How a run reads its variables."""
+def variables_of(folder: pathlib.Path) -> tuple[dict[str, Variable], dict[str, Variable]]:
+    """How a run reads the variables of an event, and numbers that are features of the items."""
     described = read_json(folder / "variables.json")
-    return {name: variable_from(values) for name, values in described.items()}
+    found = {name: variable_from(values) for name, values in described.items()}
+    events = {name: one for name, one in found.items() if not name.startswith(ITEM)}
+    return events, {name: one for name, one in found.items() if name.startswith(ITEM)}
 
 
 def vocabularies_of(folder: pathlib.Path) -> dict[str, Vocabulary]:
@@ -318,8 +324,9 @@ def load_run(folder: str | pathlib.Path, which: str = "best") -> Run:
     # What was trained with the kernel of one machine is asked on any other.
     attention = or_auto(config.model.attention, jax.default_backend())
     model = override(config, [f"config.model.attention={attention}"]).model
-    vocabularies, variables = vocabularies_of(folder), variables_of(folder)
-    features, given = catalog_features(config.data.variables, vocabularies["item"])
+    vocabularies = vocabularies_of(folder)
+    variables, numbers = variables_of(folder)
+    features = read_features(vocabularies["item"], config.data.variables, numbers)
     here = jax.sharding.SingleDeviceSharding(jax.devices()[0])
     progress, params = checkpoint.load_params(folder / "checkpoints" / "last", here)
     if which == "best" and progress["best"] is not None:
@@ -333,14 +340,15 @@ def load_run(folder: str | pathlib.Path, which: str = "best") -> Run:
     return Run(
         folder=folder,
         config=config,
-        model=build_model(model, sizes_of(variables), features, *heads_of(config)),
+        model=build_model(model, sizes_of(variables), sizes_of(features), *heads_of(config)),
         params=params,
         checkpoint=which,
         tasks=find_tasks(config.tasks, config.label.causal, config.label.at),
         items=vocabularies["item"],
         vocabularies=vocabularies,
         variables=variables,
-        given=given,
+        features=features,
+        given=given_of(features),
         progress=progress,
     )
 

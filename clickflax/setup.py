@@ -16,22 +16,24 @@ from clickflax.asker import make_asker
 from clickflax.checks import check_config
 from clickflax.config import differences, from_dict, to_dict
 from clickflax.data.batches import TrainingBatches
+from clickflax.data.features import Feature, read_features
 from clickflax.data.simulate import Shop, simulate
 from clickflax.data.store import Dataset, open_dataset
 from clickflax.data.variables import Variable, describe, read
 from clickflax.evaluate import Judge
-from clickflax.events import Batch
+from clickflax.events import AFTER, Batch
 from clickflax.feed import Advance, Feed, Source, many_at_once, one_by_one, resident_bytes
 from clickflax.model.model import Model
 from clickflax.objectives import make_batches, make_objective
 from clickflax.questions import ask_about, check_trainable, trained_events
 from clickflax.run import (
+    Run,
     assignments,
     build_model,
-    catalog_features,
     check_catalog,
     data_path,
     event_variables,
+    given_of,
     heads_of,
     keep_variables,
     load_run,
@@ -45,8 +47,19 @@ from clickflax.run import (
 from clickflax.runtime import checkpoint, sharding
 from clickflax.runtime.environment import environment
 from clickflax.runtime.optim import make_optimizer
+from clickflax.runtime.params import split
 from clickflax.step import Shared, State, init_params, make_step
 from clickflax.tasks.tasks import NEXT
+from clickflax.transfer import (
+    Learning,
+    Taken,
+    Tokens,
+    check_tokens,
+    how_to_learn,
+    start_from,
+    tokens_of,
+    tokens_of_run,
+)
 
 
 class Setting(NamedTuple):
@@ -60,6 +73,8 @@ class Setting(NamedTuple):
     at_once: int  # steps of one `advance`, at most
     judges: dict[str, Judge]  # of each task
     mesh: jax.sharding.Mesh
+    taken: Taken | None  # from the run that this one starts from, if it starts now
+    learning: Learning
 
 
 def last_checkpoint(folder: pathlib.Path) -> pathlib.Path:
@@ -83,7 +98,12 @@ def labels_fingerprint(config: ConfigDict) -> str | None:
 
 
 def prepare_folder(
-    config: ConfigDict, folder: pathlib.Path, dataset: Dataset, variables: dict[str, Variable]
+    config: ConfigDict,
+    folder: pathlib.Path,
+    dataset: Dataset,
+    variables: dict[str, Variable],
+    features: dict[str, Feature],
+    taken: Taken | None,
 ) -> None:
     """Makes the folder of a run, or checks that it is the folder of this very run.
 
@@ -98,8 +118,12 @@ def prepare_folder(
         if others:
             raise ValueError(f"{folder} is not empty and not the folder of a run: {others[:5]}.")
         folder.mkdir(parents=True, exist_ok=True)
-        keep_variables(dataset, folder, variables)
-        origin = {"init_run": config.init.run or None, "labels": labels_fingerprint(config)}
+        keep_variables(dataset, folder, variables, features)
+        origin = {
+            "init_run": config.init.run or None,
+            "init_vocab": taken.tokens if taken else None,
+            "labels": labels_fingerprint(config),
+        }
         write_json(folder / "environment.json", environment(dataset.fingerprint) | origin)
         write_json(folder / "config.json", to_dict(config))
         return
@@ -122,44 +146,61 @@ def prepare_folder(
     write_json(folder / "config.json", to_dict(config))
 
 
+def read_before(folder: pathlib.Path, origin: Run | None, resumed: bool) -> dict[str, Variable]:
+    """How the run read its variables and the features of its items so far, or the run `origin`."""
+    if resumed:
+        variables, numbers = variables_of(folder)
+        return variables | numbers
+    if origin:
+        return origin.variables | {name: one.variable for name, one in origin.features.items()}
+    return {}
+
+
 def how_to_read(
-    config: ConfigDict, source: str, dataset: Dataset, trained: Bool[np.ndarray, " E"]
+    config: ConfigDict,
+    before: dict[str, Variable],
+    dataset: Dataset,
+    trained: Bool[np.ndarray, " E"],
 ) -> dict[str, Variable]:
-    """How the run reads its variables: as the run in `source` does, if there is one, otherwise as
-    those events say that are trained on. Raises ValueError where that run reads another kind.
+    """How the run reads its variables: as `before`, otherwise as those events say that are trained
+    on; a vocabulary is that of the data set. Raises ValueError where `before` is another kind.
     """
     quantiles = assignments("data.quantiles", config.data.quantiles)
     names = event_variables(config.data.variables)
     after = config.data.given if any(name.startswith(NEXT) for name in config.tasks) else ()
     found = describe(dataset, names, quantiles, trained, after)
-    before = variables_of(pathlib.Path(source)) if source else {}
-    for name, kept in before.items():
-        if name in found and bool(kept.size) != bool(found[name].size):
+    for name in found.keys() & before.keys():
+        kept = before[name]
+        if bool(kept.size) != bool(found[name].size):
             raise ValueError(
-                f"{source} reads {name!r} as {'ids' if kept.size else 'a number'}, and this config "
-                "does not: take its data.quantiles, or its data set."
+                f"{config.init.run or 'the run'} reads {name!r} as "
+                f"{'ids' if kept.size else 'a number'}, and this config does not: take its "
+                "data.quantiles, or its data set."
             )
-        found |= {name: kept} if name in found else {}
+        grows = name.removeprefix(AFTER) in dataset.vocabularies
+        found[name] = found[name] if grows else kept
     return found
 
 
-def first_state(
+def first_params(
     config: ConfigDict,
     model: Model,
-    optimizer: optax.GradientTransformation,
     key: Key[Array, ""],
     batch: Batch,
     given: Any,
-    origin: str,
-) -> State:
-    """Fresh parameters, or those of the run `origin`, if any, and the state of the optimiser."""
-    # Not jitted, these two would be many small programs, which take seconds to compile.
-    make_params = jax.jit(functools.partial(init_params, model))
-    make_moments = jax.jit(optimizer.init)
-    params = make_params(key, batch, given)
-    if origin:
-        params = checkpoint.transfer(params, load_run(origin).params, config.init.skip, origin)
-    return State(jnp.zeros((), jnp.int32), params, make_moments(params))
+    origin: Run | None,
+    tokens: Tokens,
+) -> tuple[Any, Taken | None]:
+    """Fresh parameters, or those of the run `origin`, if any, and what was taken from it."""
+    # Not jitted, this would be many small programs, which take seconds to compile.
+    params = jax.jit(functools.partial(init_params, model))(key, batch, given)
+    return start_from(origin, params, tokens, config.init.skip) if origin else (params, None)
+
+
+def first_state(params: Any, optimizer: optax.GradientTransformation, learning: Learning) -> State:
+    """The state before the first step; the optimiser knows nothing of what is never trained."""
+    trained, _ = split(params, learning.never)
+    return State(jnp.zeros((), jnp.int32), params, jax.jit(optimizer.init)(trained))
 
 
 def set_up(config: ConfigDict, folder: pathlib.Path) -> tuple[Setting, State]:
@@ -169,27 +210,30 @@ def set_up(config: ConfigDict, folder: pathlib.Path) -> tuple[Setting, State]:
     asked = ask_about(config, dataset)
     check_trainable(asked)
     resumed = checkpoint.newest(last_checkpoint(folder)) is not None
-    origin = "" if resumed else config.init.run  # which may be gone when the run goes on
-    if origin:
-        kept = vocabularies_of(pathlib.Path(origin))
-        check_catalog(kept, dataset.vocabularies, str(dataset.path))
-    trained = trained_events(asked, dataset)
-    variables = how_to_read(config, str(folder) if resumed else origin, dataset, trained)
-    sizes, columns = sizes_of(variables), read(dataset, variables)
-    features, given = catalog_features(config.data.variables, dataset.vocabulary("item"))
-    model = build_model(config.model, sizes, features, *heads_of(config))
+    # The run to start from may be gone when this one goes on.
+    origin = load_run(config.init.run) if config.init.run and not resumed else None
+    before = read_before(folder, origin, resumed)
+    variables = how_to_read(config, before, dataset, trained_events(asked, dataset))
+    features = read_features(dataset.vocabulary("item"), config.data.variables, before)
+    tokens = tokens_of(dataset.vocabularies, variables, features)
+    if origin and config.init.vocab == "same":
+        check_tokens(tokens_of_run(origin), tokens, config.init.run)
+    sizes, columns, given = sizes_of(variables), read(dataset, variables), given_of(features)
+    model = build_model(config.model, sizes, sizes_of(features), *heads_of(config))
     mesh = sharding.make_mesh()
     batches = {name: make_batches(config, one, columns) for name, one in asked.items()}
     objectives = {
         name: make_objective(config, name, one.task, batches[name], sizes, mesh.size)
         for name, one in asked.items()
     }
-    optimizer = make_optimizer(config.optim, config.train.steps)
     init_key, key = jax.random.split(jax.random.key(config.seed))
     batch = batches[config.tasks[0]].batch(config.seed, 0)
-    state = first_state(config, model, optimizer, init_key, batch, given, origin)
+    params, taken = first_params(config, model, init_key, batch, given, origin, tokens)
+    learning = how_to_learn(config, params)
+    optimizer = make_optimizer(config.optim, config.train.steps, learning.speed)
+    state = first_state(params, optimizer, learning)
     feed = Feed(
-        step=make_step(model, objectives, optimizer),
+        step=make_step(model, objectives, optimizer, learning.never),
         sources={
             name: Source(one, mesh.size * objectives[name].micro_rows)
             for name, one in batches.items()
@@ -225,6 +269,8 @@ def set_up(config: ConfigDict, folder: pathlib.Path) -> tuple[Setting, State]:
             for name, one in asked.items()
         },
         mesh=mesh,
+        taken=taken,
+        learning=learning,
     )
-    prepare_folder(config, folder, dataset, variables)
+    prepare_folder(config, folder, dataset, variables, features, taken)
     return setting, sharding.replicate(state, mesh)

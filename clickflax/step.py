@@ -1,7 +1,7 @@
 """One training step: a pure function of state, rows and key."""
 
 import functools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -12,6 +12,7 @@ from jaxtyping import Array, Float, Int, Key, Shaped
 from clickflax.events import Batch
 from clickflax.model.model import Model
 from clickflax.runtime import sharding
+from clickflax.runtime.params import join, split
 from clickflax.tasks.tasks import Question
 
 
@@ -65,48 +66,55 @@ def ask(
 def gradient_of(
     model: Model,
     objective: Objective,
-    params: Any,
+    trained: Any,
+    frozen: Any,
     given: Any,
     batch: Batch,
     keys: Key[Array, " B"],
 ) -> tuple[tuple[Float[Array, ""], Float[Array, ""]], Any]:
-    """The summed loss and its weight, and their gradient, over the rows of all devices.
+    """The summed loss and its weight, and the gradient of what is trained, over the rows of all
+    devices; the frozen parameters have none, and the backward pass ends where only they are left.
 
     The rows of this one are worked on `micro_rows` at a time.
     """
 
-    def loss_of(params: Any, rows: Batch, keys: Key[Array, " M"]) -> tuple[Array, Array]:
-        collections = {"params": params, "given": given}
+    def loss_of(trained: Any, rows: Batch, keys: Key[Array, " M"]) -> tuple[Array, Array]:
+        collections = {"params": join(trained, frozen), "given": given}
         asked = jax.vmap(functools.partial(ask, model, collections, objective))
         hidden, targets, weights = asked(rows, keys)
         answers: Any = model.apply(collections, hidden, objective.head, method="answer")
         return objective.loss(answers, targets, weights)
 
     def add(sums: Any, piece: tuple[Batch, Array]) -> tuple[Any, None]:
-        found = jax.value_and_grad(loss_of, has_aux=True)(params, *piece)
+        found = jax.value_and_grad(loss_of, has_aux=True)(trained, *piece)
         return jax.tree.map(jnp.add, sums, found), None
 
     cut = (-1, objective.micro_rows)
     pieces = jax.tree.map(lambda x: x.reshape(*cut, *x.shape[1:]), (batch, keys))
-    zero = ((jnp.zeros(()), jnp.zeros(())), jax.tree.map(jnp.zeros_like, params))
+    zero = ((jnp.zeros(()), jnp.zeros(())), jax.tree.map(jnp.zeros_like, trained))
     sums, _ = jax.lax.scan(add, zero, pieces)
     return jax.lax.psum(sums, sharding.DATA)
 
 
 def make_step(
-    model: Model, objectives: Mapping[str, Objective], optimizer: optax.GradientTransformation
+    model: Model,
+    objectives: Mapping[str, Objective],
+    optimizer: optax.GradientTransformation,
+    frozen: Collection[str] = (),
 ) -> Callable[[State, dict[str, Batch], Shared], tuple[State, dict[str, Float[Array, ""]]]]:
     """One step on the rows of one device, to be run on all of them: a batch for each objective.
 
     Gradients are summed over all the rows, then divided once by the sum of the weights. Masks and
     dropout of a row have keys of the step and of its place among the rows of the step, so that the
-    numbers are the same however the batch is cut and shared out.
+    numbers are the same however the batch is cut and shared out. The parameters that are `frozen`,
+    by name, stay as they are, and the state of the optimiser knows nothing of them.
     """
 
     def step(
         state: State, batches: dict[str, Batch], shared: Shared
     ) -> tuple[State, dict[str, Array]]:
-        params, key = state.params, jax.random.fold_in(shared.key, state.step)
+        trained, rest = split(state.params, frozen)
+        key = jax.random.fold_in(shared.key, state.step)
         losses, gradients, first = {}, [], 0
         for name, objective in objectives.items():
             batch = batches[name]
@@ -114,18 +122,21 @@ def make_step(
             place = first + jax.lax.axis_index(sharding.DATA) * rows + jnp.arange(rows)
             first += rows * jax.lax.axis_size(sharding.DATA)
             keys = jax.vmap(jax.random.fold_in, in_axes=(None, 0))(key, place)
-            (loss, weight), found = gradient_of(model, objective, params, shared.given, batch, keys)
+            (loss, weight), found = gradient_of(
+                model, objective, trained, rest, shared.given, batch, keys
+            )
             weight = jnp.maximum(weight, 1.0)
             losses[name] = loss / weight
             divisor = weight / objective.share
             gradients.append(jax.tree.map(lambda g, by=divisor: g / by, found))
         gradient = functools.reduce(lambda a, b: jax.tree.map(jnp.add, a, b), gradients)
-        updates, moments = optimizer.update(gradient, state.optimizer, params)
+        updates, moments = optimizer.update(gradient, state.optimizer, trained)
         total = sum(objectives[name].share * loss for name, loss in losses.items())
         metrics = {"loss": total, "gradient_norm": optax.global_norm(gradient)}
         if len(losses) > 1:
             metrics |= {f"loss/{name}": loss for name, loss in losses.items()}
-        return State(state.step + 1, optax.apply_updates(params, updates), moments), metrics
+        params = join(optax.apply_updates(trained, updates), rest)
+        return State(state.step + 1, params, moments), metrics
 
     return step
 

@@ -22,6 +22,7 @@ from clickflax.evaluate import prefixed
 from clickflax.events import RESERVED
 from clickflax.runtime import checkpoint, sharding
 from clickflax.runtime.log import MetricsWriter, Progress
+from clickflax.runtime.params import count, split
 from clickflax.setup import Setting, last_checkpoint, set_up
 from clickflax.step import State
 from clickflax.tasks.label_metrics import LOWER
@@ -178,12 +179,22 @@ def banner(setting: Setting, state: State, past: Progressed) -> str:
             f"{len(asked.validation):,} validation examples"
             + "".join(f", {n:,} {why}" for why, n in dropped.items() if n)
         )
-    parameters = sum(x.size for x in jax.tree.leaves(state.params))
     lines.append(
-        f"{parameters:,} parameters on {setting.mesh.size} x {jax.default_backend()}, "
+        f"{count(state.params):,} parameters{origin(setting, state)} on "
+        f"{setting.mesh.size} x {jax.default_backend()}, "
         + (f"resumed at step {past.step:,}" if past.step else "a new run")
     )
     return "\n".join(lines)
+
+
+def origin(setting: Setting, state: State) -> str:
+    """Where the parameters came from, and how many are frozen, in brackets; "" if all is usual."""
+    learning = setting.learning
+    frozen = count(split(state.params, learning.frozen)[1])
+    until = f" for {learning.thaw:,} steps" if learning.thaw else ""
+    parts = [str(setting.taken)] if setting.taken else []
+    parts += [f"{frozen:,} frozen{until}"] if frozen else []
+    return f" ({'; '.join(parts)})" if parts else ""
 
 
 def train(config: ConfigDict, workdir: str | pathlib.Path) -> dict[str, Any]:

@@ -26,9 +26,11 @@ MAY_IMPORT = {
     "objectives": NOUNS | {"questions", "step"},
     "evaluate": NOUNS | {"run", "asker", "questions"},
     "step": NOUNS,
+    "transfer": NOUNS | {"run"},
     "feed": NOUNS | {"step"},
     "setup": NOUNS
-    | {*("checks", "run", "asker", "questions", "objectives", "evaluate", "step", "feed")},
+    | {*("checks", "run", "asker", "questions", "objectives", "evaluate", "step", "feed")}
+    | {"transfer"},
     "train": NOUNS | {"run", "evaluate", "step", "setup"},
     "recommend": NOUNS | {"run", "asker"},
     "baselines": NOUNS | {"checks", "questions", "evaluate", "run"},

@@ -11,10 +11,10 @@ import pytest
 from toy import rows, small_config
 
 from clickflax.data import store
-from clickflax.data.features import read_feature
+from clickflax.data.features import read_feature, read_features
 from clickflax.data.variables import Variable, absent, describe, read, variable_from
 from clickflax.events import MASK, NA, PAD, RESERVED, UNK, value_of
-from clickflax.run import build_model, catalog_features, event_variables
+from clickflax.run import build_model, event_variables, given_of, sizes_of
 from clickflax.step import init_params
 from clickflax.tasks.tasks import hide
 
@@ -173,6 +173,13 @@ def test_a_number_of_an_item_is_standardised_and_a_vector_is_taken_as_it_is(data
     np.testing.assert_allclose(vectors, [[1, 0], [np.nan, np.nan], [0.5, 0.5]])
 
 
+def test_a_number_of_items_is_read_as_it_was_read_before(data):
+    before = Variable(mean=1.0, scale=4.0)
+    again = read_feature(data.vocabulary("item"), "weight", before)
+    assert again.variable == before
+    np.testing.assert_array_equal(again.values[RESERVED:], [[0], [0.5], [np.nan]])
+
+
 @pytest.mark.parametrize(
     ("name", "message"),
     [("nothing", "no item has the feature 'nothing'"), ("colour", "the catalog has .*'genres'")],
@@ -195,16 +202,15 @@ NAMES = ("item", "price", "hour", "item.genres", "item.weight", "item.text")
 
 def full_model(data, names=NAMES, **changed):
     described = describe(data, event_variables(names), {}, ALL)
-    features, given = catalog_features(names, data.vocabulary("item"))
-    sizes = {name: variable.size for name, variable in described.items()}
-    model = build_model(small_config(**changed).model, sizes, features)
+    features = read_features(data.vocabulary("item"), names, {})
+    model = build_model(small_config(**changed).model, sizes_of(described), sizes_of(features))
     columns = read(data, described)
     batch = rows([[0, 1], [0, 0, 2]])
     for name, values in columns.items():
         spread = np.zeros((2, 8), values.dtype)
         spread[0, :2], spread[1, :3] = values[:2], values[2:]
         batch.variables[name] = jnp.asarray(spread)
-    given = jax.tree.map(jnp.asarray, given)
+    given = jax.tree.map(jnp.asarray, given_of(features))
     return model, init_params(model, jax.random.key(0), batch, given), given, batch
 
 

@@ -89,7 +89,7 @@ def read_log(dataset: Dataset, asked: Asked, variables: tuple[str, ...]) -> Log:
         if name.startswith(SEQUENCE):
             found = find(dataset, name, None)
             columns[name], sizes[name] = found.values, found.size
-    for name, feature in read_features(dataset.vocabulary("item"), variables).items():
+    for name, feature in read_features(dataset.vocabulary("item"), variables, {}).items():
         if feature.values.shape[1] == 1:  # neither several values nor a vector
             columns[name] = feature.values[:, 0][columns["item"]]
             sizes[name] = feature.size

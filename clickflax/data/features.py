@@ -1,37 +1,47 @@
 """What the catalog says of each item: arrays with a row for every id.
 
 A text, or several, becomes ids [N, M], filled up with PAD; a number, standardised, or a given
-vector becomes float32 [N, F], NaN where it is missing. The reserved ids have no features.
+vector becomes float32 [N, F], NaN where it is missing. The reserved ids have no features. Mean and
+scale of a number are kept with a run, whose later catalogs are read so.
 """
 
+from collections.abc import Mapping
 from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Shaped
 
 from clickflax.data.store import Vocabulary
+from clickflax.data.variables import Variable
 from clickflax.events import PAD, RESERVED
 
 ITEM = "item."
 
 
 class Feature(NamedTuple):
-    """The values of every item, and how many ids there are among them; 0: they are numbers."""
+    """The values of every item, and how they were read."""
 
     values: Shaped[np.ndarray, "N M"]
-    size: int
+    variable: Variable
+
+    @property
+    def size(self) -> int:
+        """How many ids there are among the values; 0: they are numbers."""
+        return self.variable.size
 
 
-def read_features(items: Vocabulary, names: tuple[str, ...]) -> dict[str, Feature]:
-    """The features `item.NAME` among `names`."""
+def read_features(
+    items: Vocabulary, names: tuple[str, ...], before: Mapping[str, Variable]
+) -> dict[str, Feature]:
+    """The features `item.NAME` among `names`; numbers that were read `before` are read so again."""
     return {
-        name: read_feature(items, name.removeprefix(ITEM))
+        name: read_feature(items, name.removeprefix(ITEM), before.get(name))
         for name in names
         if name.startswith(ITEM)
     }
 
 
-def read_feature(items: Vocabulary, name: str) -> Feature:
+def read_feature(items: Vocabulary, name: str, before: Variable | None = None) -> Feature:
     """A column of the catalog. Raises ValueError where there is none, or it says nothing."""
     column = items.column(name)
     if column is None:
@@ -43,16 +53,16 @@ def read_feature(items: Vocabulary, name: str) -> Feature:
     if not kinds:
         raise ValueError(f"no item has the feature {name!r}: leave {ITEM + name!r} out.")
     if kinds <= {int, float}:
-        return Feature(_numbers(rows, name), 0)
+        return _numbers(rows, name, before)
     tokens = sorted({str(value) for row in rows for value in row})
     place = {token: id for id, token in enumerate(tokens, start=RESERVED)}
     ids = np.full((RESERVED + len(rows), max(map(len, rows))), PAD, np.int32)
     for id, row in enumerate(rows, start=RESERVED):
         ids[id, : len(row)] = [place[str(value)] for value in row]
-    return Feature(ids, RESERVED + len(tokens))
+    return Feature(ids, Variable(RESERVED + len(tokens), tokens=tuple(tokens)))
 
 
-def _numbers(rows: list[list], name: str) -> Shaped[np.ndarray, "N F"]:
+def _numbers(rows: list[list], name: str, before: Variable | None) -> Feature:
     """A number of each item, standardised, or its vector, NaN where there is none."""
     widths = {len(row) for row in rows if row}
     if len(widths) > 1:
@@ -61,7 +71,8 @@ def _numbers(rows: list[list], name: str) -> Shaped[np.ndarray, "N F"]:
     for id, row in enumerate(rows, start=RESERVED):
         if row:
             values[id] = row
+    how = Variable()
     if values.shape[1] == 1:
-        scale = np.nanstd(values)
-        values = (values - np.nanmean(values)) / (scale if scale else 1.0)
-    return values.astype(np.float32)
+        how = Variable(mean=float(np.nanmean(values)), scale=float(np.nanstd(values)) or 1.0)
+        how = before if before and not before.size else how
+    return Feature(((values - how.mean) / how.scale).astype(np.float32), how)

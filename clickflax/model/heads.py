@@ -86,7 +86,7 @@ class ItemHead(nn.Module):
     kernel_init: nn.initializers.Initializer
 
     @nn.compact
-    def __call__(self, x: Float[Array, "... D"], table: Float[Array, "N D"]) -> Answers:
+    def __call__(self, x: Float[Array, "... D"], table: Float[Array, "N W"]) -> Answers:
         if self.output == "dense":
             x = nn.Dense(self.width, dtype=x.dtype, kernel_init=self.kernel_init, name="dense")(x)
             x = layer_norm(ACTIVATIONS[self.activation](x), "norm")

@@ -6,7 +6,6 @@ validation so far.
 
 import contextlib
 import errno
-import fnmatch
 import logging
 import pathlib
 from collections.abc import Iterator, Sequence
@@ -14,7 +13,8 @@ from typing import Any
 
 import jax
 import orbax.checkpoint as ocp
-from flax.traverse_util import flatten_dict, unflatten_dict
+
+from clickflax.runtime.params import by_name, matching, tree_of
 
 # Orbax tells every step of a save at INFO, and warns of items that nobody asked it to restore.
 logging.getLogger("absl").setLevel(logging.ERROR)
@@ -108,29 +108,19 @@ def transfer(fresh: Any, stored: Any, skip: Sequence[str], source: str) -> Any:
 
     Raises ValueError with all that does not fit, on either side.
     """
-    new: dict[str, Any] = flatten_dict(fresh, sep="/")
-    old: dict[str, Any] = flatten_dict(stored, sep="/")
-
-    def skipped(name: str) -> bool:
-        return any(fnmatch.fnmatch(name, pattern) for pattern in skip)
-
-    wrong = [f"{name}: in the model, not in the checkpoint" for name in sorted(new.keys() - old)]
-    wrong += [f"{name}: in the checkpoint, not in the model" for name in sorted(old.keys() - new)]
+    new, old = by_name(fresh), by_name(stored)
+    skipped = matching("init.skip", skip, sorted(new.keys() | old))
+    there, here = old.keys() - skipped, new.keys() - skipped
+    wrong = [f"{name}: in the model, not in the checkpoint" for name in sorted(here - there)]
+    wrong += [f"{name}: in the checkpoint, not in the model" for name in sorted(there - here)]
     wrong += [
         f"{name}: {new[name].shape} in the model, {old[name].shape} in the checkpoint"
-        for name in sorted(new.keys() & old)
+        for name in sorted(here & there)
         if new[name].shape != old[name].shape
     ]
-    wrong = [line for line in wrong if not skipped(line.split(":")[0])]
     if wrong:
         raise ValueError(
             f"cannot start from {source}. Name these in init.skip, or change the model:\n  "
             + "\n  ".join(wrong)
         )
-    unused = [p for p in skip if not any(fnmatch.fnmatch(name, p) for name in {**new, **old})]
-    if unused:
-        raise ValueError(
-            f"init.skip={unused}: no parameter has such a name; there are {sorted(new)}."
-        )
-    taken = {name: value if skipped(name) else old[name] for name, value in new.items()}
-    return unflatten_dict(taken, sep="/")
+    return tree_of(new | {name: old[name] for name in here})

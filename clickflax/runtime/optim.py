@@ -1,9 +1,12 @@
 """Optimiser and schedule from `config.optim`."""
 
+from collections.abc import Callable
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import optax
+from jaxtyping import Array, Int
 from ml_collections import ConfigDict
 
 OPTIMIZERS = ("adamw", "lamb")
@@ -31,8 +34,26 @@ def decays(params: Any) -> Any:
     return jax.tree.map(lambda x: x.ndim > 1, params)
 
 
-def make_optimizer(optim: ConfigDict, steps: int) -> optax.GradientTransformation:
-    """Clipping, the optimiser, decoupled weight decay (Loshchilov and Hutter, 2019), schedule."""
+def scale_by_speed(speed: Callable[[Int[Array, ""]], Any]) -> optax.GradientTransformation:
+    """Multiplies the update of each parameter by its factor at the step."""
+
+    def init(params: Any) -> optax.ScaleByScheduleState:
+        return optax.ScaleByScheduleState(jnp.zeros((), jnp.int32))
+
+    def update(updates: Any, state: Any, params: Any = None) -> tuple[Any, Any]:
+        scaled = jax.tree.map(jnp.multiply, updates, speed(state.count))
+        return scaled, optax.ScaleByScheduleState(state.count + 1)
+
+    return optax.GradientTransformation(init, update)
+
+
+def make_optimizer(
+    optim: ConfigDict, steps: int, speed: Callable[[Int[Array, ""]], Any] | None = None
+) -> optax.GradientTransformation:
+    """Clipping, the optimiser, decoupled weight decay (Loshchilov and Hutter, 2019), schedule.
+
+    `speed` gives the factors of the updates at a step, a tree like the parameters; None: all 1.
+    """
     if optim.name not in OPTIMIZERS:
         raise ValueError(f"optim.name={optim.name!r} is not one of {sorted(OPTIMIZERS)}.")
     return optax.chain(
@@ -41,4 +62,6 @@ def make_optimizer(optim: ConfigDict, steps: int) -> optax.GradientTransformatio
         optax.add_decayed_weights(optim.weight_decay, mask=decays),
         optax.scale_by_trust_ratio() if optim.name == "lamb" else optax.identity(),
         optax.scale_by_learning_rate(learning_rate(optim, steps)),
+        # Not an identity without a speed: the checkpoints of earlier runs have no place for one.
+        *([scale_by_speed(speed)] if speed else []),
     )
