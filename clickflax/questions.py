@@ -12,6 +12,7 @@ from clickflax.data.condition import chosen
 from clickflax.data.labels import LABELS, LabelOptions, LabelPart, split_labels
 from clickflax.data.split import Examples, SplitOptions, inside, split, split_baskets
 from clickflax.data.store import Dataset
+from clickflax.data.variables import COUNT
 from clickflax.events import AFTER, CLS, MASK, PAD, RESERVED, value_of
 from clickflax.tasks.tasks import ASKED, BASKET, NEXT, Task, find_tasks
 
@@ -69,6 +70,7 @@ def _label(config: ConfigDict, name: str, task: Task, dataset: Dataset, where: s
     """What a task with labels asks."""
     wanted = LabelOptions(**{key: config.label[key] for key in LabelOptions._fields})
     labelled = LABELS[name](dataset, wanted)
+    check_counts(config, name, tuple(labelled.columns))
     if name == "label":
         check_labels(labelled.label, config.label.kind, config.label.classes)
     if where:
@@ -92,6 +94,8 @@ def _values(config: ConfigDict, name: str, task: Task, dataset: Dataset, where: 
     vocabulary = dataset.vocabulary(task.head)
     if vocabulary.size < 2:
         raise ValueError(f"{name}: {task.head!r} has one value; there is nothing to choose from.")
+    if task.ask == MASK:
+        check_counts(config, name, (task.head,))
     values = dataset.columns[task.head]
     if where:
         values = np.where(chosen(dataset, where), values, values.dtype.type(PAD))
@@ -121,6 +125,14 @@ def _values(config: ConfigDict, name: str, task: Task, dataset: Dataset, where: 
         if variable == task.head or not name.startswith(NEXT)
     )
     return Asked(task, train, validation, test, {}, hidden, labels, dropped)
+
+
+def check_counts(config: ConfigDict, name: str, hidden: tuple[str, ...]) -> None:
+    """Refuses to count, for later events to read, what is hidden of earlier ones."""
+    for variable in hidden:
+        counts = [one for one in config.data.variables if one.startswith(f"{COUNT}{variable}=")]
+        if counts:
+            raise ValueError(f"{name}: {counts[0]!r} counts what the model is asked for.")
 
 
 def check_once(name: str, ranges: Windows, label: Float[np.ndarray, " E"]) -> None:

@@ -181,7 +181,7 @@ def assignments(knob: str, pairs: tuple[str, ...]) -> dict[str, int]:
     """The numbers of a knob such as `("price=20",)`."""
     found = {}
     for pair in pairs:
-        name, _, number = pair.partition("=")
+        name, _, number = pair.rpartition("=")
         if not number.isdigit() or int(number) < 1:
             raise ValueError(f"{knob}: {pair!r} is not of the form price=20.")
         found[name] = int(number)

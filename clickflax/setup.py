@@ -177,7 +177,7 @@ def how_to_read(
                 f"{'ids' if kept.size else 'a number'}, and this config does not: take its "
                 "data.quantiles, or its data set."
             )
-        grows = name.removeprefix(AFTER) in dataset.vocabularies
+        grows = name.removeprefix(AFTER) in dataset.vocabularies and not kept.edges
         found[name] = found[name] if grows else kept
     return found
 

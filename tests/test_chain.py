@@ -18,7 +18,7 @@ from clickflax.data.labels import LABELS, LabelOptions
 from clickflax.data.shop import Shop
 from clickflax.data.simulate import simulate
 from clickflax.data.split import SplitOptions, split_baskets
-from clickflax.data.variables import describe, read
+from clickflax.data.variables import Variable, describe, read
 from clickflax.evaluate import evaluate_run
 from clickflax.events import CLS, MASK, NA, PAD, RESERVED, SEP, Batch
 from clickflax.questions import ask_about, trained_events
@@ -140,6 +140,21 @@ def test_the_events_that_a_task_asks_of_are_chosen_by_value_or_by_part(data):
 def test_a_condition_that_chooses_nothing_is_an_error(data, condition, message):
     with pytest.raises(ValueError, match=message):
         chosen(data, condition)
+
+
+def test_how_often_a_value_came_so_far_is_counted_in_each_sequence(data):
+    found = read(data, {"count.action=buy": Variable()})["count.action=buy"]
+    events = np.delete(found, [3, 6, 10])
+    np.testing.assert_allclose(np.expm1(events), [0, 0, 1, 1, 2, 2, 0, 0, 0], atol=1e-6)
+
+
+def test_what_is_hidden_is_not_counted_for_others_to_read(data):
+    config = config_for(data, "masked_action")
+    config.data.variables = ("item", "action", "count.action=buy")
+    with pytest.raises(ValueError, match="masked_action: 'count.action=buy' counts what"):
+        ask_about(config, data)
+    config.tasks = ("next_action",)
+    assert ask_about(config, data)
 
 
 def test_a_condition_on_parts_needs_parts(data):

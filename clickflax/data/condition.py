@@ -1,4 +1,4 @@
-"""Which events a task asks about: `action=buy`, `action=buy|cart`, `part=-1`."""
+"""Which events are meant by `action=buy`, `action=buy|cart` or `part=-1`."""
 
 import numpy as np
 from jaxtyping import Bool
@@ -17,10 +17,10 @@ def chosen(dataset: Dataset, condition: str) -> Bool[np.ndarray, " E"]:
         return np.ones(dataset.events, bool)
     name, equals, text = condition.partition("=")
     if not equals or not text:
-        raise ValueError(f"task_where: {condition!r} is not of the form action=buy or part=-1.")
+        raise ValueError(f"{condition!r} is not of the form action=buy or part=-1.")
     found = _parts(dataset, text) if name == "part" else _values(dataset, name, text.split("|"))
     if not found.any():
-        raise ValueError(f"task_where: no event of {dataset.path} has {condition!r}.")
+        raise ValueError(f"no event of {dataset.path} has {condition!r}.")
     return found
 
 
@@ -31,7 +31,7 @@ def _values(dataset: Dataset, name: str, tokens: list[str]) -> Bool[np.ndarray, 
     unknown = [token for token, id in zip(tokens, ids, strict=True) if id == UNK]
     if unknown:
         raise ValueError(
-            f"task_where: {name!r} is never {unknown[0]!r} in {dataset.path}; it is one of "
+            f"{name!r} is never {unknown[0]!r} in {dataset.path}; it is one of "
             f"{sorted(vocabulary.tokens())[:20]}."
         )
     return np.isin(dataset.columns[name], ids)
@@ -40,9 +40,9 @@ def _values(dataset: Dataset, name: str, tokens: list[str]) -> Bool[np.ndarray, 
 def _parts(dataset: Dataset, text: str) -> Bool[np.ndarray, " E"]:
     """The events of the part of this number."""
     if dataset.chain is None:
-        raise ValueError(f"task_where: part={text} needs parts: set data.chain.")
+        raise ValueError(f"part={text} needs parts: set data.chain.")
     if not text.removeprefix("-").isdigit():
-        raise ValueError(f"task_where: part={text} is not a number such as 0 or -1.")
+        raise ValueError(f"part={text} is not a number such as 0 or -1.")
     number, wanted = dataset.chain.number, int(text)
     if wanted < 0:
         last = number[dataset.offsets[1:] - 1]

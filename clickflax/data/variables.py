@@ -6,6 +6,8 @@
     gap             the logarithm of the seconds since the event before it, a number
     hour, weekday   of the event in UTC, ids
     next.NAME       another variable, of the event after
+    count.NAME=X    the logarithm of how many events of the sequence had this value so far, 1 more,
+                    this one included: windows are cut, and attention is a mean, which cannot count
     part            the number of its part in the chain, an id; from 31 on the same
 
 Whatever the source has, the model gets int32 ids or float32 numbers; a number is standardised, or
@@ -21,6 +23,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Int64, Shaped
 
 from clickflax.data.batches import following
+from clickflax.data.condition import chosen
 from clickflax.data.store import Dataset, Vocabulary
 from clickflax.events import AFTER, NA, RESERVED, UNK
 
@@ -28,6 +31,7 @@ SECOND = 1_000_000  # in microseconds, as all times are
 HOUR, DAY = 3600 * SECOND, 24 * 3600 * SECOND
 FROM_TIME = ("time", "gap", "hour", "weekday")
 SEQUENCE = "sequence."
+COUNT = "count."
 PARTS = 32
 
 
@@ -168,6 +172,8 @@ def find(dataset: Dataset, name: str, tokens: tuple[str, ...] | None) -> Found:
     if name == "part" and dataset.chain is not None:
         number = np.minimum(dataset.chain.number, PARTS - 1)
         return Found((RESERVED + number).astype(np.int32), RESERVED + PARTS)
+    if name.startswith(COUNT):
+        return Found(_counts(dataset, name.removeprefix(COUNT)))
     values = None
     if name.startswith(SEQUENCE):
         values = dataset.sequence_column(name.removeprefix(SEQUENCE))
@@ -195,6 +201,13 @@ def _from_time(dataset: Dataset, name: str) -> Found:
     if name == "weekday":  # 1970 began on a Thursday
         return Found((RESERVED + (time // DAY + 3) % 7).astype(np.int32), RESERVED + 7)
     return Found(_gaps(time, dataset.offsets) if name == "gap" else time / SECOND)
+
+
+def _counts(dataset: Dataset, condition: str) -> Float[np.ndarray, " E"]:
+    """log(1 + events so far that meet a condition)."""
+    met = np.cumsum(chosen(dataset, condition))
+    before = np.append(0, met)[dataset.offsets[:-1]]
+    return np.log1p(met - np.repeat(before, np.diff(dataset.offsets)))
 
 
 def _gaps(
