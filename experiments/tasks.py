@@ -1,0 +1,182 @@
+"""Every question on real logs: three seeds, beside what one would try first.
+
+    python experiments/tasks.py run --data data --runs runs            # what is not recorded yet
+    python experiments/tasks.py run --data data --runs runs next_taobao --seeds 0
+    python experiments/tasks.py table                                  # experiments/tasks.md
+
+Each question is a config of `configs/`, whose data set lies in the folder `--data` under the name
+that its path has. Every run, evaluation and baseline is the command of clickflax in a process of
+its own; what these record is kept in `experiments/tasks/`.
+"""
+
+import argparse
+import json
+import pathlib
+import subprocess
+import sys
+
+import numpy as np
+import scipy.stats
+from table import MACHINE, machine, markdown
+
+from clickflax.config import load
+
+HERE = pathlib.Path(__file__).resolve().parent
+CONFIGS, RECORDS = HERE.parent / "configs", HERE / "tasks"
+# What is asked of each run, by name: the flags of `clickflax evaluate`.
+BUY = ["--where", "action=buy"]
+ASKS = {
+    "next_taobao": {"": [], "of purchases": BUY, "given buy": [*BUY, "--given", "action=buy"]},
+    "next_retailrocket": {
+        "": [],
+        "of purchases": BUY,
+        "given buy": [*BUY, "--given", "action=buy"],
+    },
+}
+QUESTIONS = {
+    "purchase_taobao": "auc",
+    "purchase_retailrocket": "auc",
+    "purchase_tmall": "auc",
+    "returns_online_retail": "auc",
+    "basket_online_retail": "ndcg@10",
+    "next_taobao": "ndcg@10",
+    "next_retailrocket": "ndcg@10",
+}
+
+
+def command(*words: str) -> dict:
+    """Runs a verb, and returns its last line."""
+    print("clickflax", *words, flush=True)
+    done = subprocess.run(
+        [sys.executable, "-m", "clickflax.cli", *words],
+        stdout=subprocess.PIPE,
+        text=True,
+        check=True,
+    )
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def without_places(record: dict) -> dict:
+    """A record without what tells of its place on the machine."""
+    record = dict(record)
+    if "environment" in record:
+        record["environment"] = {key: record["environment"][key] for key in (*MACHINE, "data")}
+    return record | {
+        name: pathlib.Path(record[name]).name for name in ("run", "data") if name in record
+    }
+
+
+def keep(name: str, record: dict) -> None:
+    """Writes a record."""
+    RECORDS.mkdir(exist_ok=True)
+    text = json.dumps(without_places(record), indent=1)
+    (RECORDS / f"{name}.json").write_text(text + "\n", encoding="utf-8")
+
+
+def run(name: str, seeds: list[int], data: pathlib.Path, runs: pathlib.Path) -> None:
+    """Trains, evaluates and compares one question, as far as it is not recorded."""
+    config = CONFIGS / f"{name}.py"
+    path = f"--config.data.path={data / pathlib.Path(load(config).data.path).name}"
+    for seed in seeds:
+        if (RECORDS / f"{name}.{seed}.json").is_file():
+            continue
+        folder = runs / f"{name}.{seed}"
+        command(
+            "train",
+            f"--config={config}",
+            f"--workdir={folder}",
+            path,
+            f"--config.seed={seed}",
+        )
+        told = {
+            ask: command("evaluate", "--run", str(folder), *flags)
+            for ask, flags in ASKS.get(name, {"": []}).items()
+        }
+        full = json.loads((folder / "test.json").read_text(encoding="utf-8"))
+        metrics = {
+            ask: {key: value for key, value in record.items() if isinstance(value, int | float)}
+            for ask, record in told.items()
+        }
+        keep(f"{name}.{seed}", {**full, "asks": metrics})
+    for ask, flags in ASKS.get(name, {"": []}).items():
+        kept = f"{name}.baselines{'.' + ask.replace(' ', '_') if ask else ''}"
+        if "--given" in flags or (RECORDS / f"{kept}.json").is_file():
+            continue  # no baseline can be told anything
+        where = [f"--config.task_where={condition}" for condition in flags[1:]]
+        keep(kept, command("baselines", f"--config={config}", path, *where))
+
+
+def interval(values: list[float]) -> str:
+    """Mean, and the half-width of its 95 % interval by Student's t."""
+    mean = np.mean(values)
+    if len(values) < 2:
+        return f"{mean:.4f}"
+    half = scipy.stats.t.ppf(0.975, len(values) - 1) * scipy.stats.sem(values)
+    return f"{mean:.4f} ± {half:.4f}"
+
+
+def read(pattern: str) -> list[dict]:
+    """The records of a name, in order."""
+    return [json.loads(p.read_text(encoding="utf-8")) for p in sorted(RECORDS.glob(pattern))]
+
+
+def row(name: str, ask: str, metric: str) -> list[str] | None:
+    """The line of a question; None where there is no run yet."""
+    runs = read(f"{name}.[0-9].json")
+    if not runs:
+        return None
+    ours = interval([one["asks"][ask][metric] for one in runs])
+    plain = "of purchases" if ask == "given buy" else ask
+    kept = f"{name}.baselines{'.' + plain.replace(' ', '_') if plain else ''}.json"
+    beside = {}
+    for record in read(kept):
+        beside = {n: one[metric] for n, one in record["baselines"].items() if n != "constant"}
+    first = runs[0]
+    asked = first["asks"][ask]
+    count = asked.get("labels", asked.get("users"))
+    seconds = np.mean([one["train_seconds"] for one in runs])
+    return [
+        f"[{name}](../configs/{name}.py){', ' + ask if ask else ''}",
+        f"{count:,}",
+        metric,
+        f"{ours} ({len(runs)})",
+        ", ".join(f"{n} {value:.4f}" for n, value in beside.items()),
+        f"{seconds:,.0f} s, {machine(first['environment'])}",
+        first["environment"]["commit"][:7],
+    ]
+
+
+def table() -> str:
+    """All questions."""
+    head = ["question", "asked", "metric", "clickflax, mean ± 95 % (seeds)", "baselines"]
+    head += ["training", "commit"]
+    align = ["---", "--:", "---", "--:", "---", "---", "---"]
+    rows = [
+        row(name, ask, metric) for name, metric in QUESTIONS.items() for ask in ASKS.get(name, [""])
+    ]
+    return markdown(head, align, [line for line in rows if line])
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
+    parser.add_argument("what", choices=("run", "table"))
+    parser.add_argument("names", nargs="*", help=f"of {', '.join(QUESTIONS)}; default: all")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--data", type=pathlib.Path, default=pathlib.Path("data"))
+    parser.add_argument("--runs", type=pathlib.Path, default=pathlib.Path("runs"))
+    flags = parser.parse_args()
+    unknown = sorted(set(flags.names) - QUESTIONS.keys())
+    if unknown:
+        parser.error(f"{unknown[0]} is none of {', '.join(QUESTIONS)}")
+    if flags.what == "run":
+        for name in flags.names or QUESTIONS:
+            run(name, flags.seeds, flags.data, flags.runs)
+    page = HERE / "tasks.md"
+    text = page.read_text(encoding="utf-8")
+    begin, end = "<!-- python experiments/tasks.py table -->", "<!-- end of table -->"
+    before, after = text.split(begin)[0], text.split(end)[1]
+    page.write_text(f"{before}{begin}\n\n{table()}\n\n{end}{after}", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
