@@ -17,6 +17,7 @@ RANGES = {
     "config.data.validation_users": (-1, math.inf),
     "config.mask.ratio": (0.001, 1),
     "config.mask.last": (0, 1),
+    "config.mask.unknown": (0, 1),
     "config.label.after": (-1, math.inf),
     "config.label.classes": (2, math.inf),
     "config.label.positive": (0, math.inf),

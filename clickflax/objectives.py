@@ -3,16 +3,18 @@
 import functools
 from collections.abc import Mapping
 
+import jax
 import numpy as np
+from jaxtyping import Array, Key
 from ml_collections import ConfigDict
 
 from clickflax.data.batches import TrainingBatches, training_batches
-from clickflax.events import RESERVED
+from clickflax.events import RESERVED, Batch
 from clickflax.questions import Asked
 from clickflax.runtime import sharding
 from clickflax.step import Objective
 from clickflax.tasks.losses import LABEL_LOSSES, softmax_loss
-from clickflax.tasks.tasks import LABELS, NEXT, Hiding, Task, most_hidden
+from clickflax.tasks.tasks import LABELS, NEXT, Hiding, Question, Task, forget, most_hidden
 
 
 def make_batches(
@@ -61,11 +63,19 @@ def make_objective(
         chunk = sharding.chunk_items(config.train.softmax_chunk, targets, items)
         loss = functools.partial(softmax_loss, chunk=chunk)
     weights = config.task_weights
+
+    def prepare(key: Key[Array, ""], batch: Batch) -> Question:
+        question = task.prepare(key, batch, hiding)
+        if not mask.unknown:
+            return question
+        forget_key = jax.random.fold_in(key, 1)
+        return question._replace(inputs=forget(forget_key, question.inputs, mask.unknown))
+
     return Objective(
         share=weights[list(config.tasks).index(name) if len(weights) > 1 else 0],
         causal=task.causal,
         head=task.head,
-        prepare=lambda key, batch: task.prepare(key, batch, hiding),
+        prepare=prepare,
         loss=loss,
         micro_rows=micro_rows,
     )

@@ -24,7 +24,7 @@ MAY_IMPORT = {
     "questions": NOUNS,
     "checks": NOUNS,
     "objectives": NOUNS | {"questions", "step"},
-    "evaluate": NOUNS | {"run", "asker", "questions"},
+    "evaluate": NOUNS | {"checks", "run", "asker", "questions"},
     "step": NOUNS,
     "transfer": NOUNS | {"run"},
     "feed": NOUNS | {"step"},
@@ -32,7 +32,7 @@ MAY_IMPORT = {
     | {*("checks", "run", "asker", "questions", "objectives", "evaluate", "step", "feed")}
     | {"transfer"},
     "train": NOUNS | {"run", "evaluate", "step", "setup"},
-    "recommend": NOUNS | {"run", "asker"},
+    "recommend": NOUNS | {"checks", "run", "asker"},
     "baselines": NOUNS | {"checks", "questions", "evaluate", "run"},
     "cli": {"", "runtime"},
 }

@@ -8,13 +8,14 @@ import numpy as np
 import pytest
 from toy import ITEMS, rows
 
-from clickflax.events import MASK, RESERVED
+from clickflax.events import MASK, RESERVED, UNK
 from clickflax.model.heads import Answers
 from clickflax.tasks.losses import binary_loss, class_loss, number_loss, softmax_loss
 from clickflax.tasks.tasks import (
     Hiding,
     choose,
     find_tasks,
+    forget,
     hidden_events,
     hide_events,
     look_ahead,
@@ -244,3 +245,14 @@ def test_a_batch_without_a_target_weighs_nothing_and_is_not_nan():
     question = hide_items(jax.random.key(0), empty, hiding())
     loss, weight = softmax_loss(answers((1, 8)), question.targets, question.weights, 0)
     assert (float(loss), float(weight)) == (0, 0)
+
+
+def test_some_items_are_read_as_unknown_and_reserved_ids_never():
+    item = jnp.array([[MASK, 7, 8, 9] * 50])
+    price = jnp.ones(item.shape)
+    found = forget(jax.random.key(0), {"item": item, "price": price}, 0.5)
+    lost = np.asarray(found["item"] == UNK)
+    assert not lost[np.asarray(item == MASK)].any()
+    assert 50 < lost.sum() < 100
+    assert (np.asarray(found["item"])[~lost] == np.asarray(item)[~lost]).all()
+    assert found["price"] is price

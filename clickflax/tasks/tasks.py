@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int, Key, Shaped
 
-from clickflax.events import AFTER, CLS, MASK, RESERVED, SEP, Batch, value_of
+from clickflax.events import AFTER, CLS, MASK, RESERVED, SEP, UNK, Batch, value_of
 
 
 class Question(NamedTuple):
@@ -139,6 +139,17 @@ def look_ahead(variable: str, key: Key[Array, ""], batch: Batch, hiding: Hiding)
 def tell(key: Key[Array, ""], name: str, shape: tuple[int, ...]) -> Bool[Array, "B L"]:
     """Where a variable is told of what is asked for: at half of the events."""
     return jax.random.bernoulli(jax.random.fold_in(key, zlib.crc32(name.encode())), shape=shape)
+
+
+def forget(
+    key: Key[Array, ""], inputs: Mapping[str, Shaped[Array, "B L"]], share: float
+) -> dict[str, Shaped[Array, "B L"]]:
+    """The inputs, with UNK in the place of some items: a model that cannot rely on knowing an item
+    does not learn the few sequences by heart in which it stands, and knows what to do without.
+    """
+    item = inputs["item"]
+    lost = (item >= RESERVED) & jax.random.bernoulli(key, share, item.shape)
+    return {**inputs, "item": jnp.where(lost, UNK, item)}
 
 
 def fill_basket(key: Key[Array, ""], batch: Batch, hiding: Hiding) -> Question:

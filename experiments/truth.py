@@ -1,0 +1,104 @@
+"""What a run on a simulated shop could have known at best, beside what it knew.
+
+    clickflax simulate --out data/shop --sequences 100000 && python experiments/truth.py RUN ...
+
+The shop knows every probability: that a sequence ends in a purchase given its events so far, that a
+purchase comes back, and of each item to be the next, given or not that it is put in the cart. Asked
+of the same test examples, nobody has a better mean, but by luck.
+"""
+
+import argparse
+import json
+import pathlib
+from collections.abc import Iterator
+
+import numpy as np
+import rich.console
+import rich.table
+
+from clickflax.config import override
+from clickflax.data.batches import Windows, ramp
+from clickflax.data.labels import LabelPart
+from clickflax.data.split import Examples
+from clickflax.data.store import Dataset
+from clickflax.data.truth import Truth, gain, load_truth
+from clickflax.events import PAD, RESERVED
+from clickflax.questions import ask_about
+from clickflax.run import load_run, open_data, read_json
+from clickflax.tasks.label_metrics import yes_or_no
+
+AT_ONCE = 1000
+
+
+def padded(values: np.ndarray, windows: Windows) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Numbers of some windows, AT_ONCE of like length at a time, and their values side by side."""
+    count = windows.stop - windows.start
+    order = np.argsort(count, kind="stable")
+    for first in range(0, len(order), AT_ONCE):
+        some = order[first : first + AT_ONCE]
+        rows = np.full((len(some), count[some].max()), PAD, np.int32)
+        flat = np.repeat(windows.start[some], count[some]) + ramp(count[some])
+        rows[np.repeat(np.arange(len(some)), count[some]), ramp(count[some])] = values[flat]
+        yield some, rows
+
+
+def labels(truth: Truth, dataset: Dataset, name: str, part: LabelPart) -> dict[str, float]:
+    """The metrics of the shop's own probabilities for the labels of the test."""
+    event = np.flatnonzero(np.isfinite(part.label))
+    if name == "returns":
+        chance = np.load(dataset.path / "truth" / "events" / "return.npy")[event]
+    else:
+        start = dataset.offsets[np.searchsorted(dataset.offsets, event, side="right") - 1]
+        windows, chance = Windows(start, event + 1), np.empty(len(event))
+        both = (padded(dataset.columns[name], windows) for name in ("item", "action"))
+        for (some, items), (_, actions) in zip(*both, strict=True):
+            chance[some] = truth.purchase(items, actions)
+    return yes_or_no(chance, part.label[event], 0.5)
+
+
+def items(
+    truth: Truth, dataset: Dataset, examples: Examples, given: str, cutoffs: tuple[int, ...]
+) -> dict[str, float]:
+    """NDCG of the shop's own ranking of the next items."""
+    place = np.empty(len(examples))
+    both = (padded(dataset.columns[name], examples.history) for name in ("item", "action"))
+    for (some, rows), (_, actions) in zip(*both, strict=True):
+        scores = truth.next_items(rows, actions, given)
+        own = scores[np.arange(len(some)), examples.targets[some] - RESERVED][:, None]
+        place[some] = (scores > own).sum(1) + ((scores == own).sum(1) - 1) / 2
+    return {f"ndcg@{k}": float(gain(place, k).mean()) for k in cutoffs}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
+    parser.add_argument("runs", nargs="+", type=pathlib.Path, help="evaluated on their test part")
+    console = rich.console.Console()
+    for folder in parser.parse_args().runs:
+        run, record = load_run(folder), read_json(folder / "test.json")
+        dataset = open_data(run)
+        truth, config = load_truth(dataset.path), run.config
+        if len(config.tasks) == 1:  # of which events the evaluation asked
+            config = override(config, [f"config.task_where={(record['protocol']['where'],)}"])
+        for name, asked in ask_about(config, dataset).items():
+            prefix = f"{name}/" if len(run.tasks) > 1 else ""
+            told = record[f"{prefix}protocol"]
+            if isinstance(asked.test, Examples):
+                (given,) = told["given"] or ("=",)
+                best = items(
+                    truth, dataset, asked.test, given.split("=")[1], run.config.eval.cutoffs
+                )
+            else:
+                best = labels(truth, dataset, name, asked.test)
+            lines = rich.table.Table("metric", title=f"{name} of {folder}", title_justify="left")
+            for column in ("run", "truth", "run - truth"):
+                lines.add_column(column, justify="right")
+            pairs = {key: (record.get(prefix + key), value) for key, value in best.items()}
+            pairs = {key: pair for key, pair in pairs.items() if isinstance(pair[0], float)}
+            for key, (ours, value) in pairs.items():
+                lines.add_row(key, f"{ours:.4f}", f"{value:.4f}", f"{ours - value:+.4f}")
+            console.print(lines)
+            print(json.dumps({"run": folder.name, "task": name, "pairs": pairs}))
+
+
+if __name__ == "__main__":
+    main()
