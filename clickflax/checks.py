@@ -21,6 +21,7 @@ RANGES = {
     "config.label.after": (-1, math.inf),
     "config.label.classes": (2, math.inf),
     "config.label.positive": (0, math.inf),
+    "config.label.share": (1e-6, 1),
     "config.model.width": (1, math.inf),
     "config.model.layers": (1, math.inf),
     "config.model.heads": (1, math.inf),

@@ -52,6 +52,7 @@ def default() -> ml_collections.ConfigDict:
     c.label.classes = 2  # label: how many
     c.label.at = "event"  # asked at the event that has the label; cls: at CLS, once a sequence
     c.label.causal = True  # told from the events so far; False: from the whole range that is read
+    c.label.share = 1.0  # of the sequences with labels, how many are trained on: drawn by the seed
     c.label.positive = 1.0  # times that the loss of a yes counts
 
     c.model = ml_collections.ConfigDict()

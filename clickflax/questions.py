@@ -12,7 +12,7 @@ from clickflax.data.condition import chosen
 from clickflax.data.labels import LABELS, LabelOptions, LabelPart, split_labels
 from clickflax.data.split import Examples, SplitOptions, inside, split, split_baskets
 from clickflax.data.store import Dataset
-from clickflax.data.variables import COUNT
+from clickflax.data.variables import COUNT, SINCE
 from clickflax.events import AFTER, CLS, MASK, PAD, RESERVED, value_of
 from clickflax.tasks.tasks import ASKED, BASKET, NEXT, Task, find_tasks
 
@@ -83,6 +83,8 @@ def _label(config: ConfigDict, name: str, task: Task, dataset: Dataset, where: s
         LabelPart(dataset.ranges(part.ranges), dataset.spread(part.label)) for part in parts[:3]
     )
     columns = {column: dataset.spread(values) for column, values in labelled.columns.items()}
+    if config.label.share < 1:
+        train = drawn(train, config.label.share, config.seed)
     label = {name: train.label.astype(np.float32)}
     # What comes after a label would tell it.
     hidden = frozenset(AFTER + variable for variable in config.data.given)
@@ -128,11 +130,20 @@ def _values(config: ConfigDict, name: str, task: Task, dataset: Dataset, where: 
 
 
 def check_counts(config: ConfigDict, name: str, hidden: tuple[str, ...]) -> None:
-    """Refuses to count, for later events to read, what is hidden of earlier ones."""
+    """Refuses variables that tell, at later events, what is hidden of earlier ones."""
     for variable in hidden:
-        counts = [one for one in config.data.variables if one.startswith(f"{COUNT}{variable}=")]
+        told = (f"{COUNT}{variable}=", f"{SINCE}{variable}=")
+        counts = [one for one in config.data.variables if one.startswith(told)]
         if counts:
-            raise ValueError(f"{name}: {counts[0]!r} counts what the model is asked for.")
+            raise ValueError(f"{name}: {counts[0]!r} tells what the model is asked for.")
+
+
+def drawn(part: LabelPart, share: float, seed: int) -> LabelPart:
+    """The labels of a share of the ranges of a part; of a smaller share, some of the same."""
+    chance = np.random.default_rng(seed).permutation(len(part.ranges.start))
+    kept = chance < max(1, round(share * len(chance)))
+    ranges = Windows(part.ranges.start[kept], part.ranges.stop[kept])
+    return LabelPart(ranges, np.where(inside(ranges, len(part.label)), part.label, np.nan))
 
 
 def check_once(name: str, ranges: Windows, label: Float[np.ndarray, " E"]) -> None:

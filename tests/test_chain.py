@@ -148,10 +148,17 @@ def test_how_often_a_value_came_so_far_is_counted_in_each_sequence(data):
     np.testing.assert_allclose(np.expm1(events), [0, 0, 1, 1, 2, 2, 0, 0, 0], atol=1e-6)
 
 
+def test_the_time_since_a_value_came_last_is_missing_before_it_came(data):
+    found = read(data, {"since.action=buy": Variable()})["since.action=buy"]
+    hours = np.expm1(np.delete(found, [3, 6, 10]).astype(np.float64)) / 3600
+    expected = [np.nan, np.nan, 0, 24, 0, 25, np.nan, np.nan, np.nan]
+    np.testing.assert_allclose(hours, expected, rtol=1e-4)
+
+
 def test_what_is_hidden_is_not_counted_for_others_to_read(data):
     config = config_for(data, "masked_action")
     config.data.variables = ("item", "action", "count.action=buy")
-    with pytest.raises(ValueError, match="masked_action: 'count.action=buy' counts what"):
+    with pytest.raises(ValueError, match="masked_action: 'count.action=buy' tells what"):
         ask_about(config, data)
     config.tasks = ("next_action",)
     assert ask_about(config, data)

@@ -245,3 +245,15 @@ def test_what_makes_no_sense_says_so_before_anything_is_written(shop, tmp_path, 
     with pytest.raises(ValueError, match=message):
         set_up(config, tmp_path / "run")
     assert not (tmp_path / "run").exists()
+
+
+def test_labels_of_a_share_of_the_sequences_are_trained_on_and_of_a_smaller_one_some_of_these(shop):
+    dataset, told, ranges, tests = open_dataset(shop), {}, {}, set()
+    for share in (1.0, 0.5, 0.1):
+        asked = ask_about(config_for(shop, "purchase", share=share), dataset)["purchase"]
+        told[share] = np.isfinite(asked.labels["purchase"])
+        ranges[share] = len(asked.train.start)
+        tests.add(len(asked.test))
+    assert [ranges[0.5], ranges[0.1]] == [round(share * ranges[1.0]) for share in (0.5, 0.1)]
+    assert (told[0.1] <= told[0.5]).all() and (told[0.5] <= told[1.0]).all()
+    assert len(tests) == 1

@@ -8,6 +8,7 @@
     next.NAME       another variable, of the event after
     count.NAME=X    the logarithm of how many events of the sequence had this value so far, 1 more,
                     this one included: windows are cut, and attention is a mean, which cannot count
+    since.NAME=X    the logarithm of the seconds since the last of them, 1 more; missing before one
     part            the number of its part in the chain, an id; from 31 on the same
 
 Whatever the source has, the model gets int32 ids or float32 numbers; a number is standardised, or
@@ -31,7 +32,7 @@ SECOND = 1_000_000  # in microseconds, as all times are
 HOUR, DAY = 3600 * SECOND, 24 * 3600 * SECOND
 FROM_TIME = ("time", "gap", "hour", "weekday")
 SEQUENCE = "sequence."
-COUNT = "count."
+COUNT, SINCE = "count.", "since."
 PARTS = 32
 
 
@@ -174,6 +175,8 @@ def find(dataset: Dataset, name: str, tokens: tuple[str, ...] | None) -> Found:
         return Found((RESERVED + number).astype(np.int32), RESERVED + PARTS)
     if name.startswith(COUNT):
         return Found(_counts(dataset, name.removeprefix(COUNT)))
+    if name.startswith(SINCE):
+        return Found(_since(dataset, name.removeprefix(SINCE)))
     values = None
     if name.startswith(SEQUENCE):
         values = dataset.sequence_column(name.removeprefix(SEQUENCE))
@@ -191,11 +194,24 @@ def find(dataset: Dataset, name: str, tokens: tuple[str, ...] | None) -> Found:
     return Found(np.array(ids, np.int32)[owner], RESERVED + len(places), tuple(places))
 
 
-def _from_time(dataset: Dataset, name: str) -> Found:
-    """What follows from the times of the events."""
+def _since(dataset: Dataset, condition: str) -> Float[np.ndarray, " E"]:
+    """log(1 + seconds since the last event that meets a condition), NaN before the first one."""
+    time, place = _time(dataset, SINCE + condition), np.arange(dataset.events)
+    last = np.maximum.accumulate(np.where(chosen(dataset, condition), place, -1))
+    missing = last < np.repeat(dataset.offsets[:-1], np.diff(dataset.offsets))
+    return np.where(missing, np.nan, np.log1p(np.maximum(time - time[last], 0) / SECOND))
+
+
+def _time(dataset: Dataset, name: str) -> Int64[np.ndarray, " E"]:
+    """The times of the events, for the variable `name`."""
     if "time" not in dataset.columns:
         raise ValueError(f"data.variables names {name!r}, but {dataset.path} has no times.")
-    time = dataset.columns["time"]
+    return dataset.columns["time"]
+
+
+def _from_time(dataset: Dataset, name: str) -> Found:
+    """What follows from the times of the events."""
+    time = _time(dataset, name)
     if name == "hour":
         return Found((RESERVED + time % DAY // HOUR).astype(np.int32), RESERVED + 24)
     if name == "weekday":  # 1970 began on a Thursday
