@@ -143,6 +143,11 @@ def test_items_before_the_last_one_count_less():
     assert [place("markov_recent", 8, i, True) for i in range(5)] == [1, 1, 0, 1.5, 1.5]
 
 
+def test_what_one_had_most_often_stands_first():
+    # The history c b c a b: b and c twice, and b is the more popular one; then a.
+    assert [place("own_counts", 5, i) for i in range(5)] == [2, 0, 1, 3.5, 3.5]
+
+
 @pytest.mark.parametrize("filter_seen", [False, True])
 @pytest.mark.parametrize("how", RANKINGS)
 def test_places_are_those_of_a_count_over_the_whole_catalog(how, filter_seen, monkeypatch):

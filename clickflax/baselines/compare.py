@@ -100,7 +100,9 @@ def compare_task(
         found, more = rank_items(config, dataset, asked, part), {}
         looks = counts.RANKINGS["markov_recent"].looks
         until, _, _ = told["history"].partition(";")
-        told["history"] = f"{until}; markov looks at the last one, markov_recent at {looks}"
+        told["history"] = (
+            f"{until}; markov looks at the last one, markov_recent at {looks}, own_counts at all"
+        )
     else:
         kind = config.label.kind if name == "label" else "binary"
         found, more = tell_labels(config, dataset, asked, which, kind)

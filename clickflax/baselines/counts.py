@@ -4,6 +4,7 @@ Where no transition tells items apart, popularity does; equals share their mean 
 catalog, only the items that stand out for an example are listed: no array is examples x items.
 """
 
+import sys
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
@@ -20,18 +21,22 @@ AT_ONCE = 512  # examples
 
 
 class Ranking(NamedTuple):
-    """Ranks by the sum of what followed the last `looks` items, the newest first, each counting
-    `decay` times the one after it; then by popularity. None at all: popularity alone.
+    """Ranks by the sum of what followed the last `looks` items, or by these items themselves where
+    they are its `own`, the newest first, each counting `decay` times the one after it; then by
+    popularity. None at all: popularity alone.
     """
 
     looks: int
     decay: float
+    own: bool = False
 
 
+# What one had most often is the first thing to try for the next basket (Hu et al., 2020).
 RANKINGS = {
     "popularity": Ranking(0, 1.0),
     "markov": Ranking(1, 1.0),
     "markov_recent": Ranking(5, 0.6),
+    "own_counts": Ranking(sys.maxsize, 1.0, own=True),
 }
 
 
@@ -95,7 +100,8 @@ def chunks(
     for start in range(0, len(examples), AT_ONCE):
         stop = min(start + AT_ONCE, len(examples))
         history = Windows(examples.history.start[start:stop], examples.history.stop[start:stop])
-        scores = (looked_at(item, history, how, size) @ counted.following).tocoo()
+        looked = looked_at(item, history, how, size)
+        scores = (looked if how.own else looked @ counted.following).tocoo()
         cell = scores.row.astype(np.int64) * size + scores.col
         mine = slice(*np.searchsorted(examples.owner, [start, stop]))
         targets, owner = examples.targets[mine], examples.owner[mine] - start
