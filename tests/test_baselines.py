@@ -162,7 +162,7 @@ def test_places_are_those_of_a_count_over_the_whole_catalog(how, filter_seen, mo
     targets[1::2] = R + (targets[::2] - R + 1) % 12
     examples = Examples(np.arange(8), Windows(starts, starts + 8), targets, owner)
     found = counts.ranks(counted, RANKINGS[how], item, examples, filter_seen)
-    share = counted.following.toarray()
+    share = np.eye(R + 12) if RANKINGS[how].own else counted.following.toarray()
     for target, example, at in zip(targets, owner, found, strict=True):
         history = item[starts[example] : starts[example] + 8]
         scores = counted.popularity / 1e6
