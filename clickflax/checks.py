@@ -9,7 +9,16 @@ from clickflax.config import knobs
 from clickflax.tasks.label_metrics import NAMES
 from clickflax.tasks.losses import LABEL_LOSSES
 from clickflax.tasks.metrics import METRICS
-from clickflax.tasks.tasks import BASKET, LABELS, LABELS_AT, REPLACE, Task, find_tasks
+from clickflax.tasks.tasks import (
+    BASKET,
+    LABELS,
+    LABELS_AT,
+    MASKED,
+    NEXT,
+    REPLACE,
+    Task,
+    find_tasks,
+)
 
 # The least and the most that a number may be.
 RANGES = {
@@ -97,10 +106,20 @@ def check_config(config: ConfigDict) -> None:
 
 def check_given(config: ConfigDict) -> None:
     """Refuses to tell what is no variable, or what the model was not trained to be told."""
+    tasks = find_tasks(config.tasks, config.label.causal, config.label.at)
     may = [name for name in config.data.variables if name != "item" and "." not in name]
     wrong = [name for name in config.data.given if name not in may]
     if wrong:
         raise ValueError(f"config.data.given names {wrong[0]!r}; it may name {may}.")
+    heads = {task.head for name, task in tasks.items() if name.startswith((NEXT, MASKED))}
+    if config.data.given and not any(heads - {name} for name in config.data.given):
+        raise ValueError(
+            f"config.data.given={tuple(config.data.given)}: none of config.tasks={tuple(tasks)} "
+            "asks for another variable, and can be told these."
+        )
+    names = [pair.partition("=")[0] for pair in config.eval.given]
+    if len(set(names)) < len(names):
+        raise ValueError(f"config.eval.given={tuple(config.eval.given)} names a variable twice.")
     for pair in config.eval.given:
         name, equals, _ = pair.partition("=")
         if not equals or name not in config.data.given:
@@ -125,9 +144,14 @@ def check_labels(config: ConfigDict, tasks: Mapping[str, Task]) -> None:
             "config.label.at='cls' asks at the CLS before all events: set config.data.cls=True, and"
             " config.label.causal=False, as a causal model sees nothing there."
         )
+    if config.label.at == "cls" and config.data.window != "last":
+        raise ValueError(
+            f"config.data.window={config.data.window!r}: CLS has the label of the last event of a "
+            "window. Set config.data.window='last', or config.label.at='event'."
+        )
     if config.data.position_from == "end" and config.model.positions != "none":
         for name, task in tasks.items():
-            if name in LABELS and task.causal:
+            if (name in LABELS and task.causal) or name == BASKET:
                 raise ValueError(
                     f"{name}: positions that are counted from the end tell how much is to come. "
                     "Set config.data.position_from='start', or config.label.causal=False."

@@ -193,6 +193,11 @@ def from_dict(values: Mapping[str, Any]) -> ml_collections.ConfigDict:
     return _with(knobs(ml_collections.ConfigDict(values)), "the stored config: ").lock()
 
 
+def of_task(values: Sequence[Any], tasks: Sequence[str], name: str) -> Any:
+    """What a knob that has one value for all tasks, or one for each, has for this one."""
+    return values[list(tasks).index(name) if len(values) > 1 else 0]
+
+
 def differences(
     a: ml_collections.ConfigDict, b: ml_collections.ConfigDict
 ) -> dict[str, tuple[Any, Any]]:

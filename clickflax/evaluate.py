@@ -17,8 +17,8 @@ from jaxtyping import Float, Int, Shaped
 from ml_collections import ConfigDict
 
 from clickflax.asker import Asker, make_asker
-from clickflax.checks import check_config
-from clickflax.config import override
+from clickflax.checks import check_given
+from clickflax.config import of_task, override, to_dict
 from clickflax.data.asking import count_repeats, pad_lists
 from clickflax.data.labels import LABELS, LabelPart
 from clickflax.data.split import Examples, count_cold
@@ -32,13 +32,14 @@ from clickflax.run import (
     read_config,
     read_json,
     told_of,
+    told_pairs,
     write_json,
 )
 from clickflax.runtime import sharding
 from clickflax.tasks.label_metrics import best_threshold, classes, numbers, yes_or_no
 from clickflax.tasks.metrics import mean, ranking
 from clickflax.tasks.scores import ranks
-from clickflax.tasks.tasks import Task
+from clickflax.tasks.tasks import BASKET, MASKED, NEXT, Task
 
 Columns = Mapping[str, Shaped[np.ndarray, " E"]]
 
@@ -121,13 +122,17 @@ def protocol(
     """What the numbers of a task depend on, to stand beside them."""
     data = config.data
     moments = {"validation_from": data.validation_from, "test_from": data.test_from}
-    where = config.task_where[list(config.tasks).index(name) if len(config.task_where) > 1 else 0]
+    where = of_task(config.task_where, config.tasks, name)
     common = {"split": data.split, "part": which, **(moments if "time" in data.split else {})}
     common |= {"chain": data.chain, "where": where}
     if name in LABELS:
         read = "the events so far" if task.causal else "the whole range that may be read"
         return {**common, **{key: config.label[key] for key in config.label}, "read": read}
-    until = {"time": "before the moment of the split"}.get(data.split, "before the target")
+    until = "before the moment of the split" if data.split == "time" else "before the target"
+    if name == BASKET:
+        until = "before the part that is asked for"
+    elif data.chain:
+        until += ", and the SEP between them where the target begins a part"
     looks = config.model.max_len - config.data.cls - (task.ask in (MASK, SEP))
     return {
         **common,
@@ -135,7 +140,7 @@ def protocol(
         "history": f"every event {until}; the model looks at the last {looks}",
         "candidates": f"all {dataset.size(task.head) - RESERVED} {task.head}s",
         "filter_seen": bool(config.eval.filter_seen and task.head == "item"),
-        "given": config.eval.given,
+        "given": config.eval.given if name.startswith((NEXT, MASKED)) else (),
         "ties": "mean place",
     }
 
@@ -163,7 +168,8 @@ def count_of(asked: Asked, which: str, columns: Columns) -> dict[str, Any]:
         return {"labels": len(part)}
     item = columns[asked.task.head]
     return {
-        "users": len(part),
+        "users": len(np.unique(part.sequence)),
+        "questions": len(part),
         "targets_in_the_history": count_repeats(item, part.history, part.targets, part.owner),
         "targets_never_trained_on": count_cold(asked.train, part, item),
     }
@@ -179,6 +185,7 @@ def evaluate_run(
     checkpoint: str = "best",
     where: str | None = None,
     given: tuple[str, ...] | None = None,
+    labels: str | None = None,
 ) -> dict[str, Any]:
     """Evaluates a run, keeps the record in its folder, and returns it."""
     run = load_run(folder, checkpoint)
@@ -187,8 +194,9 @@ def evaluate_run(
     changed += [f"config.eval.cutoffs={cutoffs}"] if cutoffs is not None else []
     changed += [f"config.task_where={(where,)}"] if where is not None else []
     changed += [f"config.eval.given={given}"] if given is not None else []
+    changed += [f"config.label.path={labels}"] if labels is not None else []
     config = override(run.config, changed)
-    check_config(config)
+    check_given(config)
     mesh = sharding.make_mesh()
     params = sharding.replicate(run.params, mesh)
     start, columns = time.perf_counter(), read(dataset, run.variables)
@@ -226,9 +234,16 @@ def evaluate_run(
         for name, value in record.items()
     }
     environment = read_json(run.folder / "environment.json")
-    full = {**record, "environment": environment, "config": run.config.to_dict()}
-    write_json(run.folder / f"{which}.json", full)
+    full = {**record, "environment": environment, "config": to_dict(config)}
+    write_json(run.folder / f"{which}{record_name(where, given)}.json", full)
     return record
+
+
+def record_name(where: str | None, given: tuple[str, ...] | None) -> str:
+    """What the name of a record says of the question, where it is not that of the config."""
+    parts = [] if where is None else [f"where.{where}"]
+    parts += [] if given is None else [f"given.{','.join(given)}"]
+    return "".join(f".{part}".replace("|", "+").replace("/", "_") for part in parts)
 
 
 def prefixed(task: str, found: Mapping[str, Any]) -> dict[str, Any]:
@@ -251,6 +266,7 @@ def main(argv: list[str]) -> None:
     parser.add_argument(
         "--given", help="what is told of them, such as action=buy; default: config.eval.given"
     )
+    parser.add_argument("--labels", help="another file of labels; default: config.label.path")
     flags = parser.parse_args(argv)
     cutoffs = None
     if flags.cutoffs is not None:
@@ -266,7 +282,8 @@ def main(argv: list[str]) -> None:
         cutoffs=cutoffs,
         checkpoint=flags.checkpoint,
         where=flags.where,
-        given=None if flags.given is None else tuple(filter(None, flags.given.split(","))),
+        given=told_pairs(flags.given),
+        labels=flags.labels,
     )
     tasks = read_config(flags.run).tasks
     for name in tasks:
@@ -280,7 +297,7 @@ def main(argv: list[str]) -> None:
                 " to what they had, --no-filter-seen is the honest number.",
                 file=sys.stderr,
             )
-        count = f"{own['users']:,} users" if "users" in own else f"{own['labels']:,} labels"
+        count = f"{own['questions']:,} questions" if "users" in own else f"{own['labels']:,} labels"
         metrics = {key: value for key, value in own.items() if isinstance(value, float)}
         for key in ("train_seconds", "seconds_to_checkpoint", "evaluate_seconds"):
             metrics.pop(key, None)

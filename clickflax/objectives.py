@@ -8,6 +8,7 @@ import numpy as np
 from jaxtyping import Array, Key
 from ml_collections import ConfigDict
 
+from clickflax.config import of_task
 from clickflax.data.batches import TrainingBatches, training_batches
 from clickflax.events import RESERVED, Batch
 from clickflax.questions import Asked
@@ -62,7 +63,6 @@ def make_objective(
         items = sizes[task.head] - RESERVED
         chunk = sharding.chunk_items(config.train.softmax_chunk, targets, items)
         loss = functools.partial(softmax_loss, chunk=chunk)
-    weights = config.task_weights
 
     def prepare(key: Key[Array, ""], batch: Batch) -> Question:
         question = task.prepare(key, batch, hiding)
@@ -72,7 +72,7 @@ def make_objective(
         return question._replace(inputs=forget(forget_key, question.inputs, mask.unknown))
 
     return Objective(
-        share=weights[list(config.tasks).index(name) if len(weights) > 1 else 0],
+        share=of_task(config.task_weights, config.tasks, name),
         causal=task.causal,
         head=task.head,
         prepare=prepare,

@@ -1,12 +1,13 @@
 """What each task of a run asks of a data set: of which events, and what it may read."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Bool, Float, Shaped
 from ml_collections import ConfigDict
 
+from clickflax.config import of_task
 from clickflax.data.batches import Windows, following
 from clickflax.data.condition import chosen
 from clickflax.data.labels import LABELS, LabelOptions, LabelPart, split_labels
@@ -36,12 +37,27 @@ class Asked(NamedTuple):
         self, columns: Mapping[str, Shaped[np.ndarray, " P"]]
     ) -> dict[str, Shaped[np.ndarray, " P"]]:
         """The columns of a model, as this task may read them."""
-        return {
-            name: np.full_like(values, value_of(MASK, values.dtype))
-            if name in self.hidden
-            else self.columns.get(name, values)
-            for name, values in columns.items()
-        }
+        columns = {name: self.columns.get(name, values) for name, values in columns.items()}
+        return without(columns, self.hidden)
+
+
+def without(
+    columns: Mapping[str, Shaped[np.ndarray, " P"]], hidden: frozenset[str]
+) -> dict[str, Shaped[np.ndarray, " P"]]:
+    """The columns, some of them hidden everywhere."""
+    return {
+        name: np.full_like(values, value_of(MASK, values.dtype)) if name in hidden else values
+        for name, values in columns.items()
+    }
+
+
+def hidden_after(config: ConfigDict, name: str, task: Task) -> frozenset[str]:
+    """The columns `next.NAME` that would tell a task its answer, or what comes after a label."""
+    return frozenset(
+        AFTER + variable
+        for variable in config.data.given
+        if variable == task.head or not name.startswith(NEXT)
+    )
 
 
 def ask_about(config: ConfigDict, dataset: Dataset) -> dict[str, Asked]:
@@ -53,11 +69,11 @@ def ask_about(config: ConfigDict, dataset: Dataset) -> dict[str, Asked]:
             "data.split='parts': the validation of labels is other sequences than that of items. "
             "Take data.split='sequence_time' for tasks of both kinds."
         )
-    where = dict(zip(tasks, config.task_where * len(tasks), strict=False))
-    return {
-        name: (_label if name in LABELS else _values)(config, name, task, dataset, where[name])
-        for name, task in tasks.items()
-    }
+    found = {}
+    for name, task in tasks.items():
+        where = of_task(config.task_where, config.tasks, name)
+        found[name] = (_label if name in LABELS else _values)(config, name, task, dataset, where)
+    return found
 
 
 def _options(config: ConfigDict) -> SplitOptions:
@@ -70,9 +86,11 @@ def _label(config: ConfigDict, name: str, task: Task, dataset: Dataset, where: s
     """What a task with labels asks."""
     wanted = LabelOptions(**{key: config.label[key] for key in LabelOptions._fields})
     labelled = LABELS[name](dataset, wanted)
-    check_counts(config, name, tuple(labelled.columns))
+    if "action" in labelled.columns:
+        alike = {config.label.buy, config.label.back}
+        check_counts(config, name, "action", lambda told: len(told & alike) == 1)
     if name == "label":
-        check_labels(labelled.label, config.label.kind, config.label.classes)
+        check_kind(labelled.label, config.label.kind, config.label.classes)
     if where:
         label = np.where(chosen(dataset, where), labelled.label, np.nan)
         labelled = labelled._replace(label=label)
@@ -86,8 +104,7 @@ def _label(config: ConfigDict, name: str, task: Task, dataset: Dataset, where: s
     if config.label.share < 1:
         train = drawn(train, config.label.share, config.seed)
     label = {name: train.label.astype(np.float32)}
-    # What comes after a label would tell it.
-    hidden = frozenset(AFTER + variable for variable in config.data.given)
+    hidden = hidden_after(config, name, task)
     return Asked(task, train.ranges, validation, test, columns, hidden, label, parts.dropped)
 
 
@@ -97,7 +114,7 @@ def _values(config: ConfigDict, name: str, task: Task, dataset: Dataset, where: 
     if vocabulary.size < 2:
         raise ValueError(f"{name}: {task.head!r} has one value; there is nothing to choose from.")
     if task.ask == MASK:
-        check_counts(config, name, (task.head,))
+        check_counts(config, name, task.head, lambda told: True)
     values = dataset.columns[task.head]
     if where:
         values = np.where(chosen(dataset, where), values, values.dtype.type(PAD))
@@ -121,21 +138,21 @@ def _values(config: ConfigDict, name: str, task: Task, dataset: Dataset, where: 
         labels = {NEXT + task.head: following(spread)}
     elif where or dataset.chain is not None or config.data.cls:
         labels = {ASKED: (spread >= RESERVED).astype(np.int32)}
-    hidden = frozenset(
-        AFTER + variable
-        for variable in config.data.given
-        if variable == task.head or not name.startswith(NEXT)
-    )
+    hidden = hidden_after(config, name, task)
     return Asked(task, train, validation, test, {}, hidden, labels, dropped)
 
 
-def check_counts(config: ConfigDict, name: str, hidden: tuple[str, ...]) -> None:
-    """Refuses variables that tell, at later events, what is hidden of earlier ones."""
-    for variable in hidden:
-        told = (f"{COUNT}{variable}=", f"{SINCE}{variable}=")
-        counts = [one for one in config.data.variables if one.startswith(told)]
-        if counts:
-            raise ValueError(f"{name}: {counts[0]!r} tells what the model is asked for.")
+def check_counts(
+    config: ConfigDict, name: str, variable: str, tells: Callable[[set[str]], bool]
+) -> None:
+    """Refuses variables that tell, at later events, what is hidden of earlier ones: those of values
+    of `variable` for which `tells` holds.
+    """
+    for one in config.data.variables:
+        for kind in (COUNT, SINCE):
+            _, told, values = one.partition(f"{kind}{variable}=")
+            if told and tells(set(values.split("|"))):
+                raise ValueError(f"{name}: {one!r} tells what the model is asked for.")
 
 
 def drawn(part: LabelPart, share: float, seed: int) -> LabelPart:
@@ -177,7 +194,7 @@ def check_trainable(asked: Mapping[str, Asked]) -> None:
             raise ValueError(f"{name}: all labels to train on are {told[0]:g}; nothing to learn.")
 
 
-def check_labels(label: Float[np.ndarray, " E"], kind: str, classes: int) -> None:
+def check_kind(label: Float[np.ndarray, " E"], kind: str, classes: int) -> None:
     """Refuses labels that are not of the kind that `config.label` says."""
     told = label[np.isfinite(label)]
     allowed = {"binary": 2, "classes": classes}.get(kind, 0)

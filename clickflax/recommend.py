@@ -30,7 +30,8 @@ from clickflax.data.batches import Windows
 from clickflax.data.store import Dataset, Vocabulary
 from clickflax.data.variables import absent, read
 from clickflax.events import AFTER, RESERVED, UNK
-from clickflax.run import Run, load_run, open_data, read_config, told_of
+from clickflax.questions import hidden_after, without
+from clickflax.run import Run, load_run, open_data, read_config, told_of, told_pairs
 from clickflax.runtime import sharding
 from clickflax.tasks.scores import best
 
@@ -166,6 +167,7 @@ def top_k(
     found = [find_items(run, history) for history in histories]
     bounds = np.concatenate([[0], np.cumsum([len(ids) for ids in found])])
     columns = {name: absent(variable, int(bounds[-1])) for name, variable in run.variables.items()}
+    columns = without(columns, frozenset(name for name in columns if name.startswith(AFTER)))
     columns["item"] = np.concatenate(found)
     filter_seen = bool(run.config.eval.filter_seen if filter_seen is None else filter_seen)
     given = tuple(run.config.eval.given if given is None else given)
@@ -210,7 +212,9 @@ def write_lists(
             )
         chosen = place.to_numpy().astype(np.int64)
     history = dataset.ranges(Windows(dataset.offsets[chosen], dataset.offsets[chosen + 1]))
+    task = item_task(run)
     columns = read(dataset, run.variables)
+    columns = without(columns, hidden_after(run.config, task, run.tasks[task]))
     check_k(run, k)
     out.parent.mkdir(parents=True, exist_ok=True)
     tokens, titles = (
@@ -285,7 +289,8 @@ def main(argv: list[str]) -> None:
         parser.error("--users and --out go together")
     sharding.use_devices(read_config(flags.run).train.cpu_devices)
     run = load(flags.run)
-    given = tuple(flags.given.split(",")) if flags.given else tuple(run.config.eval.given)
+    told = told_pairs(flags.given)
+    given = tuple(run.config.eval.given) if told is None else told
     if flags.history is not None:
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")

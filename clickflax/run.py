@@ -214,24 +214,25 @@ def told_of(
     variables: Mapping[str, Variable],
     vocabularies: Mapping[str, Vocabulary],
 ) -> dict[str, Any]:
-    """What `config.eval.given` tells of the event that a task asks for, as columns have it; a
-    causal model is told that it is told nothing.
+    """What `config.eval.given` tells of the event that a task asks for, as columns have it; of the
+    rest, a model that is used to be told something is told that it is told nothing.
     """
-    if not name.startswith((NEXT, MASKED)):
-        return {}
     words = dict(pair.split("=", 1) for pair in config.eval.given)
+    may = name.startswith((NEXT, MASKED))
     found = {}
     for given in config.data.given:
-        column = AFTER + given if task.causal else given
         variable = variables[given]
-        if given == task.head:
-            continue
-        if given in words:
-            vocabulary = vocabularies.get(given)
-            found[column] = value_told(given, variable, vocabulary, words[given])
-        elif task.causal:
-            found[column] = value_of(MASK, np.int32 if variable.size else np.float32)
+        if AFTER + given in variables:
+            found[AFTER + given] = value_of(MASK, np.int32 if variable.size else np.float32)
+        if may and given in words and given != task.head:
+            column = AFTER + given if task.causal else given
+            found[column] = value_told(given, variable, vocabularies.get(given), words[given])
     return found
+
+
+def told_pairs(text: str | None) -> tuple[str, ...] | None:
+    """The pairs of `--given action=buy,hour=14`; none for an empty text, None without one."""
+    return None if text is None else tuple(filter(None, text.split(",")))
 
 
 def given_of(features: Mapping[str, Feature]) -> dict[str, Any]:

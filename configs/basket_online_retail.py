@@ -25,7 +25,7 @@ def get_config():
     c.data.test_from = "2010-10-15"
     c.data.window = "sliding"
     c.data.stride = 100
-    c.data.position_from = "end"
+    c.data.position_from = "start"
     c.model.max_len = 200
     c.model.norm = "pre"
     c.model.dropout = 0.2

@@ -91,7 +91,7 @@ def run(name: str, seeds: list[int], data: pathlib.Path, runs: pathlib.Path) -> 
         told = {
             ask: command("evaluate", "--run", str(folder), *flags)
             for ask, flags in ASKS.get(name, {"": []}).items()
-        }
+        }  # the plain question, without flags, is kept in test.json
         full = json.loads((folder / "test.json").read_text(encoding="utf-8"))
         metrics = {
             ask: {key: value for key, value in record.items() if isinstance(value, int | float)}
@@ -133,7 +133,7 @@ def row(name: str, ask: str, metric: str) -> list[str] | None:
         beside = {n: one[metric] for n, one in record["baselines"].items() if n != "constant"}
     first = runs[0]
     asked = first["asks"][ask]
-    count = asked.get("labels", asked.get("users"))
+    count = asked.get("labels", asked.get("questions"))
     seconds = np.mean([one["train_seconds"] for one in runs])
     return [
         f"[{name}](../configs/{name}.py){', ' + ask if ask else ''}",

@@ -1,6 +1,7 @@
 """What a run on a simulated shop could have known at best, beside what it knew.
 
-    clickflax simulate --out data/shop --sequences 100000 && python experiments/truth.py RUN ...
+    clickflax simulate --out data/shop --sequences 100000
+    python experiments/truth.py runs/shop/test.json ...     # records that clickflax evaluate wrote
 
 The shop knows every probability: that a sequence ends in a purchase given its events so far, that a
 purchase comes back, and of each item to be the next, given or not that it is put in the cart. Asked
@@ -16,7 +17,7 @@ import numpy as np
 import rich.console
 import rich.table
 
-from clickflax.config import override
+from clickflax.config import from_dict
 from clickflax.data.batches import Windows, ramp
 from clickflax.data.labels import LabelPart
 from clickflax.data.split import Examples
@@ -71,14 +72,12 @@ def items(
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
-    parser.add_argument("runs", nargs="+", type=pathlib.Path, help="evaluated on their test part")
+    parser.add_argument("records", nargs="+", type=pathlib.Path, help="such as RUN/test.json")
     console = rich.console.Console()
-    for folder in parser.parse_args().runs:
-        run, record = load_run(folder), read_json(folder / "test.json")
-        dataset = open_data(run)
-        truth, config = load_truth(dataset.path), run.config
-        if len(config.tasks) == 1:  # of which events the evaluation asked
-            config = override(config, [f"config.task_where={(record['protocol']['where'],)}"])
+    for path in parser.parse_args().records:
+        run, record = load_run(path.parent), read_json(path)
+        dataset, config = open_data(run), from_dict(record["config"])
+        truth = load_truth(dataset.path)
         for name, asked in ask_about(config, dataset).items():
             prefix = f"{name}/" if len(run.tasks) > 1 else ""
             told = record[f"{prefix}protocol"]
@@ -89,7 +88,7 @@ def main() -> None:
                 )
             else:
                 best = labels(truth, dataset, name, asked.test)
-            lines = rich.table.Table("metric", title=f"{name} of {folder}", title_justify="left")
+            lines = rich.table.Table("metric", title=f"{name} of {path}", title_justify="left")
             for column in ("run", "truth", "run - truth"):
                 lines.add_column(column, justify="right")
             pairs = {key: (record.get(prefix + key), value) for key, value in best.items()}
@@ -97,7 +96,7 @@ def main() -> None:
             for key, (ours, value) in pairs.items():
                 lines.add_row(key, f"{ours:.4f}", f"{value:.4f}", f"{ours - value:+.4f}")
             console.print(lines)
-            print(json.dumps({"run": folder.name, "task": name, "pairs": pairs}))
+            print(json.dumps({"run": path.parent.name, "task": name, "pairs": pairs}))
 
 
 if __name__ == "__main__":

@@ -114,7 +114,8 @@ def test_the_rate_of_a_value_leaves_out_the_labels_of_its_own_fold():
 # Training: a b, a b, a c, b c; then the history a b of an example that is not trained on.
 ITEM = np.array([0, 1, 0, 1, 0, 2, 1, 2, 0, 1], np.int32) + R
 TRAIN = Windows(np.arange(0, 8, 2), np.arange(2, 10, 2))
-COUNTED = counts.count(ITEM, TRAIN, R + 5)  # a and b three times, c twice, d and e never
+EVERY = np.ones(10, bool)
+COUNTED = counts.count(ITEM, TRAIN, R + 5, EVERY)  # a and b three times, c twice, d and e never
 
 
 def place(name, start, target, filter_seen=False):
@@ -126,6 +127,13 @@ def place(name, start, target, filter_seen=False):
 def test_popular_items_stand_first_and_equals_share_their_mean_place():
     assert list(COUNTED.popularity[R:]) == [3, 3, 2, 0, 0]
     assert [place("popularity", 8, i) for i in range(5)] == [0.5, 0.5, 2, 3.5, 3.5]
+
+
+def test_only_events_of_the_kind_that_is_asked_for_are_popular_or_follow():
+    asked = ITEM == R + 2  # c, after a and after b
+    counted = counts.count(ITEM, TRAIN, R + 5, asked)
+    assert list(counted.popularity[R:]) == [0, 0, 2, 0, 0]
+    assert counted.following.nnz == 2 and counted.following[R, R + 2] == 1
 
 
 def test_what_was_seen_is_left_out_but_never_a_target():
@@ -156,7 +164,7 @@ def test_places_are_those_of_a_count_over_the_whole_catalog(how, filter_seen, mo
     item = (chance.integers(0, 9, 80) + R).astype(np.int32)
     item[chance.integers(0, 80, 6)] = RESERVED - 1  # no value
     starts = np.arange(0, 80, 10)
-    counted = counts.count(item, Windows(starts, starts + 6), R + 12)
+    counted = counts.count(item, Windows(starts, starts + 6), R + 12, np.ones(80, bool))
     owner = np.repeat(np.arange(8), 2)
     targets = chance.integers(0, 12, 16) + R
     targets[1::2] = R + (targets[::2] - R + 1) % 12

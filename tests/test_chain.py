@@ -1,5 +1,7 @@
 """Sequences of several parts: where a SEP stands, what is asked of a part, and at CLS."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -172,7 +174,7 @@ def test_a_condition_on_parts_needs_parts(data):
 def config_for(data, task, **changed):
     c = default()
     c.tasks, c.data.path, c.data.chain = (task,), str(data.path), "12h"
-    c.data.variables = ("item", "action")
+    c.data.variables, c.data.position_from = ("item", "action"), "start"
     c.update_from_flattened_dict(changed)
     return c
 
@@ -322,6 +324,18 @@ def test_what_is_learned_of_variables_is_learned_of_events_and_not_of_seps(data)
         ({"tasks": ("basket",), "data.split": "sequence_time"}, "baskets want one of"),
         ({"task_where": ("part=0", "part=1")}, "must be one condition, or one for each"),
         ({"tasks": ("label",), "label.at": "cls"}, "set config.data.cls=True"),
+        ({"tasks": ("basket",), "data.position_from": "end"}, "tell how much is to come"),
+        (
+            {
+                "tasks": ("label",),
+                "label.at": "cls",
+                "label.causal": False,
+                "data.cls": True,
+                "data.window": "random",
+                "train.monitor": "auc",
+            },
+            "CLS has the label of the last event of a window",
+        ),
         ({"label.at": "mean"}, "label.at='mean' is not one of"),
         (
             {
@@ -381,6 +395,50 @@ def test_baskets_are_learned_evaluated_and_recommended(shop, tmp_path, steps_at_
         load_run(tmp_path / "run"), None, None, tmp_path / "lists.parquet", 3, True, ()
     )
     assert users == 200
+
+
+@pytest.mark.parametrize("chain", ["", "action"])
+@pytest.mark.parametrize("task", ["next_item", "purchase", "basket", "next_action"])
+def test_no_column_tells_what_comes_after_the_question(shop, chain, task):
+    changed = {"data.chain": chain, "data.given": ("action",) if task != "basket" else ()}
+    config = small(shop, task, **changed)
+    if (task, chain) == ("basket", "") or task == "purchase" and chain == "action":
+        return  # there are no baskets; and a part of one action has nothing before its purchase
+    config.data.variables = ("item", "action", "price", "gap", "hour")
+    config.data.variables += ("count.action=cart", "since.action=view", "count.action=cart|view")
+    config.data.split, config.data.validation_from = "time", "2025-02-15"
+    config.data.test_from = "2025-03-01"
+    data = store.open_dataset(shop).chained(chain)
+    trained = np.ones(data.events, bool)
+    given = config.data.given if task.startswith("next_") else ()
+    variables = describe(data, tuple(config.data.variables), {}, trained, given)
+    sequence, place = 3, 2  # what is asked at the third event of the fourth sequence
+    here = data.offsets[sequence] + place
+    later = slice(here + 1, data.offsets[sequence + 1])
+    assert later.stop > later.start + 1
+    columns = {name: np.array(values) for name, values in data.columns.items()}
+    columns["item"][later] = columns["item"][later][::-1]
+    columns["price"][later] += 7
+    columns["time"][later] += DAY
+    after = slice(here + 2, later.stop)  # the next action itself may be told
+    columns["action"][after] = columns["action"][: later.stop - here - 2]
+    other = dataclasses.replace(data, columns=columns).chained("")
+    if chain:  # the same parts up to here
+        other = dataclasses.replace(other, chain=data.chain)
+    at = here if data.chain is None else data.chain.place[here]
+    both = []
+    for one in (data, other):
+        asked = ask_about(config, data)[task]
+        both.append(
+            {n: values[: at + 1] for n, values in asked.reads(read(one, variables)).items()}
+        )
+    for name, values in both[0].items():
+        np.testing.assert_array_equal(values, both[1][name], err_msg=name)
+
+
+def test_the_last_part_is_known_only_at_the_end(data):
+    with pytest.raises(ValueError, match="known only at the end"):
+        read(data, {"count.part=-1": Variable()})
 
 
 @pytest.mark.parametrize("steps_at_once", [1, 2])

@@ -15,7 +15,7 @@ from clickflax.data.store import open_dataset
 from clickflax.data.variables import Variable, describe, read, value_told
 from clickflax.evaluate import evaluate_run
 from clickflax.events import AFTER, MASK, RESERVED
-from clickflax.questions import ask_about
+from clickflax.questions import ask_about, hidden_after, without
 from clickflax.run import load_run, told_of
 from clickflax.setup import set_up
 from clickflax.tasks.tasks import NEXT, Hiding, find_task
@@ -91,6 +91,9 @@ def test_what_is_told_in_words_becomes_what_the_column_has(shop):
     assert value_told("action", Variable(10), actions, "cart") == actions.ids(["cart"])[0]
     assert value_told("price", Variable(mean=2.0, scale=4.0), None, "10") == 2.0
     assert value_told("price", Variable(9, edges=(1.0, 5.0)), None, "5") == RESERVED + 2
+    assert value_told("hour", Variable(RESERVED + 24), None, "14") == RESERVED + 14
+    with pytest.raises(ValueError, match="weekday=7 is not a whole number from 0 to 6"):
+        value_told("weekday", Variable(RESERVED + 7), None, "7")
     with pytest.raises(ValueError, match="'action' is never 'stolen'; it is one of"):
         value_told("action", Variable(10), actions, "stolen")
     with pytest.raises(ValueError, match="price=dear is not a number"):
@@ -130,9 +133,9 @@ def test_nobody_is_told_the_answer_nor_what_comes_after_a_label(shop):
     }
     buy = data.vocabulary("action").ids(["buy"])[0]
     assert words["next_item"] == {"next.action": buy, "next.price": np.inf}
-    assert words["next_action"] == {"next.price": np.inf}
-    assert words["masked_item"] == {"action": buy}
-    assert words["purchase"] == {}
+    assert words["next_action"] == {"next.action": MASK, "next.price": np.inf}
+    assert words["masked_item"] == words["purchase"] | {"action": buy}
+    assert words["purchase"] == {"next.action": MASK, "next.price": np.inf}
 
 
 def _says_nothing(values):
@@ -172,6 +175,8 @@ def test_a_condition_changes_the_answer_of_one_model(shop, tmp_path, task):
     assert records[0]["protocol"]["given"] == ()
     assert records[1]["protocol"]["where"] == "action=buy"
     assert records[0]["ndcg@10"] != records[1]["ndcg@10"]
+    assert (tmp_path / "run" / "test.where.action=buy.given.action=buy.json").is_file()
+    assert not (tmp_path / "run" / "test.json").is_file()
 
 
 @pytest.mark.parametrize(
@@ -181,6 +186,8 @@ def test_a_condition_changes_the_answer_of_one_model(shop, tmp_path, task):
         ({"data.given": ("item",)}, "data.given names 'item'; it may name"),
         ({"eval.given": ("action",)}, "'action' is not of the form action=buy"),
         ({"data.given": (), "eval.given": ("action=buy",)}, "with a variable of config.data.given"),
+        ({"eval.given": ("action=buy", "action=cart")}, "names a variable twice"),
+        ({"tasks": ("next_action",), "data.given": ("action",)}, "can be told these"),
         ({"eval.given": ("action=stolen",)}, "'action' is never 'stolen'"),
     ],
 )
@@ -203,3 +210,18 @@ def test_the_truth_given_an_action_is_how_often_it_happens():
         assert answer.sum() == pytest.approx(1)
     with pytest.raises(ValueError, match="the truth is known of 'cart' and 'buy'"):
         truth.next_items(np.zeros((1, 1), np.int32), given="view")
+
+
+def test_recommend_and_evaluate_read_a_history_alike(shop, tmp_path):
+    config = config_for(
+        shop, "masked_item", "next_item", **{"train.monitor": "masked_item/ndcg@10"}
+    )
+    train(config, tmp_path / "run")
+    run, data = load_run(tmp_path / "run"), open_dataset(shop)
+    recommend.write_lists(run, None, None, tmp_path / "lists.parquet", 3, False, ())
+    (asker, _, _), columns = recommend.compiled(run, 3, ()), read(data, run.variables)
+    asked = ask_about(config, data)["masked_item"]
+    assert asker.task.head == "item"
+    assert asked.hidden == hidden_after(run.config, "masked_item", run.tasks["masked_item"])
+    seen = without(columns, asked.hidden)
+    assert _says_nothing(seen["next.action"]) and not _says_nothing(columns["next.action"])

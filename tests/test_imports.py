@@ -32,7 +32,7 @@ MAY_IMPORT = {
     | {*("checks", "run", "asker", "questions", "objectives", "evaluate", "step", "feed")}
     | {"transfer"},
     "train": NOUNS | {"run", "evaluate", "step", "setup"},
-    "recommend": NOUNS | {"checks", "run", "asker"},
+    "recommend": NOUNS | {"checks", "run", "asker", "questions"},
     "baselines": NOUNS | {"checks", "questions", "evaluate", "run"},
     "cli": {"", "runtime"},
 }

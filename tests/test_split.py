@@ -120,3 +120,11 @@ def test_targets_that_were_never_trained_on_are_counted():
     parts = leave_one_out()
     # Trained on are 6, 7, 9, 12 and 13; the targets are 8, 11 and 12.
     assert count_cold(parts.train, parts.test, ITEM) == 2
+
+
+def test_users_are_drawn_among_those_with_a_target():
+    offsets = np.array([0, 3, 6, 9])
+    item = np.array([7, 7, 7, 7, 1, 7, 7, 7, 7])  # nothing is asked of the second user
+    found = split("leave_one_out", offsets, {"item": item}, None, SplitOptions(2, "", ""))
+    assert found.validation.sequence.tolist() == [0, 2]
+    assert found.train.stop.tolist() == [1, 5, 7]

@@ -22,7 +22,8 @@ from ml_collections import ConfigDict
 
 from clickflax.baselines import counts, learners, tables
 from clickflax.checks import check_config
-from clickflax.config import flags_of, parse_flags, to_dict
+from clickflax.config import flags_of, of_task, parse_flags, to_dict
+from clickflax.data.condition import chosen
 from clickflax.data.labels import LabelPart
 from clickflax.data.split import Examples
 from clickflax.data.store import Dataset, open_dataset
@@ -36,19 +37,20 @@ BESIDE = ("seconds", "threshold", "yes")  # in the record, not in the table
 
 
 def rank_items(
-    config: ConfigDict, dataset: Dataset, asked: Asked, examples: Examples
+    config: ConfigDict, dataset: Dataset, name: str, asked: Asked, examples: Examples
 ) -> dict[str, dict[str, Any]]:
     """The metrics of every way to rank the items of a task."""
     head = asked.task.head
     item = np.asarray(dataset.columns[head])
     filter_seen = bool(config.eval.filter_seen and head == "item")
-    counted = counts.count(item, asked.train, dataset.size(head))
+    where = chosen(dataset, of_task(config.task_where, config.tasks, name))
+    counted = counts.count(item, asked.train, dataset.size(head), where)
     found = {}
-    for name, how in counts.RANKINGS.items():
+    for way, how in counts.RANKINGS.items():
         start = time.perf_counter()
         places = counts.ranks(counted, how, item, examples, filter_seen)
         metrics = ranking(places, examples.owner, len(examples), tuple(config.eval.cutoffs))
-        found[name] = {**mean(metrics), "seconds": round(time.perf_counter() - start, 2)}
+        found[way] = {**mean(metrics), "seconds": round(time.perf_counter() - start, 2)}
     return found
 
 
@@ -97,7 +99,8 @@ def compare_task(
         )
     told = protocol(config, dataset, name, asked.task, which)
     if isinstance(part, Examples):
-        found, more = rank_items(config, dataset, asked, part), {}
+        found, more = rank_items(config, dataset, name, asked, part), {}
+        told["given"] = ()  # they cannot be told anything
         looks = counts.RANKINGS["markov_recent"].looks
         until, _, _ = told["history"].partition(";")
         told["history"] = (

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import scipy.sparse
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 
 from clickflax.data.asking import distinct_items
 from clickflax.data.batches import Windows, ramp
@@ -57,13 +57,17 @@ class Special(NamedTuple):
     score: Float[np.ndarray, " N"]
 
 
-def count(item: Int[np.ndarray, " E"], train: Windows, size: int) -> Counted:
-    """Counts of the events in the ranges of the training, and of the pairs next to each other."""
-    popularity = np.bincount(item[inside(train, len(item))], minlength=size)
+def count(
+    item: Int[np.ndarray, " E"], train: Windows, size: int, asked: Bool[np.ndarray, " E"]
+) -> Counted:
+    """Counts of the events in the ranges of the training that are of the kind `asked` for, and of
+    those that come next.
+    """
+    popularity = np.bincount(item[inside(train, len(item)) & asked], minlength=size)
     popularity[:RESERVED] = 0
     first = inside(Windows(train.start, np.maximum(train.stop - 1, train.start)), len(item))
     here = np.flatnonzero(first)
-    here = here[(item[here] >= RESERVED) & (item[here + 1] >= RESERVED)]
+    here = here[(item[here] >= RESERVED) & (item[here + 1] >= RESERVED) & asked[here + 1]]
     ones = np.ones(len(here))
     pairs = scipy.sparse.csr_matrix((ones, (item[here], item[here + 1])), shape=(size, size))
     total = np.asarray(pairs.sum(axis=1)).ravel()

@@ -35,8 +35,11 @@ class Chain(NamedTuple):
     def ranges(self, windows: Windows, opened: bool) -> Windows:
         """The places of ranges of events; `opened` ones end with the SEP after them, if any."""
         after = np.append(self.place, self.places)
-        stop = after[windows.stop] if opened else after[windows.stop - 1] + 1
-        return Windows(after[windows.start], np.maximum(stop, after[windows.start]))
+        start, stop = after[windows.start], after[windows.stop]
+        if not opened:
+            some = windows.stop > windows.start
+            stop = np.where(some, after[windows.stop - 1] + 1, start)
+        return Windows(start, np.maximum(stop, start))
 
 
 def find_chain(

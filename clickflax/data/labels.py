@@ -101,7 +101,9 @@ def purchase(dataset: Dataset, options: LabelOptions) -> Labelled:
 
 
 def returns(dataset: Dataset, options: LabelOptions) -> Labelled:
-    """1 at a purchase that came back, 0 at another one."""
+    """1 at a purchase that came back, 0 at another one; taken as known at once, as the log does not
+    say when it came back.
+    """
     action = np.asarray(dataset.columns["action"])
     buy, back = action_id(dataset, options.buy), action_id(dataset, options.back)
     label = np.where((action == buy) | (action == back), action == back, np.nan)

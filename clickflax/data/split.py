@@ -9,6 +9,7 @@ from jaxtyping import Bool, Int, Shaped
 
 from clickflax.data.batches import Windows, ramp
 from clickflax.data.store import Dataset
+from clickflax.events import RESERVED
 
 # The draw of validation users belongs to the protocol: runs of other seeds get the same users.
 VALIDATION_SEED = 0
@@ -57,6 +58,19 @@ def next_one(
     return Examples(sequence, Windows(start, stop), targets, np.arange(len(sequence)))
 
 
+def with_target(
+    candidates: Int[np.ndarray, " C"],
+    start: Int[np.ndarray, " C"],
+    stop: Int[np.ndarray, " C"],
+    item: Int[np.ndarray, " E"],
+) -> Int[np.ndarray, " K"]:
+    """Those candidates that have a target among the events from `start` to `stop`: an item that is
+    known, and asked for.
+    """
+    known = np.append(0, np.cumsum(item >= RESERVED))
+    return candidates[known[stop] > known[start]]
+
+
 def draw(candidates: Int[np.ndarray, " C"], wanted: int) -> Int[np.ndarray, " U"]:
     """All the candidates for -1, else that many of them at random, in their order."""
     if wanted < -1:
@@ -81,7 +95,9 @@ def leave_one_out(
     start, stop = offsets[:-1], offsets[1:]
     length = stop - start
     tested = np.flatnonzero(length >= 2)
-    chosen = draw(np.flatnonzero(length >= 3), options.validation_users)
+    longer = np.flatnonzero(length >= 3)
+    longer = with_target(longer, stop[longer] - 2, stop[longer] - 1, columns["item"])
+    chosen = draw(longer, options.validation_users)
     held = np.where(length >= 2, 1, 0)
     held[chosen] = 2
     return Split(
@@ -113,7 +129,9 @@ def by_parts(
     start, stop = offsets[:-1], offsets[1:]
     length = stop - start
     tested = np.flatnonzero((part == 1) & (length >= 2))
-    chosen = draw(np.flatnonzero((part == 0) & (length >= 2)), options.validation_users)
+    longer = np.flatnonzero((part == 0) & (length >= 2))
+    longer = with_target(longer, stop[longer] - 1, stop[longer], columns["item"])
+    chosen = draw(longer, options.validation_users)
     held = np.zeros(len(length), np.int64)
     held[chosen] = 1
     trained = part == 0
@@ -166,7 +184,9 @@ def by_sequence_time(
     validated = (begins >= first) & (ends < second)
     tested = begins >= second
     asks = stop - start >= 2
-    chosen = draw(np.flatnonzero(validated & asks), options.validation_users)
+    longer = np.flatnonzero(validated & asks)
+    longer = with_target(longer, stop[longer] - 1, stop[longer], columns["item"])
+    chosen = draw(longer, options.validation_users)
     asked = np.flatnonzero(tested & asks)
     return Split(
         Windows(start[trained], stop[trained]),
@@ -195,6 +215,7 @@ def by_time(
     earlier = np.concatenate([[0], np.cumsum(columns["time"] < second)])
     known = start + earlier[stop] - earlier[start]
     candidates = np.flatnonzero((trained > start) & (known > trained))
+    candidates = with_target(candidates, trained[candidates], known[candidates], columns["item"])
     chosen = draw(candidates, options.validation_users)
     tested = np.flatnonzero((known > start) & (stop > known))
     item = columns["item"]
@@ -230,7 +251,9 @@ def last_baskets(dataset: Dataset, item: Int[np.ndarray, " E"], options: SplitOp
     last = np.searchsorted(bounds, dataset.offsets[1:]) - 1
     parts = last - np.searchsorted(bounds, start) + 1
     tested = np.flatnonzero(parts >= 2)
-    drawn = draw(np.flatnonzero(parts >= 3), options.validation_users)
+    drawn = np.flatnonzero(parts >= 3)
+    drawn = with_target(drawn, bounds[last - 1][drawn], bounds[last][drawn], item)
+    drawn = draw(drawn, options.validation_users)
     held = np.where(parts >= 2, 1, 0)
     held[drawn] = 2
     return Split(
@@ -251,7 +274,8 @@ def later_baskets(dataset: Dataset, item: Int[np.ndarray, " E"], options: SplitO
     later, known = time[begin] >= first, begin > start
     tested = np.flatnonzero(known & (time[begin] >= second))
     validated = np.flatnonzero(known & later & (time[begin] < second))
-    drawn = draw(validated, options.validation_users)
+    drawn = with_target(validated, begin[validated], end[validated], item)
+    drawn = draw(drawn, options.validation_users)
     earlier = np.concatenate([[0], np.cumsum(time < first)])
     trained = dataset.offsets[:-1] + np.diff(earlier[dataset.offsets])
     return Split(
@@ -280,9 +304,10 @@ def by_each_event(
     later, known = time >= first, np.arange(len(time)) > offsets[sequence]
     tested = np.flatnonzero(known & (time >= second))
     validated = np.flatnonzero(known & later & (time < second))
-    drawn = draw(validated, options.validation_users)
-    earlier = np.concatenate([[0], np.cumsum(~later)])
     start, item = offsets[sequence], columns["item"]
+    drawn = with_target(validated, validated, validated + 1, item)
+    drawn = draw(drawn, options.validation_users)
+    earlier = np.concatenate([[0], np.cumsum(~later)])
     return Split(
         Windows(offsets[:-1], offsets[:-1] + np.diff(earlier[offsets])),
         next_one(sequence[drawn], start[drawn], drawn, item),

@@ -5,7 +5,7 @@
     time            the moment of the event, a number
     gap             the logarithm of the seconds since the event before it, a number
     hour, weekday   of the event in UTC, ids
-    next.NAME       another variable, of the event after
+    next.NAME       another variable, of the event after; these come of `data.given`
     count.NAME=X    the logarithm of how many events of the sequence had this value so far, 1 more,
                     this one included: windows are cut, and attention is a mean, which cannot count
     since.NAME=X    the logarithm of the seconds since the last of them, 1 more; missing before one
@@ -135,6 +135,11 @@ def value_told(name: str, variable: Variable, vocabulary: Vocabulary | None, tex
         value = float(text)
     except ValueError:
         raise ValueError(f"{name}={text} is not a number, as {name!r} is.") from None
+    if variable.size and not variable.edges:  # an hour, a weekday, a part
+        if value not in range(variable.size - RESERVED):
+            most = variable.size - RESERVED - 1
+            raise ValueError(f"{name}={text} is not a whole number from 0 to {most}.")
+        return RESERVED + int(value)
     if variable.edges:
         return RESERVED + int(np.searchsorted(variable.edges, value, side="right"))
     return (value - variable.mean) / variable.scale
@@ -182,8 +187,9 @@ def find(dataset: Dataset, name: str, tokens: tuple[str, ...] | None) -> Found:
         values = dataset.sequence_column(name.removeprefix(SEQUENCE))
     if values is None:
         raise ValueError(
-            f"data.variables names {name!r}; this data set has {sorted(dataset.columns)}, and "
-            f"{list(FROM_TIME)} where it has times."
+            f"data.variables names {name!r}; this data set has {sorted(dataset.columns)}; with "
+            f"times, {list(FROM_TIME)}; with data.chain, 'part'; and of their values, such as "
+            "count.action=buy and since.action=buy; sequence.NAME, item.NAME."
         )
     owner = np.repeat(np.arange(dataset.sequences), np.diff(dataset.offsets))
     if not tokens and all(isinstance(value, int | float | None) for value in values):
@@ -197,9 +203,16 @@ def find(dataset: Dataset, name: str, tokens: tuple[str, ...] | None) -> Found:
 def _since(dataset: Dataset, condition: str) -> Float[np.ndarray, " E"]:
     """log(1 + seconds since the last event that meets a condition), NaN before the first one."""
     time, place = _time(dataset, SINCE + condition), np.arange(dataset.events)
-    last = np.maximum.accumulate(np.where(chosen(dataset, condition), place, -1))
+    last = np.maximum.accumulate(np.where(_known(dataset, condition), place, -1))
     missing = last < np.repeat(dataset.offsets[:-1], np.diff(dataset.offsets))
     return np.where(missing, np.nan, np.log1p(np.maximum(time - time[last], 0) / SECOND))
+
+
+def _known(dataset: Dataset, condition: str) -> Bool[np.ndarray, " E"]:
+    """The events that meet a condition, of which one knows at once whether they do."""
+    if condition.startswith("part=-"):
+        raise ValueError(f"data.variables: which part is {condition!r} is known only at the end.")
+    return chosen(dataset, condition)
 
 
 def _time(dataset: Dataset, name: str) -> Int64[np.ndarray, " E"]:
@@ -221,7 +234,7 @@ def _from_time(dataset: Dataset, name: str) -> Found:
 
 def _counts(dataset: Dataset, condition: str) -> Float[np.ndarray, " E"]:
     """log(1 + events so far that meet a condition)."""
-    met = np.cumsum(chosen(dataset, condition))
+    met = np.cumsum(_known(dataset, condition))
     before = np.append(0, met)[dataset.offsets[:-1]]
     return np.log1p(met - np.repeat(before, np.diff(dataset.offsets)))
 
