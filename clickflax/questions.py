@@ -14,7 +14,7 @@ from clickflax.data.split import Examples, SplitOptions, inside, split, split_ba
 from clickflax.data.store import Dataset
 from clickflax.data.variables import COUNT
 from clickflax.events import AFTER, CLS, MASK, PAD, RESERVED, value_of
-from clickflax.tasks.tasks import ASKED, BASKET, NEXT, Task, find_tasks
+from clickflax.tasks.tasks import ASKED, BASKET, NEXT, WEIGHT, Task, find_tasks
 
 
 class Asked(NamedTuple):
@@ -84,6 +84,8 @@ def _label(config: ConfigDict, name: str, task: Task, dataset: Dataset, where: s
     )
     columns = {column: dataset.spread(values) for column, values in labelled.columns.items()}
     label = {name: train.label.astype(np.float32)}
+    if labelled.weight is not None:
+        label[WEIGHT] = dataset.spread(labelled.weight).astype(np.float32)
     # What comes after a label would tell it.
     hidden = frozenset(AFTER + variable for variable in config.data.given)
     return Asked(task, train.ranges, validation, test, columns, hidden, label, parts.dropped)

@@ -60,6 +60,7 @@ from clickflax.transfer import (
     tokens_of,
     tokens_of_run,
 )
+from clickflax.weights import weigh
 
 
 class Setting(NamedTuple):
@@ -209,6 +210,7 @@ def set_up(config: ConfigDict, folder: pathlib.Path) -> tuple[Setting, State]:
     dataset = open_or_simulate(config, folder)
     asked = ask_about(config, dataset)
     check_trainable(asked)
+    asked = weigh(config, dataset, asked)
     resumed = checkpoint.newest(last_checkpoint(folder)) is not None
     # The run to start from may be gone when this one goes on.
     origin = load_run(config.init.run) if config.init.run and not resumed else None

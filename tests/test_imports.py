@@ -23,6 +23,7 @@ MAY_IMPORT = {
     "asker": NOUNS,
     "questions": NOUNS,
     "checks": NOUNS,
+    "weights": NOUNS | {"questions"},
     "objectives": NOUNS | {"questions", "step"},
     "evaluate": NOUNS | {"run", "asker", "questions"},
     "step": NOUNS,
@@ -30,7 +31,7 @@ MAY_IMPORT = {
     "feed": NOUNS | {"step"},
     "setup": NOUNS
     | {*("checks", "run", "asker", "questions", "objectives", "evaluate", "step", "feed")}
-    | {"transfer"},
+    | {"transfer", "weights"},
     "train": NOUNS | {"run", "evaluate", "step", "setup"},
     "recommend": NOUNS | {"run", "asker"},
     "baselines": NOUNS | {"checks", "questions", "evaluate", "run"},

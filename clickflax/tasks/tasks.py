@@ -18,7 +18,8 @@ class Question(NamedTuple):
     """What the model sees, and what it should have said.
 
     `places` are the columns at which it is asked (None: all), `targets` the items there, counted
-    from 0, or the labels.
+    from 0, or the labels. `weights` are 0 where nothing is asked, elsewhere 1, or what the event of
+    the target weighs.
     """
 
     inputs: dict[str, Shaped[Array, "B L"]]
@@ -122,7 +123,21 @@ def hide_events(variable: str, key: Key[Array, ""], batch: Batch, hiding: Hiding
     for name in hiding.given:
         told = tell(choose_key, name, hidden.shape)
         inputs[name] = jnp.where(told, batch.variables[name], inputs[name])
-    return Question(inputs, places, jnp.maximum(targets, 0), weights.astype(jnp.float32))
+    return Question(inputs, places, jnp.maximum(targets, 0), weigh(weights, batch, places))
+
+
+def weigh(
+    asked: Bool[Array, "B K"], batch: Batch, places: Int[Array, "B K"] | None = None
+) -> Float[Array, "B K"]:
+    """What the targets weigh that are asked for, at these places or at all: 1, or what the batch
+    says; the others weigh nothing.
+    """
+    if WEIGHT not in batch.labels:
+        return asked.astype(jnp.float32)
+    weight = batch.labels[WEIGHT]
+    if places is not None:
+        weight = jnp.take_along_axis(weight, places, axis=1)
+    return jnp.where(asked, weight, 0.0)  # it is NaN where there is no event
 
 
 def look_ahead(variable: str, key: Key[Array, ""], batch: Batch, hiding: Hiding) -> Question:
@@ -133,7 +148,7 @@ def look_ahead(variable: str, key: Key[Array, ""], batch: Batch, hiding: Hiding)
         inputs |= hide({AFTER + name: inputs[AFTER + name]}, hidden)
     targets = batch.labels[NEXT + variable] - RESERVED
     weights = (batch.segment > 0) & (targets >= 0) & (batch.variables["item"] != CLS)
-    return Question(inputs, None, jnp.maximum(targets, 0), weights.astype(jnp.float32))
+    return Question(inputs, None, jnp.maximum(targets, 0), weigh(weights, batch))
 
 
 def tell(key: Key[Array, ""], name: str, shape: tuple[int, ...]) -> Bool[Array, "B L"]:
@@ -152,7 +167,7 @@ def fill_basket(key: Key[Array, ""], batch: Batch, hiding: Hiding) -> Question:
     opened = jax.lax.cummax(jnp.where(batch.variables["item"] == SEP, column, -1), axis=1)
     weights = (batch.segment > 0) & (targets >= 0) & (opened >= first)
     places = jnp.maximum(opened, 0)
-    return Question(batch.variables, places, jnp.maximum(targets, 0), weights.astype(jnp.float32))
+    return Question(batch.variables, places, jnp.maximum(targets, 0), weigh(weights, batch))
 
 
 def read_label(
@@ -163,7 +178,7 @@ def read_label(
     here = (batch.variables["item"] == CLS) == at_cls
     weights = (batch.segment > 0) & ~jnp.isnan(labels) & here
     targets = jnp.where(weights, labels, 0.0)
-    return Question(batch.variables, None, targets, weights.astype(jnp.float32))
+    return Question(batch.variables, None, targets, weigh(weights, batch))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -183,6 +198,7 @@ class Task:
 MASKED, NEXT, BASKET = "masked_", "next_", "basket"
 LABELS = ("purchase", "returns", "label")
 LABELS_AT = ("event", "cls")
+WEIGHT = "weight"  # the label that says what a target weighs, where not all weigh the same
 ASKED = "asked"  # the label that says of which events the Cloze may ask, where not of all
 
 
