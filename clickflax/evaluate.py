@@ -35,7 +35,7 @@ from clickflax.run import (
     write_json,
 )
 from clickflax.runtime import sharding
-from clickflax.tasks.label_metrics import best_threshold, classes, numbers, yes_or_no
+from clickflax.tasks.label_metrics import best_threshold, classes, curve, numbers, yes_or_no
 from clickflax.tasks.metrics import mean, ranking
 from clickflax.tasks.scores import ranks
 from clickflax.tasks.tasks import Task
@@ -99,20 +99,26 @@ class Judge:
 
     def __call__(self, params: Any, which: str) -> dict[str, float]:
         """The mean of every metric over the examples of a part."""
+        return self.examine(params, which)[0]
+
+    def examine(self, params: Any, which: str) -> tuple[dict[str, float], dict[str, Any]]:
+        """The metrics, and what the record of an evaluation has beside them: see `curve`."""
         part = getattr(self.asked, which)
         if isinstance(part, Examples):
             places = self.rank(params, self.columns, part)
-            return mean(ranking(places, part.owner, len(part), tuple(self.config.eval.cutoffs)))
+            cutoffs = tuple(self.config.eval.cutoffs)
+            return mean(ranking(places, part.owner, len(part), cutoffs)), {}
         logits = self.tell(params, self.columns, part)
         label, kind = part.label[np.isfinite(part.label)], self.config.label.kind
         if self.asked.task.head != "label" or kind == "binary":
             p = scipy.special.expit(logits[:, 0])
             if which == "validation":
                 self.threshold = best_threshold(p, label)
-            return yes_or_no(p, label, 0.5 if self.threshold is None else self.threshold)
+            threshold = 0.5 if self.threshold is None else self.threshold
+            return yes_or_no(p, label, threshold), curve(p, label)
         if kind == "classes":
-            return classes(scipy.special.softmax(logits, 1), label)
-        return numbers(logits[:, 0], label)
+            return classes(scipy.special.softmax(logits, 1), label), {}
+        return numbers(logits[:, 0], label), {}
 
 
 def protocol(
@@ -204,8 +210,10 @@ def evaluate_run(
         judge = Judge(asker, asked, columns, config)
         if which == "test" and judge.is_label and len(asked.validation):
             judge(params, "validation")  # for its threshold
+        metrics, beside = judge.examine(params, which)
         found = {
-            **judge(params, which),
+            **metrics,
+            **beside,
             **count_of(asked, which, columns),
             "protocol": protocol(config, dataset, name, asked.task, which),
             "dropped": asked.dropped,
