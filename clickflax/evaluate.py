@@ -20,8 +20,9 @@ from clickflax.asker import Asker, make_asker
 from clickflax.checks import check_config
 from clickflax.config import override
 from clickflax.data.asking import count_repeats, pad_lists
+from clickflax.data.features import ITEM
 from clickflax.data.labels import LABELS, LabelPart
-from clickflax.data.split import Examples, count_cold
+from clickflax.data.split import Examples, cold_targets
 from clickflax.data.store import Dataset
 from clickflax.data.variables import read
 from clickflax.events import MASK, RESERVED, SEP
@@ -102,12 +103,15 @@ class Judge:
         return self.examine(params, which)[0]
 
     def examine(self, params: Any, which: str) -> tuple[dict[str, float], dict[str, Any]]:
-        """The metrics, and what the record of an evaluation has beside them: see `curve`."""
+        """The metrics, and what the record of an evaluation has beside them: see `curve` and
+        `cold_metrics`.
+        """
         part = getattr(self.asked, which)
         if isinstance(part, Examples):
             places = self.rank(params, self.columns, part)
             cutoffs = tuple(self.config.eval.cutoffs)
-            return mean(ranking(places, part.owner, len(part), cutoffs)), {}
+            beside = cold_metrics(self.asked, part, places, self.columns, self.config)
+            return mean(ranking(places, part.owner, len(part), cutoffs)), beside
         logits = self.tell(params, self.columns, part)
         label, kind = part.label[np.isfinite(part.label)], self.config.label.kind
         if self.asked.task.head != "label" or kind == "binary":
@@ -119,6 +123,26 @@ class Judge:
         if kind == "classes":
             return classes(scipy.special.softmax(logits, 1), label), {}
         return numbers(logits[:, 0], label), {}
+
+
+def cold_metrics(
+    asked: Asked,
+    part: Examples,
+    places: Float[np.ndarray, " T"],
+    columns: Columns,
+    config: ConfigDict,
+) -> dict[str, float]:
+    """Where items have features, the metrics over the targets alone that were never trained on, and
+    over the users who have any.
+    """
+    if asked.task.head != "item" or not any(n.startswith(ITEM) for n in config.data.variables):
+        return {}
+    cold = cold_targets(asked.train, part, columns["item"])
+    if not cold.any():
+        return {}
+    users, owner = np.unique(part.owner[cold], return_inverse=True)
+    found = mean(ranking(places[cold], owner, len(users), tuple(config.eval.cutoffs)))
+    return {f"cold/{name}": value for name, value in found.items()}
 
 
 def protocol(
@@ -171,7 +195,7 @@ def count_of(asked: Asked, which: str, columns: Columns) -> dict[str, Any]:
     return {
         "users": len(part),
         "targets_in_the_history": count_repeats(item, part.history, part.targets, part.owner),
-        "targets_never_trained_on": count_cold(asked.train, part, item),
+        "targets_never_trained_on": int(cold_targets(asked.train, part, item).sum()),
     }
 
 

@@ -24,6 +24,7 @@ MAY_IMPORT = {
     "questions": NOUNS,
     "checks": NOUNS,
     "weights": NOUNS | {"questions"},
+    "cold": NOUNS,
     "objectives": NOUNS | {"questions", "step"},
     "evaluate": NOUNS | {"run", "asker", "questions"},
     "step": NOUNS,
@@ -31,7 +32,7 @@ MAY_IMPORT = {
     "feed": NOUNS | {"step"},
     "setup": NOUNS
     | {*("checks", "run", "asker", "questions", "objectives", "evaluate", "step", "feed")}
-    | {"transfer", "weights"},
+    | {"transfer", "weights", "cold"},
     "train": NOUNS | {"run", "evaluate", "step", "setup"},
     "recommend": NOUNS | {"run", "asker"},
     "baselines": NOUNS | {"checks", "questions", "evaluate", "run"},

@@ -37,6 +37,7 @@ class Hiding(NamedTuple):
     places: int  # of a row, at most: `most_hidden` of the packing
     items: int
     given: tuple[str, ...]  # variables of which half of the hidden events are told
+    others: Int[np.ndarray, " W"] | None = None  # ids of what may be another item; None: any
 
 
 REPLACE = {"mask": (1.0, 1.0), "80/10/10": (0.8, 0.9)}  # up to here MASK, up to here another item
@@ -116,7 +117,7 @@ def hide_events(variable: str, key: Key[Array, ""], batch: Batch, hiding: Hiding
     masked = hidden & (chance < mask_below)
     inputs = hide(batch.variables, masked)
     if other_below > mask_below:
-        other = jax.random.randint(item_key, hidden.shape, RESERVED, RESERVED + hiding.items)
+        other = any_item(item_key, hidden.shape, hiding)
         swapped = hidden & ~masked & (chance < other_below)
         inputs = hide(inputs, swapped)
         inputs["item"] = jnp.where(swapped, other, inputs["item"])
@@ -124,6 +125,13 @@ def hide_events(variable: str, key: Key[Array, ""], batch: Batch, hiding: Hiding
         told = tell(choose_key, name, hidden.shape)
         inputs[name] = jnp.where(told, batch.variables[name], inputs[name])
     return Question(inputs, places, jnp.maximum(targets, 0), weigh(weights, batch, places))
+
+
+def any_item(key: Key[Array, ""], shape: tuple[int, ...], hiding: Hiding) -> Int[Array, "B L"]:
+    """Ids of items at random."""
+    if hiding.others is None:
+        return jax.random.randint(key, shape, RESERVED, RESERVED + hiding.items)
+    return jnp.asarray(hiding.others)[jax.random.randint(key, shape, 0, len(hiding.others))]
 
 
 def weigh(
