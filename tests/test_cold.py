@@ -67,7 +67,7 @@ def write(path, first=0):
 def config_for(path, task="next_item", **changed):
     c = small_config(layers=1, init_stddev=0.02, width=16)
     c.data.path, c.tasks, c.data.variables = str(path), (task,), ("item", "item.kind")
-    c.train.batch_size, c.train.steps, c.train.eval_every = 100, 250, 250
+    c.train.batch_size, c.train.steps, c.train.eval_every = 100, 100, 100
     c.optim.learning_rate, c.optim.warmup_steps = 1e-2, 0
     c.eval.filter_seen, c.eval.cutoffs, c.train.monitor = False, (6,), "hit_rate@6"
     c.update_from_flattened_dict(changed)
@@ -98,10 +98,10 @@ def test_items_that_were_never_met_are_ranked_above_all_of_other_categories(
     params = load_run(tmp_path / "run").params
     assert not own(params)[COLD].any() and own(params)[~COLD].all()
     assert task == "next_item" or not params["head_item"]["bias"][COLD].any()
-    # As wrong answers, they are pushed below items of other categories.
-    monkeypatch.setattr(setup, "left_out", lambda cold, tied: {})
-    train(config, tmp_path / "pushed")
-    assert evaluate_run(tmp_path / "pushed", "test")["cold/hit_rate@6"] < 0.8
+    if task == "masked_item":  # as wrong answers, they are pushed below those of other categories
+        monkeypatch.setattr(setup, "left_out", lambda cold, tied: {})
+        train(config, tmp_path / "pushed")
+        assert evaluate_run(tmp_path / "pushed", "test")["cold/hit_rate@6"] < 0.8
 
 
 @pytest.mark.parametrize("bias", [True, False])
