@@ -26,7 +26,7 @@ def default() -> ml_collections.ConfigDict:
     c.data.variables = ("item",)  # what is read of an event: item, others, gap, hour, item.FEATURE
     c.data.given = ()  # of these, what is asked for may be told: next item, given action=buy
     c.data.quantiles = ()  # numbers that are read as ids of so many quantiles, such as price=20
-    c.data.weight = ""  # a number of the log: what its target counts in the loss, not in metrics
+    c.data.weight = ""  # a number: what targets weigh in the loss; neither masks nor metrics change
     c.data.chain = ""  # a pause (30m) or a variable (invoice) begins a new part, after a SEP
     c.data.cls = False  # every window opens with CLS
     c.data.split = "leave_one_out"  # time, time_each, sequence_time (two moments); parts: a file
