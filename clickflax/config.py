@@ -26,6 +26,7 @@ def default() -> ml_collections.ConfigDict:
     c.data.variables = ("item",)  # what is read of an event: item, others, gap, hour, item.FEATURE
     c.data.given = ()  # of these, what is asked for may be told: next item, given action=buy
     c.data.quantiles = ()  # numbers that are read as ids of so many quantiles, such as price=20
+    c.data.weight = ""  # a number: what targets weigh in the loss; neither masks nor metrics change
     c.data.chain = ""  # a pause (30m) or a variable (invoice) begins a new part, after a SEP
     c.data.cls = False  # every window opens with CLS
     c.data.split = "leave_one_out"  # time, time_each, sequence_time (two moments); parts: a file
@@ -47,7 +48,7 @@ def default() -> ml_collections.ConfigDict:
     c.label.buy = "buy"  # purchase, returns: the action of a purchase
     c.label.back = "return"  # returns: the action of a purchase that came back
     c.label.after = 0  # purchase: asked at every event; after so many; -1: at the last before it
-    c.label.path = ""  # label: CSV or Parquet file of sequence, label and perhaps event
+    c.label.path = ""  # label: CSV or Parquet file of sequence, label, perhaps event, weight
     c.label.kind = "binary"  # label: binary, number or classes (0, 1, ...)
     c.label.classes = 2  # label: how many
     c.label.at = "event"  # asked at the event that has the label; cls: at CLS, once a sequence

@@ -20,8 +20,9 @@ from clickflax.asker import Asker, make_asker
 from clickflax.checks import check_given
 from clickflax.config import of_task, override, to_dict
 from clickflax.data.asking import count_repeats, pad_lists
+from clickflax.data.features import ITEM
 from clickflax.data.labels import LABELS, LabelPart
-from clickflax.data.split import Examples, count_cold
+from clickflax.data.split import Examples, cold_targets
 from clickflax.data.store import Dataset
 from clickflax.data.variables import read
 from clickflax.events import MASK, RESERVED, SEP
@@ -36,7 +37,7 @@ from clickflax.run import (
     write_json,
 )
 from clickflax.runtime import sharding
-from clickflax.tasks.label_metrics import best_threshold, classes, numbers, yes_or_no
+from clickflax.tasks.label_metrics import best_threshold, classes, curve, numbers, yes_or_no
 from clickflax.tasks.metrics import mean, ranking
 from clickflax.tasks.scores import ranks
 from clickflax.tasks.tasks import BASKET, MASKED, NEXT, Task
@@ -100,20 +101,49 @@ class Judge:
 
     def __call__(self, params: Any, which: str) -> dict[str, float]:
         """The mean of every metric over the examples of a part."""
+        return self.examine(params, which)[0]
+
+    def examine(self, params: Any, which: str) -> tuple[dict[str, float], dict[str, Any]]:
+        """The metrics, and what the record of an evaluation has beside them: see `curve` and
+        `cold_metrics`.
+        """
         part = getattr(self.asked, which)
         if isinstance(part, Examples):
             places = self.rank(params, self.columns, part)
-            return mean(ranking(places, part.owner, len(part), tuple(self.config.eval.cutoffs)))
+            cutoffs = tuple(self.config.eval.cutoffs)
+            beside = cold_metrics(self.asked, part, places, self.columns, self.config)
+            return mean(ranking(places, part.owner, len(part), cutoffs)), beside
         logits = self.tell(params, self.columns, part)
         label, kind = part.label[np.isfinite(part.label)], self.config.label.kind
         if self.asked.task.head != "label" or kind == "binary":
             p = scipy.special.expit(logits[:, 0])
             if which == "validation":
                 self.threshold = best_threshold(p, label)
-            return yes_or_no(p, label, 0.5 if self.threshold is None else self.threshold)
+            threshold = 0.5 if self.threshold is None else self.threshold
+            return yes_or_no(p, label, threshold), curve(p, label)
         if kind == "classes":
-            return classes(scipy.special.softmax(logits, 1), label)
-        return numbers(logits[:, 0], label)
+            return classes(scipy.special.softmax(logits, 1), label), {}
+        return numbers(logits[:, 0], label), {}
+
+
+def cold_metrics(
+    asked: Asked,
+    part: Examples,
+    places: Float[np.ndarray, " T"],
+    columns: Columns,
+    config: ConfigDict,
+) -> dict[str, float]:
+    """Where items have features, the metrics over the targets alone that were never trained on, and
+    over the users who have any.
+    """
+    if asked.task.head != "item" or not any(n.startswith(ITEM) for n in config.data.variables):
+        return {}
+    cold = cold_targets(asked.train, part, columns["item"])
+    if not cold.any():
+        return {}
+    users, owner = np.unique(part.owner[cold], return_inverse=True)
+    found = mean(ranking(places[cold], owner, len(users), tuple(config.eval.cutoffs)))
+    return {f"cold/{name}": value for name, value in found.items()}
 
 
 def protocol(
@@ -171,7 +201,7 @@ def count_of(asked: Asked, which: str, columns: Columns) -> dict[str, Any]:
         "users": len(np.unique(part.sequence)),
         "questions": len(part),
         "targets_in_the_history": count_repeats(item, part.history, part.targets, part.owner),
-        "targets_never_trained_on": count_cold(asked.train, part, item),
+        "targets_never_trained_on": int(cold_targets(asked.train, part, item).sum()),
     }
 
 
@@ -212,8 +242,10 @@ def evaluate_run(
         judge = Judge(asker, asked, columns, config)
         if which == "test" and judge.is_label and len(asked.validation):
             judge(params, "validation")  # for its threshold
+        metrics, beside = judge.examine(params, which)
         found = {
-            **judge(params, which),
+            **metrics,
+            **beside,
             **count_of(asked, which, columns),
             "protocol": protocol(config, dataset, name, asked.task, which),
             "dropped": asked.dropped,

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 
 import jax
 import numpy as np
-from jaxtyping import Array, Key
+from jaxtyping import Array, Bool, Key
 from ml_collections import ConfigDict
 
 from clickflax.config import of_task
@@ -44,6 +44,7 @@ def make_objective(
     task: Task,
     batches: TrainingBatches,
     sizes: Mapping[str, int],
+    cold: Bool[np.ndarray, " V"],
     devices: int,
 ) -> Objective:
     """What a task is in a step."""
@@ -52,7 +53,10 @@ def make_objective(
     packing = batches.packing
     places = most_hidden(packing.length, packing.offsets, mask.ratio)
     given = tuple(one for one in config.data.given if one != task.head)
-    hiding = Hiding(mask.ratio, mask.replace, mask.last, places, sizes["item"] - RESERVED, given)
+    others = RESERVED + np.flatnonzero(~cold).astype(np.int32) if cold.any() else None
+    hiding = Hiding(
+        mask.ratio, mask.replace, mask.last, places, sizes["item"] - RESERVED, given, others
+    )
     if name in LABELS:
         kind = config.label.kind if name == "label" else "binary"
         loss = LABEL_LOSSES[kind]

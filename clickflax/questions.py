@@ -15,7 +15,7 @@ from clickflax.data.split import Examples, SplitOptions, inside, split, split_ba
 from clickflax.data.store import Dataset
 from clickflax.data.variables import COUNT, SINCE
 from clickflax.events import AFTER, CLS, MASK, PAD, RESERVED, value_of
-from clickflax.tasks.tasks import ASKED, BASKET, NEXT, Task, find_tasks
+from clickflax.tasks.tasks import ASKED, BASKET, NEXT, WEIGHT, Task, find_tasks
 
 
 class Asked(NamedTuple):
@@ -104,6 +104,8 @@ def _label(config: ConfigDict, name: str, task: Task, dataset: Dataset, where: s
     if config.label.share < 1:
         train = drawn(train, config.label.share, config.seed)
     label = {name: train.label.astype(np.float32)}
+    if labelled.weight is not None:
+        label[WEIGHT] = dataset.spread(labelled.weight).astype(np.float32)
     hidden = hidden_after(config, name, task)
     return Asked(task, train.ranges, validation, test, columns, hidden, label, parts.dropped)
 

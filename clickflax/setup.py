@@ -14,6 +14,7 @@ from ml_collections import ConfigDict
 
 from clickflax.asker import make_asker
 from clickflax.checks import check_config
+from clickflax.cold import cold_items, left_out, without_own
 from clickflax.config import differences, from_dict, to_dict
 from clickflax.data.batches import TrainingBatches
 from clickflax.data.features import Feature, read_features
@@ -60,6 +61,7 @@ from clickflax.transfer import (
     tokens_of,
     tokens_of_run,
 )
+from clickflax.weights import weigh
 
 
 class Setting(NamedTuple):
@@ -188,12 +190,14 @@ def first_params(
     key: Key[Array, ""],
     batch: Batch,
     given: Any,
+    cold: Bool[np.ndarray, " V"],
     origin: Run | None,
     tokens: Tokens,
 ) -> tuple[Any, Taken | None]:
     """Fresh parameters, or those of the run `origin`, if any, and what was taken from it."""
     # Not jitted, this would be many small programs, which take seconds to compile.
     params = jax.jit(functools.partial(init_params, model))(key, batch, given)
+    params = without_own(params, cold)
     return start_from(origin, params, tokens, config.init.skip) if origin else (params, None)
 
 
@@ -209,12 +213,15 @@ def set_up(config: ConfigDict, folder: pathlib.Path) -> tuple[Setting, State]:
     dataset = open_or_simulate(config, folder)
     asked = ask_about(config, dataset)
     check_trainable(asked)
+    asked = weigh(config, dataset, asked)
     resumed = checkpoint.newest(last_checkpoint(folder)) is not None
     # The run to start from may be gone when this one goes on.
     origin = load_run(config.init.run) if config.init.run and not resumed else None
     before = read_before(folder, origin, resumed)
-    variables = how_to_read(config, before, dataset, trained_events(asked, dataset))
+    trained = trained_events(asked, dataset)
+    variables = how_to_read(config, before, dataset, trained)
     features = read_features(dataset.vocabulary("item"), config.data.variables, before)
+    cold = cold_items(dataset, features, trained)
     tokens = tokens_of(dataset.vocabularies, variables, features)
     if origin and config.init.vocab == "same":
         check_tokens(tokens_of_run(origin), tokens, config.init.run)
@@ -223,12 +230,12 @@ def set_up(config: ConfigDict, folder: pathlib.Path) -> tuple[Setting, State]:
     mesh = sharding.make_mesh()
     batches = {name: make_batches(config, one, columns) for name, one in asked.items()}
     objectives = {
-        name: make_objective(config, name, one.task, batches[name], sizes, mesh.size)
+        name: make_objective(config, name, one.task, batches[name], sizes, cold, mesh.size)
         for name, one in asked.items()
     }
     init_key, key = jax.random.split(jax.random.key(config.seed))
     batch = batches[config.tasks[0]].batch(config.seed, 0)
-    params, taken = first_params(config, model, init_key, batch, given, origin, tokens)
+    params, taken = first_params(config, model, init_key, batch, given, cold, origin, tokens)
     learning = how_to_learn(config, params)
     optimizer = make_optimizer(config.optim, config.train.steps, learning.speed)
     state = first_state(params, optimizer, learning)
@@ -239,7 +246,7 @@ def set_up(config: ConfigDict, folder: pathlib.Path) -> tuple[Setting, State]:
             for name, one in batches.items()
         },
         mesh=mesh,
-        shared=sharding.replicate(Shared(key, given), mesh),
+        shared=sharding.replicate(Shared(key, given | left_out(cold, config.model.tied)), mesh),
         seed=config.seed,
         parallel=config.train.parallel,
     )

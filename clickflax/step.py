@@ -125,7 +125,7 @@ def make_step(
             (loss, weight), found = gradient_of(
                 model, objective, trained, rest, shared.given, batch, keys
             )
-            weight = jnp.maximum(weight, 1.0)
+            weight = jnp.where(weight > 0, weight, 1.0)  # nothing may have been asked
             losses[name] = loss / weight
             divisor = weight / objective.share
             gradients.append(jax.tree.map(lambda g, by=divisor: g / by, found))

@@ -251,6 +251,9 @@ def test_labels_counts_and_protocol_are_those_of_evaluate(tmp_path, optax_promot
         assert ours[key] == theirs[key]
     assert ours["next_item/protocol"].keys() == theirs["next_item/protocol"].keys()
     assert ours["purchase/baselines"]["constant"]["yes"] == theirs["purchase/yes"]
+    (one,) = ours["purchase/baselines"]["constant"]["reliability"]  # it tells the same of all
+    assert one["labels"] == ours["purchase/labels"]
+    assert one["yes"] == pytest.approx(theirs["purchase/yes"])
     metrics = {key.removeprefix("next_item/") for key in theirs if "next_item/ndcg@" in key}
     assert metrics < ours["next_item/baselines"]["markov"].keys()
 
@@ -315,8 +318,8 @@ def test_labels_of_a_file_are_told_as_numbers_or_classes(tmp_path, monkeypatch, 
     shop = tmp_path / "data"
     simulate(shop, Shop(sequences=300, items=40, mean_length=6.0, max_length=12))
     lengths = np.diff(open_dataset(shop).offsets)
-    rows = [f"session-{s},{length}" for s, length in enumerate(lengths, start=1)]
-    (tmp_path / "labels.csv").write_text("\n".join(["sequence,label", *rows]))
+    rows = [f"session-{s},{length},1" for s, length in enumerate(lengths, start=1)]
+    (tmp_path / "labels.csv").write_text("\n".join(["sequence,label,weight", *rows]))
     path = str(tmp_path / "labels.csv")
     config = config_for(shop, "label", path=path, kind=kind, classes=13)
     config.train.monitor = metric

@@ -23,6 +23,8 @@ MAY_IMPORT = {
     "asker": NOUNS,
     "questions": NOUNS,
     "checks": NOUNS,
+    "weights": NOUNS | {"questions"},
+    "cold": NOUNS,
     "objectives": NOUNS | {"questions", "step"},
     "evaluate": NOUNS | {"checks", "run", "asker", "questions"},
     "step": NOUNS,
@@ -30,7 +32,7 @@ MAY_IMPORT = {
     "feed": NOUNS | {"step"},
     "setup": NOUNS
     | {*("checks", "run", "asker", "questions", "objectives", "evaluate", "step", "feed")}
-    | {"transfer"},
+    | {"transfer", "weights", "cold"},
     "train": NOUNS | {"run", "evaluate", "step", "setup"},
     "recommend": NOUNS | {"checks", "run", "asker", "questions"},
     "baselines": NOUNS | {"checks", "questions", "evaluate", "run"},

@@ -61,11 +61,14 @@ def test_calibration_by_hand():
     label[:50:5] = 1  # 0.2, as told
     label[50:] = np.arange(50) % 5 > 0  # 0.8, where 0.7 was told
     assert calibration_error(p, label) == pytest.approx(0.05)
-    (low, so_low, few), (high, so_high, many) = reliability(p, label)
-    assert (low, so_low, high, so_high) == pytest.approx((0.2, 0.2, 0.7, 0.8))
-    assert (few, many) == (50, 50)
+    low, high = reliability(p, label)
+    assert low == pytest.approx((50, 0.2, 0.2, 0.2, 0.2))
+    assert high == pytest.approx((50, 0.7, 0.8, 0.7, 0.7))
     assert calibration_error(np.full(10, 0.5), np.repeat([0.0, 1.0], 5)) == 0
-    assert [n for _, _, n in reliability(np.arange(100) / 100, np.ones(100))] == [10] * 10
+    bins = reliability(np.arange(100) / 100, np.ones(100))
+    assert [one.labels for one in bins] == [10] * 10
+    assert [one.told for one in bins] == pytest.approx(np.arange(10) / 10 + 0.045)
+    assert (bins[3].least, bins[3].most) == (0.3, 0.39)
 
 
 def test_classes_and_numbers_by_hand():

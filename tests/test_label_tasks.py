@@ -62,6 +62,13 @@ def test_a_purchase_is_learned_validated_and_told(shop, tmp_path, label):
     assert set(NAMES["binary"]) < set(record)
     assert record["labels"] == len(ask_about(config, open_dataset(shop))["purchase"].test)
     assert record["protocol"]["after"] == label.get("after", 0)
+    bins, count = record["reliability"], record["labels"]
+    assert sum(b["labels"] for b in bins) == count
+    assert sum(b["labels"] * b["yes"] for b in bins) == pytest.approx(count * record["yes"])
+    error = sum(b["labels"] * abs(b["told"] - b["yes"]) for b in bins) / count
+    assert error == pytest.approx(record["calibration_error"])
+    metrics = {name: value for name, value in record.items() if isinstance(value, float)}
+    assert "reliability" not in {*metrics, *result}
     assert record == {
         key: value
         for key, value in json.loads((tmp_path / "run" / "test.json").read_text()).items()

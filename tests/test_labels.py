@@ -135,3 +135,13 @@ def test_a_test_file_is_the_test(tmp_path):
         split_labels(
             data, LABELS["purchase"](data, OPTIONS), "leave_one_out", SplitOptions(-1, "", "")
         )
+
+
+def test_labels_of_a_file_may_have_weights(data, tmp_path):
+    path = tmp_path / "labels.csv"
+    options = OPTIONS._replace(path=str(path))
+    path.write_text("sequence,label,weight\nw,1,0.5\nu,0,3\nv,,7\n")
+    found = LABELS["label"](data, options)
+    assert same(found.weight, [NONE, NONE, NONE, 3, NONE, NONE, NONE, NONE, 0.5])
+    path.write_text("sequence,label\nw,1\n")
+    assert LABELS["label"](data, options).weight is None

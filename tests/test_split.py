@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from clickflax.data.split import SplitOptions, count_cold, split
+from clickflax.data.split import SplitOptions, cold_targets, split
 
 OFFSETS = np.array([0, 1, 3, 6, 10])  # sequences of 1, 2, 3 and 4 events
 ITEM = np.array([6, 7, 8, 9, 10, 11, 12, 13, 14, 12], np.int32)
@@ -119,7 +119,7 @@ def test_a_test_file_of_its_own_is_never_trained_on(name):
 def test_targets_that_were_never_trained_on_are_counted():
     parts = leave_one_out()
     # Trained on are 6, 7, 9, 12 and 13; the targets are 8, 11 and 12.
-    assert count_cold(parts.train, parts.test, ITEM) == 2
+    assert cold_targets(parts.train, parts.test, ITEM).sum() == 2
 
 
 def test_users_are_drawn_among_those_with_a_target():

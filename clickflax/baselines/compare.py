@@ -31,9 +31,10 @@ from clickflax.evaluate import count_of, prefixed, protocol
 from clickflax.questions import Asked, ask_about, check_trainable
 from clickflax.run import write_json
 from clickflax.runtime.environment import environment
+from clickflax.tasks.label_metrics import curve
 from clickflax.tasks.metrics import mean, ranking
 
-BESIDE = ("seconds", "threshold", "yes")  # in the record, not in the table
+BESIDE = ("seconds", "threshold", "yes", "reliability")  # in the record, not in the table
 
 
 def rank_items(
@@ -62,7 +63,7 @@ def tell_labels(
     """
     start = time.perf_counter()
     log = tables.read_log(dataset, asked, tuple(config.data.variables))
-    (label,) = asked.labels.values()
+    label = asked.labels[asked.task.head]
     train = LabelPart(asked.train, label.astype(np.float64))
     known = tables.learn(log, train, kind)
     trained = tables.make_table(log, known, train, trained=True)
@@ -83,8 +84,9 @@ def tell_labels(
         choice = learners.fit(name, kind, config.label.classes, trained, parts["validation"])
         told = choice.predict(parts[which].matrix())
         metrics = learners.judge(kind, told, parts[which].label, choice.threshold)
+        more = curve(told, parts[which].label) if kind == "binary" else {}
         seconds = round(time.perf_counter() - start, 2)
-        found[name] = {**metrics, "chosen": choice.chosen, "seconds": seconds}
+        found[name] = {**metrics, **more, "chosen": choice.chosen, "seconds": seconds}
     return found, features
 
 

@@ -6,6 +6,7 @@ returns    will this purchase come back? Asked at every purchase; a return is re
 label      what a file says of a sequence, which is asked at its last event, or of an event
 """
 
+import math
 import pathlib
 from collections.abc import Callable, Mapping
 from typing import NamedTuple
@@ -33,6 +34,7 @@ class Labelled(NamedTuple):
     """Ranges of events that may be read, and the label of each event, NaN where none is asked.
 
     A label is known at event `known`; `columns` are to be read instead of those of the log.
+    `weight` is what each label weighs, where a file says it.
     """
 
     ranges: Windows
@@ -40,6 +42,7 @@ class Labelled(NamedTuple):
     known: Int[np.ndarray, " E"]
     columns: Mapping[str, Shaped[np.ndarray, " E"]]
     dropped: dict[str, int]
+    weight: Float[np.ndarray, " E"] | None = None
 
 
 class LabelPart(NamedTuple):
@@ -115,9 +118,19 @@ def returns(dataset: Dataset, options: LabelOptions) -> Labelled:
     return Labelled(ranges, label, np.arange(dataset.events), read, dropped)
 
 
-def read_rows(path: str) -> list[tuple[str, float, int | None]]:
-    """Sequence, label and, where there is one, the place of the event, of every row that has a
-    label, in a CSV or Parquet file.
+class Row(NamedTuple):
+    """A row of a file of labels; the place of the event is None where the last one is meant."""
+
+    sequence: str
+    label: float
+    event: int | None
+    weight: float | None
+
+
+def read_rows(path: str) -> tuple[list[Row], bool]:
+    """The rows that have a label, of a CSV or Parquet file, and whether labels have weights.
+
+    Raises ValueError for a weight that is none.
     """
     if not pathlib.Path(path).is_file():
         raise FileNotFoundError(f"config.label.path={path!r} is not a file.")
@@ -128,26 +141,35 @@ def read_rows(path: str) -> list[tuple[str, float, int | None]]:
     if not {"sequence", "label"} <= set(names):
         raise ValueError(f"{path} has the columns {sorted(names)}, not sequence and label.")
     event = "event::BIGINT" if "event" in names else "NULL::BIGINT"
-    query = f"SELECT sequence::VARCHAR, label::DOUBLE, {event} FROM {read} WHERE label IS NOT NULL"
-    return con.execute(query, [path]).fetchall()
+    weight = "weight::DOUBLE" if "weight" in names else "NULL::DOUBLE"
+    chosen = f"sequence::VARCHAR, label::DOUBLE, {event}, {weight}"
+    query = f"SELECT {chosen} FROM {read} WHERE label IS NOT NULL"
+    rows = [Row(*values) for values in con.execute(query, [path]).fetchall()]
+    for row in rows if "weight" in names else ():
+        if row.weight is None or not 0 <= row.weight < math.inf:
+            raise ValueError(
+                f"{path} has the weight {row.weight} for a label of {row.sequence!r}; a weight is "
+                "a finite number, 0 or more."
+            )
+    return rows, "weight" in names
 
 
 def from_file(dataset: Dataset, options: LabelOptions) -> Labelled:
     """The labels of a file with columns sequence, label and, where they are labels of events,
-    event: its place in the sequence, 0 is the first. Raises ValueError for a sequence or an event
-    that is not there, or that is there twice.
+    event: its place in the sequence, 0 is the first, and weight, where there is one. Raises
+    ValueError for a sequence or an event that is not there, or that is there twice.
     """
-    path, rows = options.path, read_rows(options.path)
+    path, (rows, weighed) = options.path, read_rows(options.path)
     tokens = dataset.sequence_column("token") or []
     number = {token: place for place, token in enumerate(tokens)}
-    missing = [token for token, _, _ in rows if token not in number]
+    missing = [row.sequence for row in rows if row.sequence not in number]
     if missing:
         raise ValueError(
             f"{path} has labels for {len(missing):,} sequences that {dataset.path} does not have, "
             f"such as {missing[0]!r}."
         )
-    label = np.full(dataset.events, np.nan)
-    for token, value, place in rows:
+    label, weight = np.full((2, dataset.events), np.nan)
+    for token, value, place, counts in rows:
         start, stop = dataset.offsets[number[token]], dataset.offsets[number[token] + 1]
         event = stop - 1 if place is None else start + place
         if not start <= event < stop:
@@ -157,11 +179,12 @@ def from_file(dataset: Dataset, options: LabelOptions) -> Labelled:
             )
         if not np.isnan(label[event]):
             raise ValueError(f"{path} has two labels for an event of {token!r}.")
-        label[event] = value
-    kept = np.unique([number[token] for token, _, _ in rows]).astype(np.int64)
+        label[event], weight[event] = value, np.nan if counts is None else counts
+    kept = np.unique([number[row.sequence] for row in rows]).astype(np.int64)
     ranges = Windows(dataset.offsets[kept], dataset.offsets[kept + 1])
     dropped = {"sequences without a label": dataset.sequences - len(kept)}
-    return Labelled(ranges, label, np.arange(dataset.events), {}, dropped)
+    known = np.arange(dataset.events)
+    return Labelled(ranges, label, known, {}, dropped, weight if weighed else None)
 
 
 LABELS: dict[str, Callable[[Dataset, LabelOptions], Labelled]] = {

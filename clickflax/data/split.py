@@ -340,10 +340,11 @@ def inside(ranges: Windows, events: int) -> Bool[np.ndarray, " E"]:
     return np.cumsum(edges[:-1], dtype=np.int8).astype(bool)
 
 
-def count_cold(train: Windows, examples: Examples, item: Int[np.ndarray, " E"]) -> int:
-    """How many targets are items that no training event has."""
-    trained = np.unique(item[inside(train, len(item))])
-    return int((~np.isin(examples.targets, trained)).sum())
+def cold_targets(
+    train: Windows, examples: Examples, item: Int[np.ndarray, " E"]
+) -> Bool[np.ndarray, " T"]:
+    """Which targets are items that no training event has."""
+    return ~np.isin(examples.targets, np.unique(item[inside(train, len(item))]))
 
 
 SPLITS: dict[str, Callable[..., Split]] = {

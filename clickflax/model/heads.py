@@ -10,6 +10,9 @@ from jaxtyping import Array, Float, Int
 from clickflax.model.encoder import ACTIVATIONS, layer_norm
 
 OUTPUTS = ("dense", "none")
+# Added to a score, its probability is 0. Not -inf: NaN would come of a chunk that has nothing else,
+# and of a place that weighs nothing, whose target may be any item.
+NEVER = -1e30
 
 
 class Answers(NamedTuple):
@@ -75,6 +78,9 @@ class ItemHead(nn.Module):
 
     `output="dense"` is BERT4Rec's output layer (Sun et al., 2019): dense, activation, LayerNorm,
     then the table of the inputs and a bias; `"none"` is SASRec's: the table alone.
+
+    Items that the collection "given" says are `cold` score next to nothing: in training, where they
+    would be nothing but wrong answers.
     """
 
     items: int
@@ -94,4 +100,7 @@ class ItemHead(nn.Module):
             table = self.param("table", self.kernel_init, (self.items, self.width))
         first = table.shape[0] - self.items
         bias = self.param("bias", nn.initializers.zeros, (self.items,)) if self.bias else None
+        if self.has_variable("given", "cold"):
+            open_to_all = jnp.zeros(self.items) if bias is None else bias
+            bias = jnp.where(self.get_variable("given", "cold"), NEVER, open_to_all)
         return Answers(x, table, bias, first)

@@ -13,6 +13,8 @@ Of a yes or no with probability p, over the labels that are asked, with P yeses 
 Metrics that need both a yes and a no are NaN where one of them is missing.
 """
 
+from typing import NamedTuple
+
 import numpy as np
 from jaxtyping import Float
 
@@ -80,19 +82,41 @@ def best_threshold(p: Float[np.ndarray, " N"], label: Float[np.ndarray, " N"]) -
     return float(values[np.argmax(2 * hits / (seen + yes.sum()))])
 
 
-def reliability(
-    p: Float[np.ndarray, " N"], label: Float[np.ndarray, " N"]
-) -> list[tuple[float, float, int]]:
-    """Mean probability, share of yeses and number of labels in bins of about equal size."""
+class Bin(NamedTuple):
+    """Labels that were told about the same: their number, and of what was told the mean, the least
+    and the most.
+    """
+
+    labels: int
+    told: float
+    yes: float  # the share of them
+    least: float
+    most: float
+
+
+def reliability(p: Float[np.ndarray, " N"], label: Float[np.ndarray, " N"]) -> list[Bin]:
+    """Bins of about equal size, from the lowest probability to the highest."""
     edges = np.unique(np.quantile(p, np.arange(1, BINS) / BINS))
     place = np.searchsorted(edges, p, side="right")  # what is told alike is in one bin
-    bins = [place == i for i in range(len(edges) + 1)]
-    return [(float(p[b].mean()), float(label[b].mean()), int(b.sum())) for b in bins if b.any()]
+    found = []
+    for some in (place == i for i in range(len(edges) + 1)):
+        if some.any():
+            told = p[some]
+            numbers = (told.mean(), label[some].mean(), told.min(), told.max())
+            found.append(Bin(len(told), *map(float, numbers)))
+    return found
 
 
 def calibration_error(p: Float[np.ndarray, " N"], label: Float[np.ndarray, " N"]) -> float:
     """The mean distance of `reliability` from what it should be, each label counting once."""
-    return sum(n * abs(told - so) for told, so, n in reliability(p, label)) / len(p)
+    return sum(b.labels * abs(b.told - b.yes) for b in reliability(p, label)) / len(p)
+
+
+def curve(
+    p: Float[np.ndarray, " N"], label: Float[np.ndarray, " N"]
+) -> dict[str, list[dict[str, float]]]:
+    """What a record keeps of `reliability`."""
+    return {"reliability": [one._asdict() for one in reliability(p, label)]}
 
 
 def classes(p: Float[np.ndarray, "N C"], label: Float[np.ndarray, " N"]) -> dict[str, float]:

@@ -18,7 +18,8 @@ class Question(NamedTuple):
     """What the model sees, and what it should have said.
 
     `places` are the columns at which it is asked (None: all), `targets` the items there, counted
-    from 0, or the labels.
+    from 0, or the labels. `weights` are 0 where nothing is asked, elsewhere 1, or what the event of
+    the target weighs.
     """
 
     inputs: dict[str, Shaped[Array, "B L"]]
@@ -36,6 +37,7 @@ class Hiding(NamedTuple):
     places: int  # of a row, at most: `most_hidden` of the packing
     items: int
     given: tuple[str, ...]  # variables of which half of the hidden events are told
+    others: Int[np.ndarray, " W"] | None = None  # ids of what may be another item; None: any
 
 
 REPLACE = {"mask": (1.0, 1.0), "80/10/10": (0.8, 0.9)}  # up to here MASK, up to here another item
@@ -115,14 +117,35 @@ def hide_events(variable: str, key: Key[Array, ""], batch: Batch, hiding: Hiding
     masked = hidden & (chance < mask_below)
     inputs = hide(batch.variables, masked)
     if other_below > mask_below:
-        other = jax.random.randint(item_key, hidden.shape, RESERVED, RESERVED + hiding.items)
+        other = any_item(item_key, hidden.shape, hiding)
         swapped = hidden & ~masked & (chance < other_below)
         inputs = hide(inputs, swapped)
         inputs["item"] = jnp.where(swapped, other, inputs["item"])
     for name in hiding.given:
         told = tell(choose_key, name, hidden.shape)
         inputs[name] = jnp.where(told, batch.variables[name], inputs[name])
-    return Question(inputs, places, jnp.maximum(targets, 0), weights.astype(jnp.float32))
+    return Question(inputs, places, jnp.maximum(targets, 0), weigh(weights, batch, places))
+
+
+def any_item(key: Key[Array, ""], shape: tuple[int, ...], hiding: Hiding) -> Int[Array, "B L"]:
+    """Ids of items at random."""
+    if hiding.others is None:
+        return jax.random.randint(key, shape, RESERVED, RESERVED + hiding.items)
+    return jnp.asarray(hiding.others)[jax.random.randint(key, shape, 0, len(hiding.others))]
+
+
+def weigh(
+    asked: Bool[Array, "B K"], batch: Batch, places: Int[Array, "B K"] | None = None
+) -> Float[Array, "B K"]:
+    """What the targets weigh that are asked for, at these places or at all: 1, or what the batch
+    says; the others weigh nothing.
+    """
+    if WEIGHT not in batch.labels:
+        return asked.astype(jnp.float32)
+    weight = batch.labels[WEIGHT]
+    if places is not None:
+        weight = jnp.take_along_axis(weight, places, axis=1)
+    return jnp.where(asked, weight, 0.0)  # it is NaN where there is no event
 
 
 def look_ahead(variable: str, key: Key[Array, ""], batch: Batch, hiding: Hiding) -> Question:
@@ -133,7 +156,7 @@ def look_ahead(variable: str, key: Key[Array, ""], batch: Batch, hiding: Hiding)
         inputs |= hide({AFTER + name: inputs[AFTER + name]}, hidden)
     targets = batch.labels[NEXT + variable] - RESERVED
     weights = (batch.segment > 0) & (targets >= 0) & (batch.variables["item"] != CLS)
-    return Question(inputs, None, jnp.maximum(targets, 0), weights.astype(jnp.float32))
+    return Question(inputs, None, jnp.maximum(targets, 0), weigh(weights, batch))
 
 
 def tell(key: Key[Array, ""], name: str, shape: tuple[int, ...]) -> Bool[Array, "B L"]:
@@ -163,7 +186,7 @@ def fill_basket(key: Key[Array, ""], batch: Batch, hiding: Hiding) -> Question:
     opened = jax.lax.cummax(jnp.where(batch.variables["item"] == SEP, column, -1), axis=1)
     weights = (batch.segment > 0) & (targets >= 0) & (opened >= first)
     places = jnp.maximum(opened, 0)
-    return Question(batch.variables, places, jnp.maximum(targets, 0), weights.astype(jnp.float32))
+    return Question(batch.variables, places, jnp.maximum(targets, 0), weigh(weights, batch))
 
 
 def read_label(
@@ -174,7 +197,7 @@ def read_label(
     here = (batch.variables["item"] == CLS) == at_cls
     weights = (batch.segment > 0) & ~jnp.isnan(labels) & here
     targets = jnp.where(weights, labels, 0.0)
-    return Question(batch.variables, None, targets, weights.astype(jnp.float32))
+    return Question(batch.variables, None, targets, weigh(weights, batch))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -194,6 +217,7 @@ class Task:
 MASKED, NEXT, BASKET = "masked_", "next_", "basket"
 LABELS = ("purchase", "returns", "label")
 LABELS_AT = ("event", "cls")
+WEIGHT = "weight"  # the label that says what a target weighs, where not all weigh the same
 ASKED = "asked"  # the label that says of which events the Cloze may ask, where not of all
 
 
