@@ -40,7 +40,7 @@ from clickflax.tasks.metrics import mean, ranking
 from clickflax.tasks.scores import ranks
 from clickflax.tasks.tasks import Task
 
-Columns = Mapping[str, Shaped[np.ndarray, " E"]]
+Columns = Mapping[str, Shaped[np.ndarray, "E ..."]]
 
 
 class Ranker:
@@ -52,7 +52,7 @@ class Ranker:
         self.compiled = asker.compile(ranks)
 
     def __call__(
-        self, params: Any, columns: Mapping[str, Shaped[np.ndarray, " E"]], examples: Examples
+        self, params: Any, columns: Columns, examples: Examples
     ) -> Float[np.ndarray, " T"]:
         """The place of every target of `examples`, in their order."""
         bounds = np.searchsorted(examples.owner, np.arange(len(examples) + 1))
