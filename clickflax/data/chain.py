@@ -52,7 +52,10 @@ def find_chain(
         values = np.asarray(columns[by])
         begins = values != np.append(values[:1], values[:-1])
     elif not by[:1].isdigit():
-        raise ValueError(f"data.chain={by!r} is neither a pause such as 30m nor one of {names}.")
+        raise ValueError(
+            f"data.chain={by!r} is neither a pause such as 30m nor one of the variables that have "
+            f"one value an event, {names}."
+        )
     elif "time" not in columns:
         raise ValueError(f"data.chain={by!r} is a pause, and this data set has no times.")
     else:

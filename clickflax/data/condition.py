@@ -35,7 +35,7 @@ def _values(dataset: Dataset, name: str, tokens: list[str]) -> Bool[np.ndarray, 
             f"{sorted(vocabulary.tokens())[:20]}."
         )
     found = np.isin(dataset.columns[name], ids)
-    return found.any(axis=tuple(range(1, found.ndim)))
+    return found if found.ndim == 1 else np.asarray(found.any(axis=1))
 
 
 def _parts(dataset: Dataset, text: str) -> Bool[np.ndarray, " E"]:

@@ -106,7 +106,7 @@ def drop_repeats(offsets: np.ndarray, keep: np.ndarray, ids: Ids) -> None:
         for column in ids.values():
             values = column[block.events][kept]
             equal = values[1:] == values[:-1]
-            same &= equal.all(axis=tuple(range(1, equal.ndim)))
+            same &= equal if equal.ndim == 1 else equal.all(axis=1)
         keep[block.events][kept[1:][same]] = False
 
 

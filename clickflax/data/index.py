@@ -94,7 +94,8 @@ def check(con: Backend, events: ibis.Table, kinds: Variables, options: Options) 
         values.append((is_none, events[name].cast("string")))
         clean[name] = number.fill_null(float("nan")).cast("float32")
     for name in kinds.several:
-        count: Any = events[name].length()
+        lists: Any = events[name]
+        count = lists.length()
         too_many = (count > MOST).fill_null(False)
         problems.append((too_many, f"{name} has more than {MOST} values"))
         values.append((too_many, count.cast("string")))
@@ -130,8 +131,10 @@ def index_sequences(con: Backend, clean: ibis.Table) -> pa.Table:
 
 def index_tokens(con: Backend, clean: ibis.Table, name: str) -> pa.ChunkedArray:
     """Gives the tokens of a variable provisional ids, in the order of their text."""
-    values = clean[name].unnest() if clean[name].type().is_array() else clean[name]
-    found = clean.select(values.name(name)).distinct().filter(_[name].notnull())
+    values: Any = clean[name]
+    if values.type().is_array():
+        values = values.unnest().name(name)
+    found = clean.select(values).distinct().filter(_[name].notnull())
     found = found.mutate(_token=found[name].cast("string"))
     number = ibis.row_number().over(order_by="_token") + RESERVED
     con.create_table(f"ids_{name}", found.mutate(_id=number.cast("int32")))
@@ -149,7 +152,8 @@ def sorted_events(con: Backend, clean: ibis.Table, kinds: Variables) -> Iterator
         events = events.mutate(_["_id"].fill_null(ibis.literal(NA, "int32")).name(name)).drop("_id")
     for name in kinds.several:
         ids = con.table(f"ids_{name}").select(**{"_key": name, "_id": "_id"})
-        each = clean.select("_row", _key=clean[name].unnest()).join(ids, "_key")
+        values: Any = clean[name]
+        each = clean.select("_row", _key=values.unnest()).join(ids, "_key")
         lists = each.group_by(_event="_row").agg(_ids=each["_id"].collect().sort())
         events = events.drop(name).left_join(lists, [("_row", "_event")]).drop("_event")
         events = events.rename({name: "_ids"})
@@ -159,8 +163,9 @@ def sorted_events(con: Backend, clean: ibis.Table, kinds: Variables) -> Iterator
 
 def most_values(con: Backend, clean: ibis.Table, name: str) -> int:
     """The most values that an event has in a variable; 1 where none has any."""
-    count: Any = clean[name].length().max()
-    return int(con.to_pyarrow(count.fill_null(0).name("most")).as_py()) or 1
+    values: Any = clean[name]
+    most = values.length().max().fill_null(0)
+    return max(1, con.to_pyarrow(most.name("most")).as_py())
 
 
 def kind_of(type: dt.DataType) -> str:
