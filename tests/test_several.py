@@ -1,5 +1,7 @@
 """Variables that have several values at once: prepared, moved, embedded, learned."""
 
+import re
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -14,7 +16,7 @@ from clickflax.data.asking import Layout, asking_batches
 from clickflax.data.batches import Windows, fill, following
 from clickflax.data.condition import chosen
 from clickflax.data.options import Options, parse_columns
-from clickflax.data.prepare import prepare
+from clickflax.data.prepare import main, prepare
 from clickflax.data.store import open_dataset, write_dataset, writing
 from clickflax.data.variables import Variable, absent, describe, read
 from clickflax.evaluate import evaluate_run
@@ -86,6 +88,26 @@ def test_values_of_dropped_events_leave_the_vocabulary(tmp_path):
     assert sequences(data)["1"] == ["a", "a", "c", "c"]
     assert data.vocabulary("tags").tokens() == ["w", "y", "z"]
     assert data.columns["tags"].tolist() == [[7, 8], [6, 7], [6, PAD], [6, PAD]]
+
+
+def test_the_command_splits_at_the_separator_and_tells_the_most_values(tmp_path, capsys):
+    (tmp_path / "log.csv").write_text('u,i,t,g,h\n1,a,1,"x,y,z",a\n1,b,2,"y,x","b,a"\n')
+    flags = ["--raw", str(tmp_path / "log.csv"), "--out", str(tmp_path / "out")]
+    main(["log", *flags, "--columns", TAGGED + ",more=h:several", "--separator", ","])
+    said = capsys.readouterr().out
+    assert re.search(r"tags: tokens +│ +3 ", said)
+    assert re.search(r"tags: values of an event, at most +│ +3 ", said)
+    columns = open_dataset(tmp_path / "out").columns
+    assert columns["tags"].tolist() == [[6, 7, 8], [6, 7, PAD]]
+    assert columns["more"].tolist() == [[6, PAD], [6, 7]]
+
+
+def test_lists_of_recbole_are_taken_up_when_they_are_named(tmp_path):
+    text = "user_id:token\titem_id:token\ttags:token_seq\n1\ta\tx y\n1\tb\ty\n"
+    (tmp_path / "toy.inter").write_text(text)
+    columns = parse_columns("sequence=user_id,item=item_id,tags=tags")
+    prepare("recbole", tmp_path, tmp_path / "out", Options(columns))
+    assert open_dataset(tmp_path / "out").columns["tags"].tolist() == [[6, 7], [6, PAD]]
 
 
 def test_a_variable_without_any_value_is_missing_everywhere(tmp_path):
@@ -227,20 +249,12 @@ def test_the_values_of_a_hidden_event_are_not_read():
     (hidden,) = np.flatnonzero(question.inputs["item"][0] == MASK).tolist()
 
     def loss(params):
-        collections = {"params": params, "given": {}}
-        states = model.apply(
-            collections,
-            question.inputs,
-            *batch[1:3],
-            False,
-            False,
-            question.places,
-            method="encode",
-        )
-        scores = model.apply(collections, states, method="answer").scores()
+        asked = (question.inputs, *batch[1:3], False, False, question.places)
+        states = model.apply({"params": params}, *asked, method="encode")
+        scores = model.apply({"params": params}, states, method="answer").scores()
         return -jax.nn.log_softmax(scores[0, 0])[question.targets[0, 0]]
 
-    gradient = jax.grad(loss)(params)["embedder"]["tables_tags"]["embedding"]
+    gradient = jax.jit(jax.grad(loss))(params)["embedder"]["tables_tags"]["embedding"]
     moved = set(np.flatnonzero(np.abs(gradient).max(axis=1)).tolist())
     seen = [id for place, ids in enumerate(tags) if place != hidden for id in ids if id != PAD]
     assert moved == {*seen, MASK}
@@ -288,9 +302,7 @@ def config_for(path, task="masked_item", **changed):
         ("basket", {"data.chain": "12h", "data.variables": ("item", "tags", "count.tags=t1")}),
     ],
 )
-def test_a_run_is_trained_and_asked_also_where_events_have_fewer_values(
-    logs, tmp_path, task, changed
-):
+def test_a_run_is_trained_and_asked_also_of_events_of_fewer_values(logs, tmp_path, task, changed):
     train(config_for(logs[0], task, **changed), tmp_path / "run")
     run = load_run(tmp_path / "run")
     assert run.variables["tags"] == Variable(size=RESERVED + 4, several=True)
