@@ -317,22 +317,38 @@ def test_a_run_is_trained_and_asked_also_of_events_of_fewer_values(logs, tmp_pat
     assert recommend.write_lists(run, None, None, out, 3, True, ()) == 60
 
 
-@pytest.mark.usefixtures("optax_promotes")
-def test_a_token_takes_its_vector_to_another_vocabulary(data, tmp_path):
+@pytest.fixture(scope="module")
+def old_run(tmp_path_factory):
+    """A run on the toy data."""
+    folder = tmp_path_factory.mktemp("old")
+    with jax.numpy_dtype_promotion("standard"):
+        train(config_for(write(folder / "toy").path, **WITHOUT_VALIDATION), folder / "run")
+    return folder / "run"
+
+
+WITHOUT_VALIDATION = {"data.split": "leave_one_out", "data.validation_users": 0}
+
+
+def test_a_token_takes_its_vector_to_another_vocabulary(old_run, tmp_path):
     write(tmp_path / "new", tokens=("sale", "dear", "red", "new"))
-    changed = {"data.split": "leave_one_out", "data.validation_users": 0}
-    train(config_for(data.path, **changed), tmp_path / "run")
-    changed |= {"init.run": str(tmp_path / "run"), "init.vocab": "remap"}
-    setting, state = set_up(config_for(tmp_path / "new", **changed), tmp_path / "next")
-    name = "embedder/tables_tags/embedding"
+    init = {"init.run": str(old_run), "init.vocab": "remap"}
+    config = config_for(tmp_path / "new", **WITHOUT_VALIDATION, **init)
+    setting, state = set_up(config, tmp_path / "run")
     before, after = (
-        np.asarray(by_name(params)[name])
-        for params in (load_run(tmp_path / "run").params, state.params)
+        np.asarray(by_name(params)["embedder/tables_tags/embedding"])
+        for params in (load_run(old_run).params, state.params)
     )
     red, new, sale = before[RESERVED:]
     expected = [*before[:RESERVED], sale, before[RESERVED:].mean(0), red, new]
     np.testing.assert_allclose(after, expected, atol=1e-6)
     assert setting.taken and setting.taken.tokens["tags"] == {"kept": 3, "new": 1, "gone": 0}
+
+
+def test_a_run_of_several_values_does_not_go_on_with_one(old_run, tmp_path):
+    write(tmp_path / "single", TAGS[:, 0])
+    config = config_for(tmp_path / "single", **WITHOUT_VALIDATION, **{"init.run": str(old_run)})
+    with pytest.raises(ValueError, match="reads 'tags' as several values an event, and .*single"):
+        set_up(config, tmp_path / "run")
 
 
 def test_what_stays_on_the_devices_has_all_values(logs, tmp_path):
