@@ -334,10 +334,8 @@ def test_a_token_takes_its_vector_to_another_vocabulary(old_run, tmp_path):
     init = {"init.run": str(old_run), "init.vocab": "remap"}
     config = config_for(tmp_path / "new", **WITHOUT_VALIDATION, **init)
     setting, state = set_up(config, tmp_path / "run")
-    before, after = (
-        np.asarray(by_name(params)["embedder/tables_tags/embedding"])
-        for params in (load_run(old_run).params, state.params)
-    )
+    name, old = "embedder/tables_tags/embedding", load_run(old_run).params
+    before, after = (np.asarray(by_name(params)[name]) for params in (old, state.params))
     red, new, sale = before[RESERVED:]
     expected = [*before[:RESERVED], sale, before[RESERVED:].mean(0), red, new]
     np.testing.assert_allclose(after, expected, atol=1e-6)
