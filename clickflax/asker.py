@@ -35,7 +35,7 @@ class Asker:
     told: Mapping[str, Any]  # of the last place of a history
 
     def batches(
-        self, columns: Mapping[str, Shaped[np.ndarray, " E"]], history: Windows, seen: bool
+        self, columns: Mapping[str, Shaped[np.ndarray, "E ..."]], history: Windows, seen: bool
     ) -> Iterator[Asked]:
         """All the histories, in batches of about `batch_size`."""
         ask = self.task.ask if self.task.ask in (MASK, SEP) else None
@@ -100,7 +100,7 @@ class Asker:
         self,
         params: Any,
         compiled: Callable[..., Any],
-        columns: Mapping[str, Shaped[np.ndarray, " E"]],
+        columns: Mapping[str, Shaped[np.ndarray, "E ..."]],
         history: Windows,
         filter_seen: bool,
         *extras: Callable[[Int[np.ndarray, "S A"]], np.ndarray],
@@ -124,7 +124,7 @@ class Asker:
         self,
         params: Any,
         compiled: Callable[..., Any],
-        columns: Mapping[str, Shaped[np.ndarray, " E"]],
+        columns: Mapping[str, Shaped[np.ndarray, "E ..."]],
         ranges: Windows,
         events: Int[np.ndarray, " N"],
     ) -> Float[np.ndarray, "N C"]:
@@ -154,7 +154,7 @@ class Asker:
         past = np.full(len(numbers), -1)
         for step in range(-(-batches.packing.rows // batches.rows)):
             batch = batches.batch(0, step, devices * rows)
-            groups = jax.tree.map(lambda x: x.reshape(-1, rows, x.shape[-1]), batch)
+            groups = jax.tree.map(lambda x: x.reshape(-1, rows, *x.shape[1:]), batch)
             logits = np.asarray(compiled(collections, groups._replace(labels={})))
             logits = logits.reshape(*batch.segment.shape, -1)
             if found is None:

@@ -42,7 +42,7 @@ from clickflax.tasks.metrics import mean, ranking
 from clickflax.tasks.scores import ranks
 from clickflax.tasks.tasks import BASKET, MASKED, NEXT, Task
 
-Columns = Mapping[str, Shaped[np.ndarray, " E"]]
+Columns = Mapping[str, Shaped[np.ndarray, "E ..."]]
 
 
 class Ranker:
@@ -54,7 +54,7 @@ class Ranker:
         self.compiled = asker.compile(ranks)
 
     def __call__(
-        self, params: Any, columns: Mapping[str, Shaped[np.ndarray, " E"]], examples: Examples
+        self, params: Any, columns: Columns, examples: Examples
     ) -> Float[np.ndarray, " T"]:
         """The place of every target of `examples`, in their order."""
         bounds = np.searchsorted(examples.owner, np.arange(len(examples) + 1))

@@ -7,6 +7,7 @@ the order of each epoch. Otherwise a thread of the host makes batches ahead of t
 
 import concurrent.futures
 import functools
+import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -16,7 +17,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Int, Shaped
 
 from clickflax.data.batches import TrainingBatches, epoch_plan, lay_out
-from clickflax.events import CLS, PAD, Batch, value_of
+from clickflax.events import CLS, PAD, Batch, put
 from clickflax.runtime import sharding
 from clickflax.step import Shared, State
 
@@ -53,7 +54,7 @@ class Feed(NamedTuple):
 class Resident(NamedTuple):
     """What stays on the devices: the events, and what every epoch's rows have in common."""
 
-    columns: dict[str, Shaped[Any, " E"]]
+    columns: dict[str, Shaped[Any, "E ..."]]
     labels: dict[str, Shaped[Any, " E"]]
     slot: Int[Any, "R L"]  # the slot of each place of a row; -1: nothing
     place: Int[Any, "R L"]  # of an event in its sequence
@@ -96,7 +97,8 @@ def resident_bytes(batches: TrainingBatches) -> int:
     cells = packing.rows * batches.row_length
     plans = 2 * (len(packing.length) + packing.rows)
     common = 2 * cells + len(packing.length) + packing.rows
-    return 4 * ((len(batches.columns) + len(batches.labels)) * events + common + plans)
+    values = sum(math.prod(column.shape[1:]) for column in batches.columns.values())
+    return 4 * ((values + len(batches.labels)) * events + common + plans)
 
 
 def pick(
@@ -122,14 +124,11 @@ def pick(
     last = source + data.length[slot] - 1
     source = jnp.where(inside, jnp.where(opening, last, source), 0)
 
-    def instead(where: Array, reserved: int, values: Array) -> Array:
-        return jnp.where(where, jnp.asarray(value_of(reserved, values.dtype), values.dtype), values)
+    def spread(values: Shaped[Array, "B L ..."]) -> Shaped[Array, "B L ..."]:
+        return put(PAD, ~inside, values, jnp)
 
-    def spread(values: Shaped[Array, "B L"]) -> Shaped[Array, "B L"]:
-        return instead(~inside, PAD, values)
-
-    def read(column: Shaped[Array, " E"]) -> Shaped[Array, "B L"]:
-        return spread(instead(opening, CLS, column[source]) if opens else column[source])
+    def read(column: Shaped[Array, "E ..."]) -> Shaped[Array, "B L ..."]:
+        return spread(put(CLS, opening, column[source], jnp) if opens else column[source])
 
     position = data.length[slot] - 1 - place if position_from == "end" else place
     return Batch(

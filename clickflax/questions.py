@@ -28,22 +28,22 @@ class Asked(NamedTuple):
     train: Windows
     validation: Examples | LabelPart
     test: Examples | LabelPart
-    columns: Mapping[str, Shaped[np.ndarray, " P"]]
+    columns: Mapping[str, Shaped[np.ndarray, "P ..."]]
     hidden: frozenset[str]
     labels: Mapping[str, Shaped[np.ndarray, " P"]]
     dropped: dict[str, int]
 
     def reads(
-        self, columns: Mapping[str, Shaped[np.ndarray, " P"]]
-    ) -> dict[str, Shaped[np.ndarray, " P"]]:
+        self, columns: Mapping[str, Shaped[np.ndarray, "P ..."]]
+    ) -> dict[str, Shaped[np.ndarray, "P ..."]]:
         """The columns of a model, as this task may read them."""
         columns = {name: self.columns.get(name, values) for name, values in columns.items()}
         return without(columns, self.hidden)
 
 
 def without(
-    columns: Mapping[str, Shaped[np.ndarray, " P"]], hidden: frozenset[str]
-) -> dict[str, Shaped[np.ndarray, " P"]]:
+    columns: Mapping[str, Shaped[np.ndarray, "P ..."]], hidden: frozenset[str]
+) -> dict[str, Shaped[np.ndarray, "P ..."]]:
     """The columns, some of them hidden everywhere."""
     return {
         name: np.full_like(values, value_of(MASK, values.dtype)) if name in hidden else values
@@ -62,6 +62,7 @@ def hidden_after(config: ConfigDict, name: str, task: Task) -> frozenset[str]:
 
 def ask_about(config: ConfigDict, dataset: Dataset) -> dict[str, Asked]:
     """What every task of a config asks."""
+    check_told(config, dataset)
     tasks = find_tasks(config.tasks, config.label.causal, config.label.at)
     labels = [name for name in tasks if name in LABELS]
     if config.data.split == "parts" and 0 < len(labels) < len(tasks):
@@ -112,12 +113,11 @@ def _label(config: ConfigDict, name: str, task: Task, dataset: Dataset, where: s
 
 def _values(config: ConfigDict, name: str, task: Task, dataset: Dataset, where: str) -> Asked:
     """What a task asks whose answers are the values of a variable."""
-    vocabulary = dataset.vocabulary(task.head)
-    if vocabulary.size < 2:
+    values = dataset.ids(task.head)
+    if dataset.size(task.head) < 2:
         raise ValueError(f"{name}: {task.head!r} has one value; there is nothing to choose from.")
     if task.ask == MASK:
         check_counts(config, name, task.head, lambda told: True)
-    values = dataset.columns[task.head]
     if where:
         values = np.where(chosen(dataset, where), values, values.dtype.type(PAD))
     columns = {**dataset.columns, "item": values}
@@ -142,6 +142,17 @@ def _values(config: ConfigDict, name: str, task: Task, dataset: Dataset, where: 
         labels = {ASKED: (spread >= RESERVED).astype(np.int32)}
     hidden = hidden_after(config, name, task)
     return Asked(task, train, validation, test, {}, hidden, labels, dropped)
+
+
+def check_told(config: ConfigDict, dataset: Dataset) -> None:
+    """Refuses to tell of the event that is asked for what has several values."""
+    columns = dataset.columns
+    several = [n for n in config.data.given if n in columns and columns[n].ndim > 1]
+    if several:
+        raise ValueError(
+            f"data.given names {several[0]!r}, which has several values an event: it can be read of"
+            " the events before, and not be told of the one that is asked for."
+        )
 
 
 def check_counts(

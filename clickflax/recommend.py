@@ -95,7 +95,7 @@ def check_k(run: Run, k: int) -> None:
 
 def rank_items(
     run: Run,
-    columns: Mapping[str, Shaped[np.ndarray, " E"]],
+    columns: Mapping[str, Shaped[np.ndarray, "E ..."]],
     history: Windows,
     k: int,
     filter_seen: bool,

@@ -179,6 +179,12 @@ def how_to_read(
                 f"{'ids' if kept.size else 'a number'}, and this config does not: take its "
                 "data.quantiles, or its data set."
             )
+        if kept.several != found[name].several:
+            raise ValueError(
+                f"{config.init.run or 'the run'} reads {name!r} as "
+                f"{'several values' if kept.several else 'one value'} an event, and {dataset.path} "
+                "has it otherwise: prepare it as the data of the run, or leave it out."
+            )
         grows = name.removeprefix(AFTER) in dataset.vocabularies and not kept.edges
         found[name] = found[name] if grows else kept
     return found

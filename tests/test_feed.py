@@ -17,6 +17,7 @@ def batches_of(lengths, **changed):
     columns = {
         "item": chance.integers(RESERVED, 30, bounds[-1]).astype(np.int32),
         "price": chance.random(bounds[-1]).astype(np.float32),
+        "tags": chance.integers(RESERVED, 30, (bounds[-1], 3)).astype(np.int32),
     }
     options = {
         "max_len": 8,

@@ -23,9 +23,11 @@ def test_columns_that_make_no_sense_are_refused(text, message):
         parse_columns(text)
 
 
-def test_a_delimiter_is_one_character_and_a_tab_may_be_typed():
+def test_a_delimiter_is_one_character_a_tab_may_be_typed_and_a_separator_is_something():
     with pytest.raises(ValueError, match="--delimiter='::' is not one character"):
         Options(delimiter="::")
+    with pytest.raises(ValueError, match="--separator is empty"):
+        Options(separator="")
     parser = argparse.ArgumentParser()
     add_flags(parser)
     assert from_flags(parser.parse_args(["--delimiter", r"\t"])).delimiter == "\t"

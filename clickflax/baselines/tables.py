@@ -79,12 +79,12 @@ class Table(NamedTuple):
 
 
 def read_log(dataset: Dataset, asked: Asked, variables: tuple[str, ...]) -> Log:
-    """Every column of the log, as the task may read it, and the features of items and sequences
-    that are among the `variables` of the config.
+    """Every column of the log that has one value an event, as the task may read it, and the
+    features of items and sequences that are among the `variables` of the config.
     """
-    columns = {name: np.asarray(values) for name, values in dataset.columns.items()}
-    columns = asked.reads(columns)
-    sizes = {name: dataset.size(name) for name in dataset.vocabularies}
+    one = {name: np.asarray(ids) for name, ids in dataset.columns.items() if ids.ndim == 1}
+    columns = asked.reads(one)
+    sizes = {name: dataset.size(name) for name in dataset.vocabularies if name in one}
     for name in variables:
         if name.startswith(SEQUENCE):
             found = find(dataset, name, None)
@@ -102,7 +102,7 @@ def read_log(dataset: Dataset, asked: Asked, variables: tuple[str, ...]) -> Log:
         tokens={
             name: dataset.vocabulary(name).tokens()
             for name in dataset.vocabularies
-            if name != "item" and dataset.size(name) - RESERVED <= VALUES
+            if name in one and name != "item" and dataset.size(name) - RESERVED <= VALUES
         },
         sequence=np.repeat(np.arange(dataset.sequences), np.diff(dataset.offsets)),
     )

@@ -20,7 +20,7 @@ class Asked(NamedTuple):
     (-1, -1) fills up. Batches have the same shapes.
     """
 
-    batch: Batch  # each array [S, G, M, L]
+    batch: Batch  # each array [S, G, M, L], or with several values an event behind L
     last: Int[np.ndarray, "S G M N"]
     row: Int[np.ndarray, "S G A"]
     nth: Int[np.ndarray, "S G A"]
@@ -37,7 +37,7 @@ class Layout(NamedTuple):
 
 
 def asking_batches(
-    columns: Mapping[str, Shaped[np.ndarray, " E"]],
+    columns: Mapping[str, Shaped[np.ndarray, "E ..."]],
     history: Windows,
     *,
     max_len: int,
@@ -91,7 +91,10 @@ def asking_batches(
         places = group_answers(row, lengths[example], example, layout, most, deepest)
         yield Asked(
             Batch(
-                {name: ids.reshape(*layout, -1) for name, ids in batch.variables.items()},
+                {
+                    name: values.reshape(*layout, *values.shape[1:])
+                    for name, values in batch.variables.items()
+                },
                 batch.segment.reshape(*layout, -1),
                 batch.position.reshape(*layout, -1),
                 {},

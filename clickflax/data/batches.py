@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import Int, Shaped
 
-from clickflax.events import CLS, PAD, Batch, value_of
+from clickflax.events import CLS, PAD, Batch, put, value_of
 
 
 class Windows(NamedTuple):
@@ -105,9 +105,9 @@ def ramp(lengths: Int[np.ndarray, " N"]) -> Int[np.ndarray, " T"]:
     return np.arange(lengths.sum()) - np.repeat(np.cumsum(lengths) - lengths, lengths)
 
 
-def following(values: Shaped[np.ndarray, " E"]) -> Shaped[np.ndarray, " E"]:
-    """The value of the event after each, whatever its sequence; PAD or NaN after the last."""
-    return np.append(values[1:], values.dtype.type(value_of(PAD, values.dtype)))
+def following(values: Shaped[np.ndarray, "E ..."]) -> Shaped[np.ndarray, "E ..."]:
+    """What the event after each has, whatever its sequence; PAD or NaN after the last."""
+    return put(PAD, np.arange(len(values)) == len(values) - 1, np.roll(values, -1, axis=0), np)
 
 
 def cells(
@@ -133,7 +133,7 @@ def lay_out(packing: Packing, row_length: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 def fill(
-    columns: Mapping[str, Shaped[np.ndarray, " E"]],
+    columns: Mapping[str, Shaped[np.ndarray, "E ..."]],
     windows: Windows,
     row: Int[np.ndarray, " N"],
     shape: tuple[int, int],
@@ -158,10 +158,11 @@ def fill(
     cell = cells(row, tokens, shape[1])
     index = np.arange(len(row))
 
-    def spread(values: Shaped[np.ndarray, " T"]) -> Shaped[np.ndarray, "B L"]:
-        flat = np.full(shape[0] * shape[1], value_of(PAD, values.dtype), values.dtype)
+    def spread(values: Shaped[np.ndarray, "T ..."]) -> Shaped[np.ndarray, "B L ..."]:
+        size, more = shape[0] * shape[1], values.shape[1:]
+        flat = np.full((size, *more), value_of(PAD, values.dtype), values.dtype)
         flat[cell] = values
-        return flat.reshape(shape)
+        return flat.reshape(*shape, *more)
 
     place = ramp(tokens)
     source = np.repeat(windows.start, tokens) + place - opens
@@ -171,11 +172,11 @@ def fill(
     source = np.where(opening | asked, last, source)
     variables = {}
     for name, column in columns.items():
-        values, kind = column[source], column.dtype
+        values = column[source]
         if opens:
-            values = np.where(opening, kind.type(value_of(CLS, kind)), values)
+            values = put(CLS, opening, values, np)
         if ask is not None:
-            values = np.where(asked, kind.type(value_of(ask, kind)), values)
+            values = put(ask, asked, values, np)
         if told and name in told:
             values[np.cumsum(tokens) - 1] = told[name]
         variables[name] = spread(values)
@@ -211,7 +212,7 @@ class TrainingBatches:
     windows of equal length to the slots of that length, and shuffles the rows.
     """
 
-    columns: Mapping[str, Shaped[np.ndarray, " E"]]
+    columns: Mapping[str, Shaped[np.ndarray, "E ..."]]
     labels: Mapping[str, Shaped[np.ndarray, " E"]]
     windows: Windows
     packing: Packing
@@ -268,7 +269,7 @@ def epoch_plan(
 
 
 def training_batches(
-    columns: Mapping[str, Shaped[np.ndarray, " E"]],
+    columns: Mapping[str, Shaped[np.ndarray, "E ..."]],
     labels: Mapping[str, Shaped[np.ndarray, " E"]],
     ranges: Windows,
     *,

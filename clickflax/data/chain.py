@@ -12,7 +12,7 @@ from jaxtyping import Int, Int32, Shaped
 
 from clickflax.data.batches import Windows
 from clickflax.data.options import parse_gap
-from clickflax.events import SEP, value_of
+from clickflax.events import SEP, put
 
 
 class Chain(NamedTuple):
@@ -26,11 +26,11 @@ class Chain(NamedTuple):
         """Events and SEPs together."""
         return int(self.place[-1]) + 1
 
-    def spread(self, values: Shaped[np.ndarray, " E"]) -> Shaped[np.ndarray, " P"]:
+    def spread(self, values: Shaped[np.ndarray, "E ..."]) -> Shaped[np.ndarray, "P ..."]:
         """A value at every place: the id SEP, or NaN, where no event is."""
-        found = np.full(self.places, value_of(SEP, values.dtype), values.dtype)
-        found[self.place] = values
-        return found
+        event = np.full(self.places, -1)
+        event[self.place] = np.arange(len(values))
+        return put(SEP, event < 0, values[event], np)
 
     def ranges(self, windows: Windows, opened: bool) -> Windows:
         """The places of ranges of events; `opened` ones end with the SEP after them, if any."""
@@ -43,17 +43,22 @@ class Chain(NamedTuple):
 
 
 def find_chain(
-    by: str, offsets: Int[np.ndarray, " bounds"], columns: Mapping[str, Shaped[np.ndarray, " E"]]
+    by: str,
+    offsets: Int[np.ndarray, " bounds"],
+    columns: Mapping[str, Shaped[np.ndarray, "E ..."]],
 ) -> Chain:
     """The parts that `config.data.chain` describes: a pause (30m) that is longer, or a variable
-    (invoice) of another value than before, begins a new one.
+    (invoice) of another value than before, begins a new one; not one of several values an event.
     """
-    names = sorted(columns.keys() - {"time"})
+    names = sorted(n for n, values in columns.items() if n != "time" and values.ndim == 1)
     if by in names:
         values = np.asarray(columns[by])
         begins = values != np.append(values[:1], values[:-1])
     elif not by[:1].isdigit():
-        raise ValueError(f"data.chain={by!r} is neither a pause such as 30m nor one of {names}.")
+        raise ValueError(
+            f"data.chain={by!r} is neither a pause such as 30m nor one of the variables that have "
+            f"one value an event, {names}."
+        )
     elif "time" not in columns:
         raise ValueError(f"data.chain={by!r} is a pause, and this data set has no times.")
     else:

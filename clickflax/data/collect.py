@@ -8,7 +8,9 @@ from collections.abc import Mapping
 import ibis
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 from ibis.backends.duckdb import Backend
+from jaxtyping import Int32
 
 from clickflax.data import index
 from clickflax.data.index import Variables
@@ -16,6 +18,7 @@ from clickflax.data.options import Options
 from clickflax.data.places import LISTED, BadRow
 from clickflax.data.seal import array_writer
 from clickflax.data.sources import Raw
+from clickflax.events import NA, PAD
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,7 +40,7 @@ class Sorted:
 
 def collect(con: Backend, raw: Raw, folder: pathlib.Path, options: Options) -> Sorted:
     """Checks, numbers and sorts the events of a source, and writes their columns to a folder."""
-    kinds = index.variables(raw.staged.events, raw.numeric)
+    kinds = index.variables(raw.staged.events, raw.numeric, raw.several)
     _check_time(kinds, options)
     checked = index.check(con, raw.staged.events, kinds, options)
     problems = index.problem_counts(con, checked)
@@ -54,7 +57,7 @@ def collect(con: Backend, raw: Raw, folder: pathlib.Path, options: Options) -> S
     clean = checked.filter(checked["_problem"].isnull()) if problems else checked
     clean = clean.drop("_problem", "_value")
     sequences = index.index_sequences(con, clean)
-    tokens = {name: index.index_tokens(con, clean, name) for name in kinds.categorical}
+    tokens = {name: index.index_tokens(con, clean, name) for name in kinds.with_tokens}
     _write(con, clean, kinds, folder, good)
     return Sorted(folder, kinds, sequences, tokens, read, dropped, bad_rows)
 
@@ -64,18 +67,34 @@ def _write(
 ) -> None:
     """Writes the sorted columns, a batch at a time."""
     types = {
-        **dict.fromkeys(kinds.categorical, np.dtype(np.int32)),
+        **dict.fromkeys(kinds.with_tokens, np.dtype(np.int32)),
         **dict.fromkeys(kinds.numeric, np.dtype(np.float32)),
         **({"time": np.dtype(np.int64)} if kinds.time else {}),
     }
+    widths = {name: index.most_values(con, clean, name) for name in kinds.several}
+    shapes = {name: (events, widths[name]) if name in widths else (events,) for name in types}
     with contextlib.ExitStack() as stack:
         writers = {
-            name: stack.enter_context(array_writer(folder / f"{name}.npy", type, events))
+            name: stack.enter_context(array_writer(folder / f"{name}.npy", type, shapes[name]))
             for name, type in types.items()
         }
         for batch in index.sorted_events(con, clean, kinds):
             for name, append in writers.items():
-                append(batch[name].to_numpy(zero_copy_only=False))
+                column = batch[name]
+                if name in widths:
+                    append(fill_up(column, widths[name]))
+                else:
+                    append(column.to_numpy(zero_copy_only=False))
+
+
+def fill_up(lists: pa.Array, width: int) -> Int32[np.ndarray, "E M"]:
+    """Lists of ids side by side, filled up with PAD; where there is no id, NA goes first."""
+    count = np.asarray(pc.call_function("list_value_length", [lists]).fill_null(0))
+    ids = np.full((len(count), width), PAD, np.int32)
+    ids[count == 0, 0] = NA
+    flat = pc.call_function("list_flatten", [lists])
+    ids[np.arange(width) < count[:, None]] = flat.to_numpy(zero_copy_only=False)
+    return ids
 
 
 def _check_time(kinds: Variables, options: Options) -> None:

@@ -25,7 +25,7 @@ def chosen(dataset: Dataset, condition: str) -> Bool[np.ndarray, " E"]:
 
 
 def _values(dataset: Dataset, name: str, tokens: list[str]) -> Bool[np.ndarray, " E"]:
-    """The events with one of these values of a variable."""
+    """The events with one of these values of a variable, beside others where it has several."""
     vocabulary = dataset.vocabulary(name)
     ids = vocabulary.ids(tokens)
     unknown = [token for token, id in zip(tokens, ids, strict=True) if id == UNK]
@@ -34,7 +34,8 @@ def _values(dataset: Dataset, name: str, tokens: list[str]) -> Bool[np.ndarray, 
             f"{name!r} is never {unknown[0]!r} in {dataset.path}; it is one of "
             f"{sorted(vocabulary.tokens())[:20]}."
         )
-    return np.isin(dataset.columns[name], ids)
+    found = np.isin(dataset.columns[name], ids)
+    return found if found.ndim == 1 else np.asarray(found.any(axis=1))
 
 
 def _parts(dataset: Dataset, text: str) -> Bool[np.ndarray, " E"]:

@@ -6,13 +6,14 @@ goes block by block of whole sequences, so that memory is the columns and little
 
 import dataclasses
 import functools
+import math
 from collections.abc import Callable, Iterator, Mapping
 
 import numpy as np
 from jaxtyping import Bool, Int32, Int64
 
 BLOCK = 1 << 22  # events
-Ids = Mapping[str, Int32[np.ndarray, " E"]]
+Ids = Mapping[str, Int32[np.ndarray, "E ..."]]
 
 
 def cut_sessions(
@@ -104,7 +105,8 @@ def drop_repeats(offsets: np.ndarray, keep: np.ndarray, ids: Ids) -> None:
         same = of[1:] == of[:-1]
         for column in ids.values():
             values = column[block.events][kept]
-            same &= values[1:] == values[:-1]
+            equal = values[1:] == values[:-1]
+            same &= equal if equal.ndim == 1 else equal.all(axis=1)
         keep[block.events][kept[1:][same]] = False
 
 
@@ -144,12 +146,13 @@ def count_kept(
 def count_ids(
     offsets: Int64[np.ndarray, " bounds"],
     keep: Bool[np.ndarray, " E"],
-    column: Int32[np.ndarray, " E"],
+    column: Int32[np.ndarray, "E ..."],
 ) -> Int64[np.ndarray, " V"]:
     """Kept events of each id, from 0 to the largest id of all events, kept or not."""
     counts = np.zeros(0, dtype=np.int64)
     for block in blocks(offsets):
-        more = np.bincount(column[block.events], weights=keep[block.events]).astype(np.int64)
+        kept = np.repeat(keep[block.events], math.prod(column.shape[1:]))
+        more = np.bincount(column[block.events].ravel(), weights=kept).astype(np.int64)
         counts, more = sorted((counts, more), key=len)
         more[: len(counts)] += counts
         counts = more

@@ -25,6 +25,7 @@ MISSING = (NO_SEQUENCE, NO_ITEM) = ("no sequence", "no item")  # dropped without
 MALFORMED = "malformed JSON"
 LARGEST = 3.4e38  # float32
 SAMPLE = 1000  # rows that decide what form the times have
+MOST = 64  # values of an event in one variable: all of its events take the room of the longest
 
 
 # functions of DuckDB that Ibis has no name for
@@ -36,30 +37,45 @@ def epoch_us(time): ...
 def try_strptime(text, pattern): ...
 
 
+@ibis.udf.scalar.builtin(signature=(("string",), "boolean"))
+def json_valid(text): ...
+
+
+@ibis.udf.scalar.builtin(signature=(("string", "string"), "array<string>"))
+def json_extract_string(text, path): ...
+
+
 @dataclasses.dataclass(frozen=True)
 class Variables:
     """The variables of an events table by kind; `item` is the first of the categorical ones."""
 
     categorical: tuple[str, ...]
+    several: tuple[str, ...]
     numeric: tuple[str, ...]
     time: bool
 
     @property
     def names(self) -> tuple[str, ...]:
-        return self.categorical + self.numeric + ("time",) * self.time
+        return self.with_tokens + self.numeric + ("time",) * self.time
+
+    @property
+    def with_tokens(self) -> tuple[str, ...]:
+        """Those that have a vocabulary."""
+        return self.categorical + self.several
 
 
-def variables(events: ibis.Table, numeric: Sequence[str]) -> Variables:
-    """The variables of an events table: those that are numeric, and all others."""
-    rest = [name for name in events.columns if name[0] != "_" and name not in ("sequence", "time")]
-    categorical = ["item", *(name for name in rest if name not in (*numeric, "item"))]
-    return Variables(tuple(categorical), tuple(numeric), "time" in events.columns)
+def variables(events: ibis.Table, numeric: Sequence[str], several: Sequence[str]) -> Variables:
+    """The variables of an events table: numeric ones, those of several values, and all others."""
+    others = ("sequence", "time", "item", *numeric, *several)
+    rest = [name for name in events.columns if name[0] != "_" and name not in others]
+    return Variables(("item", *rest), tuple(several), tuple(numeric), "time" in events.columns)
 
 
 def check(con: Backend, events: ibis.Table, kinds: Variables, options: Options) -> ibis.Table:
     """The events with clean columns, a `_problem` or null, and the `_value` that has it."""
     clean: dict[str, Any] = {"_row": events["_row"], "sequence": as_token(events["sequence"])}
     clean.update({name: as_token(events[name]) for name in kinds.categorical})
+    clean.update({name: events[name] for name in kinds.several})
     if "_part" in events.columns:
         clean["_part"] = events["_part"]
     problems = [(clean["sequence"].isnull(), NO_SEQUENCE), (clean["item"].isnull(), NO_ITEM)]
@@ -77,6 +93,12 @@ def check(con: Backend, events: ibis.Table, kinds: Variables, options: Options) 
         problems.append((is_none, f"{name} is not a number"))
         values.append((is_none, events[name].cast("string")))
         clean[name] = number.fill_null(float("nan")).cast("float32")
+    for name in kinds.several:
+        lists: Any = events[name]
+        count = lists.length()
+        too_many = (count > MOST).fill_null(False)
+        problems.append((too_many, f"{name} has more than {MOST} values"))
+        values.append((too_many, count.cast("string")))
     value = ibis.cases(*values) if values else ibis.null("string")
     return events.select(_problem=ibis.cases(*problems), _value=value, **clean)
 
@@ -109,7 +131,10 @@ def index_sequences(con: Backend, clean: ibis.Table) -> pa.Table:
 
 def index_tokens(con: Backend, clean: ibis.Table, name: str) -> pa.ChunkedArray:
     """Gives the tokens of a variable provisional ids, in the order of their text."""
-    found = clean.select(name).distinct().filter(_[name].notnull())
+    values: Any = clean[name]
+    if values.type().is_array():
+        values = values.unnest().name(name)
+    found = clean.select(values).distinct().filter(_[name].notnull())
     found = found.mutate(_token=found[name].cast("string"))
     number = ibis.row_number().over(order_by="_token") + RESERVED
     con.create_table(f"ids_{name}", found.mutate(_id=number.cast("int32")))
@@ -125,8 +150,29 @@ def sorted_events(con: Backend, clean: ibis.Table, kinds: Variables) -> Iterator
         ids = con.table(f"ids_{name}").select(**{"_key": name, "_id": "_id"})
         events = events.left_join(ids, [(name, "_key")]).drop("_key", name)
         events = events.mutate(_["_id"].fill_null(ibis.literal(NA, "int32")).name(name)).drop("_id")
+    for name in kinds.several:
+        ids = con.table(f"ids_{name}").select(**{"_key": name, "_id": "_id"})
+        values: Any = clean[name]
+        each = clean.select("_row", _key=values.unnest()).join(ids, "_key")
+        lists = each.group_by(_event="_row").agg(_ids=each["_id"].collect().sort())
+        events = events.drop(name).left_join(lists, [("_row", "_event")]).drop("_event")
+        events = events.rename({name: "_ids"})
     order = ["_sequence", *(["time"] if kinds.time else []), "_row"]
     return stream(con, events.order_by(order).select(*kinds.names))
+
+
+def most_values(con: Backend, clean: ibis.Table, name: str) -> int:
+    """The most values that an event has in a variable; 1 where none has any."""
+    values: Any = clean[name]
+    most = values.length().max().fill_null(0)
+    return max(1, con.to_pyarrow(most.name("most")).as_py())
+
+
+def kind_of(type: dt.DataType) -> str:
+    """The kind of a variable that nothing else is said of."""
+    if isinstance(type, dt.Array) and not is_fraction(type.value_type):
+        return "several"
+    return "numeric" if is_fraction(type) else "categorical"
 
 
 def is_fraction(kind: dt.DataType) -> bool:
@@ -147,6 +193,20 @@ def as_token(value: Any) -> Any:
         token = ibis.ifelse(whole == value, whole.cast("string"), value.cast("string"))
         return ibis.ifelse(value.isnan(), ibis.null("string"), token)
     return value.cast("string")
+
+
+def as_tokens(value: Any, separator: str, json: bool) -> Any:
+    """The different tokens of a list, or of a text with a separator, in their order; where rows
+    are JSON, a text may be an array.
+    """
+    if not value.type().is_array():
+        text = value.cast("string")
+        value = text.split(separator)
+        if json:
+            is_array = text.startswith("[") & json_valid(text)
+            value = ibis.ifelse(is_array, json_extract_string(text, "$[*]"), value)
+    tokens = value.map(lambda one: as_token(one).cast("string"))
+    return tokens.filter(lambda one: one.notnull()).unique().sort()
 
 
 def _number(value: Any) -> Any:

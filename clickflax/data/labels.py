@@ -82,7 +82,7 @@ def purchase(dataset: Dataset, options: LabelOptions) -> Labelled:
     comes after is not read; where there are several parts, it is the past of later questions.
     """
     start, stop = dataset.bounds[:-1], dataset.bounds[1:]
-    action = np.asarray(dataset.columns["action"])
+    action = np.asarray(dataset.ids("action"))
     back = dataset.vocabulary("action").ids([options.back])  # a purchase too, where there are any
     bought = (action == action_id(dataset, options.buy)) | (action == back)
     first = np.minimum.reduceat(np.where(bought, np.arange(len(bought)), len(bought)), start)
@@ -107,7 +107,7 @@ def returns(dataset: Dataset, options: LabelOptions) -> Labelled:
     """1 at a purchase that came back, 0 at another one; taken as known at once, as the log does not
     say when it came back.
     """
-    action = np.asarray(dataset.columns["action"])
+    action = np.asarray(dataset.ids("action"))
     buy, back = action_id(dataset, options.buy), action_id(dataset, options.back)
     label = np.where((action == buy) | (action == back), action == back, np.nan)
     start, stop = dataset.offsets[:-1], dataset.offsets[1:]

@@ -7,7 +7,7 @@ import pathlib
 import re
 from typing import Any
 
-KINDS = ("categorical", "numeric")
+KINDS = ("categorical", "numeric", "several")
 UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]*")
 SECOND = 1_000_000  # microseconds
@@ -30,6 +30,7 @@ class Options:
     delimiter: str | None = None
     quote: str = '"'
     header: bool = True
+    separator: str = "|"
     items: pathlib.Path | None = None
     attributes: pathlib.Path | None = None
     test: pathlib.Path | None = None
@@ -54,6 +55,8 @@ class Options:
             raise ValueError(f"--quote={self.quote} is neither one character nor none.")
         if self.delimiter is not None and len(self.delimiter) != 1:
             raise ValueError(f"--delimiter={self.delimiter!r} is not one character.")
+        if not self.separator:
+            raise ValueError("--separator is empty: name what stands between values, such as |.")
         if self.max_length is not None and self.max_length < self.shortest:
             raise ValueError(
                 f"--max-length={self.max_length} is below the shortest length asked for, "
@@ -116,8 +119,9 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
         "--columns",
         metavar="NAME=COLUMN,...",
         help="source `log` (and `recbole`): which columns are the sequence, the item, the time and "
-        "further variables; `:numeric` or `:categorical` after a column says its kind (otherwise "
-        "columns of fractions in Parquet are numeric, all others categorical)",
+        "further variables; `:numeric`, `:categorical` or `:several` (values at once, such as "
+        "tags) after a column says its kind (otherwise columns of fractions in Parquet are "
+        "numeric, those of lists several, all others categorical)",
     )
     read.add_argument(
         "--delimiter", help=r"of text, such as ; or \t; found in the first line when not given"
@@ -127,6 +131,11 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     )
     read.add_argument(
         "--no-header", action="store_true", help="text has no header: columns are 1, 2, 3, ..."
+    )
+    read.add_argument(
+        "--separator",
+        default=Options.separator,
+        help="between the values of a text that has several (default |)",
     )
     read.add_argument(
         "--items",

@@ -12,6 +12,7 @@ import shutil
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+from jaxtyping import Int32
 
 from clickflax.data import filters
 from clickflax.data.catalog import attach
@@ -22,7 +23,7 @@ from clickflax.data.report import print_report
 from clickflax.data.seal import array_writer, seal
 from clickflax.data.sources import SOURCES, Raw
 from clickflax.data.store import read_column, write_array, write_table, writing
-from clickflax.events import RESERVED
+from clickflax.events import PAD, RESERVED
 
 
 def main(argv: list[str]) -> None:
@@ -74,7 +75,7 @@ def _store(folder: pathlib.Path, events: Sorted, raw: Raw, options: Options) -> 
         bounds = filters.cut_sessions(offsets, events.column("time"), options.session_gap)
     keep, dropped = filters.survivors(
         bounds,
-        {name: events.column(name) for name in events.variables.categorical},
+        {name: events.column(name) for name in events.variables.with_tokens},
         merge=options.repeats == "merge",
         rarest=options.rarest,
         shortest=options.shortest,
@@ -115,10 +116,20 @@ def _write_columns(
         if name in events.tokens:
             counts = filters.count_ids(bounds, keep, column)
             ids = _write_vocabulary(folder, name, counts, events, raw)
-        with array_writer(folder / "events" / f"{name}.npy", column.dtype, kept) as append:
+        shape = (kept, *column.shape[1:])
+        with array_writer(folder / "events" / f"{name}.npy", column.dtype, shape) as append:
             for block in filters.blocks(bounds):
                 values = column[block.events][keep[block.events]]
-                append(ids[values] if name in events.tokens else values)
+                append(in_order(ids[values]) if name in events.tokens else values)
+
+
+def in_order(ids: Int32[np.ndarray, "E ..."]) -> Int32[np.ndarray, "E ..."]:
+    """The same ids; several of an event ascending, with PAD after them."""
+    if ids.ndim == 1:
+        return ids
+    beyond = np.iinfo(ids.dtype).max
+    found = np.sort(np.where(ids == PAD, beyond, ids), axis=1)
+    return np.where(found == beyond, PAD, found)
 
 
 def _write_vocabulary(
@@ -170,7 +181,7 @@ def _check_options(source: str, options: Options) -> None:
     """Refuses a source that is not known, and options that it would not look at."""
     if source not in SOURCES:
         raise ValueError(f"source {source!r} is not one of {sorted(SOURCES)}.")
-    for name in ("columns", "delimiter", "quote", "header", "items", "attributes", "test"):
+    for name in sorted({name for entry in SOURCES.values() for name in entry.takes}):
         takers = [other for other, entry in SOURCES.items() if name in entry.takes]
         if source not in takers and getattr(options, name) != getattr(Options, name):
             flag = "no-header" if name == "header" else name

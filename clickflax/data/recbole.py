@@ -18,6 +18,12 @@ from clickflax.data.options import NAME
 
 KEYS = {"sequence": ("user_id", "session_id"), "item": ("item_id",), "time": ("timestamp",)}
 NAMES = {"movie_title": "title", "class": "genres", "genre": "genres"}  # as other sources say
+KINDS = {
+    "token": "categorical",
+    "float": "numeric",
+    "token_seq": "several",
+    "float_seq": "categorical",
+}
 TYPES = {"token": TEXT, "float": FRACTION, "token_seq": TEXTS, "float_seq": FRACTIONS}
 
 

@@ -22,9 +22,11 @@ def print_report(info: dict, out: pathlib.Path) -> None:
     table.add_row("events kept", f"{counts['kept']:,}")
     table.add_row("sequences", f"{info['sequences']:,}")
     for name, variable in info["variables"].items():
-        if variable["kind"] == "categorical":
+        if "size" in variable:
             table.add_row(f"{name}: tokens", f"{variable['size'] - RESERVED:,}")
-        elif variable["kind"] == "numeric":
+        if "width" in variable:
+            table.add_row(f"{name}: values of an event, at most", f"{variable['width']:,}")
+        if variable["kind"] == "numeric":
             table.add_row(f"{name}: mean ± deviation", "{mean:.4g} ± {std:.4g}".format(**variable))
     if "with_features" in counts:
         table.add_row("features", f"{counts['with_features']:,} of {info['items']:,} items")

@@ -19,9 +19,11 @@ CHUNK = 1 << 22  # values read at once: bounded memory, and no page of the map s
 
 @contextlib.contextmanager
 def array_writer(
-    path: pathlib.Path, dtype: np.dtype, length: int
+    path: pathlib.Path, dtype: np.dtype, shape: tuple[int, ...]
 ) -> Iterator[Callable[[np.ndarray], None]]:
-    """Writes a `.npy` in pieces; a full disk is an OSError here, where a map would kill us."""
+    """Writes a `.npy` in pieces of its first axis; a full disk is an OSError here, where a map
+    would kill us.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     written = 0
     dtype = np.dtype(dtype)
@@ -30,6 +32,8 @@ def array_writer(
         nonlocal written
         if values.dtype != dtype:
             raise ValueError(f"{path.name}: {values.dtype} values for a {dtype} column.")
+        if values.shape[1:] != shape[1:]:
+            raise ValueError(f"{path.name}: {values.shape} values for a {shape} column.")
         file.write(np.ascontiguousarray(values).data)
         written += len(values)
 
@@ -37,12 +41,12 @@ def array_writer(
         header = {
             "descr": np.lib.format.dtype_to_descr(dtype.newbyteorder("<")),
             "fortran_order": False,
-            "shape": (length,),
+            "shape": shape,
         }
         np.lib.format.write_array_header_1_0(file, header)
         yield append
-    if written != length:
-        raise ValueError(f"{path.name}: {written} values were written where {length} were meant.")
+    if written != shape[0]:
+        raise ValueError(f"{path.name}: {written} values were written where {shape[0]} were meant.")
 
 
 def seal(
@@ -101,13 +105,18 @@ def _check_parts(
     if len(offsets) < 2 or offsets[0] != 0 or (np.diff(offsets) < 1).any():
         raise ValueError("offsets start at 0 and rise: at least one sequence, none of them empty.")
     for name, path in paths.items():
-        (length,), dtype = _header(path)
+        (length, *several), dtype = _header(path)
         if length != offsets[-1]:
             raise ValueError(f"events/{name}.npy has {length} values for {offsets[-1]} events.")
         if dtype.name not in KINDS or (dtype.name == "int64") != (name == "time"):
             raise ValueError(
                 f"events/{name}.npy is {dtype.name}: categorical columns are int32, numeric ones "
                 "float32, and `time` alone is int64."
+            )
+        if several and (name == "item" or dtype.name != "int32" or len(several) > 1):
+            raise ValueError(
+                f"events/{name}.npy is {dtype.name} of {several} an event: only categorical "
+                "columns other than the item have several values, one beside the other."
             )
     rows = pq.read_metadata(folder / "vocab" / "sequence.parquet").num_rows
     if rows != len(offsets) - 1:
@@ -116,10 +125,14 @@ def _check_parts(
 
 def _describe(folder: pathlib.Path, name: str, path: pathlib.Path) -> dict:
     """The entry of one variable in dataset.json."""
-    kind = KINDS[_header(path)[1].name]
+    (_, *several), dtype = _header(path)
+    kind = KINDS[dtype.name]
     if kind == "categorical":
         vocabulary = folder / "vocab" / f"{name}.parquet"
-        return {"kind": kind, "size": pq.read_metadata(vocabulary).num_rows + RESERVED}
+        size = pq.read_metadata(vocabulary).num_rows + RESERVED
+        if several:
+            return {"kind": "several", "size": size, "width": several[0]}
+        return {"kind": kind, "size": size}
     if kind == "numeric":
         return {"kind": kind, **_moments(path)}
     return {"kind": kind}

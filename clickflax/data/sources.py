@@ -21,7 +21,7 @@ from clickflax.data.catalog import (
     read_items,
     read_names,
 )
-from clickflax.data.index import is_fraction
+from clickflax.data.index import as_tokens, kind_of
 from clickflax.data.options import Options
 from clickflax.data.places import Place
 from clickflax.data.readers import Staged
@@ -34,8 +34,9 @@ class Raw:
     """What a source hands over.
 
     The events have `_row` (the order of the file), sequence, item, time if there is one, further
-    variables, and `_part` (0 train, 1 test) if there are two. Catalog and sequence features have
-    `token` first. `left_out` names columns that are not taken up.
+    variables, and `_part` (0 train, 1 test) if there are two. Those of `several` values are lists
+    of tokens. Catalog and sequence features have `token` first. `left_out` names columns that are
+    not taken up.
     """
 
     staged: Staged
@@ -43,6 +44,7 @@ class Raw:
     catalog: pa.Table | None = None
     sequences: pa.Table | None = None
     left_out: tuple[str, ...] = ()
+    several: tuple[str, ...] = ()
 
 
 Read = Callable[[Backend, pathlib.Path, Options], Raw]
@@ -157,12 +159,15 @@ def read_recbole(con: Backend, raw: pathlib.Path, options: Options) -> Raw:
     readers.check_columns(inter, tuple(types), wanted)
     names = tuple(f"{name}:{type}" for name, type in types.items())
     full = {new: f"{old}:{types[old]}" for new, old in wanted.items()}
+    kinds = {new: _kind(options, new, recbole.KINDS[types[old]]) for new, old in wanted.items()}
+    staged = readers.read_text(con, [inter], names, full, delimiter="\t", header=True)
     return Raw(
-        readers.read_text(con, [inter], names, full, delimiter="\t", header=True),
-        tuple(new for new, old in wanted.items() if _numeric(options, new, types[old] == "float")),
+        _split(staged, _of_kind(kinds, "several"), " "),
+        _of_kind(kinds, "numeric"),
         recbole.read_features(recbole.find(raw, ".item"), wanted["item"]),
         recbole.read_features(recbole.find(raw, ".user"), wanted["sequence"]),
         tuple(name for name in types if name not in wanted.values()),
+        _of_kind(kinds, "several"),
     )
 
 
@@ -177,14 +182,20 @@ def read_log(con: Backend, raw: pathlib.Path, options: Options) -> Raw:
         )
     wanted = {column.name: column.source for column in options.columns}
     staged = readers.read_log(con, log, wanted)
-    numeric = tuple(
-        name for name in wanted if _numeric(options, name, is_fraction(staged.events[name].type()))
-    )
+    kinds = {name: _kind(options, name, kind_of(staged.events[name].type())) for name in wanted}
+    several = _of_kind(kinds, "several")
     catalog = None
     if options.items is not None:
         found = readers.find_log(options.items, options.delimiter, True, quote)
         catalog = read_items(con, found, wanted["item"])
-    return Raw(staged, numeric, catalog, None, tuple(sorted(set(log.names) - {*wanted.values()})))
+    return Raw(
+        _split(staged, several, options.separator, log.form == "jsonl"),
+        _of_kind(kinds, "numeric"),
+        catalog,
+        None,
+        tuple(sorted(set(log.names) - {*wanted.values()})),
+        several,
+    )
 
 
 SOURCES: Mapping[str, Source] = {
@@ -197,7 +208,7 @@ SOURCES: Mapping[str, Source] = {
     "log": Source(
         read_log,
         "CSV, TSV, Parquet or JSON-lines file, or a folder of them",
-        ("columns", "delimiter", "quote", "header", "items"),
+        ("columns", "delimiter", "quote", "header", "separator", "items"),
     ),
 }
 
@@ -251,12 +262,23 @@ def _locate(paths: tuple[pathlib.Path, ...], row: int) -> Place:
     return str(paths[part]), line + 1
 
 
-def _numeric(options: Options, name: str, by_type: bool) -> bool:
-    """Whether a variable is numeric: as asked, otherwise as its type has it."""
+def _kind(options: Options, name: str, by_type: str) -> str:
+    """The kind of a variable: as asked, otherwise as its type has it."""
     if name in ("sequence", "item", "time"):
-        return False
-    kind = options.kind(name)
-    return by_type if kind is None else kind == "numeric"
+        return "categorical"
+    return options.kind(name) or by_type
+
+
+def _of_kind(kinds: Mapping[str, str], kind: str) -> tuple[str, ...]:
+    """The names of the variables of a kind."""
+    return tuple(name for name, own in kinds.items() if own == kind)
+
+
+def _split(staged: Staged, several: tuple[str, ...], separator: str, json: bool = False) -> Staged:
+    """The events with lists of tokens in the columns of several values."""
+    events = staged.events
+    lists = {name: as_tokens(events[name], separator, json) for name in several}
+    return dataclasses.replace(staged, events=events.mutate(**lists))
 
 
 def _train_and_test(raw: pathlib.Path) -> tuple[pathlib.Path, pathlib.Path]:

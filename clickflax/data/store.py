@@ -5,6 +5,7 @@
     DIR/part.npy                int8 [S], 0 train and 1 test; only where the source has both
     DIR/events/NAME.npy         [E]: int32 ids (categorical), float32 (numeric, NaN is missing),
                                 int64 microseconds since 1970 UTC (`time`, absent without times)
+                                [E, M]: int32 ids (several), each once and ascending, then PAD
     DIR/vocab/NAME.parquet      row i is id i + RESERVED: token, count, then catalog features
     DIR/vocab/sequence.parquet  row s is sequence s: token, then sequence features
 
@@ -99,7 +100,7 @@ class Dataset:
         chain = self.chain._replace(place=np.arange(self.events))
         return dataclasses.replace(self, chain=chain)
 
-    def spread(self, values: Shaped[np.ndarray, " E"]) -> Shaped[np.ndarray, " P"]:
+    def spread(self, values: Shaped[np.ndarray, "E ..."]) -> Shaped[np.ndarray, "P ..."]:
         """A value at every place of the chains."""
         return values if self.chain is None else self.chain.spread(values)
 
@@ -147,6 +148,18 @@ class Dataset:
             )
         return self.vocabularies[variable]
 
+    def ids(self, variable: str) -> Int32[np.ndarray, " E"]:
+        """The id of every event in a categorical variable. Raises ValueError for one of several
+        values, of which none is the value of the event.
+        """
+        self.vocabulary(variable)
+        if self.columns[variable].ndim > 1:
+            raise ValueError(
+                f"{variable!r} has several values an event in {self.path}: it can be read, and "
+                "events chosen by it, but nothing more be asked of it."
+            )
+        return self.columns[variable]
+
     def sequence_column(self, name: str) -> list | None:
         """A column of the sequences (token, and their features), None where there is none."""
         return read_column(self.path / "vocab" / "sequence.parquet", name)
@@ -176,7 +189,7 @@ def open_dataset(path: str | os.PathLike) -> Dataset:
         vocabularies={
             name: Vocabulary(path / "vocab" / f"{name}.parquet", variable["size"])
             for name, variable in variables.items()
-            if variable["kind"] == "categorical"
+            if variable["kind"] in ("categorical", "several")
         },
     )
 
@@ -236,7 +249,8 @@ def write_dataset(
     """Writes arrays and tables that are in memory as a data set, and returns its dataset.json.
 
     The type of an event column says its kind: int32 ids are categorical and need a vocabulary
-    (token, count, then features), float32 is numeric, int64 is `time` in microseconds.
+    (token, count, then features), float32 is numeric, int64 is `time` in microseconds; int32 ids
+    [E, M] are several values an event.
     """
     write_array(folder / "offsets.npy", np.asarray(offsets, dtype=np.int64))
     if part is not None:
@@ -250,7 +264,7 @@ def write_dataset(
 
 def write_array(path: pathlib.Path, values: np.ndarray) -> None:
     """Writes one array, making its folder."""
-    with array_writer(path, values.dtype, len(values)) as append:
+    with array_writer(path, values.dtype, values.shape) as append:
         append(values)
 
 

@@ -1,6 +1,7 @@
 """What a model reads of an event: a column of ids or of numbers for each name in `data.variables`.
 
-    NAME            a variable of the log, categorical or numeric
+    NAME            a variable of the log, categorical or numeric, or of several values at once,
+                    whose ids [E, M] are filled up with PAD
     sequence.NAME   a feature of the sequence, the same at all of its events
     time            the moment of the event, a number
     gap             the logarithm of the seconds since the event before it, a number
@@ -41,7 +42,8 @@ class Variable:
     """How a variable is read.
 
     `size` counts its ids, the reserved ones included; 0: it is the number `(x - mean) / scale`.
-    The ids of a number are its places between `edges`, those of a text its places in `tokens`.
+    The ids of a number are its places between `edges`, those of a text its places in `tokens`. An
+    event has one value, or `several`, of which another data set may have more or fewer.
     """
 
     size: int = 0
@@ -49,6 +51,7 @@ class Variable:
     scale: float = 1.0
     edges: tuple[float, ...] = ()
     tokens: tuple[str, ...] = ()
+    several: bool = False
 
 
 def variable_from(values: Mapping[str, Any]) -> Variable:
@@ -60,7 +63,7 @@ def variable_from(values: Mapping[str, Any]) -> Variable:
 class Found(NamedTuple):
     """What a data set has for a variable: ids when `size` is not 0, else numbers."""
 
-    values: Shaped[np.ndarray, " E"]
+    values: Shaped[np.ndarray, "E ..."]
     size: int = 0
     tokens: tuple[str, ...] = ()
 
@@ -99,7 +102,7 @@ def _describe(
     if found.size and quantiles:
         raise ValueError(f"data.quantiles names {name!r}, which has ids and no numbers.")
     if found.size:
-        return Variable(found.size, tokens=found.tokens)
+        return Variable(found.size, tokens=found.tokens, several=found.values.ndim > 1)
     values = np.asarray(found.values[trained], np.float64)
     values = values[np.isfinite(values)]
     if not len(values) or values.min() == values.max():
@@ -145,7 +148,7 @@ def value_told(name: str, variable: Variable, vocabulary: Vocabulary | None, tex
     return (value - variable.mean) / variable.scale
 
 
-def _read(dataset: Dataset, name: str, variable: Variable) -> Shaped[np.ndarray, " E"]:
+def _read(dataset: Dataset, name: str, variable: Variable) -> Shaped[np.ndarray, "E ..."]:
     """One column."""
     found = find(dataset, name, variable.tokens)
     values = found.values
@@ -153,6 +156,12 @@ def _read(dataset: Dataset, name: str, variable: Variable) -> Shaped[np.ndarray,
         raise ValueError(
             f"{name!r} has {'ids' if found.size else 'numbers'} in {dataset.path}, and did not "
             "where the run was trained."
+        )
+    if (values.ndim > 1) != variable.several:
+        raise ValueError(
+            f"{name!r} has {'one value' if variable.several else 'several values'} an event in "
+            f"{dataset.path}, and {'several' if variable.several else 'one'} where the run was "
+            "trained."
         )
     if variable.edges:
         ids = RESERVED + np.searchsorted(np.array(variable.edges), values, side="right")
@@ -162,9 +171,11 @@ def _read(dataset: Dataset, name: str, variable: Variable) -> Shaped[np.ndarray,
     return ((values - variable.mean) / variable.scale).astype(np.float32)
 
 
-def absent(variable: Variable, events: int) -> Shaped[np.ndarray, " E"]:
+def absent(variable: Variable, events: int) -> Shaped[np.ndarray, "E ..."]:
     """A column in which every value is missing."""
-    return np.full(events, NA, np.int32) if variable.size else np.full(events, np.nan, np.float32)
+    if not variable.size:
+        return np.full(events, np.nan, np.float32)
+    return np.full((events, 1) if variable.several else events, NA, np.int32)
 
 
 def find(dataset: Dataset, name: str, tokens: tuple[str, ...] | None) -> Found:

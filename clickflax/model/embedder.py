@@ -39,8 +39,14 @@ class Numbers(nn.Module):
         return y + jnp.where(known, 0.0, instead[jnp.isnan(x).any(-1).astype(jnp.int32)])
 
 
+def mean_of(vectors: Float[Array, "... M D"], ids: Int[Array, "... M"]) -> Float[Array, "... D"]:
+    """The mean of the vectors of several ids; PAD is none, and of none it is zero."""
+    there = (ids != PAD).astype(vectors.dtype)
+    return (vectors * there[..., None]).sum(-2) / jnp.maximum(there.sum(-1, keepdims=True), 1.0)
+
+
 class Values(nn.Module):
-    """Several ids to the mean of their vectors; PAD is none, and of none it is zero."""
+    """Several ids to the mean of their vectors, as `mean_of` has it."""
 
     size: int
     width: int
@@ -49,15 +55,14 @@ class Values(nn.Module):
     @nn.compact
     def __call__(self, ids: Int[Array, "N M"]) -> Float[Array, "N D"]:
         vectors = nn.Embed(self.size, self.width, embedding_init=self.table_init, name="table")(ids)
-        there = (ids != PAD).astype(vectors.dtype)
-        total = (vectors * there[..., None]).sum(-2)
-        return total / jnp.maximum(there.sum(-1, keepdims=True), 1.0)
+        return mean_of(vectors, ids)
 
 
 class Embedder(nn.Module):
     """The variables of an event, summed or side by side and projected, and its position.
 
-    `sizes` counts the ids of each variable, the reserved ones included; 0: it is a number. A
+    `sizes` counts the ids of each variable, the reserved ones included; 0: it is a number. Where an
+    event has several ids, [B, L, M] and PAD for none, the mean of their vectors is taken. A
     variable has the width of the model, or that in `widths`. The features of the items, whose sizes
     are `features`, are added to their vectors, in what is read and in what is scored; the arrays
     [N, M] themselves are in the collection "given", which is not learned.
@@ -112,7 +117,7 @@ class Embedder(nn.Module):
 
     def __call__(
         self,
-        variables: Mapping[str, Shaped[Array, "B L"]],
+        variables: Mapping[str, Shaped[Array, "B L ..."]],
         position: Int[Array, "B L"],
         train: bool,
     ) -> Float[Array, "B L D"]:
@@ -123,6 +128,7 @@ class Embedder(nn.Module):
                 y = self.table("item")[values]
             elif size:
                 y = self.tables[name](values)
+                y = mean_of(y, values) if values.ndim == 3 else y
             else:
                 y = self.numbers[name](values[..., None])
             x = x + (self.project[name](y) if name in self.project else y)

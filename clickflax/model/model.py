@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 
 import flax.linen as nn
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Float, Int, Shaped
 
 from clickflax.model.embedder import Embedder
 from clickflax.model.encoder import Encoder
@@ -19,7 +19,7 @@ class Model(nn.Module):
 
     def encode(
         self,
-        variables: Mapping[str, Int[Array, "B L"]],
+        variables: Mapping[str, Shaped[Array, "B L ..."]],
         segment: Int[Array, "B L"],
         position: Int[Array, "B L"],
         causal: bool,

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int, Key, Shaped
 
-from clickflax.events import AFTER, CLS, MASK, RESERVED, SEP, UNK, Batch, value_of
+from clickflax.events import AFTER, CLS, MASK, RESERVED, SEP, UNK, Batch, put
 
 
 class Question(NamedTuple):
@@ -22,7 +22,7 @@ class Question(NamedTuple):
     the target weighs.
     """
 
-    inputs: dict[str, Shaped[Array, "B L"]]
+    inputs: dict[str, Shaped[Array, "B L ..."]]
     places: Int[Array, "B K"] | None
     targets: Shaped[Array, "B K"]
     weights: Float[Array, "B K"]
@@ -86,13 +86,10 @@ def choose(
 
 
 def hide(
-    variables: Mapping[str, Shaped[Array, "B L"]], where: Bool[Array, "B L"]
-) -> dict[str, Shaped[Array, "B L"]]:
+    variables: Mapping[str, Shaped[Array, "B L ..."]], where: Bool[Array, "B L"]
+) -> dict[str, Shaped[Array, "B L ..."]]:
     """The variables, all hidden at these events."""
-    return {
-        name: jnp.where(where, jnp.asarray(value_of(MASK, values.dtype), values.dtype), values)
-        for name, values in variables.items()
-    }
+    return {name: put(MASK, where, values, jnp) for name, values in variables.items()}
 
 
 def hide_events(variable: str, key: Key[Array, ""], batch: Batch, hiding: Hiding) -> Question:
