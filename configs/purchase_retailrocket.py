@@ -15,6 +15,7 @@ def get_config():
     c.tasks = ("purchase",)
     c.data.variables = ("item", "action", "gap", "hour", "part")
     c.data.variables += ("count.action=view", "count.action=cart", "count.action=buy")
+    c.data.variables += ("since.action=cart", "since.action=buy")
     c.data.chain = "30m"  # a visit; the user's earlier ones are read too
     c.data.split = "time"
     c.data.validation_from = "2015-08-16"
@@ -22,12 +23,13 @@ def get_config():
     c.data.window = "sliding"
     c.data.stride = 64
     c.data.position_from = "start"
+    c.mask.unknown = 0.9  # there are few events of an item: it would be learned by heart
     c.model.max_len = 128
     c.model.norm = "pre"
     c.model.dropout = 0.3
     c.optim.schedule = "cosine"
     c.train.batch_size = 64
-    c.train.steps = 600
+    c.train.steps = 300
     c.train.eval_every = 50
     c.train.monitor = "auc"
     return c

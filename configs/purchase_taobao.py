@@ -13,18 +13,20 @@ def get_config():
     c = default()
     c.data.path = "data/taobao"
     c.tasks = ("purchase",)
-    c.data.variables = ("item", "action", "gap", "hour", "weekday")
+    c.data.variables = ("item", "action", "gap", "hour", "part", "time")
+    c.data.variables += ("count.action=buy", "count.action=cart", "count.action=fav")
+    c.data.variables += ("since.action=buy", "since.action=cart", "since.action=fav")
     c.data.chain = "30m"  # a visit; the user's earlier ones are read too
     c.data.split = "time"
     c.data.validation_from = "2017-12-01"
     c.data.test_from = "2017-12-02"
     c.data.position_from = "start"
+    c.mask.unknown = 0.9  # there are few events of an item: it would be learned by heart
     c.model.max_len = 64
     c.model.norm = "pre"
     c.model.dropout = 0.2
     c.optim.schedule = "cosine"
-    c.train.steps = 1500
-    c.train.eval_every = 150
-    c.train.patience = 4
+    c.train.steps = 2000
+    c.train.eval_every = 200
     c.train.monitor = "auc"
     return c

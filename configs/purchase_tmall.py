@@ -19,6 +19,7 @@ def get_config():
     c.label.buy = "1"
     c.data.variables = ("item", "action", "gap", "part", "weekday")
     c.data.variables += ("count.action=0", "count.action=1", "count.action=2", "count.action=3")
+    c.data.variables += ("since.action=1", "since.action=2", "since.action=3")
     c.data.chain = "12h"  # a day; the user's earlier ones are read too
     c.data.split = "time"
     c.data.validation_from = "1900-07-20"
@@ -26,12 +27,13 @@ def get_config():
     c.data.window = "sliding"
     c.data.stride = 64
     c.data.position_from = "start"
+    c.mask.unknown = 0.9  # there are few events of a brand and user: they would be learned by heart
     c.model.max_len = 128
     c.model.norm = "pre"
     c.model.dropout = 0.3
     c.optim.schedule = "cosine"
     c.train.batch_size = 64
-    c.train.steps = 600
+    c.train.steps = 400
     c.train.eval_every = 50
     c.train.monitor = "auc"
     return c

@@ -26,12 +26,13 @@ def get_config():
     c.data.window = "sliding"
     c.data.stride = 100
     c.data.position_from = "start"
+    c.mask.unknown = 0.5
     c.model.max_len = 200
     c.model.norm = "pre"
     c.model.dropout = 0.3
     c.optim.schedule = "cosine"
     c.train.batch_size = 64
-    c.train.steps = 600
+    c.train.steps = 400
     c.train.eval_every = 100
     c.train.monitor = "auc"
     return c
