@@ -164,7 +164,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--data", type=pathlib.Path, default=pathlib.Path("data"))
     parser.add_argument("--runs", type=pathlib.Path, default=pathlib.Path("runs"))
-    flags = parser.parse_args()
+    flags = parser.parse_intermixed_args()  # names may stand after the flags
     unknown = sorted(set(flags.names) - QUESTIONS.keys())
     if unknown:
         parser.error(f"{unknown[0]} is none of {', '.join(QUESTIONS)}")
