@@ -61,6 +61,9 @@ def without_places(record: dict) -> dict:
     record = dict(record)
     if "environment" in record:
         record["environment"] = {key: record["environment"][key] for key in (*MACHINE, "data")}
+    if "config" in record:
+        path = pathlib.Path(record["config"]["data"]["path"]).name
+        record["config"] = {**record["config"], "data": {**record["config"]["data"], "path": path}}
     return record | {
         name: pathlib.Path(record[name]).name for name in ("run", "data") if name in record
     }
