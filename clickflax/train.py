@@ -20,10 +20,11 @@ from clickflax.config import knobs, parse_train_flags
 from clickflax.data.split import inside
 from clickflax.evaluate import prefixed
 from clickflax.events import RESERVED
+from clickflax.run import last_checkpoint
 from clickflax.runtime import checkpoint, sharding
 from clickflax.runtime.log import MetricsWriter, Progress
 from clickflax.runtime.params import count, split
-from clickflax.setup import Setting, last_checkpoint, set_up
+from clickflax.setup import Setting, set_up
 from clickflax.step import State
 from clickflax.tasks.label_metrics import LOWER
 from clickflax.tasks.tasks import LABELS

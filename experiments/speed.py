@@ -37,10 +37,10 @@ from clickflax.data.variables import read
 from clickflax.evaluate import Judge
 from clickflax.events import RESERVED
 from clickflax.questions import ask_about
-from clickflax.run import load_run, open_data
+from clickflax.run import last_checkpoint, load_run, open_data
 from clickflax.runtime import checkpoint, sharding
 from clickflax.runtime.environment import environment
-from clickflax.setup import last_checkpoint, set_up
+from clickflax.setup import set_up
 from clickflax.tasks.tasks import hidden_events
 from clickflax.train import Progressed
 

@@ -11,11 +11,11 @@ from jax.experimental.pallas.ops.gpu import attention as gpu_kernel
 from jax.experimental.pallas.ops.tpu import flash_attention as tpu_kernel
 from toy import small_config
 
+from clickflax.build import build_model
 from clickflax.events import RESERVED
 from clickflax.model.attention import ATTENTION, at, at_places, find_attention, visible, xla
 from clickflax.model.dropout import keep_mask
 from clickflax.model.kernels import KERNELS, cudnn, fill_up, pallas_gpu, pallas_tpu
-from clickflax.run import build_model
 from clickflax.setup import check_config
 
 LENGTH = 130  # several blocks, and no multiple of one

@@ -9,11 +9,11 @@ import pytest
 from toy import ITEMS, small_config, small_model
 
 from clickflax.asker import make_asker
+from clickflax.build import build_model
 from clickflax.data.batches import Windows
 from clickflax.data.split import Examples, next_one
 from clickflax.evaluate import Ranker, main
 from clickflax.events import RESERVED
-from clickflax.run import build_model
 from clickflax.runtime import sharding
 from clickflax.tasks.metrics import mean, ranking
 from clickflax.tasks.tasks import find_task

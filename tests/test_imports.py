@@ -19,7 +19,8 @@ MAY_IMPORT = {
     "model": {"events"},
     "runtime": {""},
     "tasks": {"events", "model"},
-    "run": NOUNS,
+    "build": NOUNS,
+    "run": NOUNS | {"build"},
     "asker": NOUNS,
     "questions": NOUNS,
     "checks": NOUNS,
@@ -29,10 +30,11 @@ MAY_IMPORT = {
     "evaluate": NOUNS | {"checks", "run", "asker", "questions"},
     "step": NOUNS,
     "transfer": NOUNS | {"run"},
+    "reading": NOUNS | {"build", "run", "questions", "cold", "transfer"},
     "feed": NOUNS | {"step"},
     "setup": NOUNS
     | {*("checks", "run", "asker", "questions", "objectives", "evaluate", "step", "feed")}
-    | {"transfer", "weights", "cold"},
+    | {"build", "reading", "transfer", "weights", "cold"},
     "train": NOUNS | {"run", "evaluate", "step", "setup"},
     "recommend": NOUNS | {"checks", "run", "asker", "questions"},
     "baselines": NOUNS | {"checks", "questions", "evaluate", "run"},

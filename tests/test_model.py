@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 from toy import ITEMS, encode, rows, small_config, small_model
 
+from clickflax.build import build_model
 from clickflax.events import NA, PAD, RESERVED
 from clickflax.model.dropout import Dropout, keep_mask
 from clickflax.model.encoder import REMAT
-from clickflax.run import build_model
 from clickflax.step import init_params
 
 SEQUENCES = [[1, 2, 3], [4, 5], [6, 7, 8, 9, 10]]

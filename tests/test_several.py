@@ -12,6 +12,7 @@ from toy import small_config
 
 from clickflax import recommend
 from clickflax.baselines.tables import read_log
+from clickflax.build import build_model
 from clickflax.data.asking import Layout, asking_batches
 from clickflax.data.batches import Windows, fill, following
 from clickflax.data.condition import chosen
@@ -23,7 +24,7 @@ from clickflax.evaluate import evaluate_run
 from clickflax.events import CLS, MASK, NA, PAD, RESERVED, SEP
 from clickflax.feed import resident
 from clickflax.questions import ask_about
-from clickflax.run import build_model, load_run, open_data
+from clickflax.run import load_run, open_data
 from clickflax.runtime.params import by_name
 from clickflax.setup import set_up
 from clickflax.step import init_params

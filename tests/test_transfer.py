@@ -9,13 +9,14 @@ import pyarrow as pa
 import pytest
 from toy import rows, small_config
 
+from clickflax.build import build_model
 from clickflax.config import from_dict, to_dict
 from clickflax.data.shop import Shop
 from clickflax.data.simulate import simulate
 from clickflax.data.store import write_dataset, writing
 from clickflax.events import RESERVED
 from clickflax.model.names import depth, rows_of
-from clickflax.run import build_model, load_run
+from clickflax.run import load_run
 from clickflax.runtime import checkpoint
 from clickflax.runtime.optim import make_optimizer
 from clickflax.runtime.params import by_name, join, split

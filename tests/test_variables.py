@@ -10,11 +10,12 @@ import pyarrow as pa
 import pytest
 from toy import rows, small_config
 
+from clickflax.build import build_model, sizes_of
 from clickflax.data import store
 from clickflax.data.features import read_feature, read_features
 from clickflax.data.variables import Variable, absent, describe, read, variable_from
 from clickflax.events import MASK, NA, PAD, RESERVED, UNK, value_of
-from clickflax.run import build_model, event_variables, given_of, sizes_of
+from clickflax.run import event_variables, given_of
 from clickflax.step import init_params
 from clickflax.tasks.tasks import hide
 

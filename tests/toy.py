@@ -4,10 +4,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from clickflax.build import build_model
 from clickflax.config import default
 from clickflax.data.batches import Windows, fill, following
 from clickflax.events import RESERVED
-from clickflax.run import build_model
 from clickflax.step import init_params
 
 ITEMS = 12
