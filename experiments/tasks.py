@@ -6,7 +6,8 @@
 
 Each question is a config of `configs/`, whose data set lies in the folder `--data` under the name
 that its path has. Every run, evaluation and baseline is the command of clickflax in a process of
-its own; what these record is kept in `experiments/tasks/`.
+its own; what these record is kept in the folder `--records`. Where that is `experiments/tasks/`, as
+for the table, the checkout is no longer the commit that the next run names: copy it there later.
 """
 
 import argparse
@@ -69,19 +70,21 @@ def without_places(record: dict) -> dict:
     }
 
 
-def keep(name: str, record: dict) -> None:
+def keep(path: pathlib.Path, record: dict) -> None:
     """Writes a record."""
-    RECORDS.mkdir(exist_ok=True)
-    text = json.dumps(without_places(record), indent=1)
-    (RECORDS / f"{name}.json").write_text(text + "\n", encoding="utf-8")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(without_places(record), indent=1) + "\n", encoding="utf-8")
 
 
-def run(name: str, seeds: list[int], data: pathlib.Path, runs: pathlib.Path) -> None:
+def run(
+    name: str, seeds: list[int], data: pathlib.Path, runs: pathlib.Path, records: pathlib.Path
+) -> None:
     """Trains, evaluates and compares one question, as far as it is not recorded."""
     config = CONFIGS / f"{name}.py"
     path = f"--config.data.path={data / pathlib.Path(load(config).data.path).name}"
     for seed in seeds:
-        if (RECORDS / f"{name}.{seed}.json").is_file():
+        record = records / f"{name}.{seed}.json"
+        if record.is_file():
             continue
         folder = runs / f"{name}.{seed}"
         command(
@@ -97,16 +100,16 @@ def run(name: str, seeds: list[int], data: pathlib.Path, runs: pathlib.Path) -> 
         }  # the plain question, without flags, is kept in test.json
         full = json.loads((folder / "test.json").read_text(encoding="utf-8"))
         metrics = {
-            ask: {key: value for key, value in record.items() if isinstance(value, int | float)}
-            for ask, record in told.items()
+            ask: {key: value for key, value in one.items() if isinstance(value, int | float)}
+            for ask, one in told.items()
         }
-        keep(f"{name}.{seed}", {**full, "asks": metrics})
+        keep(record, {**full, "asks": metrics})
     for ask, flags in ASKS.get(name, {"": []}).items():
-        kept = f"{name}.baselines{'.' + ask.replace(' ', '_') if ask else ''}"
-        if "--given" in flags or (RECORDS / f"{kept}.json").is_file():
+        record = records / f"{name}.baselines{'.' + ask.replace(' ', '_') if ask else ''}.json"
+        if "--given" in flags or record.is_file():
             continue  # no baseline can be told anything
         where = [f"--config.task_where={condition}" for condition in flags[1:]]
-        keep(kept, command("baselines", f"--config={config}", path, *where))
+        keep(record, command("baselines", f"--config={config}", path, *where))
 
 
 def interval(values: list[float]) -> str:
@@ -167,13 +170,14 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--data", type=pathlib.Path, default=pathlib.Path("data"))
     parser.add_argument("--runs", type=pathlib.Path, default=pathlib.Path("runs"))
+    parser.add_argument("--records", type=pathlib.Path, default=RECORDS)
     flags = parser.parse_intermixed_args()  # names may stand after the flags
     unknown = sorted(set(flags.names) - QUESTIONS.keys())
     if unknown:
         parser.error(f"{unknown[0]} is none of {', '.join(QUESTIONS)}")
     if flags.what == "run":
         for name in flags.names or QUESTIONS:
-            run(name, flags.seeds, flags.data, flags.runs)
+            run(name, flags.seeds, flags.data, flags.runs, flags.records)
     page = HERE / "tasks.md"
     text = page.read_text(encoding="utf-8")
     begin, end = "<!-- python experiments/tasks.py table -->", "<!-- end of table -->"

@@ -7,6 +7,7 @@ import pytest
 from toy import small_config
 
 from clickflax import recommend
+from clickflax.build import build_model
 from clickflax.data.batches import Windows, fill, following
 from clickflax.data.shop import ACTIONS, Shop, invent, visit
 from clickflax.data.simulate import simulate
@@ -18,6 +19,7 @@ from clickflax.events import AFTER, MASK, RESERVED
 from clickflax.questions import ask_about, hidden_after, without
 from clickflax.run import load_run, told_of
 from clickflax.setup import set_up
+from clickflax.step import init_params
 from clickflax.tasks.tasks import NEXT, Hiding, find_task
 from clickflax.train import train
 
@@ -225,3 +227,36 @@ def test_recommend_and_evaluate_read_a_history_alike(shop, tmp_path):
     assert asked.hidden == hidden_after(run.config, "masked_item", run.tasks["masked_item"])
     seen = without(columns, asked.hidden)
     assert _says_nothing(seen["next.action"]) and not _says_nothing(columns["next.action"])
+
+
+def test_a_hidden_item_cannot_be_read_from_another_variable_of_its_event():
+    sizes = {"item": RESERVED + 4, "price": 0}
+    model = build_model(small_config().model, sizes)
+    columns = {"item": np.array([6, 7, 8, 9], np.int32), "price": np.ones(4, np.float32)}
+    windows = Windows(np.array([0]), np.array([4]))
+    batch = fill(columns, windows, np.array([0]), (1, 8), position_from="start")
+    batch = jax.tree.map(jnp.asarray, batch)
+    params = init_params(model, jax.random.key(0), batch)
+    hide = find_task("masked_item", True, "event").prepare
+
+    def told(price):
+        some = batch._replace(variables={**batch.variables, "price": price})
+        asked = hide(jax.random.key(1), some, Hiding(0.5, "mask", 0.0, 2, 4, ()))
+        hidden = model.apply(
+            {"params": params},
+            asked.inputs,
+            batch.segment,
+            batch.position,
+            False,
+            False,
+            asked.places,
+            method="encode",
+        )
+        scores = model.apply({"params": params}, hidden, "item", method="answer").scores()
+        return scores.max(), asked.inputs["item"] == MASK
+
+    there = jnp.where(batch.segment > 0, batch.variables["price"], 0.0)
+    slope, hidden = jax.grad(told, has_aux=True)(there)
+    assert hidden.sum() == 2
+    assert (slope[hidden] == 0).all()
+    assert (slope[0, :4][~hidden[0, :4]] != 0).all()
