@@ -4,6 +4,8 @@
         --columns sequence=user,time=timestamp,item=item,action=action
     clickflax train --config=configs/purchase_retailrocket.py --workdir=runs/purchase_retailrocket
     clickflax evaluate --run runs/purchase_retailrocket
+
+Test AUC 0.804, the mean of three seeds, after 38 s of training on two cores (experiments/tasks.md).
 """
 
 from clickflax.config import default
