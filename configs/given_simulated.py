@@ -5,6 +5,10 @@
     clickflax evaluate --run runs/given --where action=cart
     clickflax evaluate --run runs/given --where action=cart --given action=cart
     python experiments/truth.py runs/given/test.where.action=cart*.json
+
+NDCG@10 of what is put in the cart: 0.416, and 0.443 when that is told; the best possible is 0.447 and
+0.478. So the condition is worth 0.026 to the model and 0.030 to the truth. 197 s of training on two
+cores of an Intel Xeon.
 """
 
 from clickflax.config import default
@@ -24,8 +28,9 @@ def get_config():
     c.model.output = "none"
     c.model.max_len = 50
     c.model.norm = "pre"
-    c.model.dropout = 0.1
+    c.model.dropout = 0.05
+    c.optim.learning_rate = 3e-3
     c.optim.schedule = "cosine"
-    c.train.steps = 3000
-    c.train.eval_every = 500
+    c.train.steps = 6000
+    c.train.eval_every = 1000
     return c
