@@ -4,8 +4,8 @@
     clickflax train --config=configs/purchase_simulated.py --workdir=runs/purchase_simulated
     clickflax evaluate --run runs/purchase_simulated
 
-Test AUC 0.796 (152,677 labels of sessions from 2025-03-20 on) after 70 s of training on two cores of
-an Intel Xeon; the shop's own probabilities have 0.813:
+Test AUC 0.796 (152,677 labels of sessions from 2025-03-20 on) after 70 s of training on two cores;
+the shop's own probabilities have 0.813:
 
     python experiments/truth.py runs/purchase_simulated/test.json
 """
