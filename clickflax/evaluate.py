@@ -6,28 +6,27 @@ import math
 import pathlib
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 import rich.console
 import rich.table
-import scipy.special
-from jaxtyping import Float, Int, Shaped
 from ml_collections import ConfigDict
 
-from clickflax.asker import Asker, make_asker
+from clickflax.asker import make_asker
 from clickflax.checks import check_given
 from clickflax.config import of_task, override, to_dict
-from clickflax.data.asking import count_repeats, pad_lists
-from clickflax.data.features import ITEM
+from clickflax.data.asking import count_repeats
 from clickflax.data.labels import LABELS, LabelPart
-from clickflax.data.split import Examples, cold_targets
+from clickflax.data.split import cold_targets
 from clickflax.data.store import Dataset
 from clickflax.data.variables import read
 from clickflax.events import MASK, RESERVED, SEP
+from clickflax.judge import Columns, Judge
 from clickflax.questions import Asked, ask_about
 from clickflax.run import (
+    Run,
     load_run,
     open_data,
     read_config,
@@ -37,113 +36,7 @@ from clickflax.run import (
     write_json,
 )
 from clickflax.runtime import sharding
-from clickflax.tasks.label_metrics import best_threshold, classes, curve, numbers, yes_or_no
-from clickflax.tasks.metrics import mean, ranking
-from clickflax.tasks.scores import ranks
 from clickflax.tasks.tasks import BASKET, MASKED, NEXT, Task
-
-Columns = Mapping[str, Shaped[np.ndarray, "E ..."]]
-
-
-class Ranker:
-    """Ranks the targets of examples; compiled once, for any parameters."""
-
-    def __init__(self, asker: Asker, filter_seen: bool):
-        self.asker = asker
-        self.filter_seen = filter_seen
-        self.compiled = asker.compile(ranks)
-
-    def __call__(
-        self, params: Any, columns: Columns, examples: Examples
-    ) -> Float[np.ndarray, " T"]:
-        """The place of every target of `examples`, in their order."""
-        bounds = np.searchsorted(examples.owner, np.arange(len(examples) + 1))
-        targets = examples.targets - RESERVED
-        most = max(1, int(np.diff(bounds).max()))
-
-        def padded(values: Int[np.ndarray, " T"]) -> Callable[..., np.ndarray]:
-            return lambda example: pad_lists(values, bounds, example, most)
-
-        found = np.full(len(targets), np.nan, np.float32)
-        history, seen = examples.history, self.filter_seen
-        asked = self.asker.ask(params, self.compiled, columns, history, seen, padded(targets))
-        for example, places in asked:
-            which = padded(np.arange(len(targets)))(example)
-            found[which[which >= 0]] = places[which >= 0]
-        return found
-
-
-class Teller:
-    """Tells the labels of events; compiled once, for any parameters."""
-
-    def __init__(self, asker: Asker):
-        self.asker = asker
-        self.compiled = asker.compile_labels()
-
-    def __call__(self, params: Any, columns: Columns, part: LabelPart) -> Float[np.ndarray, "N C"]:
-        """The logits of the labels of a part, in the order of their events."""
-        events = np.flatnonzero(np.isfinite(part.label))
-        return self.asker.tell(params, self.compiled, columns, part.ranges, events)
-
-
-class Judge:
-    """Asks a task of the examples of a part, and gives the metrics; compiled once."""
-
-    def __init__(self, asker: Asker, asked: Asked, columns: Columns, config: ConfigDict):
-        self.asked, self.columns, self.config = asked, asked.reads(columns), config
-        head = asked.task.head
-        self.is_label = isinstance(asked.test, LabelPart)
-        if self.is_label:
-            self.tell = Teller(asker)
-        else:
-            self.rank = Ranker(asker, config.eval.filter_seen and head == "item")
-        self.threshold: float | None = None  # of the validation, once it has been told
-
-    def __call__(self, params: Any, which: str) -> dict[str, float]:
-        """The mean of every metric over the examples of a part."""
-        return self.examine(params, which)[0]
-
-    def examine(self, params: Any, which: str) -> tuple[dict[str, float], dict[str, Any]]:
-        """The metrics, and what the record of an evaluation has beside them: see `curve` and
-        `cold_metrics`.
-        """
-        part = getattr(self.asked, which)
-        if isinstance(part, Examples):
-            places = self.rank(params, self.columns, part)
-            cutoffs = tuple(self.config.eval.cutoffs)
-            beside = cold_metrics(self.asked, part, places, self.columns, self.config)
-            return mean(ranking(places, part.owner, len(part), cutoffs)), beside
-        logits = self.tell(params, self.columns, part)
-        label, kind = part.label[np.isfinite(part.label)], self.config.label.kind
-        if self.asked.task.head != "label" or kind == "binary":
-            p = scipy.special.expit(logits[:, 0])
-            if which == "validation":
-                self.threshold = best_threshold(p, label)
-            threshold = 0.5 if self.threshold is None else self.threshold
-            return yes_or_no(p, label, threshold), curve(p, label)
-        if kind == "classes":
-            return classes(scipy.special.softmax(logits, 1), label), {}
-        return numbers(logits[:, 0], label), {}
-
-
-def cold_metrics(
-    asked: Asked,
-    part: Examples,
-    places: Float[np.ndarray, " T"],
-    columns: Columns,
-    config: ConfigDict,
-) -> dict[str, float]:
-    """Where items have features, the metrics over the targets alone that were never trained on, and
-    over the users who have any.
-    """
-    if asked.task.head != "item" or not any(n.startswith(ITEM) for n in config.data.variables):
-        return {}
-    cold = cold_targets(asked.train, part, columns["item"])
-    if not cold.any():
-        return {}
-    users, owner = np.unique(part.owner[cold], return_inverse=True)
-    found = mean(ranking(places[cold], owner, len(users), tuple(config.eval.cutoffs)))
-    return {f"cold/{name}": value for name, value in found.items()}
 
 
 def protocol(
@@ -205,33 +98,11 @@ def count_of(asked: Asked, which: str, columns: Columns) -> dict[str, Any]:
     }
 
 
-def evaluate_run(
-    folder: str | pathlib.Path,
-    which: str,
-    *,
-    data: str | None = None,
-    filter_seen: bool | None = None,
-    cutoffs: tuple[int, ...] | None = None,
-    checkpoint: str = "best",
-    where: str | None = None,
-    given: tuple[str, ...] | None = None,
-    labels: str | None = None,
-) -> dict[str, Any]:
-    """Evaluates a run, keeps the record in its folder, and returns it."""
-    run = load_run(folder, checkpoint)
-    dataset = open_data(run, data)
-    changed = [f"config.eval.filter_seen={filter_seen}"] if filter_seen is not None else []
-    changed += [f"config.eval.cutoffs={cutoffs}"] if cutoffs is not None else []
-    changed += [f"config.task_where={(where,)}"] if where is not None else []
-    changed += [f"config.eval.given={given}"] if given is not None else []
-    changed += [f"config.label.path={labels}"] if labels is not None else []
-    config = override(run.config, changed)
-    check_given(config)
+def examine(config: ConfigDict, run: Run, dataset: Dataset, which: str) -> dict[str, Any]:
+    """What is found for a part by each task of a run, and what it depends on."""
     mesh = sharding.make_mesh()
-    params = sharding.replicate(run.params, mesh)
-    start, columns = time.perf_counter(), read(dataset, run.variables)
-    record = {}
-    questions = ask_about(config, dataset)
+    params, columns = sharding.replicate(run.params, mesh), read(dataset, run.variables)
+    record, questions = {}, ask_about(config, dataset)
     for name, asked in questions.items():
         if not len(getattr(asked, which)):
             raise ValueError(
@@ -251,7 +122,35 @@ def evaluate_run(
             "dropped": asked.dropped,
         }
         record |= found if len(questions) == 1 else prefixed(name, found)
-    record |= {
+    return record
+
+
+def evaluate_run(
+    folder: str | pathlib.Path,
+    which: str,
+    *,
+    data: str | None = None,
+    filter_seen: bool | None = None,
+    cutoffs: tuple[int, ...] | None = None,
+    checkpoint: str = "best",
+    where: str | None = None,
+    given: tuple[str, ...] | None = None,
+    labels: str | None = None,
+) -> dict[str, Any]:
+    """Evaluates a run, keeps the record in its folder, and returns it."""
+    run, start = load_run(folder, checkpoint), time.perf_counter()
+    dataset = open_data(run, data)
+    changed = {
+        "config.eval.filter_seen": filter_seen,
+        "config.eval.cutoffs": cutoffs,
+        "config.task_where": None if where is None else (where,),
+        "config.eval.given": given,
+        "config.label.path": labels,
+    }
+    flags = [f"{knob}={value}" for knob, value in changed.items() if value is not None]
+    config = override(run.config, flags)
+    check_given(config)
+    record = examine(config, run, dataset, which) | {
         "data": str(dataset.path),
         "fingerprint": dataset.fingerprint,
         "run": str(folder),

@@ -8,10 +8,11 @@ from jaxtyping import Bool, Float, Shaped
 from ml_collections import ConfigDict
 
 from clickflax.config import of_task
+from clickflax.data.baskets import split_baskets
 from clickflax.data.batches import Windows, following
 from clickflax.data.condition import chosen
 from clickflax.data.labels import LABELS, LabelOptions, LabelPart, split_labels
-from clickflax.data.split import Examples, SplitOptions, inside, split, split_baskets
+from clickflax.data.split import Examples, SplitOptions, inside, split
 from clickflax.data.store import Dataset
 from clickflax.data.variables import COUNT, SINCE
 from clickflax.events import AFTER, CLS, MASK, PAD, RESERVED, value_of

@@ -22,9 +22,9 @@ from clickflax.data.features import Feature
 from clickflax.data.simulate import Shop, simulate
 from clickflax.data.store import Dataset, open_dataset
 from clickflax.data.variables import Variable
-from clickflax.evaluate import Judge
 from clickflax.events import Batch
 from clickflax.feed import Advance, Feed, Source, Step, many_at_once, one_by_one, resident_bytes
+from clickflax.judge import Judge
 from clickflax.model.model import Model
 from clickflax.objectives import make_batches, make_objective
 from clickflax.questions import Asked, ask_about, check_trainable

@@ -34,8 +34,8 @@ from clickflax.asker import make_asker
 from clickflax.config import default, override
 from clickflax.data.batches import TrainingBatches
 from clickflax.data.variables import read
-from clickflax.evaluate import Judge
 from clickflax.events import RESERVED
+from clickflax.judge import Judge
 from clickflax.questions import ask_about
 from clickflax.run import last_checkpoint, load_run, open_data
 from clickflax.runtime import checkpoint, sharding

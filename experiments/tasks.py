@@ -13,12 +13,10 @@ for the table, the checkout is no longer the commit that the next run names: cop
 import argparse
 import json
 import pathlib
-import subprocess
-import sys
 
 import numpy as np
-import scipy.stats
 from table import MACHINE, machine, markdown
+from verbs import clickflax, interval
 
 from clickflax.config import load
 
@@ -43,18 +41,6 @@ QUESTIONS = {
     "next_taobao": "ndcg@10",
     "next_retailrocket": "ndcg@10",
 }
-
-
-def command(*words: str) -> dict:
-    """Runs a verb, and returns its last line."""
-    print("clickflax", *words, flush=True)
-    done = subprocess.run(
-        [sys.executable, "-m", "clickflax.cli", *words],
-        stdout=subprocess.PIPE,
-        text=True,
-        check=True,
-    )
-    return json.loads(done.stdout.splitlines()[-1])
 
 
 def without_places(record: dict) -> dict:
@@ -87,7 +73,7 @@ def run(
         if record.is_file():
             continue
         folder = runs / f"{name}.{seed}"
-        command(
+        clickflax(
             "train",
             f"--config={config}",
             f"--workdir={folder}",
@@ -95,7 +81,7 @@ def run(
             f"--config.seed={seed}",
         )
         told = {
-            ask: command("evaluate", "--run", str(folder), *flags)
+            ask: clickflax("evaluate", "--run", str(folder), *flags)
             for ask, flags in ASKS.get(name, {"": []}).items()
         }  # the plain question, without flags, is kept in test.json
         full = json.loads((folder / "test.json").read_text(encoding="utf-8"))
@@ -109,16 +95,7 @@ def run(
         if "--given" in flags or record.is_file():
             continue  # no baseline can be told anything
         where = [f"--config.task_where={condition}" for condition in flags[1:]]
-        keep(record, command("baselines", f"--config={config}", path, *where))
-
-
-def interval(values: list[float]) -> str:
-    """Mean, and the half-width of its 95 % interval by Student's t."""
-    mean = np.mean(values)
-    if len(values) < 2:
-        return f"{mean:.4f}"
-    half = scipy.stats.t.ppf(0.975, len(values) - 1) * scipy.stats.sem(values)
-    return f"{mean:.4f} ± {half:.4f}"
+        keep(record, clickflax("baselines", f"--config={config}", path, *where))
 
 
 def read(pattern: str) -> list[dict]:
@@ -131,7 +108,7 @@ def row(name: str, ask: str, metric: str) -> list[str] | None:
     runs = read(f"{name}.[0-9].json")
     if not runs:
         return None
-    ours = interval([one["asks"][ask][metric] for one in runs])
+    mean, half = interval([one["asks"][ask][metric] for one in runs])
     plain = "of purchases" if ask == "given buy" else ask
     kept = f"{name}.baselines{'.' + plain.replace(' ', '_') if plain else ''}.json"
     beside = {}
@@ -145,7 +122,7 @@ def row(name: str, ask: str, metric: str) -> list[str] | None:
         f"[{name}](../configs/{name}.py){', ' + ask if ask else ''}",
         f"{count:,}",
         metric,
-        f"{ours} ({len(runs)})",
+        f"{mean:.4f} ± {half:.4f} ({len(runs)})",
         ", ".join(f"{n} {value:.4f}" for n, value in beside.items()),
         f"{seconds:,.0f} s, {machine(first['environment'])}",
         first["environment"]["commit"][:7],

@@ -12,12 +12,10 @@ by the seed. Each run is chosen on the same validation, and asked the same test.
 import argparse
 import json
 import pathlib
-import subprocess
-import sys
 
 import numpy as np
-import scipy.stats
 from table import HERE, MACHINE
+from verbs import clickflax, interval
 
 CONFIG = HERE.parent / "configs" / "purchase_simulated.py"
 RECORD, PLOT = HERE / "transfer.json", HERE / "transfer.svg"
@@ -30,13 +28,6 @@ LINES = {
     "pre-trained, then tuned": ["init.run={pretrained}", "init.skip=head_*"],
     "pre-trained, then frozen": ["init.run={pretrained}", "init.skip=head_*", FROZEN],
 }
-
-
-def clickflax(*words: str) -> dict:
-    """Runs a verb, and returns its last line."""
-    call = [sys.executable, "-m", "clickflax.cli", *words]
-    done = subprocess.run(call, stdout=subprocess.PIPE, text=True, check=True)
-    return json.loads(done.stdout.splitlines()[-1])
 
 
 def train(folder: pathlib.Path, seed: int, data: str, knobs: list[str]) -> None:
@@ -69,12 +60,6 @@ def measure(runs: pathlib.Path, data: str) -> None:
                 points.append(point)
                 RECORD.write_text(json.dumps(points, indent=1) + "\n", encoding="utf-8")
                 print(line, share, seed, f"{point['auc']:.4f}", flush=True)
-
-
-def interval(values: list[float]) -> tuple[float, float]:
-    """Mean, and the half-width of its 95 % interval by Student's t."""
-    half = scipy.stats.t.ppf(0.975, len(values) - 1) * scipy.stats.sem(values)
-    return float(np.mean(values)), float(half)
 
 
 def plot() -> None:

@@ -49,45 +49,45 @@ ALL = look_back(RANGES, np.ones(6, bool))[0]
 
 
 def close(found, expected):
-    np.testing.assert_allclose(found, expected, rtol=1e-9)
+    return np.allclose(found, expected, rtol=1e-9, atol=0, equal_nan=True)
 
 
 def test_values_are_counted_from_the_first_event_of_a_range_to_the_event():
     found = of_values(ALL, COLUMNS, NAMES)
-    close(found["events"], [1, 2, 3, 4, 1, 2])
-    close(found["action=cart"], [0, 1, 2, 2, 0, 1])
-    close(found["action=cart_share"], [0, 1 / 2, 2 / 3, 2 / 4, 0, 1 / 2])
-    close(found["action=view_since"], [0, 60, 180, 0, 0, 300])
-    close(found["action=cart_since"], [np.nan, 0, 0, 3600, np.nan, 0])
-    close(found["action_before"], [np.nan, 0, 1, 1, np.nan, 0])
+    assert close(found["events"], [1, 2, 3, 4, 1, 2])
+    assert close(found["action=cart"], [0, 1, 2, 2, 0, 1])
+    assert close(found["action=cart_share"], [0, 1 / 2, 2 / 3, 2 / 4, 0, 1 / 2])
+    assert close(found["action=view_since"], [0, 60, 180, 0, 0, 300])
+    assert close(found["action=cart_since"], [np.nan, 0, 0, 3600, np.nan, 0])
+    assert close(found["action_before"], [np.nan, 0, 1, 1, np.nan, 0])
 
 
 def test_what_happened_to_an_item_is_counted_in_its_range_alone():
     found = of_items(ALL, COLUMNS, NAMES)
-    close(found["distinct_items"], [1, 2, 2, 3, 1, 1])
-    close(found["item_events"], [1, 1, 2, 1, 1, 2])
-    close(found["item_action=cart"], [0, 1, 1, 0, 0, 1])
+    assert close(found["distinct_items"], [1, 2, 2, 3, 1, 1])
+    assert close(found["item_events"], [1, 1, 2, 1, 1, 2])
+    assert close(found["item_action=cart"], [0, 1, 1, 0, 0, 1])
 
 
 def test_counts_begin_again_after_a_pause_of_half_an_hour():
     found = of_times(ALL, COLUMNS, NAMES)
-    close(found["seconds"], [0, 60, 180, 3780, 0, 300])
-    close(found["gap"], [np.nan, 60, 120, 3600, np.nan, 300])
-    close(found["visits"], [1, 1, 1, 2, 1, 1])
-    close(found["visit_events"], [1, 2, 3, 1, 1, 2])
-    close(found["visit_action=cart"], [0, 1, 2, 0, 0, 1])
-    close(found["visit_seconds"], [0, 60, 180, 0, 0, 300])
-    close(found["hour"], [0, 0, 0, 1, 1, 1])
-    close(found["weekday"], [3] * 6)  # 1970 began on a Thursday
+    assert close(found["seconds"], [0, 60, 180, 3780, 0, 300])
+    assert close(found["gap"], [np.nan, 60, 120, 3600, np.nan, 300])
+    assert close(found["visits"], [1, 1, 1, 2, 1, 1])
+    assert close(found["visit_events"], [1, 2, 3, 1, 1, 2])
+    assert close(found["visit_action=cart"], [0, 1, 2, 0, 0, 1])
+    assert close(found["visit_seconds"], [0, 60, 180, 0, 0, 300])
+    assert close(found["hour"], [0, 0, 0, 1, 1, 1])
+    assert close(found["weekday"], [3] * 6)  # 1970 began on a Thursday
     assert of_times(ALL, {"item": COLUMNS["item"]}, NAMES) == {}
 
 
 def test_a_missing_number_counts_neither_for_the_mean_nor_for_the_highest():
     found = of_numbers(ALL, {"price": PRICE})
-    close(found["price"], PRICE)
-    close(found["price_mean"], [5, 5, 6, 5, 9, 9])
-    close(found["price_max"], [5, 5, 7, 7, 9, 9])
-    close(found["price_first"], [5, 5, 5, 5, 9, 9])
+    assert close(found["price"], PRICE)
+    assert close(found["price_mean"], [5, 5, 6, 5, 9, 9])
+    assert close(found["price_max"], [5, 5, 7, 7, 9, 9])
+    assert close(found["price_first"], [5, 5, 5, 5, 9, 9])
 
 
 def test_an_event_is_asked_about_from_the_first_event_of_its_own_range():
@@ -96,19 +96,20 @@ def test_an_event_is_asked_about_from_the_first_event_of_its_own_range():
     assert list(source) == [1, 2, 4, 5]
     columns = {name: values[source] for name, values in COLUMNS.items()}
     found = of_values(past, columns, NAMES)
-    close(found["events"], [2, 2])
-    close(found["action=cart"], [2, 1])
-    close(of_items(past, columns, NAMES)["item_events"], [1, 2])
+    assert close(found["events"], [2, 2])
+    assert close(found["action=cart"], [2, 1])
+    assert close(of_items(past, columns, NAMES)["item_events"], [1, 2])
 
 
 def test_the_rate_of_a_value_leaves_out_the_labels_of_its_own_fold():
     ids, label = np.array([6, 6, 6, 7]), np.array([1.0, 0.0, 1.0, 0.0])
     table = rates(ids, label, np.array([0, 1, 1, 2]), 9)
     assert table.shape == (FOLDS + 1, 9)
+    no = PRIOR / 2 / (1 + PRIOR)
     # Of all: 2 of 4 are yes, of item 6 it is 2 of 3, of item 8 nothing is known.
-    close(table[FOLDS, [6, 7, 8]], [(2 + PRIOR / 2) / (3 + PRIOR), PRIOR / 2 / (1 + PRIOR), 1 / 2])
+    assert close(table[FOLDS, [6, 7, 8]], [(2 + PRIOR / 2) / (3 + PRIOR), no, 1 / 2])
     # Without fold 1, 1 of 2: item 6 has one yes, item 7 one no.
-    close(table[1, [6, 7]], [(1 + PRIOR / 2) / (1 + PRIOR), PRIOR / 2 / (1 + PRIOR)])
+    assert close(table[1, [6, 7]], [(1 + PRIOR / 2) / (1 + PRIOR), no])
 
 
 # Training: a b, a b, a c, b c; then the history a b of an example that is not trained on.

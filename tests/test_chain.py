@@ -13,13 +13,14 @@ from clickflax import recommend
 from clickflax.config import default
 from clickflax.data import store
 from clickflax.data.asking import Layout, asking_batches
+from clickflax.data.baskets import split_baskets
 from clickflax.data.batches import Windows, fill
 from clickflax.data.chain import find_chain
 from clickflax.data.condition import chosen
 from clickflax.data.labels import LABELS, LabelOptions
 from clickflax.data.shop import Shop
 from clickflax.data.simulate import simulate
-from clickflax.data.split import SplitOptions, split_baskets
+from clickflax.data.split import SplitOptions
 from clickflax.data.variables import Variable, describe, read
 from clickflax.evaluate import evaluate_run
 from clickflax.events import CLS, MASK, NA, PAD, RESERVED, SEP, Batch

@@ -12,8 +12,9 @@ from clickflax.asker import make_asker
 from clickflax.build import build_model
 from clickflax.data.batches import Windows
 from clickflax.data.split import Examples, next_one
-from clickflax.evaluate import Ranker, main
+from clickflax.evaluate import main
 from clickflax.events import RESERVED
+from clickflax.judge import Ranker
 from clickflax.runtime import sharding
 from clickflax.tasks.metrics import mean, ranking
 from clickflax.tasks.tasks import find_task

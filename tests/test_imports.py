@@ -27,13 +27,14 @@ MAY_IMPORT = {
     "weights": NOUNS | {"questions"},
     "cold": NOUNS,
     "objectives": NOUNS | {"questions", "step"},
-    "evaluate": NOUNS | {"checks", "run", "asker", "questions"},
+    "judge": NOUNS | {"asker", "questions"},
+    "evaluate": NOUNS | {"checks", "run", "asker", "questions", "judge"},
     "step": NOUNS,
     "transfer": NOUNS | {"run"},
     "reading": NOUNS | {"build", "run", "questions", "cold", "transfer"},
     "feed": NOUNS | {"step"},
     "setup": NOUNS
-    | {*("checks", "run", "asker", "questions", "objectives", "evaluate", "step", "feed")}
+    | {*("checks", "run", "asker", "questions", "objectives", "judge", "step", "feed")}
     | {"build", "reading", "transfer", "weights", "cold"},
     "train": NOUNS | {"run", "evaluate", "step", "setup"},
     "recommend": NOUNS | {"checks", "run", "asker", "questions"},

@@ -16,7 +16,8 @@ from clickflax.data.shop import Shop
 from clickflax.data.simulate import simulate
 from clickflax.data.store import open_dataset
 from clickflax.data.variables import read
-from clickflax.evaluate import Judge, Teller, evaluate_run
+from clickflax.evaluate import evaluate_run
+from clickflax.judge import Judge, Teller
 from clickflax.questions import ask_about
 from clickflax.run import load_run
 from clickflax.runtime import sharding

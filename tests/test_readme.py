@@ -26,7 +26,7 @@ def test_its_two_commands_set_everything_up(readme):
     commands = [
         "pip install -e . && "
         "clickflax train --config=configs/quickstart.py --workdir=runs/quickstart",
-        'pip install -e ".[dev]" && pytest',
+        'pip install -e ".[dev]" && pytest -n 2 --dist worksteal',
     ]
     assert all(f"\n{command}\n" in readme for command in commands)
 

@@ -8,7 +8,6 @@ import numpy as np
 from jaxtyping import Bool, Int, Shaped
 
 from clickflax.data.batches import Windows, ramp
-from clickflax.data.store import Dataset
 from clickflax.events import RESERVED
 
 # The draw of validation users belongs to the protocol: runs of other seeds get the same users.
@@ -58,23 +57,20 @@ def next_one(
     return Examples(sequence, Windows(start, stop), targets, np.arange(len(sequence)))
 
 
-def with_target(
+def draw(
     candidates: Int[np.ndarray, " C"],
     start: Int[np.ndarray, " C"],
     stop: Int[np.ndarray, " C"],
     item: Int[np.ndarray, " E"],
-) -> Int[np.ndarray, " K"]:
-    """Those candidates that have a target among the events from `start` to `stop`: an item that is
-    known, and asked for.
+    wanted: int,
+) -> Int[np.ndarray, " U"]:
+    """All the candidates for -1, else that many of them at random, in their order: of those that
+    have a target, an item that is known and asked for, among their events from `start` to `stop`.
     """
-    known = np.append(0, np.cumsum(item >= RESERVED))
-    return candidates[known[stop] > known[start]]
-
-
-def draw(candidates: Int[np.ndarray, " C"], wanted: int) -> Int[np.ndarray, " U"]:
-    """All the candidates for -1, else that many of them at random, in their order."""
     if wanted < -1:
         raise ValueError(f"data.validation_users={wanted}: name a number, -1 for all, 0 for none.")
+    known = np.append(0, np.cumsum(item >= RESERVED))
+    candidates = candidates[known[stop] > known[start]]
     if wanted == -1 or wanted >= len(candidates):
         return candidates
     chance = np.random.default_rng(VALIDATION_SEED)
@@ -96,8 +92,8 @@ def leave_one_out(
     length = stop - start
     tested = np.flatnonzero(length >= 2)
     longer = np.flatnonzero(length >= 3)
-    longer = with_target(longer, stop[longer] - 2, stop[longer] - 1, columns["item"])
-    chosen = draw(longer, options.validation_users)
+    target, item = stop[longer] - 2, columns["item"]
+    chosen = draw(longer, target, target + 1, item, options.validation_users)
     held = np.where(length >= 2, 1, 0)
     held[chosen] = 2
     return Split(
@@ -130,8 +126,8 @@ def by_parts(
     length = stop - start
     tested = np.flatnonzero((part == 1) & (length >= 2))
     longer = np.flatnonzero((part == 0) & (length >= 2))
-    longer = with_target(longer, stop[longer] - 1, stop[longer], columns["item"])
-    chosen = draw(longer, options.validation_users)
+    target, item = stop[longer] - 1, columns["item"]
+    chosen = draw(longer, target, target + 1, item, options.validation_users)
     held = np.zeros(len(length), np.int64)
     held[chosen] = 1
     trained = part == 0
@@ -185,8 +181,8 @@ def by_sequence_time(
     tested = begins >= second
     asks = stop - start >= 2
     longer = np.flatnonzero(validated & asks)
-    longer = with_target(longer, stop[longer] - 1, stop[longer], columns["item"])
-    chosen = draw(longer, options.validation_users)
+    target, item = stop[longer] - 1, columns["item"]
+    chosen = draw(longer, target, target + 1, item, options.validation_users)
     asked = np.flatnonzero(tested & asks)
     return Split(
         Windows(start[trained], stop[trained]),
@@ -215,10 +211,9 @@ def by_time(
     earlier = np.concatenate([[0], np.cumsum(columns["time"] < second)])
     known = start + earlier[stop] - earlier[start]
     candidates = np.flatnonzero((trained > start) & (known > trained))
-    candidates = with_target(candidates, trained[candidates], known[candidates], columns["item"])
-    chosen = draw(candidates, options.validation_users)
+    begin, end, item = trained[candidates], known[candidates], columns["item"]
+    chosen = draw(candidates, begin, end, item, options.validation_users)
     tested = np.flatnonzero((known > start) & (stop > known))
-    item = columns["item"]
     return Split(
         Windows(start, trained),
         period(chosen, start[chosen], trained[chosen], known[chosen], item),
@@ -230,63 +225,6 @@ def by_time(
             "test sequences without a history": int(((known == start) & (stop > known)).sum()),
         },
     )
-
-
-def split_baskets(
-    name: str, dataset: Dataset, item: Int[np.ndarray, " E"], options: SplitOptions
-) -> Split:
-    """The different items of a part are the targets, what was before it in its sequence is the
-    history: with "leave_one_out" the last part is the test, the one before it the validation; with
-    "time", the parts that begin in the period of each.
-    """
-    check_part(name, dataset.part)
-    if name not in BASKETS:
-        raise ValueError(f"data.split={name!r}: baskets want one of {sorted(BASKETS)}.")
-    return BASKETS[name](dataset, item, options)
-
-
-def last_baskets(dataset: Dataset, item: Int[np.ndarray, " E"], options: SplitOptions) -> Split:
-    """The last part of each sequence, and the one before it."""
-    bounds, start = dataset.bounds, dataset.offsets[:-1]
-    last = np.searchsorted(bounds, dataset.offsets[1:]) - 1
-    parts = last - np.searchsorted(bounds, start) + 1
-    tested = np.flatnonzero(parts >= 2)
-    drawn = np.flatnonzero(parts >= 3)
-    drawn = with_target(drawn, bounds[last - 1][drawn], bounds[last][drawn], item)
-    drawn = draw(drawn, options.validation_users)
-    held = np.where(parts >= 2, 1, 0)
-    held[drawn] = 2
-    return Split(
-        Windows(start, bounds[last + 1 - held]),
-        period(drawn, start[drawn], bounds[last - 1][drawn], bounds[last][drawn], item),
-        period(tested, start[tested], bounds[last][tested], bounds[last + 1][tested], item),
-        {"sequences of one part": int((parts < 2).sum())},
-    )
-
-
-def later_baskets(dataset: Dataset, item: Int[np.ndarray, " E"], options: SplitOptions) -> Split:
-    """The parts that begin in a period; all events before the first period are trained on."""
-    first, second = two_moments(dataset.columns, options)
-    time = dataset.columns["time"]
-    begin, end = dataset.bounds[:-1], dataset.bounds[1:]
-    sequence = np.searchsorted(dataset.offsets, begin, side="right") - 1
-    start = dataset.offsets[sequence]
-    later, known = time[begin] >= first, begin > start
-    tested = np.flatnonzero(known & (time[begin] >= second))
-    validated = np.flatnonzero(known & later & (time[begin] < second))
-    drawn = with_target(validated, begin[validated], end[validated], item)
-    drawn = draw(drawn, options.validation_users)
-    earlier = np.concatenate([[0], np.cumsum(time < first)])
-    trained = dataset.offsets[:-1] + np.diff(earlier[dataset.offsets])
-    return Split(
-        Windows(dataset.offsets[:-1], trained),
-        period(sequence[drawn], start[drawn], begin[drawn], end[drawn], item),
-        period(sequence[tested], start[tested], begin[tested], end[tested], item),
-        {"parts without a history": int((later & ~known).sum())},
-    )
-
-
-BASKETS = {"leave_one_out": last_baskets, "time": later_baskets, "time_each": later_baskets}
 
 
 def by_each_event(
@@ -305,8 +243,7 @@ def by_each_event(
     tested = np.flatnonzero(known & (time >= second))
     validated = np.flatnonzero(known & later & (time < second))
     start, item = offsets[sequence], columns["item"]
-    drawn = with_target(validated, validated, validated + 1, item)
-    drawn = draw(drawn, options.validation_users)
+    drawn = draw(validated, validated, validated + 1, item, options.validation_users)
     earlier = np.concatenate([[0], np.cumsum(~later)])
     return Split(
         Windows(offsets[:-1], offsets[:-1] + np.diff(earlier[offsets])),
