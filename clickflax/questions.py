@@ -10,7 +10,7 @@ from ml_collections import ConfigDict
 from clickflax.config import of_task
 from clickflax.data.baskets import split_baskets
 from clickflax.data.batches import Windows, following
-from clickflax.data.condition import chosen
+from clickflax.data.condition import AND, OR, chosen
 from clickflax.data.labels import LABELS, LabelOptions, LabelPart, split_labels
 from clickflax.data.split import Examples, SplitOptions, inside, split
 from clickflax.data.store import Dataset
@@ -90,7 +90,7 @@ def _label(config: ConfigDict, name: str, task: Task, dataset: Dataset, where: s
     labelled = LABELS[name](dataset, wanted)
     if "action" in labelled.columns:
         alike = {config.label.buy, config.label.back}
-        check_counts(config, name, "action", lambda told: len(told & alike) == 1)
+        check_counts(config, name, "action", lambda told: not told or len(told & alike) == 1)
     if name == "label":
         check_kind(labelled.label, config.label.kind, config.label.classes)
     if where:
@@ -160,12 +160,15 @@ def check_counts(
     config: ConfigDict, name: str, variable: str, tells: Callable[[set[str]], bool]
 ) -> None:
     """Refuses variables that tell, at later events, what is hidden of earlier ones: those of values
-    of `variable` for which `tells` holds.
+    of `variable` for which `tells` holds; of none, where these are the event's own.
     """
     for one in config.data.variables:
-        for kind in (COUNT, SINCE):
-            _, told, values = one.partition(f"{kind}{variable}=")
-            if told and tells(set(values.split("|"))):
+        kind, dot, condition = one.partition(".")
+        if kind + dot not in (COUNT, SINCE):
+            continue
+        for term in condition.split(AND):
+            counted, _, values = term.partition("=")
+            if counted == variable and tells(set(filter(None, values.split(OR)))):
                 raise ValueError(f"{name}: {one!r} tells what the model is asked for.")
 
 

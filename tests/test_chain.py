@@ -17,6 +17,7 @@ from clickflax.data.baskets import split_baskets
 from clickflax.data.batches import Windows, fill
 from clickflax.data.chain import find_chain
 from clickflax.data.condition import chosen
+from clickflax.data.counts import alike
 from clickflax.data.labels import LABELS, LabelOptions
 from clickflax.data.shop import Shop
 from clickflax.data.simulate import simulate
@@ -154,17 +155,70 @@ def test_how_often_a_value_came_so_far_is_counted_in_each_sequence(data):
 def test_the_time_since_a_value_came_last_is_missing_before_it_came(data):
     found = read(data, {"since.action=buy": Variable()})["since.action=buy"]
     hours = np.expm1(np.delete(found, [3, 6, 10]).astype(np.float64)) / 3600
-    expected = [np.nan, np.nan, 0, 24, 0, 25, np.nan, np.nan, np.nan]
+    expected = [np.nan, np.nan, np.nan, 24, 25, 25, np.nan, np.nan, np.nan]
     np.testing.assert_allclose(hours, expected, rtol=1e-4)
 
 
-def test_what_is_hidden_is_not_counted_for_others_to_read(data):
-    config = config_for(data, "masked_action")
-    config.data.variables = ("item", "action", "count.action=buy")
-    with pytest.raises(ValueError, match="masked_action: 'count.action=buy' tells what"):
+@pytest.mark.parametrize(
+    ("condition", "expected"),
+    [
+        ("action", [1, 2, 1, 3, 2, 4, 1, 2, 3]),
+        ("part", [1, 2, 3, 1, 2, 1, 1, 2, 1]),
+        ("part&action=buy", [0, 0, 1, 0, 1, 0, 0, 0, 0]),
+        ("action&part", [1, 2, 1, 1, 1, 1, 1, 2, 1]),
+        ("action&part=0", [1, 2, 1, 2, 1, 2, 1, 2, 2]),
+        ("item", [1] * 9),
+    ],
+)
+def test_an_event_counts_those_of_its_own_value(data, condition, expected):
+    assert alike(data, condition).count().tolist() == expected
+
+
+@pytest.mark.parametrize(
+    ("condition", "expected"),
+    [
+        ("action", [-1, 0, -1, 1, 2, 3, -1, 6, 7]),
+        ("part", [-1, 0, 1, -1, 3, -1, -1, 6, -1]),
+        ("part&action=view", [-1, 0, 1, -1, 3, -1, -1, 6, -1]),
+        ("part&action=buy", [-1] * 9),
+    ],
+)
+def test_an_event_finds_the_last_one_before_of_its_own_value(data, condition, expected):
+    assert alike(data, condition).last().tolist() == expected
+
+
+def test_an_event_without_a_value_is_like_no_other(data):
+    columns = {**data.columns, "action": np.array(ACTION, np.int32)}
+    columns["action"][3] = NA
+    found = alike(dataclasses.replace(data, columns=columns), "action")
+    np.testing.assert_array_equal(found.count(), [1, 2, 1, np.nan, 2, 3, 1, 2, 3])
+    assert found.last().tolist() == [-1, 0, -1, -1, 2, 1, -1, 6, 7]
+
+
+@pytest.mark.parametrize(
+    ("task", "variable"),
+    [
+        ("masked_action", "count.action=buy"),
+        ("masked_action", "count.part&action=buy"),
+        ("masked_action", "since.action"),
+        ("masked_item", "count.item&action=buy"),
+        ("returns", "count.action"),
+        ("returns", "since.item&action=buy"),
+    ],
+)
+def test_what_is_hidden_is_not_counted_for_others_to_read(data, task, variable):
+    config = config_for(data, task)
+    config.data.variables = ("item", "action", variable)
+    config.label.back = "view"
+    with pytest.raises(ValueError, match=f"{task}: '{variable}' tells what"):
         ask_about(config, data)
     config.tasks = ("next_action",)
     assert ask_about(config, data)
+
+
+def test_conditions_are_joined(data):
+    assert np.flatnonzero(chosen(data, "action=view&part=0")).tolist() == [0, 1, 6, 7]
+    assert np.flatnonzero(chosen(data, "part=-1&action=view|buy")).tolist() == [5, 8]
 
 
 def test_a_condition_on_parts_needs_parts(data):
@@ -407,6 +461,7 @@ def test_no_column_tells_what_comes_after_the_question(shop, chain, task):
         return  # there are no baskets; and a part of one action has nothing before its purchase
     config.data.variables = ("item", "action", "price", "gap", "hour")
     config.data.variables += ("count.action=cart", "since.action=view", "count.action=cart|view")
+    config.data.variables += ("count.action", "since.action")
     config.data.split, config.data.validation_from = "time", "2025-02-15"
     config.data.test_from = "2025-03-01"
     data = store.open_dataset(shop).chained(chain)

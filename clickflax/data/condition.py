@@ -1,10 +1,12 @@
-"""Which events are meant by `action=buy`, `action=buy|cart` or `part=-1`."""
+"""Which events are meant by `action=buy`, `action=buy|cart`, `part=-1` or `action=buy&part=-1`."""
 
 import numpy as np
 from jaxtyping import Bool
 
 from clickflax.data.store import Dataset
 from clickflax.events import UNK
+
+AND, OR = "&", "|"
 
 
 def chosen(dataset: Dataset, condition: str) -> Bool[np.ndarray, " E"]:
@@ -13,19 +15,20 @@ def chosen(dataset: Dataset, condition: str) -> Bool[np.ndarray, " E"]:
     A part is counted from the first of its sequence, 0, or from the last, -1. Raises ValueError for
     a value that the data set does not have, and where no event meets the condition.
     """
-    if not condition:
-        return np.ones(dataset.events, bool)
-    name, equals, text = condition.partition("=")
-    if not equals or not text:
-        raise ValueError(f"{condition!r} is not of the form action=buy or part=-1.")
-    found = _parts(dataset, text) if name == "part" else _values(dataset, name, text.split("|"))
+    found = np.ones(dataset.events, bool)
+    for term in filter(None, condition.split(AND)):
+        name, equals, text = term.partition("=")
+        if not equals or not text:
+            raise ValueError(f"{term!r} is not of the form action=buy or part=-1.")
+        found &= _parts(dataset, text) if name == "part" else _values(dataset, name, text)
     if not found.any():
         raise ValueError(f"no event of {dataset.path} has {condition!r}.")
     return found
 
 
-def _values(dataset: Dataset, name: str, tokens: list[str]) -> Bool[np.ndarray, " E"]:
+def _values(dataset: Dataset, name: str, text: str) -> Bool[np.ndarray, " E"]:
     """The events with one of these values of a variable, beside others where it has several."""
+    tokens = text.split(OR)
     vocabulary = dataset.vocabulary(name)
     ids = vocabulary.ids(tokens)
     unknown = [token for token, id in zip(tokens, ids, strict=True) if id == UNK]

@@ -9,7 +9,10 @@
     next.NAME       another variable, of the event after; these come of `data.given`
     count.NAME=X    the logarithm of how many events of the sequence had this value so far, 1 more,
                     this one included: windows are cut, and attention is a mean, which cannot count
-    since.NAME=X    the logarithm of the seconds since the last of them, 1 more; missing before one
+    since.NAME=X    the logarithm of the seconds since the last of them before this event, 1 more;
+                    missing where there is none
+    count.NAME      the same of the events with this event's own value, as of its item or its part;
+    since.NAME      several conditions are joined: count.item&action=cart, since.part&action=cart
     part            the number of its part in the chain, an id; from 31 on the same
 
 Whatever the source has, the model gets int32 ids or float32 numbers; a number is standardised, or
@@ -25,7 +28,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Int64, Shaped
 
 from clickflax.data.batches import following
-from clickflax.data.condition import chosen
+from clickflax.data.counts import alike
 from clickflax.data.store import Dataset, Vocabulary
 from clickflax.events import AFTER, NA, RESERVED, UNK
 
@@ -211,19 +214,16 @@ def find(dataset: Dataset, name: str, tokens: tuple[str, ...] | None) -> Found:
     return Found(np.array(ids, np.int32)[owner], RESERVED + len(places), tuple(places))
 
 
+def _counts(dataset: Dataset, condition: str) -> Float[np.ndarray, " E"]:
+    """log(1 + events so far that a condition counts)."""
+    return np.log1p(alike(dataset, condition).count())
+
+
 def _since(dataset: Dataset, condition: str) -> Float[np.ndarray, " E"]:
-    """log(1 + seconds since the last event that meets a condition), NaN before the first one."""
-    time, place = _time(dataset, SINCE + condition), np.arange(dataset.events)
-    last = np.maximum.accumulate(np.where(_known(dataset, condition), place, -1))
-    missing = last < np.repeat(dataset.offsets[:-1], np.diff(dataset.offsets))
-    return np.where(missing, np.nan, np.log1p(np.maximum(time - time[last], 0) / SECOND))
-
-
-def _known(dataset: Dataset, condition: str) -> Bool[np.ndarray, " E"]:
-    """The events that meet a condition, of which one knows at once whether they do."""
-    if condition.startswith("part=-"):
-        raise ValueError(f"data.variables: which part is {condition!r} is known only at the end.")
-    return chosen(dataset, condition)
+    """log(1 + seconds since the last event before that a condition counts), NaN without one."""
+    time = _time(dataset, SINCE + condition)
+    last = alike(dataset, condition).last()
+    return np.where(last < 0, np.nan, np.log1p(np.maximum(time - time[last], 0) / SECOND))
 
 
 def _time(dataset: Dataset, name: str) -> Int64[np.ndarray, " E"]:
@@ -241,13 +241,6 @@ def _from_time(dataset: Dataset, name: str) -> Found:
     if name == "weekday":  # 1970 began on a Thursday
         return Found((RESERVED + (time // DAY + 3) % 7).astype(np.int32), RESERVED + 7)
     return Found(_gaps(time, dataset.offsets) if name == "gap" else time / SECOND)
-
-
-def _counts(dataset: Dataset, condition: str) -> Float[np.ndarray, " E"]:
-    """log(1 + events so far that meet a condition)."""
-    met = np.cumsum(_known(dataset, condition))
-    before = np.append(0, met)[dataset.offsets[:-1]]
-    return np.log1p(met - np.repeat(before, np.diff(dataset.offsets)))
 
 
 def _gaps(
