@@ -17,7 +17,7 @@ import tempfile
 
 import numpy as np
 from speed import HERE, clickflax_main, config_for, take_steps
-from table import MACHINE, sat
+from study import MACHINE, sat
 
 from clickflax.runtime import sharding
 from clickflax.runtime.environment import environment

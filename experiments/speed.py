@@ -26,7 +26,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
-from table import MACHINE
+from study import MACHINE
 
 import clickflax
 from clickflax import recommend

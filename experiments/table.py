@@ -11,44 +11,18 @@ import argparse
 import json
 import pathlib
 
-HERE = pathlib.Path(__file__).resolve().parent
+import simulated
+import tasks
+from study import HERE, keep, machine, markdown, records, sat
+
 BEGIN, END = "<!-- python experiments/table.py write -->", "<!-- end of tables -->"
-MACHINE = ("commit", "dirty", "versions", "backend", "devices", "cpu", "cores", "started")
 
 
 def add(run: pathlib.Path) -> pathlib.Path:
-    """Copies the record of a run beside this file, without what tells of its place."""
-    record = json.loads((run / "test.json").read_text(encoding="utf-8"))
-    record["environment"] = {key: record["environment"][key] for key in (*MACHINE, "data")}
-    record["run"] = run.name
-    record["config"]["data"]["path"] = pathlib.Path(record["config"]["data"]["path"]).name
+    """Keeps the record of a run."""
     path = HERE / "results" / f"{run.name}.json"
-    path.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+    keep(path, json.loads((run / "test.json").read_text(encoding="utf-8")))
     return path
-
-
-def records(kind: str) -> list[dict]:
-    """All that are kept of one kind, by name."""
-    return [json.loads(p.read_text(encoding="utf-8")) for p in sorted((HERE / kind).glob("*.json"))]
-
-
-def markdown(head: list[str], align: list[str], rows: list[list[str]]) -> str:
-    """A table."""
-    return "\n".join("| " + " | ".join(line) + " |" for line in [head, align, *rows])
-
-
-def machine(environment: dict) -> str:
-    """What the devices were."""
-    if environment["backend"] == "cpu":
-        return f"{environment['cores']} cores"
-    return " + ".join(f"{n} x {kind}" for kind, n in environment["devices"].items())
-
-
-def sat(environment: dict) -> str:
-    """Where and when something was timed."""
-    cpu = f" of {environment['cpu']}" if environment["backend"] == "cpu" else ""
-    day = environment["started"][:10]
-    return f"{machine(environment)}{cpu}, JAX {environment['versions']['jax']}, {day}"
 
 
 def result(record: dict) -> list[str]:
@@ -127,7 +101,12 @@ def speeds() -> str:
     return "\n\n".join(parts)
 
 
-PAGES = {HERE.parent / "README.md": results, HERE / "speed.md": speeds}
+PAGES = {
+    HERE.parent / "README.md": results,
+    HERE / "speed.md": speeds,
+    HERE / "tasks.md": tasks.table,
+    HERE / "simulated.md": simulated.table,
+}
 
 
 def with_tables(page: pathlib.Path) -> str:

@@ -1,8 +1,8 @@
 """Every question on real logs: three seeds, beside what one would try first.
 
-    python experiments/tasks.py run --data data --runs runs            # what is not recorded yet
-    python experiments/tasks.py run --data data --runs runs next_taobao --seeds 0
-    python experiments/tasks.py table                                  # experiments/tasks.md
+    python experiments/tasks.py --data data --runs runs            # what is not recorded yet
+    python experiments/tasks.py --data data --runs runs next_taobao --seeds 0
+    python experiments/table.py write                              # experiments/tasks.md
 
 Each question is a config of `configs/`, whose data set lies in the folder `--data` under the name
 that its path has. Every run, evaluation and baseline is the command of clickflax in a process of
@@ -15,12 +15,10 @@ import json
 import pathlib
 
 import numpy as np
-from table import MACHINE, machine, markdown
-from verbs import clickflax, interval
+from study import HERE, clickflax, interval, keep, machine, markdown, records
 
 from clickflax.config import load
 
-HERE = pathlib.Path(__file__).resolve().parent
 CONFIGS, RECORDS = HERE.parent / "configs", HERE / "tasks"
 # What is asked of each run, by name: the flags of `clickflax evaluate`.
 BUY = ["--where", "action=buy"]
@@ -43,33 +41,14 @@ QUESTIONS = {
 }
 
 
-def without_places(record: dict) -> dict:
-    """A record without what tells of its place on the machine."""
-    record = dict(record)
-    if "environment" in record:
-        record["environment"] = {key: record["environment"][key] for key in (*MACHINE, "data")}
-    if "config" in record:
-        path = pathlib.Path(record["config"]["data"]["path"]).name
-        record["config"] = {**record["config"], "data": {**record["config"]["data"], "path": path}}
-    return record | {
-        name: pathlib.Path(record[name]).name for name in ("run", "data") if name in record
-    }
-
-
-def keep(path: pathlib.Path, record: dict) -> None:
-    """Writes a record."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(without_places(record), indent=1) + "\n", encoding="utf-8")
-
-
 def run(
-    name: str, seeds: list[int], data: pathlib.Path, runs: pathlib.Path, records: pathlib.Path
+    name: str, seeds: list[int], data: pathlib.Path, runs: pathlib.Path, kept: pathlib.Path
 ) -> None:
     """Trains, evaluates and compares one question, as far as it is not recorded."""
     config = CONFIGS / f"{name}.py"
     path = f"--config.data.path={data / pathlib.Path(load(config).data.path).name}"
     for seed in seeds:
-        record = records / f"{name}.{seed}.json"
+        record = kept / f"{name}.{seed}.json"
         if record.is_file():
             continue
         folder = runs / f"{name}.{seed}"
@@ -91,28 +70,23 @@ def run(
         }
         keep(record, {**full, "asks": metrics})
     for ask, flags in ASKS.get(name, {"": []}).items():
-        record = records / f"{name}.baselines{'.' + ask.replace(' ', '_') if ask else ''}.json"
+        record = kept / f"{name}.baselines{'.' + ask.replace(' ', '_') if ask else ''}.json"
         if "--given" in flags or record.is_file():
             continue  # no baseline can be told anything
         where = [f"--config.task_where={condition}" for condition in flags[1:]]
         keep(record, clickflax("baselines", f"--config={config}", path, *where))
 
 
-def read(pattern: str) -> list[dict]:
-    """The records of a name, in order."""
-    return [json.loads(p.read_text(encoding="utf-8")) for p in sorted(RECORDS.glob(pattern))]
-
-
 def row(name: str, ask: str, metric: str) -> list[str] | None:
     """The line of a question; None where there is no run yet."""
-    runs = read(f"{name}.[0-9].json")
+    runs = records("tasks", f"{name}.[0-9]")
     if not runs:
         return None
     mean, half = interval([one["asks"][ask][metric] for one in runs])
     plain = "of purchases" if ask == "given buy" else ask
-    kept = f"{name}.baselines{'.' + plain.replace(' ', '_') if plain else ''}.json"
+    kept = f"{name}.baselines{'.' + plain.replace(' ', '_') if plain else ''}"
     beside = {}
-    for record in read(kept):
+    for record in records("tasks", kept):
         beside = {n: one[metric] for n, one in record["baselines"].items() if n != "constant"}
     first = runs[0]
     asked = first["asks"][ask]
@@ -142,7 +116,6 @@ def table() -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
-    parser.add_argument("what", choices=("run", "table"))
     parser.add_argument("names", nargs="*", help=f"of {', '.join(QUESTIONS)}; default: all")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--data", type=pathlib.Path, default=pathlib.Path("data"))
@@ -152,14 +125,8 @@ def main() -> None:
     unknown = sorted(set(flags.names) - QUESTIONS.keys())
     if unknown:
         parser.error(f"{unknown[0]} is none of {', '.join(QUESTIONS)}")
-    if flags.what == "run":
-        for name in flags.names or QUESTIONS:
-            run(name, flags.seeds, flags.data, flags.runs, flags.records)
-    page = HERE / "tasks.md"
-    text = page.read_text(encoding="utf-8")
-    begin, end = "<!-- python experiments/tasks.py table -->", "<!-- end of table -->"
-    before, after = text.split(begin)[0], text.split(end)[1]
-    page.write_text(f"{before}{begin}\n\n{table()}\n\n{end}{after}", encoding="utf-8")
+    for name in flags.names or QUESTIONS:
+        run(name, flags.seeds, flags.data, flags.runs, flags.records)
 
 
 if __name__ == "__main__":

@@ -14,14 +14,15 @@ import json
 import pathlib
 
 import numpy as np
-from table import HERE, MACHINE
-from verbs import clickflax, interval
+from study import HERE, MACHINE, clickflax, interval
 
 CONFIG = HERE.parent / "configs" / "purchase_simulated.py"
 RECORD, PLOT = HERE / "transfer.json", HERE / "transfer.svg"
-SHARES, SEEDS = (0.01, 0.1, 1.0), (0, 1, 2)
+SHARES = (0.01, 0.1, 1.0)
 PRETRAIN = ["tasks=masked_item,masked_action", "train.monitor=masked_item/ndcg@10"]
 PRETRAIN += ["train.steps=4000", "train.eval_every=500", "data.validation_users=2000"]
+TUNE = ["train.patience=4"]
+METRICS = ("auc", "average_precision", "log_loss", "labels", "train_seconds")
 FROZEN = "init.freeze=embedder/*,encoder/*"
 LINES = {
     "from scratch": [],
@@ -36,11 +37,15 @@ def train(folder: pathlib.Path, seed: int, data: str, knobs: list[str]) -> None:
     clickflax("train", f"--config={CONFIG}", f"--workdir={folder}", *given)
 
 
-def measure(runs: pathlib.Path, data: str) -> None:
+def kept(record: pathlib.Path) -> list[dict]:
+    """The points that are recorded."""
+    return json.loads(record.read_text(encoding="utf-8")) if record.is_file() else []
+
+
+def measure(runs: pathlib.Path, data: str, seeds: list[int], record: pathlib.Path) -> None:
     """Every point of the plot that is not recorded yet."""
-    points = json.loads(RECORD.read_text(encoding="utf-8")) if RECORD.is_file() else []
-    done = {(point["line"], point["share"], point["seed"]) for point in points}
-    for seed in SEEDS:
+    done = {(point["line"], point["share"], point["seed"]) for point in kept(record)}
+    for seed in seeds:
         pretrained = runs / f"pretrained.{seed}"
         for share in SHARES:
             for number, (line, knobs) in enumerate(LINES.items()):
@@ -50,15 +55,14 @@ def measure(runs: pathlib.Path, data: str) -> None:
                     train(pretrained, seed, data, PRETRAIN)
                 folder = runs / f"{number}.{share}.{seed}"
                 knobs = [knob.format(pretrained=pretrained) for knob in knobs]
-                train(folder, seed, data, [*knobs, f"label.share={share}"])
+                train(folder, seed, data, [*TUNE, *knobs, f"label.share={share}"])
                 clickflax("evaluate", "--run", str(folder))
-                record = json.loads((folder / "test.json").read_text(encoding="utf-8"))
-                kept = ("auc", "average_precision", "log_loss", "labels", "train_seconds")
+                full = json.loads((folder / "test.json").read_text(encoding="utf-8"))
                 point = {"line": line, "share": share, "seed": seed}
-                point |= {name: record[name] for name in kept}
-                point["environment"] = {name: record["environment"][name] for name in MACHINE}
-                points.append(point)
-                RECORD.write_text(json.dumps(points, indent=1) + "\n", encoding="utf-8")
+                point |= {name: full[name] for name in METRICS}
+                point["environment"] = {name: full["environment"][name] for name in MACHINE}
+                points = [*kept(record), point]  # those of other seeds may have come meanwhile
+                record.write_text(json.dumps(points, indent=1) + "\n", encoding="utf-8")
                 print(line, share, seed, f"{point['auc']:.4f}", flush=True)
 
 
@@ -69,7 +73,7 @@ def plot() -> None:
     matplotlib.use("svg")
     import matplotlib.pyplot as plt
 
-    points = json.loads(RECORD.read_text(encoding="utf-8"))
+    points = kept(RECORD)
     plt.rcParams.update({"font.size": 10, "svg.hashsalt": "clickflax", "svg.fonttype": "none"})
     figure, axes = plt.subplots(figsize=(6.4, 4.2), layout="constrained")
     colours = ("#777777", "#0b6e99", "#d9730d")
@@ -96,10 +100,13 @@ def main() -> None:
     parser.add_argument("what", choices=("measure", "plot"))
     parser.add_argument("--runs", type=pathlib.Path, default=pathlib.Path("runs/transfer"))
     parser.add_argument("--data", default="data/shop", help="the simulated shop")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--record", type=pathlib.Path, default=RECORD)
     flags = parser.parse_args()
     if flags.what == "measure":
-        measure(flags.runs, flags.data)
-    plot()
+        measure(flags.runs, flags.data, flags.seeds, flags.record)
+    else:
+        plot()
 
 
 if __name__ == "__main__":

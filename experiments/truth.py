@@ -70,29 +70,33 @@ def items(
     return {f"ndcg@{k}": float(gain(place, k).mean()) for k in cutoffs}
 
 
+def beside(path: pathlib.Path) -> dict[str, dict[str, tuple[float, float]]]:
+    """By task, each metric of a record, and the same of the shop's own probabilities."""
+    run, record = load_run(path.parent), read_json(path)
+    dataset, config = open_data(run), from_dict(record["config"])
+    truth, found = load_truth(dataset.path), {}
+    for name, asked in ask_about(config, dataset).items():
+        prefix = f"{name}/" if len(run.tasks) > 1 else ""
+        if isinstance(asked.test, Examples):
+            (given,) = record[f"{prefix}protocol"]["given"] or ("=",)
+            cutoffs = tuple(config.eval.cutoffs)
+            best = items(truth, dataset, asked.test, given.split("=")[1], cutoffs)
+        else:
+            best = labels(truth, dataset, name, asked.test)
+        pairs = {key: (record.get(prefix + key), value) for key, value in best.items()}
+        found[name] = {key: pair for key, pair in pairs.items() if isinstance(pair[0], float)}
+    return found
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     parser.add_argument("records", nargs="+", type=pathlib.Path, help="such as RUN/test.json")
     console = rich.console.Console()
     for path in parser.parse_args().records:
-        run, record = load_run(path.parent), read_json(path)
-        dataset, config = open_data(run), from_dict(record["config"])
-        truth = load_truth(dataset.path)
-        for name, asked in ask_about(config, dataset).items():
-            prefix = f"{name}/" if len(run.tasks) > 1 else ""
-            told = record[f"{prefix}protocol"]
-            if isinstance(asked.test, Examples):
-                (given,) = told["given"] or ("=",)
-                best = items(
-                    truth, dataset, asked.test, given.split("=")[1], run.config.eval.cutoffs
-                )
-            else:
-                best = labels(truth, dataset, name, asked.test)
+        for name, pairs in beside(path).items():
             lines = rich.table.Table("metric", title=f"{name} of {path}", title_justify="left")
             for column in ("run", "truth", "run - truth"):
                 lines.add_column(column, justify="right")
-            pairs = {key: (record.get(prefix + key), value) for key, value in best.items()}
-            pairs = {key: pair for key, pair in pairs.items() if isinstance(pair[0], float)}
             for key, (ours, value) in pairs.items():
                 lines.add_row(key, f"{ours:.4f}", f"{value:.4f}", f"{ours - value:+.4f}")
             console.print(lines)

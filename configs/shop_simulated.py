@@ -1,0 +1,33 @@
+"""Three questions on a simulated shop, to one model: what comes next, will it end in a purchase,
+will what is bought come back?
+
+    clickflax simulate --out data/shop --sequences 100000
+    clickflax train --config=configs/shop_simulated.py --workdir=runs/shop_simulated
+    clickflax evaluate --run runs/shop_simulated
+    python experiments/truth.py runs/shop_simulated/test.json    # and what is possible
+"""
+
+from clickflax.config import default
+
+
+def get_config():
+    c = default()
+    c.data.path = "data/shop"
+    c.tasks = ("purchase", "returns", "next_item")
+    c.data.variables = ("item", "action", "price", "item.category")
+    c.data.quantiles = ("price=20",)
+    c.data.split = "sequence_time"
+    c.data.validation_from = "2025-03-15"
+    c.data.test_from = "2025-03-20"
+    c.data.validation_users = 5000
+    c.data.position_from = "start"
+    c.model.output = "none"
+    c.model.max_len = 50
+    c.model.norm = "pre"
+    c.model.dropout = 0.05
+    c.optim.learning_rate = 3e-3
+    c.optim.schedule = "cosine"
+    c.train.steps = 5000
+    c.train.eval_every = 500
+    c.train.monitor = "returns/auc"
+    return c

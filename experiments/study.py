@@ -1,0 +1,72 @@
+"""What studies share: to run a verb of clickflax, to keep its record, to show means in a table."""
+
+import json
+import pathlib
+import subprocess
+import sys
+
+import numpy as np
+import scipy.stats
+
+HERE = pathlib.Path(__file__).resolve().parent
+MACHINE = ("commit", "dirty", "versions", "backend", "devices", "cpu", "cores", "started")
+
+
+def clickflax(*words: str) -> dict:
+    """Runs a verb, and returns its last line."""
+    print("clickflax", *words, flush=True)
+    call = [sys.executable, "-m", "clickflax.cli", *words]
+    done = subprocess.run(call, stdout=subprocess.PIPE, text=True, check=True)
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def interval(values: list[float]) -> tuple[float, float]:
+    """Mean, and the half-width of its 95 % interval by Student's t; NaN for a single value."""
+    if len(values) < 2:
+        return float(np.mean(values)), float("nan")
+    half = scipy.stats.t.ppf(0.975, len(values) - 1) * scipy.stats.sem(values)
+    return float(np.mean(values)), float(half)
+
+
+def without_places(record: dict) -> dict:
+    """A record without what tells of its place on the machine."""
+    record = dict(record)
+    if "environment" in record:
+        record["environment"] = {key: record["environment"][key] for key in (*MACHINE, "data")}
+    if "config" in record:
+        path = pathlib.Path(record["config"]["data"]["path"]).name
+        record["config"] = {**record["config"], "data": {**record["config"]["data"], "path": path}}
+    return record | {
+        name: pathlib.Path(record[name]).name for name in ("run", "data") if name in record
+    }
+
+
+def keep(path: pathlib.Path, record: dict) -> None:
+    """Writes a record."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(without_places(record), indent=1) + "\n", encoding="utf-8")
+
+
+def records(kind: str, pattern: str = "*") -> list[dict]:
+    """All that are kept of one kind and have such a name, in the order of the names."""
+    paths = sorted((HERE / kind).glob(f"{pattern}.json"))
+    return [json.loads(path.read_text(encoding="utf-8")) for path in paths]
+
+
+def markdown(head: list[str], align: list[str], rows: list[list[str]]) -> str:
+    """A table."""
+    return "\n".join("| " + " | ".join(line) + " |" for line in [head, align, *rows])
+
+
+def machine(environment: dict) -> str:
+    """What the devices were."""
+    if environment["backend"] == "cpu":
+        return f"{environment['cores']} cores"
+    return " + ".join(f"{n} x {kind}" for kind, n in environment["devices"].items())
+
+
+def sat(environment: dict) -> str:
+    """Where and when something was timed."""
+    cpu = f" of {environment['cpu']}" if environment["backend"] == "cpu" else ""
+    day = environment["started"][:10]
+    return f"{machine(environment)}{cpu}, JAX {environment['versions']['jax']}, {day}"
