@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Array, Float, Int, Shaped
 from ml_collections import ConfigDict
 
-from clickflax.data.asking import Asked, Layout, asking_batches
+from clickflax.data.asking import AskedRows, Layout, asking_batches
 from clickflax.data.batches import Windows, training_batches
 from clickflax.events import CLS, MASK, RESERVED, SEP, Batch
 from clickflax.model.model import Model
@@ -36,7 +36,7 @@ class Asker:
 
     def batches(
         self, columns: Mapping[str, Shaped[np.ndarray, "E ..."]], history: Windows, seen: bool
-    ) -> Iterator[Asked]:
+    ) -> Iterator[AskedRows]:
         """All the histories, in batches of about `batch_size`."""
         ask = self.task.ask if self.task.ask in (MASK, SEP) else None
         row_length = self.max_len
@@ -84,7 +84,7 @@ class Asker:
             )
             return hidden[row, nth]
 
-        def answer(collections: Any, shard: tuple[Asked, tuple[Array, ...]]) -> Any:
+        def answer(collections: Any, shard: tuple[AskedRows, tuple[Array, ...]]) -> Any:
             asked, extras = shard
             groups = (asked.batch, asked.last, asked.row, asked.nth)
             hidden = jax.lax.map(lambda group: encode(collections, group), groups)

@@ -452,6 +452,21 @@ def test_baskets_are_learned_evaluated_and_recommended(shop, tmp_path, steps_at_
     assert users == 200
 
 
+@pytest.mark.parametrize("task", ["basket", "next_item", "masked_item"])
+def test_what_is_recommended_in_a_chain_is_what_was_evaluated(shop, tmp_path, task):
+    train(small(shop, task, **{"eval.filter_seen": False}), tmp_path / "run")
+    record = evaluate_run(tmp_path / "run", "test")
+    run = load_run(tmp_path / "run")
+    data = store.open_dataset(shop).chained("action")
+    test = ask_about(run.config, data)[task].test
+    columns = read(data, run.variables)
+    hits = np.zeros(len(test), bool)
+    for lists in recommend.rank_items(run, columns, test.history, 10, False, ()):
+        for example, items in zip(lists.example, lists.item, strict=True):
+            hits[example] = np.isin(items, test.targets[test.owner == example]).any()
+    assert record["hit_rate@10"] == pytest.approx(hits.mean())
+
+
 @pytest.mark.parametrize("chain", ["", "action"])
 @pytest.mark.parametrize("task", ["next_item", "purchase", "basket", "next_action"])
 def test_no_column_tells_what_comes_after_the_question(shop, chain, task):

@@ -11,7 +11,7 @@ from clickflax.data.batches import Windows, deal, fill, one_each, pack, ramp, sl
 from clickflax.events import Batch
 
 
-class Asked(NamedTuple):
+class AskedRows(NamedTuple):
     """A batch of rows, shared out to S devices in G groups each, and where the answers stand.
 
     Sequence n of row m of group g ends at `last[g, m, n]`. Answer a belongs to `example[g, a]` (-1:
@@ -48,7 +48,7 @@ def asking_batches(
     told: Mapping[str, Any],
     seen: bool,
     layout: Layout,
-) -> Iterator[Asked]:
+) -> Iterator[AskedRows]:
     """The last events of every history, once, in batches of rows.
 
     A history `opens` with CLS, and the reserved id `ask` follows it, such as MASK: places are
@@ -89,7 +89,7 @@ def asking_batches(
             told=told,
         )
         places = group_answers(row, lengths[example], example, layout, most, deepest)
-        yield Asked(
+        yield AskedRows(
             Batch(
                 {
                     name: values.reshape(*layout, *values.shape[1:])
