@@ -16,6 +16,9 @@ def get_config():
     c.data.variables = ("item", "action", "gap", "hour", "part", "time")
     c.data.variables += ("count.action=buy", "count.action=cart", "count.action=fav")
     c.data.variables += ("since.action=buy", "since.action=cart", "since.action=fav")
+    c.data.variables += ("count.item", "count.item&action=cart", "count.item&action=buy")
+    c.data.variables += ("since.item", "count.part", "count.part&action=cart")
+    c.data.variables += ("count.part&action=fav",)
     c.data.chain = "30m"  # a visit; the user's earlier ones are read too
     c.data.split = "time"
     c.data.validation_from = "2017-12-01"

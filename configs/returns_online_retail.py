@@ -19,7 +19,9 @@ def get_config():
     c.data.path = "data/online-retail"
     c.tasks = ("returns",)
     c.data.variables = ("item", "action", "price", "quantity", "gap", "country", "part", "hour")
-    c.data.variables += ("count.action=cancel",)
+    c.data.variables += ("weekday", "count.item", "since.item", "count.part")
+    c.data.variables += ("count.action=cancel", "since.action=cancel")
+    c.data.variables += ("count.item&action=cancel", "since.item&action=cancel")
     c.data.quantiles = ("price=20", "quantity=20")
     c.data.chain = "invoice"
     c.data.split = "time"
@@ -34,7 +36,7 @@ def get_config():
     c.model.dropout = 0.3
     c.optim.schedule = "cosine"
     c.train.batch_size = 64
-    c.train.steps = 400
+    c.train.steps = 800
     c.train.eval_every = 100
     c.train.monitor = "auc"
     return c
