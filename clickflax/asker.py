@@ -70,7 +70,7 @@ class Asker:
 
         def encode(
             collections: Any, group: tuple[Batch, Array, Array, Array]
-        ) -> Float[Array, "A D"]:
+        ) -> tuple[Float[Array, "A D"], Any]:
             (variables, segment, position, _), last, row, nth = group
             hidden: Any = self.model.apply(
                 collections,
@@ -82,14 +82,17 @@ class Asker:
                 last,
                 method="encode",
             )
-            return hidden[row, nth]
+            past = self.model.past(variables, segment, self.task.causal, last, self.task.head)
+            return jax.tree.map(lambda x: x[row, nth], (hidden, past))
 
         def answer(collections: Any, shard: tuple[AskedRows, tuple[Array, ...]]) -> Any:
             asked, extras = shard
             groups = (asked.batch, asked.last, asked.row, asked.nth)
-            hidden = jax.lax.map(lambda group: encode(collections, group), groups)
-            hidden = hidden.reshape(-1, hidden.shape[-1])
-            answers: Any = self.model.apply(collections, hidden, self.task.head, method="answer")
+            found = jax.lax.map(lambda group: encode(collections, group), groups)
+            hidden, past = jax.tree.map(lambda x: x.reshape(-1, x.shape[-1]), found)
+            answers: Any = self.model.apply(
+                collections, hidden, self.task.head, past, method="answer"
+            )
             chunk = sharding.chunk_items(0, hidden.shape[0], answers.items)
             seen = asked.seen - jnp.array([[0, RESERVED]])  # pairs of an answer and an id
             return finish(answers, seen, chunk, *extras)

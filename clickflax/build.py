@@ -81,6 +81,7 @@ def build_heads(
             output=check("output", model.output, OUTPUTS),
             bias=model.output_bias,
             tied=model.tied and name not in widths,
+            repeat=model.repeat and name == "item",
             activation=activation,
             kernel_init=init,
         )

@@ -44,8 +44,10 @@ class Objective(NamedTuple):
 
 def ask(
     model: Model, collections: Any, objective: Objective, row: Batch, key: Key[Array, ""]
-) -> tuple[Float[Array, "K D"], Shaped[Array, " K"], Float[Array, " K"]]:
-    """States of one row where it is asked, the targets there, and their weights."""
+) -> tuple[Float[Array, "K D"], Any, Shaped[Array, " K"], Float[Array, " K"]]:
+    """States of one row where it is asked, the past that is in sight from there, the targets there,
+    and their weights.
+    """
     row = jax.tree.map(lambda x: x[None], row)
     prepare_key, dropout_key = jax.random.split(key)
     question = objective.prepare(prepare_key, row)
@@ -60,7 +62,9 @@ def ask(
         method="encode",
         rngs={"dropout": dropout_key},
     )
-    return hidden[0], question.targets[0], question.weights[0]
+    inputs, places = question.inputs, question.places
+    past = model.past(inputs, row.segment, objective.causal, places, objective.head)
+    return jax.tree.map(lambda x: x[0], (hidden, past, question.targets, question.weights))
 
 
 def gradient_of(
@@ -81,8 +85,8 @@ def gradient_of(
     def loss_of(trained: Any, rows: Batch, keys: Key[Array, " M"]) -> tuple[Array, Array]:
         collections = {"params": join(trained, frozen), "given": given}
         asked = jax.vmap(functools.partial(ask, model, collections, objective))
-        hidden, targets, weights = asked(rows, keys)
-        answers: Any = model.apply(collections, hidden, objective.head, method="answer")
+        hidden, past, targets, weights = asked(rows, keys)
+        answers: Any = model.apply(collections, hidden, objective.head, past, method="answer")
         return objective.loss(answers, targets, weights)
 
     def add(sums: Any, piece: tuple[Batch, Array]) -> tuple[Any, None]:
@@ -145,8 +149,10 @@ def init_params(model: Model, key: Key[Array, ""], batch: Batch, given: Any = No
     """Fresh parameters."""
 
     def everything(model: Model, batch: Batch) -> Any:
-        hidden = model.encode(batch.variables, batch.segment, batch.position, False, False)
-        return [model.answer(hidden, head) for head in model.head]
+        variables, segment = batch.variables, batch.segment
+        hidden = model.encode(variables, segment, batch.position, False, False)
+        past = {head: model.past(variables, segment, False, None, head) for head in model.head}
+        return [model.answer(hidden, head, past[head]) for head in model.head]
 
     row = jax.tree.map(lambda x: jnp.asarray(x[:1]), batch)
     collections = {"given": given or {}}

@@ -452,9 +452,11 @@ def test_baskets_are_learned_evaluated_and_recommended(shop, tmp_path, steps_at_
     assert users == 200
 
 
+@pytest.mark.parametrize("repeat", [False, True])
 @pytest.mark.parametrize("task", ["basket", "next_item", "masked_item"])
-def test_what_is_recommended_in_a_chain_is_what_was_evaluated(shop, tmp_path, task):
-    train(small(shop, task, **{"eval.filter_seen": False}), tmp_path / "run")
+def test_what_is_recommended_in_a_chain_is_what_was_evaluated(shop, tmp_path, task, repeat):
+    changed = {"eval.filter_seen": False, "model.repeat": repeat}
+    train(small(shop, task, **changed), tmp_path / "run")
     record = evaluate_run(tmp_path / "run", "test")
     run = load_run(tmp_path / "run")
     data = store.open_dataset(shop).chained("action")

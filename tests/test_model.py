@@ -7,9 +7,10 @@ import pytest
 from toy import ITEMS, encode, rows, small_config, small_model
 
 from clickflax.build import build_model
-from clickflax.events import NA, PAD, RESERVED
+from clickflax.events import NA, PAD, RESERVED, UNK
 from clickflax.model.dropout import Dropout, keep_mask
 from clickflax.model.encoder import REMAT
+from clickflax.model.heads import look_back
 from clickflax.step import init_params
 
 SEQUENCES = [[1, 2, 3], [4, 5], [6, 7, 8, 9, 10]]
@@ -41,6 +42,50 @@ def test_a_bidirectional_state_depends_on_every_event_of_its_sequence():
     model, params = small_model()
     seen = influence(model, params, rows([[1, 2, 3, 4, 5, 6, 7, 8]]), False)
     assert seen.all()
+
+
+def test_the_past_has_the_last_event_of_every_item_of_a_sequence_in_sight():
+    batch = rows([[1, 2, 1], [1, 3, 3, 1]], [0, 0], length=8)
+    values = batch.variables["item"].at[0, 1].set(UNK)  # which is no item
+    places = jnp.array([[0, 2, 4, 6]])
+    past = look_back(values, batch.segment, places, True)
+    there = np.asarray(past.there[0]).astype(int).tolist()
+    assert there[0] == [1, 0, 0, 0, 0, 0, 0, 0]
+    assert there[1] == [0, 0, 1, 0, 0, 0, 0, 0]  # the same item: its last event
+    assert there[2] == [0, 0, 0, 1, 1, 0, 0, 0]  # of the second sequence
+    assert there[3] == [0, 0, 0, 0, 0, 1, 1, 0]
+    assert past.items[0, 3, [5, 6]].tolist() == [3, 1]
+    assert past.count[0, 3, [5, 6]].tolist() == [2, 2]
+    assert past.distance[0, 3, [5, 6]].tolist() == [1, 0]
+    assert past.count[0, 0, 0] == 1
+    whole = look_back(values, batch.segment, places, False)
+    assert np.flatnonzero(whole.there[0, 0]).tolist() == [2]
+    assert np.flatnonzero(whole.there[0, 2]).tolist() == [5, 6]
+    assert whole.distance[0, 0, 2] == whole.distance[0, 2, 6] == 2
+
+
+def test_at_first_a_repetition_scores_as_it_did():
+    (model, params), (plain, _) = small_model(repeat=True), small_model()
+    batch = rows([[1, 2, 1]])
+    hidden = encode(model, params, batch, True)
+    places = jnp.arange(batch.segment.shape[1])[None]
+    past = look_back(batch.variables["item"], batch.segment, places, True)
+
+    def scores(gate):
+        head = {**params["head_item"]}
+        head["repeat"] = {**head["repeat"], "bias": jnp.array([gate, 0.0, 0.0])}
+        changed = {"params": {**params, "head_item": head}}
+        return model.apply(changed, hidden, "item", past, method="answer").scores()
+
+    without = {key: value for key, value in params["head_item"].items() if key != "repeat"}
+    found = plain.apply(
+        {"params": {**params, "head_item": without}}, hidden, "item", method="answer"
+    )
+    np.testing.assert_array_equal(scores(0.0), found.scores())
+    raised = np.asarray(scores(2.0) - scores(0.0))[0]
+    assert np.flatnonzero(raised[0].round(4)).tolist() == [1]
+    assert np.flatnonzero(raised[2].round(4)).tolist() == [1, 2]
+    np.testing.assert_allclose(raised[2, [1, 2]], 2, rtol=1e-5)
 
 
 @pytest.mark.parametrize("causal", [False, True])

@@ -9,7 +9,7 @@ import pytest
 from toy import ITEMS, rows
 
 from clickflax.events import MASK, RESERVED, UNK
-from clickflax.model.heads import Answers
+from clickflax.model.heads import Answers, Raised
 from clickflax.tasks.losses import binary_loss, class_loss, number_loss, softmax_loss
 from clickflax.tasks.tasks import (
     Hiding,
@@ -162,6 +162,50 @@ def test_the_softmax_loss_and_its_gradients_are_those_of_autodiff_in_any_chunks(
         lambda x, y: np.testing.assert_allclose(x, y, rtol=1e-5, atol=1e-5), found, expected
     )
     assert jax.tree.structure(found) == jax.tree.structure(expected)
+
+
+@pytest.mark.parametrize("bias", [True, False])
+@pytest.mark.parametrize("chunk", [0, 5])
+def test_the_softmax_loss_of_raised_items_is_that_of_their_scores(chunk, bias):
+    question = answers((2, 5), bias=bias)
+    targets = jax.random.randint(jax.random.key(2), (2, 5), 0, ITEMS)
+    weights = jnp.array([[1.0, 0.0, 2.0, 1.0, 1.0], [0.5, 1.0, 0.0, 0.0, 1.0]])
+    # Of each row three columns have an item, of which not every question knows; one has none.
+    row = jnp.array([[3, 0, 11, -1], [7, 2, 5, -1]])
+    there = jax.random.bernoulli(jax.random.key(3), 0.6, (2, 5, 4)).at[0, 0, 0].set(True)
+    items = jnp.where(there, row[:, None, :], -1)
+    targets = targets.at[0, 0].set(3)
+    more = 2 * jax.random.normal(jax.random.key(4), items.shape)
+    more = jnp.where(items >= 0, more, 0.0)
+
+    def of(loss):
+        def one(floats, more):
+            return loss(Answers(*floats, question.first, Raised(items, more)))
+
+        return jax.value_and_grad(one, argnums=(0, 1))(question[:3], more)
+
+    found = of(lambda a: softmax_loss(a, targets, weights, chunk)[0])
+    expected = of(lambda a: plain_loss(a, targets, weights))
+    assert float(found[0]) == pytest.approx(float(expected[0]), rel=1e-5)
+    (floats, raised), (their_floats, their_raised) = found[1], expected[1]
+    jax.tree.map(
+        lambda x, y: np.testing.assert_allclose(x, y, rtol=1e-4, atol=1e-5), floats, their_floats
+    )
+    known = np.asarray(items >= 0)
+    np.testing.assert_allclose(raised[known], their_raised[known], rtol=1e-4, atol=1e-5)
+    assert np.abs(raised[0, 0, 0]) > 0.1  # that of a target
+
+
+@pytest.mark.parametrize("chunk", [0, 5])
+def test_the_loss_is_finite_when_what_is_likely_is_raised_far_or_lowered(chunk):
+    question = answers((1, 2))
+    items = jnp.array([[[1, 2], [1, 2]]])
+    for more in (30.0, -30.0):
+        sure = question._replace(
+            features=question.features * 100, raised=Raised(items, jnp.full(items.shape, more))
+        )
+        loss, _ = softmax_loss(sure, jnp.array([[1, 5]]), jnp.ones((1, 2)), chunk)
+        assert np.isfinite(loss)
 
 
 @pytest.mark.parametrize("chunk", [0, 4])

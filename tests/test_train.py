@@ -101,10 +101,11 @@ def test_one_and_eight_devices_jit_and_pmap_give_the_same_parameters(
     assert_alike(eight.params, one.params, rtol=1e-4, atol=1e-6)
 
 
+@pytest.mark.parametrize("repeat", [False, True])
 @pytest.mark.parametrize("task", ["masked_item", "next_item"])
-def test_every_parameter_changes_in_a_step(shop, tmp_path, task):
+def test_every_parameter_changes_in_a_step(shop, tmp_path, task, repeat):
     config = config_for(shop)
-    config.tasks = (task,)
+    config.tasks, config.model.repeat = (task,), repeat
     config.optim.warmup_steps = 0
     config.optim.weight_decay = 0.0  # which would change them without any gradient
     config.optim.eps = 1e-30

@@ -5,14 +5,56 @@ from typing import NamedTuple
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Bool, Float, Int
 
+from clickflax.events import RESERVED
 from clickflax.model.encoder import ACTIVATIONS, layer_norm
 
 OUTPUTS = ("dense", "none")
 # Added to a score, its probability is 0. Not -inf: NaN would come of a chunk that has nothing else,
 # and of a place that weighs nothing, whose target may be any item.
 NEVER = -1e30
+
+
+class Past(NamedTuple):
+    """The events of a row that each of Q questions has in sight, of every item the last one."""
+
+    items: Int[Array, "... L"]  # counted from 0; below 0 where there is none
+    there: Bool[Array, "... L"]
+    count: Int[Array, "... L"]  # events in sight that have the item
+    distance: Int[Array, "... L"]  # events from the last of them to the question
+
+
+def look_back(
+    values: Int[Array, "B L"],
+    segment: Int[Array, "B L"],
+    places: Int[Array, "B Q"],
+    causal: bool,
+) -> Past:
+    """What is in sight at some columns of packed rows: all events of the same segment with a value
+    of its own, or, `causal`, those up to the column.
+    """
+    known = (segment > 0) & (values >= RESERVED)
+    alike = (values[:, :, None] == values[:, None, :]) & known[:, None, :]
+    alike = alike & (segment[:, :, None] == segment[:, None, :])
+    so_far = jnp.cumsum(alike, axis=2)  # [B, L, L]: events like this one, up to that column
+    own = jnp.diagonal(so_far, axis1=1, axis2=2)  # the same up to itself
+    ends = places if causal else jnp.full_like(places, segment.shape[1] - 1)
+    count = jnp.swapaxes(jnp.take_along_axis(so_far, ends[:, None, :], axis=2), 1, 2)
+    column = jnp.arange(segment.shape[1])[None, None, :]
+    mine = jnp.take_along_axis(segment, places, axis=1)[:, :, None] == segment[:, None, :]
+    there = mine & known[:, None, :] & (count == own[:, None, :])
+    there = there & (column <= ends[:, :, None])
+    distance = jnp.abs(places[:, :, None] - column)
+    items = jnp.broadcast_to((values - RESERVED)[:, None, :], there.shape)
+    return Past(items, there, count, distance)
+
+
+class Raised(NamedTuple):
+    """Items whose scores are not in the factors alone: to each, none twice, something is added."""
+
+    items: Int[Array, "... L"]  # those outside 0 ... V-1 are padding
+    more: Float[Array, "... L"]
 
 
 class Answers(NamedTuple):
@@ -26,6 +68,7 @@ class Answers(NamedTuple):
     table: Float[Array, "N D"]
     bias: Float[Array, " V"] | None
     first: int
+    raised: Raised | None = None
 
     @property
     def items(self) -> int:
@@ -48,10 +91,17 @@ class Answers(NamedTuple):
         if self.bias is not None:
             extra = jax.lax.dynamic_slice_in_dim(self.bias, start, size)
         extra = jnp.where(jnp.arange(size) >= begin - start, extra, before)
-        return scores + extra.reshape((1,) * (scores.ndim - 1) + (-1,)), rows, start
+        scores = scores + extra.reshape((1,) * (scores.ndim - 1) + (-1,))
+        if self.raised is not None:
+            flat, columns = scores.reshape(-1, size), self.raised.items - start
+            columns = jnp.where(columns < 0, size, columns).reshape(len(flat), -1)
+            more = self.raised.more.reshape(len(flat), -1)
+            flat = flat.at[jnp.arange(len(flat))[:, None], columns].add(more, mode="drop")
+            scores = flat.reshape(scores.shape)
+        return scores, rows, start
 
     def scores(self) -> Float[Array, "... V"]:
-        """Every score, in float32: `features @ table[first:].T + bias`."""
+        """Every score, in float32: `features @ table[first:].T + bias`, and what is added."""
         return self.chunk(jnp.int32(0), self.items, jnp.nan)[0]
 
 
@@ -81,6 +131,10 @@ class ItemHead(nn.Module):
 
     Items that the collection "given" says are `cold` score next to nothing: in training, where they
     would be nothing but wrong answers.
+
+    With `repeat`, an item that is in sight scores more, or less, by what the hidden state x makes
+    of how often it came and how long ago (to repeat or to explore: RepeatNet, Ren et al., 2019):
+    `g_0 + g_1 log(1 + count) + g_2 log(1 + distance)` with `g = W x + b`, which is 0 at first.
     """
 
     items: int
@@ -88,11 +142,22 @@ class ItemHead(nn.Module):
     output: str
     bias: bool
     tied: bool
+    repeat: bool
     activation: str
     kernel_init: nn.initializers.Initializer
 
     @nn.compact
-    def __call__(self, x: Float[Array, "... D"], table: Float[Array, "N W"]) -> Answers:
+    def __call__(
+        self, x: Float[Array, "... D"], table: Float[Array, "N W"], past: Past | None
+    ) -> Answers:
+        raised = None
+        if self.repeat:
+            assert past is not None
+            zeros = nn.initializers.zeros  # at first nothing is added
+            gates = nn.Dense(3, kernel_init=zeros, name="repeat")(x.astype(jnp.float32))
+            facts = jnp.stack([jnp.ones(past.count.shape), *(map(jnp.log1p, past[2:]))], axis=-1)
+            more = jnp.where(past.there, (facts * gates[..., None, :]).sum(-1), 0.0)
+            raised = Raised(jnp.where(past.there, past.items, -1), more)
         if self.output == "dense":
             x = nn.Dense(self.width, dtype=x.dtype, kernel_init=self.kernel_init, name="dense")(x)
             x = layer_norm(ACTIVATIONS[self.activation](x), "norm")
@@ -103,4 +168,4 @@ class ItemHead(nn.Module):
         if self.has_variable("given", "cold"):
             open_to_all = jnp.zeros(self.items) if bias is None else bias
             bias = jnp.where(self.get_variable("given", "cold"), NEVER, open_to_all)
-        return Answers(x, table, bias, first)
+        return Answers(x, table, bias, first, raised)

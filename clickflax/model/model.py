@@ -3,11 +3,12 @@
 from collections.abc import Mapping
 
 import flax.linen as nn
+import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, Shaped
 
 from clickflax.model.embedder import Embedder
 from clickflax.model.encoder import Encoder
-from clickflax.model.heads import Answers, ItemHead, LabelHead
+from clickflax.model.heads import Answers, ItemHead, LabelHead, Past, look_back
 
 
 class Model(nn.Module):
@@ -32,13 +33,30 @@ class Model(nn.Module):
         x = self.embedder(variables, position, train)
         return self.encoder(x, segment, causal, train, places)
 
+    def past(
+        self,
+        variables: Mapping[str, Shaped[Array, "B L ..."]],
+        segment: Int[Array, "B L"],
+        causal: bool,
+        places: Int[Array, "B Q"] | None,
+        head: str,
+    ) -> Past | None:
+        """What is in sight where it is asked, at all events without `places`, for a head that wants
+        to know it.
+        """
+        if not getattr(self.head[head], "repeat", False):
+            return None
+        if places is None:
+            places = jnp.broadcast_to(jnp.arange(segment.shape[1]), segment.shape)
+        return look_back(variables[head], segment, places, causal)
+
     def answer(
-        self, hidden: Float[Array, "... D"], head: str = "item"
+        self, hidden: Float[Array, "... D"], head: str = "item", past: Past | None = None
     ) -> Answers | Float[Array, "... C"]:
         """A score for every value of a variable, in factors: column i is the id i + RESERVED; or
-        the logits of a label.
+        the logits of a label. `past` is that of the same questions.
         """
         asked = self.head[head]
         if isinstance(asked, ItemHead):
-            return asked(hidden, self.embedder.table(head))
+            return asked(hidden, self.embedder.table(head), past)
         return asked(hidden)

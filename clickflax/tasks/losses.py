@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float, Int
 
-from clickflax.model.heads import Answers
+from clickflax.model.heads import NEVER, Answers
 
 
 def softmax_loss(
@@ -23,8 +23,14 @@ def softmax_loss(
     size = min(chunk or answers.items, answers.items)
     x = answers.features.reshape(-1, answers.features.shape[-1])
     factors = (x, answers.table, answers.bias)
-    loss: Any = _cross_entropy(answers.first, size, factors, targets.ravel(), weights.ravel())
-    return loss, weights.sum()
+    near, gift = None, 0.0
+    if answers.raised is not None:
+        items, more = answers.raised
+        near = (_scores_near(answers).reshape(len(x), -1), more.reshape(len(x), -1))
+        gift = jnp.where(items == targets[..., None], more, 0.0).sum(-1)
+    first, targets, flat = answers.first, targets.ravel(), weights.ravel()
+    loss: Any = _cross_entropy(first, size, factors, near, targets, flat)
+    return loss - (gift * weights).sum(), weights.sum()
 
 
 def binary_loss(
@@ -60,24 +66,60 @@ def number_loss(
 LABEL_LOSSES = {"binary": binary_loss, "classes": class_loss, "number": number_loss}
 
 
+def _scores_near(answers: Answers) -> Float[Array, "B K L"]:
+    """The scores of the raised items, without what is added; a row has the same for all its
+    questions, where it has any, so that each is read from the table once.
+    """
+    assert answers.raised is not None
+    items = answers.raised.items.max(axis=1)
+    rows = answers.table[jnp.maximum(items, 0) + answers.first].astype(answers.features.dtype)
+    scores = jnp.einsum("bkd,bld->bkl", answers.features, rows, preferred_element_type=jnp.float32)
+    if answers.bias is not None:
+        scores = scores + answers.bias[jnp.maximum(items, 0)][:, None, :]
+    return jnp.where(answers.raised.items >= 0, scores, NEVER)
+
+
+def _raise(
+    total: Float[Array, " T"], near: tuple[Float[Array, "T L"], Float[Array, "T L"]] | None
+) -> Float[Array, " T"]:
+    """The log-sum-exp once some items, of these scores, have more."""
+    if near is None:
+        return total
+    scores, more = near
+    share = jnp.exp(jnp.minimum(scores - total[:, None], 0.0))
+    # All of it can be near, and with less than its score: rounding must not bring the rest below 0.
+    return total + jnp.log1p(jnp.maximum((share * jnp.expm1(more)).sum(-1), -1 + 1e-6))
+
+
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1))
 def _cross_entropy(
-    first: int, size: int, factors: Any, targets: Int[Array, " T"], weights: Float[Array, " T"]
+    first: int,
+    size: int,
+    factors: Any,
+    near: Any,
+    targets: Int[Array, " T"],
+    weights: Float[Array, " T"],
 ) -> Float[Array, ""]:
-    """The weighted sum for `factors`, which are features [T, D], table [N, D] and bias [V] or None.
+    """The weighted sum for `factors`, which are features [T, D], table [N, D] and bias [V] or None,
+    where the items that are `near` have more than their score.
 
     Autodiff would keep the scores, and pass over them, and over a transposed copy, many times more
     than `_forward`, which makes the gradient while they are at hand.
     """
     x, table, bias = factors
     total, own = _totals(Answers(x, table, bias, first), size, targets)
-    return ((total - own) * weights).sum()
+    return ((_raise(total, near) - own) * weights).sum()
 
 
 def _forward(
-    first: int, size: int, factors: Any, targets: Int[Array, " T"], weights: Float[Array, " T"]
+    first: int,
+    size: int,
+    factors: Any,
+    near: Any,
+    targets: Int[Array, " T"],
+    weights: Float[Array, " T"],
 ) -> tuple[Float[Array, ""], Any]:
-    """The loss, and its gradients with respect to the factors."""
+    """The loss, and its gradients with respect to the factors, and to what is near."""
     x, table, bias = factors
     answers = Answers(x, table, bias, first)
     if size == answers.items:
@@ -86,16 +128,19 @@ def _forward(
         top = scores.max(-1)
         e = jnp.exp(scores - top[:, None])
         sums = e.sum(-1)
-        total = top + jnp.log(sums)
-        dx, drows, db = _gradients(e, weights / sums, x, rows)
+        raised, pull = jax.vjp(_raise, top + jnp.log(sums), near)
+        share, dnear = pull(weights)
+        dx, drows, db = _gradients(e, share / sums, x, rows)
         dtable = jnp.pad(drows, ((first, 0), (0, 0)))
     else:
         total, own = _totals(answers, size, targets)
+        raised, pull = jax.vjp(_raise, total, near)
+        share, dnear = pull(weights)
 
         def add(sums: Any, begin: Int[Array, ""]) -> tuple[Any, None]:
             dx, dtable, db = sums
             scores, rows, start = answers.chunk(begin, size, -jnp.inf)
-            more, drows, column = _gradients(jnp.exp(scores - total[:, None]), weights, x, rows)
+            more, drows, column = _gradients(jnp.exp(scores - total[:, None]), share, x, rows)
             dtable, db = _add_at(dtable, drows, start + first), _add_at(db, column, start)
             return (dx + more, dtable, db), None
 
@@ -106,16 +151,18 @@ def _forward(
     dx = dx - table[targets + first].astype(x.dtype).astype(jnp.float32) * w
     dtable = dtable.at[targets + first].add(-x.astype(jnp.float32) * w)
     db = None if bias is None else db.at[targets].add(-weights)
-    return ((total - own) * weights).sum(), (dx.astype(x.dtype), dtable, db)
+    return ((raised - own) * weights).sum(), ((dx.astype(x.dtype), dtable, db), dnear)
 
 
-def _backward(first: int, size: int, gradients: Any, g: Float[Array, ""]) -> tuple[Any, None, None]:
+def _backward(
+    first: int, size: int, gradients: Any, g: Float[Array, ""]
+) -> tuple[Any, Any, None, None]:
     """Targets have no gradient, and nobody asks for that of the weights."""
 
     def scaled(x: Float[Array, "..."]) -> Float[Array, "..."]:
         return (x.astype(jnp.float32) * g).astype(x.dtype)
 
-    return jax.tree.map(scaled, gradients), None, None
+    return *jax.tree.map(scaled, gradients), None, None
 
 
 _cross_entropy.defvjp(_forward, _backward)
