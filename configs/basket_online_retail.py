@@ -27,11 +27,12 @@ def get_config():
     c.data.stride = 100
     c.data.position_from = "start"
     c.model.max_len = 200
+    c.model.repeat = True  # customers buy the same things again
     c.model.norm = "pre"
     c.model.dropout = 0.2
     c.optim.schedule = "cosine"
     c.train.batch_size = 64
-    c.train.steps = 2000
-    c.train.eval_every = 250
-    c.eval.filter_seen = False  # customers buy the same things again
+    c.train.steps = 400
+    c.train.eval_every = 50
+    c.eval.filter_seen = False
     return c

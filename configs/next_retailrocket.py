@@ -24,11 +24,12 @@ def get_config():
     c.data.window = "sliding"
     c.model.output = "none"
     c.model.output_bias = True
+    c.model.repeat = True  # people buy what they viewed, or had in the cart, before
     c.model.max_len = 64
     c.model.norm = "pre"
     c.model.dropout = 0.3
     c.optim.schedule = "cosine"
-    c.train.steps = 3000
-    c.train.eval_every = 500
-    c.eval.filter_seen = False  # people buy what they viewed, or had in the cart, before
+    c.train.steps = 300
+    c.train.eval_every = 50
+    c.eval.filter_seen = False
     return c

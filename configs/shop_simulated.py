@@ -1,7 +1,7 @@
 """Three questions on a simulated shop, to one model: what comes next, will it end in a purchase,
 will what is bought come back?
 
-    clickflax simulate --out data/shop --sequences 100000
+    clickflax simulate --out data/large_shop --sequences 400000
     clickflax train --config=configs/shop_simulated.py --workdir=runs/shop_simulated
     clickflax evaluate --run runs/shop_simulated
     python experiments/truth.py runs/shop_simulated/test.json    # and what is possible
@@ -12,9 +12,10 @@ from clickflax.config import default
 
 def get_config():
     c = default()
-    c.data.path = "data/shop"
+    c.data.path = "data/large_shop"
     c.tasks = ("purchase", "returns", "next_item")
     c.data.variables = ("item", "action", "price", "item.category")
+    c.data.variables += ("count.action=cart", "count.action=view")
     c.data.quantiles = ("price=20",)
     c.data.split = "sequence_time"
     c.data.validation_from = "2025-03-15"
@@ -22,12 +23,13 @@ def get_config():
     c.data.validation_users = 5000
     c.data.position_from = "start"
     c.model.output = "none"
+    c.model.repeat = True  # nobody views an item twice
     c.model.max_len = 50
     c.model.norm = "pre"
     c.model.dropout = 0.05
     c.optim.learning_rate = 3e-3
     c.optim.schedule = "cosine"
-    c.train.steps = 5000
-    c.train.eval_every = 500
+    c.train.steps = 6000
+    c.train.eval_every = 1000
     c.train.monitor = "returns/auc"
     return c
