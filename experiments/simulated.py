@@ -5,9 +5,9 @@
     python experiments/simulated.py --data data --runs runs      # what is not recorded yet
     python experiments/table.py write                            # experiments/simulated.md
 
-The questions of configs/shop_simulated.py are learned together by one model, and each by a model of
-its own that is trained as long on it. What is possible is the shop's own probabilities, of the same
-test. Records are kept in the folder `--records`, as of tasks.py.
+The questions of configs/shop_simulated.py are learned by one model, beside what is possible: the
+shop's own probabilities, of the same test. Whether questions suffer from each other is asked of
+shorter trainings: of all together, and of each alone. Records are kept as those of tasks.py.
 """
 
 import argparse
@@ -23,10 +23,11 @@ from clickflax.evaluate import record_name
 CONFIGS, RECORDS = HERE.parent / "configs", HERE / "simulated"
 SHOP, GIVEN = CONFIGS / "shop_simulated.py", CONFIGS / "given_simulated.py"
 METRICS = {"purchase": "auc", "returns": "auc", "next_item": "ndcg@10"}
-TOGETHER = "together"
+SHORT = "train.steps=2000"
 # What is trained, by name: its config, and what is changed in it.
-RUNS = {TOGETHER: (SHOP, []), "given": (GIVEN, [])} | {
-    name: (SHOP, [f"tasks={name}", f"train.monitor={metric}"]) for name, metric in METRICS.items()
+RUNS = {"shop": (SHOP, []), "given": (GIVEN, []), "together": (SHOP, [SHORT])} | {
+    name: (SHOP, [SHORT, f"tasks={name}", f"train.monitor={metric}"])
+    for name, metric in METRICS.items()
 }
 CART = "action=cart"
 # What is asked of it, by name: of which events, and what is told of them.
@@ -54,39 +55,58 @@ def run(name: str, seed: int, data: pathlib.Path, runs: pathlib.Path, kept: path
     keep(record, {"pairs": pairs, **{key: full[key] for key in ("train_seconds", "environment")}})
 
 
-def row(name: str, run: str, ask: str, metric: str) -> list[str] | None:
+def metrics_of(run: str, ask: str, metric: str) -> list[tuple[float, float]]:
+    """What the runs of a name had, and what was possible."""
+    found = records("simulated", f"{run}.[0-9]")
+    return [tuple(record["pairs"][ask][metric]) for record in found]
+
+
+def possible(run: str, ask: str, name: str, metric: str) -> list[str] | None:
     """The line of a question, asked of the runs of one name; None where there is none yet."""
-    told = [record["pairs"][ask][metric] for record in records("simulated", f"{run}.[0-9]")]
-    alone = [
-        record["pairs"][ask][metric]
-        for record in records("simulated", f"{ask}.[0-9]")
-        if run == TOGETHER
-    ]
-    if not told:
+    found = metrics_of(run, ask, metric)
+    if not found:
         return None
     first = records("simulated", f"{run}.[0-9]")[0]
-    ours, half = interval([one for one, _ in told])
-    gap, gaps = interval([one - best for one, best in told])
-    cells = [name, metric, f"{told[0][1]:.4f}", f"{ours:.4f} ± {half:.4f} ({len(told)})"]
-    cells += [f"{gap:+.4f} ± {gaps:.4f}"]
-    if alone:
-        mean, spread = interval([one for one, _ in alone])
-        more, mores = interval([a[0] - b[0] for a, b in zip(told, alone, strict=True)])
-        cells += [f"{mean:.4f} ± {spread:.4f}", f"{more:+.4f} ± {mores:.4f}"]
-    else:
-        cells += ["", ""]
+    ours, half = interval([one for one, _ in found])
+    gap, spread = interval([one - best for one, best in found])
     seconds = f"{first['train_seconds']:,.0f} s, {machine(first['environment'])}"
-    return [*cells, seconds, first["environment"]["commit"][:7]]
+    return [
+        name,
+        metric,
+        f"{found[0][1]:.4f}",
+        f"{ours:.4f} ± {half:.4f} ({len(found)})",
+        f"{gap:+.4f} ± {spread:.4f}",
+        seconds,
+        first["environment"]["commit"][:7],
+    ]
+
+
+def together(task: str, metric: str) -> list[str] | None:
+    """The line of a question that was learned with others, and alone."""
+    both, alone = metrics_of("together", task, metric), metrics_of(task, task, metric)
+    if not both or len(both) != len(alone):
+        return None
+    pairs = list(zip(both, alone, strict=True))
+    told = [[ours for ours, _ in runs] for runs in (both, alone)]
+    told.append([ours - theirs for (ours, _), (theirs, _) in pairs])
+    cells = [interval(values) for values in told]
+    shown = [f"{mean:.4f} ± {half:.4f}" for mean, half in cells[:2]]
+    mean, half = cells[2]
+    return [task, metric, *shown, f"{mean:+.4f} ± {half:.4f} ({len(both)})"]
 
 
 def table() -> str:
     """All questions."""
-    head = ["question", "metric", "possible", "clickflax, mean ± 95 % (seeds)", "to the possible"]
-    head += ["alone", "together - alone", "training", "commit"]
-    align = ["---", "---", "--:", "--:", "--:", "--:", "--:", "---", "---"]
-    rows = [row(name, TOGETHER, name, metric) for name, metric in METRICS.items()]
-    rows += [row(f"next_item: {ask}", "given", ask, "ndcg@10") for ask in ASKS["given"]]
-    return markdown(head, align, [line for line in rows if line])
+    head = ["question", "metric", "possible", "clickflax, mean ± 95 % (seeds)", "from the possible"]
+    head += ["training", "commit"]
+    rows = [possible("shop", name, name, metric) for name, metric in METRICS.items()]
+    rows += [possible("given", ask, f"next_item: {ask}", "ndcg@10") for ask in ASKS["given"]]
+    align = ["---", "---", "--:", "--:", "--:", "---", "---"]
+    first = markdown(head, align, [line for line in rows if line])
+    head = ["question", "metric", "together", "alone", "together - alone (seeds)"]
+    rows = [together(name, metric) for name, metric in METRICS.items()]
+    second = markdown(head, ["---", "---", "--:", "--:", "--:"], [line for line in rows if line])
+    return f"{first}\n\nTrained for 2,000 steps, all questions together and each alone:\n\n{second}"
 
 
 def main() -> None:
