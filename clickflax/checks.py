@@ -83,6 +83,11 @@ def check_config(config: ConfigDict) -> None:
         )
     if BASKET in tasks and not config.data.chain:
         raise ValueError("basket: config.data.chain must say what is a basket: invoice, or 30m.")
+    if config.model.repeat and "item" not in {task.head for task in tasks.values()}:
+        raise ValueError(
+            f"config.model.repeat=True is about the scores of items, and none of config.tasks="
+            f"{tuple(tasks)} asks for items."
+        )
     check_given(config)
     check_labels(config, tasks)
     check_init(config)

@@ -70,7 +70,7 @@ def default() -> ml_collections.ConfigDict:
     c.model.output = "dense"  # what stands before the scores: dense (BERT4Rec) or none (SASRec)
     c.model.output_bias = True  # one bias an item
     c.model.tied = True  # scores with the table of the inputs
-    c.model.repeat = False  # items of the history may score more: by how often, how long ago
+    c.model.repeat = False  # items of the history score more or less: by how often, how long ago
     c.model.scale_embeddings = False  # multiply item embeddings by sqrt(width)
     c.model.embedding_norm = True  # LayerNorm over the sum of the embeddings
     c.model.initializer = "normal"  # normal, truncated_normal (with init_stddev) or xavier

@@ -45,7 +45,7 @@ class Objective(NamedTuple):
 def ask(
     model: Model, collections: Any, objective: Objective, row: Batch, key: Key[Array, ""]
 ) -> tuple[Float[Array, "K D"], Any, Shaped[Array, " K"], Float[Array, " K"]]:
-    """States of one row where it is asked, the past that is in sight from there, the targets there,
+    """States of one row where it is asked, what came before, the targets there,
     and their weights.
     """
     row = jax.tree.map(lambda x: x[None], row)

@@ -14,7 +14,8 @@ import argparse
 import json
 import pathlib
 
-from study import HERE, clickflax, interval, keep, machine, markdown, records
+import numpy as np
+from study import HERE, clickflax, keep, machine, markdown, records, spread
 from truth import beside
 
 from clickflax.config import load
@@ -23,7 +24,7 @@ from clickflax.evaluate import record_name
 CONFIGS, RECORDS = HERE.parent / "configs", HERE / "simulated"
 SHOP, GIVEN = CONFIGS / "shop_simulated.py", CONFIGS / "given_simulated.py"
 METRICS = {"purchase": "auc", "returns": "auc", "next_item": "ndcg@10"}
-SHORT = "train.steps=2000"
+SHORT = "train.steps=2000"  # to its end: a best checkpoint would be that of one of the questions
 # What is trained, by name: its config, and what is changed in it.
 RUNS = {"shop": (SHOP, []), "given": (GIVEN, []), "together": (SHOP, [SHORT])} | {
     name: (SHOP, [SHORT, f"tasks={name}", f"train.monitor={metric}"])
@@ -34,9 +35,9 @@ CART = "action=cart"
 ASKS = {"given": {"cart": (CART, None), "cart, told": (CART, CART)}}
 
 
-def run(name: str, seed: int, data: pathlib.Path, runs: pathlib.Path, kept: pathlib.Path) -> None:
+def run(name: str, seed: int, data: pathlib.Path, runs: pathlib.Path, to: pathlib.Path) -> None:
     """Trains and asks one model, if it is not recorded."""
-    record, folder = kept / f"{name}.{seed}.json", runs / f"simulated.{name}.{seed}"
+    record, folder = to / f"{name}.{seed}.json", runs / f"simulated.{name}.{seed}"
     if record.is_file():
         return
     config, changes = RUNS[name]
@@ -45,54 +46,52 @@ def run(name: str, seed: int, data: pathlib.Path, runs: pathlib.Path, kept: path
     clickflax("train", f"--config={config}", f"--workdir={folder}", *knobs)
     pairs, full = {}, {}
     for ask, (where, given) in ASKS.get(name, {"": (None, None)}).items():
+        checkpoint = "last" if SHORT in changes else "best"
         flags = {"--run": str(folder), "--where": where, "--given": given}
+        flags["--checkpoint"] = checkpoint
         clickflax("evaluate", *(f"{flag}={told}" for flag, told in flags.items() if told))
         told = record_name(where, given and (given,))
         file = folder / f"test{told}.json"
         for task, metrics in beside(file).items():
             pairs[ask or task] = metrics
         full = json.loads(file.read_text(encoding="utf-8"))
-    keep(record, {"pairs": pairs, **{key: full[key] for key in ("train_seconds", "environment")}})
+    kept = {key: full[key] for key in ("train_seconds", "step", "environment")}
+    keep(record, {"seed": seed, "pairs": pairs, **kept})
 
 
-def metrics_of(run: str, ask: str, metric: str) -> list[tuple[float, float]]:
-    """What the runs of a name had, and what was possible."""
-    found = records("simulated", f"{run}.[0-9]")
-    return [tuple(record["pairs"][ask][metric]) for record in found]
+def metrics_of(run: str, ask: str, metric: str) -> dict[int, tuple[float, float]]:
+    """By seed, what the runs of a name had, and what was possible."""
+    found = records("simulated", f"{run}.*")
+    return {record["seed"]: tuple(record["pairs"][ask][metric]) for record in found}
 
 
 def possible(run: str, ask: str, name: str, metric: str) -> list[str] | None:
     """The line of a question, asked of the runs of one name; None where there is none yet."""
-    found = metrics_of(run, ask, metric)
+    found = list(metrics_of(run, ask, metric).values())
     if not found:
         return None
-    first = records("simulated", f"{run}.[0-9]")[0]
-    ours, half = interval([one for one, _ in found])
-    gap, spread = interval([one - best for one, best in found])
-    seconds = f"{first['train_seconds']:,.0f} s, {machine(first['environment'])}"
+    runs = records("simulated", f"{run}.*")
+    seconds = np.mean([record["train_seconds"] for record in runs])
     return [
         name,
         metric,
         f"{found[0][1]:.4f}",
-        f"{ours:.4f} ± {half:.4f} ({len(found)})",
-        f"{gap:+.4f} ± {spread:.4f}",
-        seconds,
-        first["environment"]["commit"][:7],
+        f"{spread([ours for ours, _ in found])} ({len(found)})",
+        spread([ours - best for ours, best in found], "+"),
+        f"{seconds:,.0f} s, {machine(runs[0]['environment'])}",
+        runs[0]["environment"]["commit"][:7],
     ]
 
 
 def together(task: str, metric: str) -> list[str] | None:
     """The line of a question that was learned with others, and alone."""
     both, alone = metrics_of("together", task, metric), metrics_of(task, task, metric)
-    if not both or len(both) != len(alone):
+    seeds = sorted(both.keys() & alone.keys())
+    if not seeds:
         return None
-    pairs = list(zip(both, alone, strict=True))
-    told = [[ours for ours, _ in runs] for runs in (both, alone)]
-    told.append([ours - theirs for (ours, _), (theirs, _) in pairs])
-    cells = [interval(values) for values in told]
-    shown = [f"{mean:.4f} ± {half:.4f}" for mean, half in cells[:2]]
-    mean, half = cells[2]
-    return [task, metric, *shown, f"{mean:+.4f} ± {half:.4f} ({len(both)})"]
+    shown = [spread([runs[seed][0] for seed in seeds]) for runs in (both, alone)]
+    less = spread([both[seed][0] - alone[seed][0] for seed in seeds], "+")
+    return [task, metric, *shown, f"{less} ({len(seeds)})"]
 
 
 def table() -> str:

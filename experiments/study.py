@@ -28,6 +28,12 @@ def interval(values: list[float]) -> tuple[float, float]:
     return float(np.mean(values)), float(half)
 
 
+def spread(values: list[float], sign: str = "") -> str:
+    """A mean and its interval in words, "+" has it signed in any case; a single value is alone."""
+    mean, half = interval(values)
+    return f"{mean:{sign}.4f}" + (f" ± {half:.4f}" if len(values) > 1 else "")
+
+
 def without_places(record: dict) -> dict:
     """A record without what tells of its place on the machine."""
     record = dict(record)

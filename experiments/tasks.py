@@ -15,7 +15,7 @@ import json
 import pathlib
 
 import numpy as np
-from study import HERE, clickflax, interval, keep, machine, markdown, records
+from study import HERE, clickflax, keep, machine, markdown, records, spread
 
 from clickflax.config import load
 
@@ -79,10 +79,10 @@ def run(
 
 def row(name: str, ask: str, metric: str) -> list[str] | None:
     """The line of a question; None where there is no run yet."""
-    runs = records("tasks", f"{name}.[0-9]")
+    runs = records("tasks", f"{name}.[0-9]*")
     if not runs:
         return None
-    mean, half = interval([one["asks"][ask][metric] for one in runs])
+    ours = spread([one["asks"][ask][metric] for one in runs])
     plain = "of purchases" if ask == "given buy" else ask
     kept = f"{name}.baselines{'.' + plain.replace(' ', '_') if plain else ''}"
     beside = {}
@@ -96,7 +96,7 @@ def row(name: str, ask: str, metric: str) -> list[str] | None:
         f"[{name}](../configs/{name}.py){', ' + ask if ask else ''}",
         f"{count:,}",
         metric,
-        f"{mean:.4f} ± {half:.4f} ({len(runs)})",
+        f"{ours} ({len(runs)})",
         ", ".join(f"{n} {value:.4f}" for n, value in beside.items()),
         f"{seconds:,.0f} s, {machine(first['environment'])}",
         first["environment"]["commit"][:7],

@@ -6,7 +6,8 @@
 
 Every seed is pre-trained once with the Cloze objective, on items and actions of the training
 sequences; then purchases are learned from the labels of 1, 10 and 100 % of these sequences, drawn
-by the seed. Each run is chosen on the same validation, and asked the same test.
+by the seed. Each run ends when the validation has got no better four times,
+is chosen by it, and asked the same test.
 """
 
 import argparse

@@ -378,6 +378,7 @@ def test_what_is_learned_of_variables_is_learned_of_events_and_not_of_seps(data)
         ({"tasks": ("basket",), "data.chain": ""}, "basket: config.data.chain must say"),
         ({"tasks": ("basket",), "data.split": "sequence_time"}, "baskets want one of"),
         ({"task_where": ("part=0", "part=1")}, "must be one condition, or one for each"),
+        ({"tasks": ("next_action",), "model.repeat": True}, "about the scores of items"),
         ({"tasks": ("label",), "label.at": "cls"}, "set config.data.cls=True"),
         ({"tasks": ("basket",), "data.position_from": "end"}, "tell how much is to come"),
         (
@@ -479,6 +480,8 @@ def test_no_column_tells_what_comes_after_the_question(shop, chain, task):
     config.data.variables = ("item", "action", "price", "gap", "hour")
     config.data.variables += ("count.action=cart", "since.action=view", "count.action=cart|view")
     config.data.variables += ("count.action", "since.action")
+    if chain:
+        config.data.variables += ("count.part", "count.part&action=view", "since.part&action=view")
     config.data.split, config.data.validation_from = "time", "2025-02-15"
     config.data.test_from = "2025-03-01"
     data = store.open_dataset(shop).chained(chain)
@@ -507,6 +510,11 @@ def test_no_column_tells_what_comes_after_the_question(shop, chain, task):
         )
     for name, values in both[0].items():
         np.testing.assert_array_equal(values, both[1][name], err_msg=name)
+
+
+def test_there_are_no_parts_to_count_in_without_a_chain(data):
+    with pytest.raises(ValueError, match="'part&action=buy' needs parts: set data.chain"):
+        read(dataclasses.replace(data, chain=None), {"count.part&action=buy": Variable()})
 
 
 def test_the_last_part_is_known_only_at_the_end(data):

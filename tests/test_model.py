@@ -58,10 +58,10 @@ def test_the_past_has_the_last_event_of_every_item_of_a_sequence_in_sight():
     assert past.count[0, 3, [5, 6]].tolist() == [2, 2]
     assert past.distance[0, 3, [5, 6]].tolist() == [1, 0]
     assert past.count[0, 0, 0] == 1
-    whole = look_back(values, batch.segment, places, False)
-    assert np.flatnonzero(whole.there[0, 0]).tolist() == [2]
-    assert np.flatnonzero(whole.there[0, 2]).tolist() == [5, 6]
-    assert whole.distance[0, 0, 2] == whole.distance[0, 2, 6] == 2
+    asked = look_back(values, batch.segment, places, False)  # what is asked for itself is left out
+    assert [np.flatnonzero(asked.there[0, q]).tolist() for q in range(4)] == [[], [0], [3], [3, 5]]
+    assert asked.count[0, 3, [3, 5]].tolist() == [1, 2]
+    assert asked.distance[0, 3, [3, 5]].tolist() == [3, 1]
 
 
 def test_at_first_a_repetition_scores_as_it_did():
@@ -71,9 +71,10 @@ def test_at_first_a_repetition_scores_as_it_did():
     places = jnp.arange(batch.segment.shape[1])[None]
     past = look_back(batch.variables["item"], batch.segment, places, True)
 
-    def scores(gate):
+    def scores(*gates):
         head = {**params["head_item"]}
-        head["repeat"] = {**head["repeat"], "bias": jnp.array([gate, 0.0, 0.0])}
+        if gates:
+            head["repeat"] = {**head["repeat"], "bias": jnp.array(gates)}
         changed = {"params": {**params, "head_item": head}}
         return model.apply(changed, hidden, "item", past, method="answer").scores()
 
@@ -81,11 +82,13 @@ def test_at_first_a_repetition_scores_as_it_did():
     found = plain.apply(
         {"params": {**params, "head_item": without}}, hidden, "item", method="answer"
     )
-    np.testing.assert_array_equal(scores(0.0), found.scores())
-    raised = np.asarray(scores(2.0) - scores(0.0))[0]
+    np.testing.assert_array_equal(scores(), found.scores())
+    raised = np.asarray(scores(2.0, 3.0, 5.0) - scores())[0]
     assert np.flatnonzero(raised[0].round(4)).tolist() == [1]
     assert np.flatnonzero(raised[2].round(4)).tolist() == [1, 2]
-    np.testing.assert_allclose(raised[2, [1, 2]], 2, rtol=1e-5)
+    # Item 1 came twice, and just now; item 2 once, one event ago.
+    expected = [2 + 3 * np.log(3), 2 + 3 * np.log(2) + 5 * np.log(2)]
+    np.testing.assert_allclose(raised[2, [1, 2]], expected, rtol=1e-4)
 
 
 @pytest.mark.parametrize("causal", [False, True])

@@ -196,16 +196,27 @@ def test_the_softmax_loss_of_raised_items_is_that_of_their_scores(chunk, bias):
     assert np.abs(raised[0, 0, 0]) > 0.1  # that of a target
 
 
+@pytest.mark.parametrize("more", [-100.0, -30.0, 30.0, 100.0])
 @pytest.mark.parametrize("chunk", [0, 5])
-def test_the_loss_is_finite_when_what_is_likely_is_raised_far_or_lowered(chunk):
-    question = answers((1, 2))
-    items = jnp.array([[[1, 2], [1, 2]]])
-    for more in (30.0, -30.0):
-        sure = question._replace(
-            features=question.features * 100, raised=Raised(items, jnp.full(items.shape, more))
+def test_the_loss_is_right_when_what_is_sure_is_lowered_or_what_is_not_raised(chunk, more):
+    """Item 1 is 100 above all others, of which item 2 is raised by much, or item 1 lowered."""
+    table = jnp.zeros((12, 1)).at[1].set(1.0)
+    items = jnp.array([[[1 if more < 0 else 2]] * 3])
+    targets, weights = jnp.array([[1, 2, 5]]), jnp.array([[1.0, 2.0, 0.5]])
+
+    def of(loss):
+        def one(x, more):
+            return loss(Answers(x, table, None, 0, Raised(items, more)))
+
+        return jax.value_and_grad(one, (0, 1))(
+            jnp.full((1, 3, 1), 100.0), jnp.full((1, 3, 1), more)
         )
-        loss, _ = softmax_loss(sure, jnp.array([[1, 5]]), jnp.ones((1, 2)), chunk)
-        assert np.isfinite(loss)
+
+    found = of(lambda a: softmax_loss(a, targets, weights, chunk)[0])
+    expected = of(lambda a: plain_loss(a, targets, weights))
+    jax.tree.map(
+        lambda x, y: np.testing.assert_allclose(x, y, rtol=1e-5, atol=1e-5), found, expected
+    )
 
 
 @pytest.mark.parametrize("chunk", [0, 4])

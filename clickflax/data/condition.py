@@ -12,8 +12,9 @@ AND, OR = "&", "|"
 def chosen(dataset: Dataset, condition: str) -> Bool[np.ndarray, " E"]:
     """The events of a data set that meet a condition; all of them for an empty one.
 
-    A part is counted from the first of its sequence, 0, or from the last, -1. Raises ValueError for
-    a value that the data set does not have, and where no event meets the condition.
+    A part is counted from the first of its sequence, 0, or from the last, -1. A value with `&` or
+    `|` in it cannot be named. Raises ValueError for a value that the data set does not have, and
+    where no event meets the condition.
     """
     found = np.ones(dataset.events, bool)
     for term in filter(None, condition.split(AND)):

@@ -57,13 +57,17 @@ def alike(dataset: Dataset, condition: str) -> Alike:
     keys = [np.repeat(np.arange(dataset.sequences), np.diff(dataset.offsets))]
     missing = np.zeros(dataset.events, bool)
     for name in names:
-        if name == "part" and dataset.chain is not None:
+        if name == "part":
+            if dataset.chain is None:
+                raise ValueError(f"data.variables: {condition!r} needs parts: set data.chain.")
             keys.append(dataset.chain.number)
             continue
         ids = dataset.ids(name)
         missing |= ids < RESERVED
         keys.append(ids)
-    order = np.lexsort(keys[::-1])  # stable: the events of a group stay in their order
+    order = np.arange(dataset.events)
+    if names:
+        order = np.lexsort(keys[::-1])  # stable: the events of a group stay in their order
     begins = np.arange(dataset.events) == 0
     for key in keys:
         begins[1:] |= np.diff(key[order]) != 0

@@ -17,11 +17,11 @@ NEVER = -1e30
 
 
 class Past(NamedTuple):
-    """The events of a row that each of Q questions has in sight, of every item the last one."""
+    """The events before each of Q questions, of every item the last one."""
 
     items: Int[Array, "... L"]  # counted from 0; below 0 where there is none
     there: Bool[Array, "... L"]
-    count: Int[Array, "... L"]  # events in sight that have the item
+    count: Int[Array, "... L"]  # events so far that have the item
     distance: Int[Array, "... L"]  # events from the last of them to the question
 
 
@@ -31,21 +31,24 @@ def look_back(
     places: Int[Array, "B Q"],
     causal: bool,
 ) -> Past:
-    """What is in sight at some columns of packed rows: all events of the same segment with a value
-    of its own, or, `causal`, those up to the column.
+    """What came before some columns of packed rows, in the same segment: `causal`, the event of the
+    column is the last one; else it is what is asked for, even where it shows.
+
+    Needs B L (L + Q) numbers, whatever the attention does.
     """
     known = (segment > 0) & (values >= RESERVED)
     alike = (values[:, :, None] == values[:, None, :]) & known[:, None, :]
     alike = alike & (segment[:, :, None] == segment[:, None, :])
     so_far = jnp.cumsum(alike, axis=2)  # [B, L, L]: events like this one, up to that column
     own = jnp.diagonal(so_far, axis1=1, axis2=2)  # the same up to itself
-    ends = places if causal else jnp.full_like(places, segment.shape[1] - 1)
-    count = jnp.swapaxes(jnp.take_along_axis(so_far, ends[:, None, :], axis=2), 1, 2)
+    ends = places if causal else places - 1
+    upto = jnp.maximum(ends, 0)[:, None, :]
+    count = jnp.swapaxes(jnp.take_along_axis(so_far, upto, axis=2), 1, 2)
     column = jnp.arange(segment.shape[1])[None, None, :]
     mine = jnp.take_along_axis(segment, places, axis=1)[:, :, None] == segment[:, None, :]
     there = mine & known[:, None, :] & (count == own[:, None, :])
     there = there & (column <= ends[:, :, None])
-    distance = jnp.abs(places[:, :, None] - column)
+    distance = jnp.maximum(places[:, :, None] - column, 0)
     items = jnp.broadcast_to((values - RESERVED)[:, None, :], there.shape)
     return Past(items, there, count, distance)
 
@@ -55,6 +58,11 @@ class Raised(NamedTuple):
 
     items: Int[Array, "... L"]  # those outside 0 ... V-1 are padding
     more: Float[Array, "... L"]
+
+    def columns(self, start: Int[Array, ""], size: int) -> Int[Array, "... L"]:
+        """Where the items stand in a chunk; one that is not there, at `size` or beyond."""
+        columns = self.items - start
+        return jnp.where(columns < 0, size, columns)
 
 
 class Answers(NamedTuple):
@@ -93,8 +101,8 @@ class Answers(NamedTuple):
         extra = jnp.where(jnp.arange(size) >= begin - start, extra, before)
         scores = scores + extra.reshape((1,) * (scores.ndim - 1) + (-1,))
         if self.raised is not None:
-            flat, columns = scores.reshape(-1, size), self.raised.items - start
-            columns = jnp.where(columns < 0, size, columns).reshape(len(flat), -1)
+            flat = scores.reshape(-1, size)
+            columns = self.raised.columns(start, size).reshape(len(flat), -1)
             more = self.raised.more.reshape(len(flat), -1)
             flat = flat.at[jnp.arange(len(flat))[:, None], columns].add(more, mode="drop")
             scores = flat.reshape(scores.shape)
@@ -132,7 +140,7 @@ class ItemHead(nn.Module):
     Items that the collection "given" says are `cold` score next to nothing: in training, where they
     would be nothing but wrong answers.
 
-    With `repeat`, an item that is in sight scores more, or less, by what the hidden state x makes
+    With `repeat`, an item that came before scores more, or less, by what the hidden state x makes
     of how often it came and how long ago (to repeat or to explore: RepeatNet, Ren et al., 2019):
     `g_0 + g_1 log(1 + count) + g_2 log(1 + distance)` with `g = W x + b`, which is 0 at first.
     """
@@ -155,8 +163,9 @@ class ItemHead(nn.Module):
             assert past is not None
             zeros = nn.initializers.zeros  # at first nothing is added
             gates = nn.Dense(3, kernel_init=zeros, name="repeat")(x.astype(jnp.float32))
-            facts = jnp.stack([jnp.ones(past.count.shape), *(map(jnp.log1p, past[2:]))], axis=-1)
-            more = jnp.where(past.there, (facts * gates[..., None, :]).sum(-1), 0.0)
+            seen, often, far = (gates[..., gate, None] for gate in range(3))
+            more = seen + often * jnp.log1p(past.count) + far * jnp.log1p(past.distance)
+            more = jnp.where(past.there, more, 0.0)
             raised = Raised(jnp.where(past.there, past.items, -1), more)
         if self.output == "dense":
             x = nn.Dense(self.width, dtype=x.dtype, kernel_init=self.kernel_init, name="dense")(x)

@@ -41,7 +41,7 @@ class Model(nn.Module):
         places: Int[Array, "B Q"] | None,
         head: str,
     ) -> Past | None:
-        """What is in sight where it is asked, at all events without `places`, for a head that wants
+        """What came before where it is asked, at all events without `places`, for a head that wants
         to know it.
         """
         if not getattr(self.head[head], "repeat", False):

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float, Int
 
-from clickflax.model.heads import NEVER, Answers
+from clickflax.model.heads import Answers, Raised
 
 
 def softmax_loss(
@@ -23,14 +23,12 @@ def softmax_loss(
     size = min(chunk or answers.items, answers.items)
     x = answers.features.reshape(-1, answers.features.shape[-1])
     factors = (x, answers.table, answers.bias)
-    near, gift = None, 0.0
+    items = more = None
     if answers.raised is not None:
-        items, more = answers.raised
-        near = (_scores_near(answers).reshape(len(x), -1), more.reshape(len(x), -1))
-        gift = jnp.where(items == targets[..., None], more, 0.0).sum(-1)
-    first, targets, flat = answers.first, targets.ravel(), weights.ravel()
-    loss: Any = _cross_entropy(first, size, factors, near, targets, flat)
-    return loss - (gift * weights).sum(), weights.sum()
+        items, more = (side.reshape(len(x), -1) for side in answers.raised)
+    targets, flat = targets.ravel(), weights.ravel()
+    loss: Any = _cross_entropy(answers.first, size, (*factors, more), items, targets, flat)
+    return loss, weights.sum()
 
 
 def binary_loss(
@@ -66,103 +64,86 @@ def number_loss(
 LABEL_LOSSES = {"binary": binary_loss, "classes": class_loss, "number": number_loss}
 
 
-def _scores_near(answers: Answers) -> Float[Array, "B K L"]:
-    """The scores of the raised items, without what is added; a row has the same for all its
-    questions, where it has any, so that each is read from the table once.
-    """
-    assert answers.raised is not None
-    items = answers.raised.items.max(axis=1)
-    rows = answers.table[jnp.maximum(items, 0) + answers.first].astype(answers.features.dtype)
-    scores = jnp.einsum("bkd,bld->bkl", answers.features, rows, preferred_element_type=jnp.float32)
-    if answers.bias is not None:
-        scores = scores + answers.bias[jnp.maximum(items, 0)][:, None, :]
-    return jnp.where(answers.raised.items >= 0, scores, NEVER)
-
-
-def _raise(
-    total: Float[Array, " T"], near: tuple[Float[Array, "T L"], Float[Array, "T L"]] | None
-) -> Float[Array, " T"]:
-    """The log-sum-exp once some items, of these scores, have more."""
-    if near is None:
-        return total
-    scores, more = near
-    share = jnp.exp(jnp.minimum(scores - total[:, None], 0.0))
-    # All of it can be near, and with less than its score: rounding must not bring the rest below 0.
-    return total + jnp.log1p(jnp.maximum((share * jnp.expm1(more)).sum(-1), -1 + 1e-6))
-
-
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1))
 def _cross_entropy(
     first: int,
     size: int,
     factors: Any,
-    near: Any,
+    items: Int[Array, "T L"] | None,
     targets: Int[Array, " T"],
     weights: Float[Array, " T"],
 ) -> Float[Array, ""]:
-    """The weighted sum for `factors`, which are features [T, D], table [N, D] and bias [V] or None,
-    where the items that are `near` have more than their score.
+    """The weighted sum for `factors`: features [T, D], table [N, D], bias [V] or None, and what is
+    added [T, L] to the scores of `items`, or None.
 
     Autodiff would keep the scores, and pass over them, and over a transposed copy, many times more
     than `_forward`, which makes the gradient while they are at hand.
     """
-    x, table, bias = factors
-    total, own = _totals(Answers(x, table, bias, first), size, targets)
-    return ((_raise(total, near) - own) * weights).sum()
+    total, own = _totals(_answers(first, factors, items), size, targets)
+    return ((total - own) * weights).sum()
+
+
+def _answers(first: int, factors: Any, items: Int[Array, "T L"] | None) -> Answers:
+    """The answers of these factors."""
+    x, table, bias, more = factors
+    return Answers(x, table, bias, first, None if items is None else Raised(items, more))
 
 
 def _forward(
     first: int,
     size: int,
     factors: Any,
-    near: Any,
+    items: Int[Array, "T L"] | None,
     targets: Int[Array, " T"],
     weights: Float[Array, " T"],
 ) -> tuple[Float[Array, ""], Any]:
-    """The loss, and its gradients with respect to the factors, and to what is near."""
-    x, table, bias = factors
-    answers = Answers(x, table, bias, first)
+    """The loss, and its gradients with respect to the factors."""
+    x, table, bias, more = factors
+    answers = _answers(first, factors, items)
     if size == answers.items:
-        scores, rows, _ = answers.chunk(jnp.int32(0), size, -jnp.inf)
+        scores, rows, start = answers.chunk(jnp.int32(0), size, -jnp.inf)
         own = jnp.take_along_axis(scores, targets[:, None], axis=1)[:, 0]
         top = scores.max(-1)
         e = jnp.exp(scores - top[:, None])
         sums = e.sum(-1)
-        raised, pull = jax.vjp(_raise, top + jnp.log(sums), near)
-        share, dnear = pull(weights)
-        dx, drows, db = _gradients(e, share / sums, x, rows)
+        total = top + jnp.log(sums)
+        dx, drows, db = _gradients(e, weights / sums, x, rows)
+        dmore = _near(answers, e, weights / sums, start)
         dtable = jnp.pad(drows, ((first, 0), (0, 0)))
     else:
         total, own = _totals(answers, size, targets)
-        raised, pull = jax.vjp(_raise, total, near)
-        share, dnear = pull(weights)
 
         def add(sums: Any, begin: Int[Array, ""]) -> tuple[Any, None]:
-            dx, dtable, db = sums
+            dx, dtable, db, dmore = sums
             scores, rows, start = answers.chunk(begin, size, -jnp.inf)
-            more, drows, column = _gradients(jnp.exp(scores - total[:, None]), share, x, rows)
+            e = jnp.exp(scores - total[:, None])
+            part, drows, column = _gradients(e, weights, x, rows)
             dtable, db = _add_at(dtable, drows, start + first), _add_at(db, column, start)
-            return (dx + more, dtable, db), None
+            near = _near(answers, e, weights, start)
+            return (dx + part, dtable, db, jax.tree.map(jnp.add, dmore, near)), None
 
         zero = (jnp.zeros(x.shape), jnp.zeros(table.shape), jnp.zeros(answers.items))
-        (dx, dtable, db), _ = jax.lax.scan(add, zero, jnp.arange(0, answers.items, size))
+        zero = (*zero, jax.tree.map(jnp.zeros_like, more))
+        (dx, dtable, db, dmore), _ = jax.lax.scan(add, zero, jnp.arange(0, answers.items, size))
     # The targets themselves, of which the products above know nothing.
     w = weights[:, None]
     dx = dx - table[targets + first].astype(x.dtype).astype(jnp.float32) * w
     dtable = dtable.at[targets + first].add(-x.astype(jnp.float32) * w)
     db = None if bias is None else db.at[targets].add(-weights)
-    return ((raised - own) * weights).sum(), ((dx.astype(x.dtype), dtable, db), dnear)
+    if items is not None and dmore is not None:
+        dmore = dmore - jnp.where(items == targets[:, None], w, 0.0)
+    return ((total - own) * weights).sum(), (dx.astype(x.dtype), dtable, db, dmore)
 
 
 def _backward(
     first: int, size: int, gradients: Any, g: Float[Array, ""]
-) -> tuple[Any, Any, None, None]:
+) -> tuple[Any, None, None, None]:
     """Targets have no gradient, and nobody asks for that of the weights."""
 
     def scaled(x: Float[Array, "..."]) -> Float[Array, "..."]:
         return (x.astype(jnp.float32) * g).astype(x.dtype)
 
-    return *jax.tree.map(scaled, gradients), None, None
+    return jax.tree.map(scaled, gradients), None, None, None
 
 
 _cross_entropy.defvjp(_forward, _backward)
@@ -208,6 +189,17 @@ def _gradients(
     sides = jnp.concatenate([x * narrow, narrow], axis=1)
     both = jnp.matmul(sides.T, e, preferred_element_type=jnp.float32)
     return dx, both[:-1].T, both[-1]
+
+
+def _near(
+    answers: Answers, e: Float[Array, "T C"], weights: Float[Array, " T"], start: Int[Array, ""]
+) -> Float[Array, "T L"] | None:
+    """The probabilities `e * weights` of raised items; 0 for those that are not in the chunk."""
+    if answers.raised is None:
+        return None
+    columns = answers.raised.columns(start, e.shape[1])
+    found = jnp.take_along_axis(e, columns, axis=1, mode="fill", fill_value=0)
+    return found * weights[:, None]
 
 
 def _add_at(whole: Array, part: Array, begin: Int[Array, ""]) -> Array:
