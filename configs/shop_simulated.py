@@ -14,6 +14,7 @@ def get_config():
     c = default()
     c.data.path = "data/large_shop"
     c.tasks = ("purchase", "returns", "next_item")
+    c.task_weights = (1.0, 0.3, 1.0)  # returns have the fewest labels, and are learned by heart first
     c.data.variables = ("item", "action", "price", "item.category")
     c.data.variables += ("count.action=cart", "count.action=view")
     c.data.quantiles = ("price=20",)
@@ -29,7 +30,7 @@ def get_config():
     c.model.dropout = 0.05
     c.optim.learning_rate = 3e-3
     c.optim.schedule = "cosine"
-    c.train.steps = 6000
+    c.train.steps = 8000
     c.train.eval_every = 1000
     c.train.monitor = "returns/auc"
     return c
