@@ -27,13 +27,14 @@ def get_config():
     c.data.window = "sliding"
     c.data.stride = 64
     c.data.position_from = "start"
-    c.mask.unknown = 0.9  # there are few events of an item: it would be learned by heart
+    c.mask.unknown = 1.0  # there are few events of an item: it would be learned by heart
     c.model.max_len = 128
     c.model.norm = "pre"
     c.model.dropout = 0.3
+    c.optim.learning_rate = 3e-3
     c.optim.schedule = "cosine"
     c.train.batch_size = 64
-    c.train.steps = 300
+    c.train.steps = 400
     c.train.eval_every = 50
     c.train.monitor = "auc"
     return c

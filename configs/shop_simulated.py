@@ -14,7 +14,7 @@ def get_config():
     c = default()
     c.data.path = "data/large_shop"
     c.tasks = ("purchase", "returns", "next_item")
-    c.task_weights = (1.0, 0.3, 1.0)  # returns have the fewest labels, and are learned by heart first
+    c.task_weights = (1.0, 0.3, 1.0)  # few returns have a label: they are learned by heart
     c.data.variables = ("item", "action", "price", "item.category")
     c.data.variables += ("count.action=cart", "count.action=view")
     c.data.quantiles = ("price=20",)

@@ -470,6 +470,37 @@ def test_what_is_recommended_in_a_chain_is_what_was_evaluated(shop, tmp_path, ta
     assert record["hit_rate@10"] == pytest.approx(hits.mean())
 
 
+@pytest.mark.parametrize("task", ["basket", "next_item", "masked_item"])
+def test_a_history_is_scored_as_the_row_that_it_is_in_training(shop, tmp_path, task):
+    train(small(shop, task, **{"model.repeat": True}), tmp_path / "run")
+    run = load_run(tmp_path / "run")
+    head = {**run.params["head_item"], "repeat": {**run.params["head_item"]["repeat"]}}
+    head["repeat"]["bias"] = jnp.array([0.5, 1.0, -0.7])
+    run = dataclasses.replace(run, params={**run.params, "head_item": head})
+    data = store.open_dataset(shop).chained("action")
+    history = ask_about(run.config, data)[task].test.history
+    history = Windows(history.start[:20], history.stop[:20])
+    columns, asked = read(data, run.variables), run.tasks[task]
+    for lists in recommend.rank_items(run, columns, history, 5, False, ()):
+        for example, items, scores in zip(*lists, strict=True):
+            window = slice(history.start[example], history.stop[example])
+            end = [] if asked.ask is None else [asked.ask]
+            row = {n: np.append(values[window], end)[None] for n, values in columns.items()}
+            row = {
+                n: jnp.asarray(values, jnp.int32)[:, -run.config.model.max_len :]
+                for n, values in row.items()
+            }
+            segment = jnp.ones_like(row["item"])
+            position = jnp.arange(segment.shape[1])[None]
+            inputs = (row, segment, position, asked.causal, False)
+            hidden = run.model.apply({"params": run.params}, *inputs, method="encode")
+            past = run.model.past(row, segment, asked.causal, None, "item")
+            answers = run.model.apply({"params": run.params}, hidden, "item", past, method="answer")
+            expected = answers.scores()[0, -1]
+            np.testing.assert_allclose(scores, np.sort(expected)[::-1][:5], rtol=1e-4, atol=1e-5)
+            np.testing.assert_allclose(scores, expected[items - RESERVED], rtol=1e-4, atol=1e-5)
+
+
 @pytest.mark.parametrize("chain", ["", "action"])
 @pytest.mark.parametrize("task", ["next_item", "purchase", "basket", "next_action"])
 def test_no_column_tells_what_comes_after_the_question(shop, chain, task):
