@@ -24,7 +24,7 @@ from clickflax.evaluate import record_name
 CONFIGS, RECORDS = HERE.parent / "configs", HERE / "simulated"
 SHOP, GIVEN = CONFIGS / "shop_simulated.py", CONFIGS / "given_simulated.py"
 METRICS = {"purchase": "auc", "returns": "auc", "next_item": "ndcg@10"}
-SHORT = "train.steps=2000"  # to its end: a best checkpoint would be that of one of the questions
+SHORT = "train.steps=1000"  # to its end: a best checkpoint would be that of one of the questions
 # What is trained, by name: its config, and what is changed in it.
 RUNS = {"shop": (SHOP, []), "given": (GIVEN, []), "together": (SHOP, [SHORT])} | {
     name: (SHOP, [SHORT, f"tasks={name}", f"train.monitor={metric}"])
@@ -105,7 +105,7 @@ def table() -> str:
     head = ["question", "metric", "together", "alone", "together - alone (seeds)"]
     rows = [together(name, metric) for name, metric in METRICS.items()]
     second = markdown(head, ["---", "---", "--:", "--:", "--:"], [line for line in rows if line])
-    return f"{first}\n\nTrained for 2,000 steps, all questions together and each alone:\n\n{second}"
+    return f"{first}\n\nTrained for 1,000 steps, all questions together and each alone:\n\n{second}"
 
 
 def main() -> None:
