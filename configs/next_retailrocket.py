@@ -29,7 +29,7 @@ def get_config():
     c.model.norm = "pre"
     c.model.dropout = 0.3
     c.optim.schedule = "cosine"
-    c.train.steps = 300
-    c.train.eval_every = 50
+    c.train.steps = 200
+    c.train.eval_every = 25
     c.eval.filter_seen = False
     return c

@@ -1,7 +1,7 @@
 """Three questions on a simulated shop, to one model: what comes next, will it end in a purchase,
 will what is bought come back?
 
-    clickflax simulate --out data/large_shop --sequences 400000
+    clickflax simulate --out data/large_shop --sequences 1000000
     clickflax train --config=configs/shop_simulated.py --workdir=runs/shop_simulated
     clickflax evaluate --run runs/shop_simulated
     python experiments/truth.py runs/shop_simulated/test.json    # and what is possible
@@ -14,7 +14,7 @@ def get_config():
     c = default()
     c.data.path = "data/large_shop"
     c.tasks = ("purchase", "returns", "next_item")
-    c.task_weights = (1.0, 0.3, 1.0)  # few returns have a label: they are learned by heart
+    c.task_weights = (1.0, 1.0, 0.3)
     c.data.variables = ("item", "action", "price", "item.category")
     c.data.variables += ("count.action=cart", "count.action=view")
     c.data.quantiles = ("price=20",)

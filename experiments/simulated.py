@@ -1,6 +1,6 @@
 """Questions on a simulated shop: what was reached, what is possible, together and alone.
 
-    clickflax simulate --out data/large_shop --sequences 400000
+    clickflax simulate --out data/large_shop --sequences 1000000
     clickflax simulate --out data/thrifty --sequences 100000 --thrift 2
     python experiments/simulated.py --data data --runs runs      # what is not recorded yet
     python experiments/table.py write                            # experiments/simulated.md
