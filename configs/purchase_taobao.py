@@ -4,6 +4,9 @@
         --columns sequence=user,time=timestamp,item=item,action=action
     clickflax train --config=configs/purchase_taobao.py --workdir=runs/purchase_taobao
     clickflax evaluate --run runs/purchase_taobao
+
+Test AUC 0.664, the mean of three seeds (trees: 0.676), after 166 s of training on one core
+(experiments/tasks.md).
 """
 
 from clickflax.config import default

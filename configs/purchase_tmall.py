@@ -7,6 +7,9 @@
 
 The log tells days without a year (1900 stands for it), and the order of events within a day is that
 of the file. Actions are 0 click, 1 buy, 2 favourite, 3 cart.
+
+Test AUC 0.612, the mean of three seeds (trees: 0.597), after 114 s of training on one core
+(experiments/tasks.md).
 """
 
 from clickflax.config import default

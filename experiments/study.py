@@ -67,7 +67,8 @@ def markdown(head: list[str], align: list[str], rows: list[list[str]]) -> str:
 def machine(environment: dict) -> str:
     """What the devices were."""
     if environment["backend"] == "cpu":
-        return f"{environment['cores']} cores"
+        cores = environment["cores"]
+        return f"{cores} core" + "s" * (cores > 1)
     return " + ".join(f"{n} x {kind}" for kind, n in environment["devices"].items())
 
 
