@@ -7,6 +7,9 @@
     clickflax evaluate --run runs/basket_online_retail
 
 The action is not read: that of a purchase tells whether it will come back.
+
+NDCG@10 0.259, the mean of three seeds (own counts: 0.266), after 314 s of training on one core
+(experiments/tasks.md).
 """
 
 from clickflax.config import default

@@ -6,6 +6,9 @@
     clickflax evaluate --run runs/next_taobao
     clickflax evaluate --run runs/next_taobao --where action=buy
     clickflax evaluate --run runs/next_taobao --where action=buy --given action=buy
+
+NDCG@10 0.075 (own counts: 0.051); of purchases 0.139 (0.092), and 0.140 when it is told that the next
+event is one. 478 s of training on one core (experiments/tasks.md).
 """
 
 from clickflax.config import default
