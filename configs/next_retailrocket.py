@@ -7,7 +7,7 @@
     clickflax evaluate --run runs/next_retailrocket --where action=buy
     clickflax evaluate --run runs/next_retailrocket --where action=buy --given action=buy
 
-NDCG@10 0.114 (own counts: 0.051); of purchases 0.558 (0.268), and 0.576 when it is told that the next
+NDCG@10 0.114 (own counts: 0.051); of purchases 0.558 (0.268), and 0.576 when told that the next
 event is one. 419 s of training on one core (experiments/tasks.md).
 """
 

@@ -7,7 +7,7 @@
     clickflax evaluate --run runs/next_taobao --where action=buy
     clickflax evaluate --run runs/next_taobao --where action=buy --given action=buy
 
-NDCG@10 0.075 (own counts: 0.051); of purchases 0.139 (0.092), and 0.140 when it is told that the next
+NDCG@10 0.075 (own counts: 0.051); of purchases 0.139 (0.092), and 0.140 when told that the next
 event is one. 478 s of training on one core (experiments/tasks.md).
 """
 
