@@ -7,8 +7,8 @@
     clickflax evaluate --run runs/next_retailrocket --where action=buy
     clickflax evaluate --run runs/next_retailrocket --where action=buy --given action=buy
 
-NDCG@10 0.113, the mean of three seeds (own counts: 0.051); of purchases 0.560 (0.268), and 0.581 when
-told that the next event is one. 338 s of training on one core (experiments/tasks.md).
+NDCG@10 0.113, the mean of three seeds (own counts: 0.051); of purchases 0.560 (0.268), and 0.581
+when told that the next event is one. 338 s of training on one core (experiments/tasks.md).
 """
 
 from clickflax.config import default
