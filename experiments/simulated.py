@@ -10,12 +10,11 @@ shop's own probabilities, of the same test. Whether questions suffer from each o
 shorter trainings: of all together, and of each alone. Records are kept as those of tasks.py.
 """
 
-import argparse
 import json
 import pathlib
 
 import numpy as np
-from study import HERE, clickflax, keep, machine, markdown, records, spread
+from study import HERE, clickflax, commits, keep, machine, markdown, records, spread, which_runs
 from truth import beside
 
 from clickflax.config import load
@@ -79,7 +78,7 @@ def possible(run: str, ask: str, name: str, metric: str) -> list[str] | None:
         f"{spread([ours for ours, _ in found])} ({len(found)})",
         spread([ours - best for ours, best in found], "+"),
         f"{seconds:,.0f} s, {machine(runs[0]['environment'])}",
-        runs[0]["environment"]["commit"][:7],
+        commits(runs),
     ]
 
 
@@ -109,18 +108,9 @@ def table() -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
-    parser.add_argument("names", nargs="*", help=f"of {', '.join(RUNS)}; default: all")
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
-    parser.add_argument("--data", type=pathlib.Path, default=pathlib.Path("data"))
-    parser.add_argument("--runs", type=pathlib.Path, default=pathlib.Path("runs"))
-    parser.add_argument("--records", type=pathlib.Path, default=RECORDS)
-    flags = parser.parse_intermixed_args()
-    unknown = sorted(set(flags.names) - RUNS.keys())
-    if unknown:
-        parser.error(f"{unknown[0]} is none of {', '.join(RUNS)}")
+    flags = which_runs(__doc__, RUNS, RECORDS)
     for seed in flags.seeds:
-        for name in flags.names or RUNS:
+        for name in flags.names:
             run(name, seed, flags.data, flags.runs, flags.records)
 
 

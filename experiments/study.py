@@ -1,9 +1,11 @@
 """What studies share: to run a verb of clickflax, to keep its record, to show means in a table."""
 
+import argparse
 import json
 import pathlib
 import subprocess
 import sys
+from collections.abc import Iterable
 
 import numpy as np
 import scipy.stats
@@ -18,6 +20,28 @@ def clickflax(*words: str) -> dict:
     call = [sys.executable, "-m", "clickflax.cli", *words]
     done = subprocess.run(call, stdout=subprocess.PIPE, text=True, check=True)
     return json.loads(done.stdout.splitlines()[-1])
+
+
+def which_runs(doc: str | None, names: Iterable[str], records: pathlib.Path) -> argparse.Namespace:
+    """The flags of a study: the names of its runs, all of `names` by default, and their places."""
+    known = list(names)
+    parser = argparse.ArgumentParser(description=(doc or "").split("\n")[0])
+    parser.add_argument("names", nargs="*", help=f"of {', '.join(known)}; default: all")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--data", type=pathlib.Path, default=pathlib.Path("data"))
+    parser.add_argument("--runs", type=pathlib.Path, default=pathlib.Path("runs"))
+    parser.add_argument("--records", type=pathlib.Path, default=records)
+    flags = parser.parse_intermixed_args()  # names may stand after the flags
+    unknown = sorted(set(flags.names) - set(known))
+    if unknown:
+        parser.error(f"{unknown[0]} is none of {', '.join(known)}")
+    flags.names = flags.names or known
+    return flags
+
+
+def commits(records: list[dict]) -> str:
+    """The commits of some records."""
+    return ", ".join(dict.fromkeys(one["environment"]["commit"][:7] for one in records))
 
 
 def interval(values: list[float]) -> tuple[float, float]:

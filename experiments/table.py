@@ -13,6 +13,7 @@ import pathlib
 
 import simulated
 import tasks
+import transfer
 from study import HERE, keep, machine, markdown, records, sat
 
 BEGIN, END = "<!-- python experiments/table.py write -->", "<!-- end of tables -->"
@@ -106,6 +107,7 @@ PAGES = {
     HERE / "speed.md": speeds,
     HERE / "tasks.md": tasks.table,
     HERE / "simulated.md": simulated.table,
+    HERE / "transfer.md": transfer.table,
 }
 
 

@@ -10,12 +10,11 @@ its own; what these record is kept in the folder `--records`. Where that is `exp
 for the table, the checkout is no longer the commit that the next run names: copy it there later.
 """
 
-import argparse
 import json
 import pathlib
 
 import numpy as np
-from study import HERE, clickflax, keep, machine, markdown, records, spread
+from study import HERE, clickflax, commits, keep, machine, markdown, records, spread, which_runs
 
 from clickflax.config import load
 
@@ -99,7 +98,7 @@ def row(name: str, ask: str, metric: str) -> list[str] | None:
         f"{ours} ({len(runs)})",
         ", ".join(f"{n} {value:.4f}" for n, value in beside.items()),
         f"{seconds:,.0f} s, {machine(first['environment'])}",
-        first["environment"]["commit"][:7],
+        commits(runs),
     ]
 
 
@@ -115,17 +114,8 @@ def table() -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
-    parser.add_argument("names", nargs="*", help=f"of {', '.join(QUESTIONS)}; default: all")
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
-    parser.add_argument("--data", type=pathlib.Path, default=pathlib.Path("data"))
-    parser.add_argument("--runs", type=pathlib.Path, default=pathlib.Path("runs"))
-    parser.add_argument("--records", type=pathlib.Path, default=RECORDS)
-    flags = parser.parse_intermixed_args()  # names may stand after the flags
-    unknown = sorted(set(flags.names) - QUESTIONS.keys())
-    if unknown:
-        parser.error(f"{unknown[0]} is none of {', '.join(QUESTIONS)}")
-    for name in flags.names or QUESTIONS:
+    flags = which_runs(__doc__, QUESTIONS, RECORDS)
+    for name in flags.names:
         run(name, flags.seeds, flags.data, flags.runs, flags.records)
 
 

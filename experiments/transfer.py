@@ -3,6 +3,7 @@
     clickflax simulate --out data/shop --sequences 100000
     python experiments/transfer.py measure --runs runs/transfer    # an hour or so on two cores
     python experiments/transfer.py plot                            # draws experiments/transfer.svg
+    python experiments/table.py write                              # experiments/transfer.md
 
 Every seed is pre-trained once with the Cloze objective, on items and actions of the training
 sequences; then purchases are learned from the labels of 1, 10 and 100 % of these sequences, drawn
@@ -15,7 +16,7 @@ import json
 import pathlib
 
 import numpy as np
-from study import HERE, MACHINE, clickflax, interval
+from study import HERE, MACHINE, clickflax, interval, markdown, spread
 
 CONFIG = HERE.parent / "configs" / "purchase_simulated.py"
 RECORD, PLOT = HERE / "transfer.json", HERE / "transfer.svg"
@@ -67,6 +68,27 @@ def measure(runs: pathlib.Path, data: str, seeds: list[int], record: pathlib.Pat
                 print(line, share, seed, f"{point['auc']:.4f}", flush=True)
 
 
+def aucs(points: list[dict], line: str, share: float) -> list[float]:
+    """What the seeds of a point had, in their order."""
+    found = [p for p in points if p["line"] == line and p["share"] == share]
+    return [p["auc"] for p in sorted(found, key=lambda p: p["seed"])]
+
+
+def table() -> str:
+    """The AUC of every line, and what it has more than that from scratch with the same labels."""
+    points = kept(RECORD)
+    rows = []
+    for share in SHARES:
+        scratch = aucs(points, "from scratch", share)
+        for line in LINES:
+            values = aucs(points, line, share)
+            more = [a - b for a, b in zip(values, scratch, strict=True)]
+            gain = spread(more, "+") if line != "from scratch" else ""
+            rows.append([f"{share:.0%}", line, f"{spread(values)} ({len(values)})", gain])
+    head = ["labels", "", "AUC, mean ± 95 % (seeds)", "more than from scratch, by seed"]
+    return markdown(head, ["--:", "---", "--:", "--:"], rows)
+
+
 def plot() -> None:
     """Means and intervals over the share of labels, a line for each way to begin."""
     import matplotlib
@@ -79,11 +101,8 @@ def plot() -> None:
     figure, axes = plt.subplots(figsize=(6.4, 4.2), layout="constrained")
     colours = ("#777777", "#0b6e99", "#d9730d")
     for shift, colour, line in zip((-1, 0, 1), colours, LINES, strict=True):
-        found = {
-            share: [p["auc"] for p in points if p["line"] == line and p["share"] == share]
-            for share in SHARES
-        }
-        mean, half = zip(*(interval(values) for values in found.values()), strict=True)
+        found = [interval(aucs(points, line, share)) for share in SHARES]
+        mean, half = zip(*found, strict=True)
         place = np.arange(len(SHARES)) + 0.05 * shift  # beside each other, so that none is hidden
         axes.errorbar(place, mean, half, label=line, color=colour, marker="o", capsize=3)
     axes.set_xticks(range(len(SHARES)), [f"{share:.0%}" for share in SHARES])
