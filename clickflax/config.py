@@ -1,9 +1,7 @@
 """Every knob, once: `default()` is the whole list, a config file changes some of them."""
 
-import argparse
 import ast
 import difflib
-import inspect
 import pathlib
 import runpy
 import traceback
@@ -144,47 +142,6 @@ def override(
     return _with(known | given).lock()
 
 
-def parse_train_flags(argv: Sequence[str]) -> tuple[ml_collections.ConfigDict, str]:
-    """The config and the work folder of `--config=FILE --workdir=DIR --config.train.steps=100`."""
-    parser = flags_of("train", "--workdir=DIR")
-    parser.description = "Train a model. Started again with the same work folder, it resumes."
-    parser.add_argument("--workdir", required=True, help="the folder of the run")
-    config, flags = parse_flags(parser, argv)
-    return config, flags.workdir
-
-
-def flags_of(verb: str, others: str) -> argparse.ArgumentParser:
-    """A parser for a verb with a config, whose help lists every knob."""
-    parser = argparse.ArgumentParser(
-        prog=f"clickflax {verb}",
-        usage=f"clickflax {verb} --config=FILE {others} [--config.KNOB=VALUE ...]",
-        epilog="every knob, with its default:\n" + _listing().replace("%", "%%"),
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
-    parser.add_argument("--config", required=True, help="a file with get_config(), as in configs/")
-    return parser
-
-
-def parse_flags(
-    parser: argparse.ArgumentParser, argv: Sequence[str]
-) -> tuple[ml_collections.ConfigDict, argparse.Namespace]:
-    """The config of the flags `--config=FILE --config.train.steps=100`, and all flags."""
-    flags, rest = parser.parse_known_args(argv)
-    overrides = []
-    while rest:
-        flag = rest.pop(0)
-        if not flag.startswith("--config."):
-            known = ", ".join(f"--{name}" for name in vars(flags))
-            parser.error(f"{flag} is not a flag; the flags are {known}, --config.KNOB")
-        if "=" not in flag:
-            if not rest or rest[0].startswith("--"):
-                parser.error(f"{flag} needs a value: {flag}=VALUE")
-            flag = f"{flag}={rest.pop(0)}"
-        overrides.append(flag)
-    return load(flags.config, overrides), flags
-
-
 def to_dict(config: ml_collections.ConfigDict) -> dict[str, Any]:
     """The config as nested dictionaries, to be stored as JSON."""
     return config.to_dict()
@@ -312,10 +269,3 @@ def _explain(error: Exception) -> str:
         groups = {key.rsplit(".", 1)[0]: None for key in knobs(default())}
         return _not_a_knob(f"config.{error.name}", groups)
     return f"{type(error).__name__}: {error}"
-
-
-def _listing() -> str:
-    """The lines of `default()` that set a knob, with their comments."""
-    lines = (line.strip() for line in inspect.getsource(default).splitlines())
-    wanted = (line for line in lines if line.startswith("c.") and "ConfigDict" not in line)
-    return "\n".join(f"  --config.{line[2:]}".replace(" = ", "=", 1) for line in wanted)

@@ -6,7 +6,7 @@ import math
 import pathlib
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -16,10 +16,11 @@ import optax
 from jaxtyping import Array
 from ml_collections import ConfigDict
 
-from clickflax.config import knobs, parse_train_flags
+from clickflax.config import knobs
 from clickflax.data.split import inside
 from clickflax.evaluate import prefixed
 from clickflax.events import RESERVED
+from clickflax.flags import flags_of, parse_flags
 from clickflax.run import last_checkpoint
 from clickflax.runtime import checkpoint, sharding
 from clickflax.runtime.log import MetricsWriter, Progress
@@ -220,6 +221,15 @@ def train(config: ConfigDict, workdir: str | pathlib.Path) -> dict[str, Any]:
         "best_step": past.best_step,
         "seconds": round(past.seconds, 1),
     }
+
+
+def parse_train_flags(argv: Sequence[str]) -> tuple[ConfigDict, str]:
+    """The config and the work folder of `--config=FILE --workdir=DIR --config.train.steps=100`."""
+    parser = flags_of("train", "--workdir=DIR")
+    parser.description = "Train a model. Started again with the same work folder, it resumes."
+    parser.add_argument("--workdir", required=True, help="the folder of the run")
+    config, flags = parse_flags(parser, argv)
+    return config, flags.workdir
 
 
 def main(argv: list[str]) -> None:

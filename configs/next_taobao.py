@@ -7,8 +7,8 @@
     clickflax evaluate --run runs/next_taobao --where action=buy
     clickflax evaluate --run runs/next_taobao --where action=buy --given action=buy
 
-NDCG@10 0.075, the mean of two seeds (own counts: 0.051); of purchases 0.139 (0.092), and 0.140 when
-told that the next event is one. 370 s of training on one core (experiments/tasks.md).
+NDCG@10 0.075, the mean of three seeds (own counts: 0.051); of purchases 0.139 (0.092), and 0.140
+when told that the next event is one. 323 s of training on one core (experiments/tasks.md).
 """
 
 from clickflax.config import default

@@ -135,6 +135,7 @@ def test_the_events_that_a_task_asks_of_are_chosen_by_value_or_by_part(data):
     ("condition", "message"),
     [
         ("action", "not of the form action=buy"),
+        ("action=buy&", "'' is not of the form action=buy"),
         ("action=cart", "'action' is never 'cart' .* one of \\['buy', 'view'\\]"),
         ("colour=red", "'colour' is not a categorical variable"),
         ("part=last", "not a number such as 0 or -1"),

@@ -9,7 +9,6 @@ from clickflax.config import (
     from_dict,
     knobs,
     load,
-    parse_train_flags,
     to_dict,
 )
 
@@ -165,40 +164,3 @@ def test_a_stored_config_with_an_unknown_knob_is_an_error():
 def test_a_knob_is_named_with_its_groups():
     c = ml_collections.ConfigDict({"a": 1, "b": {"c": (2,), "d": {"e": ""}}})
     assert knobs(c) == {"config.a": 1, "config.b.c": (2,), "config.b.d.e": ""}
-
-
-def test_train_flags_may_be_written_with_or_without_equals(config_file):
-    path = config_file()
-    one, folder = parse_train_flags(
-        [f"--config={path}", "--workdir=runs/a", "--config.train.steps=5", "--config.seed=-1"]
-    )
-    two, other = parse_train_flags(
-        ["--config.train.steps", "5", "--workdir", "runs/a", "--config.seed", "-1"]
-        + ["--config", path]
-    )
-    assert one == two and one.train.steps == 5 and one.seed == -1
-    assert folder == other == "runs/a"
-
-
-@pytest.mark.parametrize(
-    ("flags", "error"),
-    [
-        ([], "--config, --workdir"),
-        (["--config=a.py", "--workdir=b", "--worker=2"], "--worker=2 is not a flag"),
-        (["--config=a.py", "--workdir=b", "extra"], "extra is not a flag"),
-        (["--config=a.py", "--workdir=b", "--config.seed"], "--config.seed needs a value"),
-    ],
-)
-def test_wrong_train_flags_end_with_status_2(flags, error, capsys):
-    with pytest.raises(SystemExit) as stop:
-        parse_train_flags(flags)
-    assert stop.value.code == 2
-    out, err = capsys.readouterr()
-    assert out == "" and error in err
-
-
-def test_the_help_of_train_lists_every_knob(capsys):
-    with pytest.raises(SystemExit):
-        parse_train_flags(["--help"])
-    told = capsys.readouterr().out
-    assert all(f"--{key}=" in told for key in knobs(default()))

@@ -22,12 +22,13 @@ from ml_collections import ConfigDict
 
 from clickflax.baselines import counts, learners, tables
 from clickflax.checks import check_config
-from clickflax.config import flags_of, of_task, parse_flags, to_dict
+from clickflax.config import of_task, to_dict
 from clickflax.data.condition import chosen
 from clickflax.data.labels import LabelPart
 from clickflax.data.split import Examples
 from clickflax.data.store import Dataset, open_dataset
 from clickflax.evaluate import count_of, prefixed, protocol
+from clickflax.flags import flags_of, parse_flags
 from clickflax.questions import Asked, ask_about, check_trainable
 from clickflax.run import write_json
 from clickflax.runtime.environment import environment

@@ -17,7 +17,7 @@ def chosen(dataset: Dataset, condition: str) -> Bool[np.ndarray, " E"]:
     where no event meets the condition.
     """
     found = np.ones(dataset.events, bool)
-    for term in filter(None, condition.split(AND)):
+    for term in condition.split(AND) if condition else ():
         name, equals, text = term.partition("=")
         if not equals or not text:
             raise ValueError(f"{term!r} is not of the form action=buy or part=-1.")
