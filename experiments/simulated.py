@@ -25,8 +25,13 @@ SHOP, GIVEN = CONFIGS / "shop_simulated.py", CONFIGS / "given_simulated.py"
 METRICS = {"purchase": "auc", "returns": "auc", "next_item": "ndcg@10"}
 SHORT = "train.steps=1000"  # to its end: a best checkpoint would be that of one of the questions
 # What is trained, by name: its config, and what is changed in it.
+LABEL = ["model.repeat=False", "data.validation_users=-1"]  # both are about items
 RUNS = {"shop": (SHOP, []), "given": (GIVEN, []), "together": (SHOP, [SHORT])} | {
-    name: (SHOP, [SHORT, f"tasks={name}", f"train.monitor={metric}"])
+    name: (
+        SHOP,
+        [SHORT, f"tasks={name}", "task_weights=1.0", f"train.monitor={metric}"]
+        + (LABEL if metric == "auc" else []),
+    )
     for name, metric in METRICS.items()
 }
 CART = "action=cart"

@@ -6,9 +6,12 @@ import json
 import numpy as np
 import pytest
 import reliability
+import simulated
 import speed
 import table
 
+from clickflax.checks import check_config
+from clickflax.config import load
 from clickflax.data.batches import Windows, training_batches
 from clickflax.events import RESERVED
 
@@ -51,6 +54,12 @@ def test_the_arithmetic_of_a_step_is_counted_as_by_hand(model, gflop, tmp_path):
     )
     config = speed.config_for(flags, tmp_path)
     assert speed.step_gflop(config, batches, 10) == pytest.approx(gflop)
+
+
+@pytest.mark.parametrize("name", simulated.RUNS)
+def test_every_run_on_the_simulated_shop_has_a_config_that_is_accepted(name):
+    config, changes = simulated.RUNS[name]
+    check_config(load(config, [f"config.{change}" for change in changes]))
 
 
 def test_of_several_rounds_the_fastest_counts():
