@@ -29,6 +29,8 @@ ASKS = {
         "given buy": [*BUY, "--given", "action=buy"],
     },
 }
+RATES = "*_rate*"  # features of the baselines: the mean label of a value in the training
+WITH_FEATURES = ("trees", "linear")
 QUESTIONS = {
     "purchase_taobao": "auc",
     "purchase_retailrocket": "auc",
@@ -74,6 +76,9 @@ def run(
             continue  # no baseline can be told anything
         where = [f"--config.task_where={condition}" for condition in flags[1:]]
         keep(record, clickflax("baselines", f"--config={config}", path, *where))
+    record = kept / f"{name}.without.json"
+    if QUESTIONS[name] == "auc" and not record.is_file():
+        keep(record, clickflax("baselines", f"--config={config}", path, "--without", RATES))
 
 
 def row(name: str, ask: str, metric: str) -> list[str] | None:
@@ -102,15 +107,30 @@ def row(name: str, ask: str, metric: str) -> list[str] | None:
     ]
 
 
+def without(name: str) -> list[str] | None:
+    """What the baselines of a question are without RATES, beside them; None without records."""
+    both = [*records("tasks", f"{name}.baselines"), *records("tasks", f"{name}.without")]
+    if len(both) < 2:
+        return None
+    full, less = (one["baselines"] for one in both)
+    shown = [f"{full[model]['auc']:.4f} → {less[model]['auc']:.4f}" for model in WITH_FEATURES]
+    ours = spread([one["auc"] for one in records("tasks", f"{name}.[0-9]*")])
+    return [name, *shown, ours]
+
+
 def table() -> str:
-    """All questions."""
+    """All questions, and what the rates are worth to the baselines of labels."""
     head = ["question", "asked", "metric", "clickflax, mean ± 95 % (seeds)", "baselines"]
     head += ["training", "commit"]
     align = ["---", "--:", "---", "--:", "---", "---", "---"]
     rows = [
         row(name, ask, metric) for name, metric in QUESTIONS.items() for ask in ASKS.get(name, [""])
     ]
-    return markdown(head, align, [line for line in rows if line])
+    first = markdown(head, align, [line for line in rows if line])
+    head = ["auc", *(f"{model} → without" for model in WITH_FEATURES), "clickflax"]
+    rows = [without(name) for name in QUESTIONS]
+    second = markdown(head, ["---", "--:", "--:", "--:"], [line for line in rows if line])
+    return f"{first}\n\nThe baselines of labels with all features, and without the mean labels of values (`{RATES}`):\n\n{second}"
 
 
 def main() -> None:

@@ -240,6 +240,25 @@ def test_trees_find_what_there_is_to_find_and_no_more(shop):
     assert record["environment"]["versions"]["scikit-learn"]
 
 
+def test_features_that_are_left_out_are_not_used(shop, monkeypatch):
+    monkeypatch.setattr(learners, "LEARNERS", {"constant": learners.constant})
+    config = config_for(shop, "purchase")
+    every = compare(config, "test")["features"]
+    record = compare(config, "test", ["*_rate*", "gap"])
+    assert record["without"] == ["*_rate*", "gap"]
+    assert record["features"] == [n for n in every if "_rate" not in n and n != "gap"]
+    assert len(record["features"]) < len(every) - 1
+    for without, error in [
+        (["colour_*"], "--without colour_\\*: no feature of events, "),
+        (["*"], "leaves no feature"),
+    ]:
+        with pytest.raises(ValueError, match=error):
+            compare(config, "test", without)
+    config.tasks, config.train.monitor = ("next_item",), "ndcg@10"
+    with pytest.raises(ValueError, match="items are ranked without features"):
+        compare(config, "test", ["gap"])
+
+
 def test_labels_counts_and_protocol_are_those_of_evaluate(tmp_path, optax_promotes, monkeypatch):
     simulate(tmp_path / "data", Shop(sequences=200, items=40, mean_length=6.0, max_length=12))
     monkeypatch.setattr(learners, "LEARNERS", {"constant": learners.constant})

@@ -11,7 +11,7 @@ import json
 import math
 import pathlib
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -20,7 +20,7 @@ import rich.console
 import rich.table
 from ml_collections import ConfigDict
 
-from clickflax.baselines import counts, learners, tables
+from clickflax.baselines import counts, features, learners, tables
 from clickflax.checks import check_config
 from clickflax.config import of_task, to_dict
 from clickflax.data.condition import chosen
@@ -57,10 +57,15 @@ def rank_items(
 
 
 def tell_labels(
-    config: ConfigDict, dataset: Dataset, asked: Asked, which: str, kind: str
+    config: ConfigDict,
+    dataset: Dataset,
+    asked: Asked,
+    which: str,
+    kind: str,
+    without: Sequence[str] = (),
 ) -> tuple[dict[str, dict[str, Any]], dict[str, Any]]:
     """The metrics of every way to tell the labels of a task, which are of a `kind` of
-    `config.label`, and what was learned from.
+    `config.label`, and what was learned from: not from features of the patterns `without`.
     """
     start = time.perf_counter()
     log = tables.read_log(dataset, asked, tuple(config.data.variables))
@@ -68,13 +73,13 @@ def tell_labels(
     train = LabelPart(asked.train, label.astype(np.float64))
     known = tables.learn(log, train, kind)
     trained = tables.make_table(log, known, train, trained=True)
-    names = trained.telling()
+    names = features.others(trained.telling(), without)
     trained = trained.only(names)
     parts = {
         name: tables.make_table(log, known, getattr(asked, name), trained=False).only(names)
         for name in ("validation", which)
     }
-    features = {
+    more = {
         "labels_trained_on": len(trained.label),
         "features": list(names),
         "seconds_of_features": round(time.perf_counter() - start, 2),
@@ -85,14 +90,20 @@ def tell_labels(
         choice = learners.fit(name, kind, config.label.classes, trained, parts["validation"])
         told = choice.predict(parts[which].matrix())
         metrics = learners.judge(kind, told, parts[which].label, choice.threshold)
-        more = curve(told, parts[which].label) if kind == "binary" else {}
+        if kind == "binary":
+            metrics |= curve(told, parts[which].label)
         seconds = round(time.perf_counter() - start, 2)
-        found[name] = {**metrics, **more, "chosen": choice.chosen, "seconds": seconds}
-    return found, features
+        found[name] = {**metrics, "chosen": choice.chosen, "seconds": seconds}
+    return found, more
 
 
 def compare_task(
-    config: ConfigDict, dataset: Dataset, name: str, asked: Asked, which: str
+    config: ConfigDict,
+    dataset: Dataset,
+    name: str,
+    asked: Asked,
+    which: str,
+    without: Sequence[str],
 ) -> dict[str, Any]:
     """The record of one task."""
     part = getattr(asked, which)
@@ -102,6 +113,8 @@ def compare_task(
         )
     told = protocol(config, dataset, name, asked.task, which)
     if isinstance(part, Examples):
+        if without:
+            raise ValueError(f"{name}: items are ranked without features; leave out --without.")
         found, more = rank_items(config, dataset, name, asked, part), {}
         told["given"] = ()  # they cannot be told anything
         looks = counts.RANKINGS["markov_recent"].looks
@@ -111,14 +124,16 @@ def compare_task(
         )
     else:
         kind = config.label.kind if name == "label" else "binary"
-        found, more = tell_labels(config, dataset, asked, which, kind)
+        found, more = tell_labels(config, dataset, asked, which, kind, without)
         told["read"] = "the events so far"
     counted = count_of(asked, which, dataset.columns)
     return {"baselines": found, **counted, **more, "protocol": told, "dropped": asked.dropped}
 
 
-def compare(config: ConfigDict, which: str) -> dict[str, Any]:
-    """The record of all the tasks of a config, on a part of its data set."""
+def compare(config: ConfigDict, which: str, without: Sequence[str] = ()) -> dict[str, Any]:
+    """The record of all the tasks of a config, on a part of its data set; the features whose names
+    match a pattern of `without` are not used.
+    """
     check_config(config)
     if not config.data.path:
         raise ValueError(
@@ -135,7 +150,7 @@ def compare(config: ConfigDict, which: str) -> dict[str, Any]:
         packages.append("scikit-learn")
     record = {}
     for name, asked in questions.items():
-        found = compare_task(config, dataset, name, asked, which)
+        found = compare_task(config, dataset, name, asked, which, without)
         record |= found if len(questions) == 1 else prefixed(name, found)
     seconds = round(time.perf_counter() - start, 2)
     made_with = environment(dataset.fingerprint)
@@ -144,6 +159,7 @@ def compare(config: ConfigDict, which: str) -> dict[str, Any]:
         **record,
         "data": str(dataset.path),
         "fingerprint": dataset.fingerprint,
+        "without": list(without),
         "seconds": seconds,
         "environment": made_with,
     }
@@ -193,12 +209,19 @@ def cut(metrics: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
 
 def main(argv: list[str]) -> None:
     """`clickflax baselines --config=FILE`."""
-    parser = flags_of("baselines", "[--split test] [--out FILE.json]")
+    parser = flags_of("baselines", "[--split test] [--without PATTERN ...] [--out FILE.json]")
     parser.description = __doc__
     parser.add_argument("--split", choices=("test", "validation"), default="test")
+    parser.add_argument(
+        "--without",
+        nargs="+",
+        default=[],
+        metavar="PATTERN",
+        help="features to leave out: '*_rate*'",
+    )
     parser.add_argument("--out", type=pathlib.Path, help="a file for the record, config included")
     config, flags = parse_flags(parser, argv)
-    record = without_nan(compare(config, flags.split))
+    record = without_nan(compare(config, flags.split, flags.without))
     if flags.out:
         flags.out.parent.mkdir(parents=True, exist_ok=True)
         write_json(flags.out, {**record, "config": to_dict(config)})

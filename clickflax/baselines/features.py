@@ -15,7 +15,8 @@ labels that are classes, each has its own rate: item_rate2 is the share of class
 """
 
 import dataclasses
-from collections.abc import Mapping
+import fnmatch
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from jaxtyping import Bool, Float, Int, Shaped
@@ -158,6 +159,20 @@ def of_numbers(past: Past, numbers: Mapping[str, Float[np.ndarray, " E"]]) -> Fe
 def code(ids: Int[np.ndarray, " N"]) -> Float[np.ndarray, " N"]:
     """Ids as codes from 0 on, NaN for the reserved ones."""
     return np.where(ids >= RESERVED, ids - RESERVED, np.nan).astype(np.float64)
+
+
+def others(names: Sequence[str], without: Sequence[str]) -> tuple[str, ...]:
+    """The names that no pattern of `without` matches; ValueError for one that matches none, and
+    where nothing is left.
+    """
+    matched = {pattern: set(fnmatch.filter(names, pattern)) for pattern in without}
+    for pattern, found in matched.items():
+        if not found:
+            raise ValueError(f"--without {pattern}: no feature of {', '.join(names)} is like that.")
+    left = tuple(name for name in names if not any(name in one for one in matched.values()))
+    if names and not left:
+        raise ValueError(f"--without {' '.join(without)} leaves no feature.")
+    return left
 
 
 def folds_of(sequences: int) -> Int[np.ndarray, " S"]:
