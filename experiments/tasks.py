@@ -130,7 +130,8 @@ def table() -> str:
     head = ["auc", *(f"{model} → without" for model in WITH_FEATURES), "clickflax"]
     rows = [without(name) for name in QUESTIONS]
     second = markdown(head, ["---", "--:", "--:", "--:"], [line for line in rows if line])
-    return f"{first}\n\nThe baselines of labels with all features, and without the mean labels of values (`{RATES}`):\n\n{second}"
+    between = f"The same with all features → without the mean labels of values (`{RATES}`):"
+    return f"{first}\n\n{between}\n\n{second}"
 
 
 def main() -> None:
