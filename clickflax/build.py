@@ -81,6 +81,8 @@ def build_heads(
             output=check("output", model.output, OUTPUTS),
             bias=model.output_bias,
             tied=model.tied and name not in widths,
+            cosine=model.cosine,
+            temperature=model.temperature,
             repeat=model.repeat and name == "item",
             activation=activation,
             kernel_init=init,

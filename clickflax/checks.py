@@ -5,10 +5,12 @@ from collections.abc import Mapping
 
 from ml_collections import ConfigDict
 
-from clickflax.config import knobs
+from clickflax.config import default, knobs
 from clickflax.tasks.label_metrics import NAMES
 from clickflax.tasks.losses import LABEL_LOSSES
 from clickflax.tasks.metrics import METRICS
+from clickflax.tasks.negatives import AVOID, DRAWN
+from clickflax.tasks.sampled import LOSSES
 from clickflax.tasks.tasks import (
     BASKET,
     LABELS,
@@ -27,6 +29,9 @@ RANGES = {
     "config.mask.ratio": (0.001, 1),
     "config.mask.last": (0, 1),
     "config.mask.unknown": (0, 1),
+    "config.loss.negatives": (0, math.inf),
+    "config.loss.calibration": (0, 1),
+    "config.loss.smoothing": (0, 0.999),
     "config.label.after": (-1, math.inf),
     "config.label.classes": (2, math.inf),
     "config.label.positive": (0, math.inf),
@@ -35,6 +40,7 @@ RANGES = {
     "config.model.layers": (1, math.inf),
     "config.model.heads": (1, math.inf),
     "config.model.max_len": (2, math.inf),
+    "config.model.temperature": (1e-4, math.inf),
     "config.model.feed_forward": (1, math.inf),
     "config.model.init_stddev": (0, math.inf),
     "config.model.dropout": (0, 0.99),
@@ -88,6 +94,7 @@ def check_config(config: ConfigDict) -> None:
             f"config.model.repeat=True is about the scores of items, and none of config.tasks="
             f"{tuple(tasks)} asks for items."
         )
+    check_loss(config)
     check_given(config)
     check_labels(config, tasks)
     check_init(config)
@@ -95,6 +102,9 @@ def check_config(config: ConfigDict) -> None:
     for name, choices in {
         "config.train.monitor": known,
         "config.mask.replace": sorted(REPLACE),
+        "config.loss.name": sorted(LOSSES),
+        "config.loss.drawn": DRAWN,
+        "config.loss.avoid": AVOID,
         "config.label.kind": sorted(LABEL_LOSSES),
         "config.label.at": LABELS_AT,
         "config.data.position_from": ["end", "start"],
@@ -132,6 +142,31 @@ def check_given(config: ConfigDict) -> None:
                 f"config.eval.given: {pair!r} is not of the form action=buy with a variable of "
                 f"config.data.given={tuple(config.data.given)}."
             )
+
+
+def check_loss(config: ConfigDict) -> None:
+    """Refuses what says how negatives are drawn where there are none, and the other way round."""
+    loss, plain = config.loss, default().loss
+    if not loss.negatives:
+        if loss.name != "softmax":
+            raise ValueError(f"config.loss.name={loss.name!r} needs config.loss.negatives.")
+        for name in ("drawn", "shared", "avoid", "log_q"):
+            if loss[name] != plain[name]:
+                raise ValueError(
+                    f"config.loss.{name}={loss[name]!r} is about negatives: set "
+                    "config.loss.negatives, or leave it."
+                )
+    if loss.log_q and loss.name != "softmax":
+        raise ValueError(f"config.loss.log_q=True is for softmax, not {loss.name}.")
+    if loss.calibration != plain.calibration and loss.name != "gbce":
+        raise ValueError(
+            f"config.loss.calibration={loss.calibration} is for gbce, not {loss.name}."
+        )
+    if loss.smoothing and loss.negatives:
+        raise ValueError(
+            f"config.loss.smoothing={loss.smoothing} is for the whole catalog; "
+            f"config.loss.negatives={loss.negatives}."
+        )
 
 
 def check_labels(config: ConfigDict, tasks: Mapping[str, Task]) -> None:

@@ -42,6 +42,16 @@ def default() -> ml_collections.ConfigDict:
     c.mask.last = 0.0  # share of the sequences in which only the last event is hidden
     c.mask.unknown = 0.0  # share of the items that are read as UNK in training, whatever the task
 
+    c.loss = ml_collections.ConfigDict()  # of the tasks that ask for items or for other values
+    c.loss.name = "softmax"  # bce (SASRec), gbce (gSASRec) or bpr
+    c.loss.negatives = 0  # drawn for each target; 0: softmax over the whole catalog
+    c.loss.drawn = "uniform"  # popularity, or in_batch: of the targets of the step
+    c.loss.shared = False  # the same negatives for all targets of a step
+    c.loss.avoid = "target"  # what does not count as a negative: nothing, target, history
+    c.loss.log_q = False  # softmax: negatives are corrected by how likely they are drawn
+    c.loss.calibration = 0.75  # gbce: t, from 0 (as bce) to 1
+    c.loss.smoothing = 0.0  # softmax over the catalog: share of the target that all items get
+
     c.label = ml_collections.ConfigDict()
     c.label.buy = "buy"  # purchase, returns: the action of a purchase
     c.label.back = "return"  # returns: the action of a purchase that came back
@@ -68,6 +78,8 @@ def default() -> ml_collections.ConfigDict:
     c.model.output = "dense"  # what stands before the scores: dense (BERT4Rec) or none (SASRec)
     c.model.output_bias = True  # one bias an item
     c.model.tied = True  # scores with the table of the inputs
+    c.model.cosine = False  # scores are cosines of the angles between answers and items
+    c.model.temperature = 1.0  # that scores are divided by
     c.model.repeat = False  # items of the history score more or less: by how often, how long ago
     c.model.scale_embeddings = False  # multiply item embeddings by sqrt(width)
     c.model.embedding_norm = True  # LayerNorm over the sum of the embeddings

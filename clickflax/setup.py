@@ -200,7 +200,7 @@ def set_up(config: ConfigDict, folder: pathlib.Path) -> tuple[Setting, State]:
     mesh = sharding.make_mesh()
     batches = {name: make_batches(config, one, reading.columns) for name, one in asked.items()}
     objectives = {
-        name: make_objective(config, name, one.task, batches[name], sizes, cold, mesh.size)
+        name: make_objective(config, name, one, batches[name], sizes, cold, mesh.size)
         for name, one in asked.items()
     }
     init_key, key = jax.random.split(jax.random.key(config.seed))

@@ -7,12 +7,13 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import optax
-from jaxtyping import Array, Float, Int, Key, Shaped
+from jaxtyping import Array, Float, Int, Key
 
 from clickflax.events import Batch
 from clickflax.model.model import Model
 from clickflax.runtime import sharding
 from clickflax.runtime.params import join, split
+from clickflax.tasks.negatives import Negatives, Sampling, against, draw, make_pool
 from clickflax.tasks.tasks import Question
 
 
@@ -40,31 +41,52 @@ class Objective(NamedTuple):
     prepare: Callable[[Key[Array, ""], Batch], Question]
     loss: Callable[..., tuple[Float[Array, ""], Float[Array, ""]]]
     micro_rows: int
+    sampling: Sampling | None = None  # of the negatives that the loss wants
+
+
+class Keys(NamedTuple):
+    """Of what is random in each row of a step."""
+
+    prepare: Key[Array, " B"]
+    dropout: Key[Array, " B"]
+    draw: Key[Array, " B"]
+
+
+def alone(row: Any) -> Any:
+    """The same as the only row of a batch."""
+    return jax.tree.map(lambda x: x[None], row)
+
+
+def question_of(objective: Objective, row: Batch, key: Key[Array, ""]) -> Question:
+    """What is asked of one row."""
+    question = objective.prepare(key, alone(row))
+    return jax.tree.map(lambda x: x[0], question)
 
 
 def ask(
-    model: Model, collections: Any, objective: Objective, row: Batch, key: Key[Array, ""]
-) -> tuple[Float[Array, "K D"], Any, Shaped[Array, " K"], Float[Array, " K"]]:
-    """States of one row where it is asked, what came before, the targets there,
-    and their weights.
-    """
-    row = jax.tree.map(lambda x: x[None], row)
-    prepare_key, dropout_key = jax.random.split(key)
-    question = objective.prepare(prepare_key, row)
+    model: Model,
+    collections: Any,
+    objective: Objective,
+    row: Batch,
+    question: Question,
+    key: Key[Array, ""],
+) -> tuple[Float[Array, "K D"], Any]:
+    """States of one row where it is asked, and what came before."""
+    row, question = alone(row), alone(question)
+    inputs, places = question.inputs, question.places
     hidden: Any = model.apply(
         collections,
-        question.inputs,
+        inputs,
         row.segment,
         row.position,
         objective.causal,
         True,
-        question.places,
+        places,
         method="encode",
-        rngs={"dropout": dropout_key},
+        rngs={"dropout": key},
     )
-    inputs, places = question.inputs, question.places
     past = model.past(inputs, row.segment, objective.causal, places, objective.head)
-    return jax.tree.map(lambda x: x[0], (hidden, past, question.targets, question.weights))
+    return jax.tree.map(lambda x: x[0], (hidden, past))
 
 
 def gradient_of(
@@ -75,26 +97,47 @@ def gradient_of(
     given: Any,
     batch: Batch,
     keys: Key[Array, " B"],
+    shared_key: Key[Array, ""],
 ) -> tuple[tuple[Float[Array, ""], Float[Array, ""]], Any]:
     """The summed loss and its weight, and the gradient of what is trained, over the rows of all
     devices; the frozen parameters have none, and the backward pass ends where only they are left.
 
-    The rows of this one are worked on `micro_rows` at a time.
+    The rows of this one are worked on `micro_rows` at a time. What all rows share, negatives that
+    are the same for all of them, has a key of its own.
     """
+    of = Keys(*jax.vmap(lambda key: jax.random.split(key, 3), out_axes=1)(keys))
+    questions = jax.vmap(functools.partial(question_of, objective))(batch, of.prepare)
+    sampling, pool = objective.sampling, None
+    if sampling is not None and sampling.drawn == "in_batch":
+        told = (questions.targets, questions.weights)
+        pool = make_pool(sampling, *jax.lax.all_gather(told, sharding.DATA))
 
-    def loss_of(trained: Any, rows: Batch, keys: Key[Array, " M"]) -> tuple[Array, Array]:
+    def negatives(
+        sampling: Sampling, rows: Batch, questions: Question, keys: Key[Array, " M"]
+    ) -> Negatives:
+        if sampling.shared:
+            drawn = draw(sampling, shared_key, (sampling.count,), pool)
+        else:
+            shape = (questions.targets.shape[1], sampling.count)
+            drawn = jax.vmap(lambda key: draw(sampling, key, shape, pool))(keys)
+        return against(sampling, rows, questions, objective.head, drawn)
+
+    def loss_of(trained: Any, rows: Batch, questions: Question, keys: Keys) -> tuple[Array, Array]:
         collections = {"params": join(trained, frozen), "given": given}
         asked = jax.vmap(functools.partial(ask, model, collections, objective))
-        hidden, past, targets, weights = asked(rows, keys)
+        hidden, past = asked(rows, questions, keys.dropout)
         answers: Any = model.apply(collections, hidden, objective.head, past, method="answer")
-        return objective.loss(answers, targets, weights)
+        told = (answers, questions.targets, questions.weights)
+        if sampling is None:
+            return objective.loss(*told)
+        return objective.loss(*told, negatives(sampling, rows, questions, keys.draw))
 
-    def add(sums: Any, piece: tuple[Batch, Array]) -> tuple[Any, None]:
+    def add(sums: Any, piece: tuple[Batch, Question, Keys]) -> tuple[Any, None]:
         found = jax.value_and_grad(loss_of, has_aux=True)(trained, *piece)
         return jax.tree.map(jnp.add, sums, found), None
 
     cut = (-1, objective.micro_rows)
-    pieces = jax.tree.map(lambda x: x.reshape(*cut, *x.shape[1:]), (batch, keys))
+    pieces = jax.tree.map(lambda x: x.reshape(*cut, *x.shape[1:]), (batch, questions, of))
     zero = ((jnp.zeros(()), jnp.zeros(())), jax.tree.map(jnp.zeros_like, trained))
     sums, _ = jax.lax.scan(add, zero, pieces)
     return jax.lax.psum(sums, sharding.DATA)
@@ -126,8 +169,10 @@ def make_step(
             place = first + jax.lax.axis_index(sharding.DATA) * rows + jnp.arange(rows)
             first += rows * jax.lax.axis_size(sharding.DATA)
             keys = jax.vmap(jax.random.fold_in, in_axes=(None, 0))(key, place)
+            # Places of rows are below 2**31.
+            shared_key = jax.random.fold_in(key, jnp.uint32(2**32 - 1 - len(gradients)))
             (loss, weight), found = gradient_of(
-                model, objective, trained, rest, shared.given, batch, keys
+                model, objective, trained, rest, shared.given, batch, keys, shared_key
             )
             weight = jnp.where(weight > 0, weight, 1.0)  # nothing may have been asked
             losses[name] = loss / weight

@@ -29,7 +29,7 @@ def get_config():
     c.model.output = "none"
     c.model.repeat = True  # nobody views an item twice
     c.model.max_len = 50
-    c.model.width = 128  # 64 are too few for all three: each is better alone
+    c.model.width = 128  # with 64 the next item is better alone
     c.model.norm = "pre"
     c.model.dropout = 0.05
     c.optim.learning_rate = 3e-3

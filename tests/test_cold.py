@@ -117,7 +117,9 @@ def test_the_loss_without_cold_items_is_that_of_a_catalog_without_them(chunk, bi
 
     def whole(floats):
         params = {"params": {"bias": floats[2]} if bias else {}, "given": {"cold": cold}}
-        head = ItemHead(12, 8, "none", bias, True, False, "gelu", jax.nn.initializers.zeros)
+        head = ItemHead(
+            12, 8, "none", bias, True, False, 1.0, False, "gelu", jax.nn.initializers.zeros
+        )
         answers: Any = head.apply(params, floats[0], floats[1], None)
         return softmax_loss(answers, targets, weights, chunk)[0]
 

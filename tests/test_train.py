@@ -82,17 +82,28 @@ def assert_alike(a, b, **tolerance):
         np.testing.assert_allclose(value, b[name], err_msg=name, **tolerance)
 
 
-@pytest.mark.parametrize("task", ["masked_item", "next_item"])
+OWN = {"name": "gbce", "negatives": 3, "avoid": "history"}
+SHARED = {"negatives": 5, "drawn": "popularity", "shared": True, "log_q": True}
+IN_BATCH = {"name": "bpr", "negatives": 2, "drawn": "in_batch"}
+
+
+@pytest.mark.parametrize(
+    ("task", "loss"),
+    [("masked_item", {}), ("next_item", {})]
+    + [("next_item", OWN), ("masked_item", SHARED), ("next_item", IN_BATCH)],
+)
 def test_one_and_eight_devices_jit_and_pmap_give_the_same_parameters(
-    shop, tmp_path, monkeypatch, task
+    shop, tmp_path, monkeypatch, task, loss
 ):
     config = config_for(shop, batch_size=13)  # does not divide over eight devices
     config.tasks = (task,)
+    config.loss.update(loss)
     setting, eight, _ = steps(config, tmp_path / "jit", 3)
     assert setting.mesh.size == 8
     assert setting.batches[task].rows % 8
     mapped = config_for(shop, batch_size=13, parallel="pmap")
     mapped.tasks = (task,)
+    mapped.loss.update(loss)
     _, pmapped, _ = steps(mapped, tmp_path / "pmap", 3)
     assert_alike(eight.params, pmapped.params, rtol=0, atol=0)
     monkeypatch.setattr(sharding, "make_mesh", one_device)
@@ -102,10 +113,14 @@ def test_one_and_eight_devices_jit_and_pmap_give_the_same_parameters(
 
 
 @pytest.mark.parametrize("repeat", [False, True])
-@pytest.mark.parametrize("task", ["masked_item", "next_item"])
-def test_every_parameter_changes_in_a_step(shop, tmp_path, task, repeat):
+@pytest.mark.parametrize(
+    ("task", "loss"),
+    [("masked_item", {}), ("next_item", {}), ("next_item", {"name": "bce", "negatives": 3})],
+)
+def test_every_parameter_changes_in_a_step(shop, tmp_path, task, loss, repeat):
     config = config_for(shop)
     config.tasks, config.model.repeat = (task,), repeat
+    config.loss.update(loss)
     config.optim.warmup_steps = 0
     config.optim.weight_decay = 0.0  # which would change them without any gradient
     config.optim.eps = 1e-30
@@ -116,12 +131,15 @@ def test_every_parameter_changes_in_a_step(shop, tmp_path, task, repeat):
     assert [name for name in before if np.array_equal(before[name], after[name])] == []
 
 
+@pytest.mark.parametrize("negatives", [0, 4])
 def test_masks_dropout_and_gradients_are_the_same_however_the_batch_is_cut(
-    shop, tmp_path, monkeypatch
+    shop, tmp_path, monkeypatch, negatives
 ):
     monkeypatch.setattr(sharding, "make_mesh", one_device)
-    _, whole, _ = steps(config_for(shop, micro_rows=1000), tmp_path / "whole", 2)
-    setting, cut, _ = steps(config_for(shop, micro_rows=3), tmp_path / "cut", 2)
+    several, few = config_for(shop, micro_rows=1000), config_for(shop, micro_rows=3)
+    several.loss.negatives = few.loss.negatives = negatives
+    _, whole, _ = steps(several, tmp_path / "whole", 2)
+    setting, cut, _ = steps(few, tmp_path / "cut", 2)
     assert setting.batches["masked_item"].rows % 3
     assert_alike(whole.params, cut.params, rtol=1e-4, atol=1e-6)
 

@@ -14,6 +14,10 @@ OUTPUTS = ("dense", "none")
 # Added to a score, its probability is 0. Not -inf: NaN would come of a chunk that has nothing else,
 # and of a place that weighs nothing, whose target may be any item.
 NEVER = -1e30
+# Up to so many items for each that is wanted, the whole catalog is scored and they are picked: on
+# CPU a row that is gathered, and its gradient scattered, costs as much as 60 in a product (800
+# questions, 256 of 3,416 items, width 128: 404 ms and 68 ms).
+WHOLE_CATALOG = 64
 
 
 class Past(NamedTuple):
@@ -108,9 +112,49 @@ class Answers(NamedTuple):
             scores = flat.reshape(scores.shape)
         return scores, rows, start
 
+    def of(self, items: Int[Array, "... N"]) -> Float[Array, "... N"]:
+        """The scores in float32 of N items for each question, or of the same [N] for all."""
+        if items.ndim == 1:
+            rows = self.table[self.first + items].astype(self.features.dtype)
+            scores = jnp.matmul(self.features, rows.T, preferred_element_type=jnp.float32)
+        elif self.items <= WHOLE_CATALOG * items.shape[-1]:
+            rows = self.table[self.first :].astype(self.features.dtype)
+            scores = jnp.matmul(self.features, rows.T, preferred_element_type=jnp.float32)
+            scores = jnp.take_along_axis(scores, items, axis=-1)
+        else:
+            rows = self.table[self.first + items].astype(self.features.dtype)
+            precise = {"preferred_element_type": jnp.float32}
+            scores = jnp.einsum("...d,...nd->...n", self.features, rows, **precise)
+        if items.ndim == 1:
+            items = items.reshape((1,) * (scores.ndim - 1) + (-1,))
+        if self.bias is not None:
+            scores = scores + self.bias[items]
+        if self.raised is not None:
+            alike = items[..., :, None] == self.raised.items[..., None, :]
+            scores = scores + jnp.where(alike, self.raised.more[..., None, :], 0.0).sum(-1)
+        return scores
+
+    def mean(self) -> Float[Array, "..."]:
+        """The mean score of the items, without those that `NEVER` says are no answer."""
+        bias = jnp.zeros(self.items) if self.bias is None else self.bias
+        may = bias > NEVER / 2
+        share = jnp.where(may, 1 / may.sum(), 0.0)
+        row = share @ self.table[self.first :].astype(jnp.float32)
+        mean = self.features.astype(jnp.float32) @ row + jnp.where(may, bias, 0.0) @ share
+        if self.raised is None:
+            return mean
+        theirs = share.at[self.raised.items].get(mode="fill", fill_value=0)
+        return mean + (theirs * self.raised.more).sum(-1)  # of padding, 0
+
     def scores(self) -> Float[Array, "... V"]:
         """Every score, in float32: `features @ table[first:].T + bias`, and what is added."""
         return self.chunk(jnp.int32(0), self.items, jnp.nan)[0]
+
+
+def unit(x: Float[Array, "... D"]) -> Float[Array, "... D"]:
+    """The vectors with length 1; nothing stays nothing, and has a gradient."""
+    square = jnp.square(x.astype(jnp.float32)).sum(-1, keepdims=True)
+    return (x * jax.lax.rsqrt(square + 1e-12)).astype(x.dtype)
 
 
 class LabelHead(nn.Module):
@@ -140,6 +184,8 @@ class ItemHead(nn.Module):
     Items that the collection "given" says are `cold` score next to nothing: in training, where they
     would be nothing but wrong answers.
 
+    With `cosine`, answers and items have length 1; all scores are divided by the `temperature`.
+
     With `repeat`, an item that came before scores more, or less, by what the hidden state x makes
     of how often it came and how long ago (to repeat or to explore: RepeatNet, Ren et al., 2019):
     `g_0 + g_1 log(1 + count) + g_2 log(1 + distance)` with `g = W x + b`, which is 0 at first.
@@ -150,6 +196,8 @@ class ItemHead(nn.Module):
     output: str
     bias: bool
     tied: bool
+    cosine: bool
+    temperature: float
     repeat: bool
     activation: str
     kernel_init: nn.initializers.Initializer
@@ -172,6 +220,9 @@ class ItemHead(nn.Module):
             x = layer_norm(ACTIVATIONS[self.activation](x), "norm")
         if not self.tied:
             table = self.param("table", self.kernel_init, (self.items, self.width))
+        if self.cosine:
+            x, table = unit(x), unit(table)
+        x = x / jnp.asarray(self.temperature, x.dtype)
         first = table.shape[0] - self.items
         bias = self.param("bias", nn.initializers.zeros, (self.items,)) if self.bias else None
         if self.has_variable("given", "cold"):

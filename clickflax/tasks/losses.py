@@ -12,13 +12,18 @@ from clickflax.model.heads import Answers, Raised
 
 
 def softmax_loss(
-    answers: Answers, targets: Int[Array, "B K"], weights: Float[Array, "B K"], chunk: int
+    answers: Answers,
+    targets: Int[Array, "B K"],
+    weights: Float[Array, "B K"],
+    chunk: int,
+    smoothing: float = 0.0,
 ) -> tuple[Float[Array, ""], Float[Array, ""]]:
     """Cross-entropy over the whole catalog, in nats: weighted sum, and sum of the weights.
 
     Scores of `chunk` items (0: of all) are held at once, and in chunks they are computed a second
     time for the gradient; the numbers do not depend on it, but for rounding. Sums are float32
-    whatever the features are.
+    whatever the features are. With label `smoothing` (Szegedy et al., 2016) all items share so much
+    of the target's probability.
     """
     size = min(chunk or answers.items, answers.items)
     x = answers.features.reshape(-1, answers.features.shape[-1])
@@ -26,8 +31,11 @@ def softmax_loss(
     items = more = None
     if answers.raised is not None:
         items, more = (side.reshape(len(x), -1) for side in answers.raised)
-    targets, flat = targets.ravel(), weights.ravel()
-    loss: Any = _cross_entropy(answers.first, size, (*factors, more), items, targets, flat)
+    theirs, flat = targets.ravel(), weights.ravel()
+    loss: Any = _cross_entropy(answers.first, size, (*factors, more), items, theirs, flat)
+    if smoothing:
+        less = answers.of(targets[..., None])[..., 0] - answers.mean()
+        loss = loss + smoothing * (less * weights).sum()
     return loss, weights.sum()
 
 

@@ -1,0 +1,249 @@
+"""Negatives are drawn as the config says, and each loss beside them is that of its paper."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from toy import ITEMS, rows, small_config, small_model
+
+from clickflax.checks import check_config
+from clickflax.events import RESERVED
+from clickflax.model.heads import Answers, Raised
+from clickflax.tasks.losses import softmax_loss
+from clickflax.tasks.negatives import Drawn, Negatives, Sampling, against, draw, make_pool
+from clickflax.tasks.sampled import LOSSES, bce, bpr, gbce_beta, sampled_loss, softmax
+from clickflax.tasks.tasks import Question
+
+KEY = jax.random.key(7)
+
+
+def answers_of(items=9, questions=(2, 3), width=4, bias=True, raised=False):
+    """Random answers to B x K questions about a few items; the table has 6 more rows."""
+    keys = iter(jax.random.split(KEY, 5))
+    more = None
+    if raised:
+        ids = jnp.tile(jnp.array([3, 0, -1]), (*questions, 1))
+        more = Raised(ids, jnp.where(ids >= 0, 0.7, 0.0))
+    return Answers(
+        jax.random.normal(next(keys), (*questions, width)),
+        jax.random.normal(next(keys), (items + RESERVED, width)),
+        jax.random.normal(next(keys), (items,)) if bias else None,
+        RESERVED,
+        more,
+    )
+
+
+def sampling(count=4, drawn="uniform", shared=False, avoid="target", items=9, **more):
+    return Sampling(count, drawn, shared, avoid, items, **({"others": None, "upto": None} | more))
+
+
+@pytest.mark.parametrize("raised", [False, True])
+@pytest.mark.parametrize("bias", [False, True])
+@pytest.mark.parametrize("items", [9, 200])  # picked from all scores, and gathered
+def test_scores_of_some_items_are_those_of_the_whole_catalog(items, bias, raised):
+    answers = answers_of(items=items, bias=bias, raised=raised)
+    everything = answers.scores()
+    wanted = jax.random.randint(KEY, (2, 3, 2), 0, items).at[0, 0].set(jnp.array([3, 3]))
+    found = answers.of(wanted)
+    expected = jnp.take_along_axis(everything, wanted, axis=-1)
+    np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-5)
+    same = jnp.array([3, 0, items - 1])
+    expected = jnp.take(everything, same, axis=-1)
+    np.testing.assert_allclose(answers.of(same), expected, rtol=1e-5, atol=1e-5)
+    np.testing.assert_allclose(answers.mean(), everything.mean(-1), rtol=1e-4, atol=1e-4)
+
+
+SCORES = [(0.0, [0.0, 0.0]), (1.5, [-2.0, 0.25]), (-30.0, [40.0, 0.0]), (90.0, [-90.0, 88.0])]
+
+
+def sigmoid(x):
+    return 1 / (1 + np.exp(-np.longdouble(x)))
+
+
+@pytest.mark.parametrize(("own", "others"), SCORES)
+def test_losses_beside_negatives_are_those_of_their_papers(own, others):
+    own, others = jnp.asarray([own]), jnp.asarray([others])
+    a, b = np.longdouble(own), np.asarray(others, np.longdouble)
+    keep = jnp.ones((1, 2), bool)
+    # log(1 - sigmoid(s)) is log(sigmoid(-s)), which does not vanish.
+    expected = {
+        "softmax": np.log(np.exp(a) + np.exp(b).sum(-1)) - a,
+        "bce": -(np.log(sigmoid(a)) + np.log(sigmoid(-b)).sum(-1)) / 3,
+        "bpr": -np.log(sigmoid(a[:, None] - b)).mean(-1),
+    }
+    # As gSASRec has it: the positive probability to the power of beta, with beta from t and alpha.
+    beta = gbce_beta(items=11, negatives=2, calibration=0.75)
+    assert beta == pytest.approx(0.2 * (0.75 * (1 - 5) + 5))
+    powered = sigmoid(a) ** np.longdouble(beta)
+    expected["gbce"] = -(np.log(powered) + np.log(sigmoid(-b)).sum(-1)) / 3
+    for name, value in expected.items():
+        found = LOSSES[name](own, others, keep, **({"beta": beta} if name == "gbce" else {}))
+        np.testing.assert_allclose(np.float64(found), np.float64(value), 1e-5, 1e-6)
+        slope = jax.grad(lambda s, loss=LOSSES[name]: loss(s, others, keep).sum())(own)
+        assert jnp.isfinite(slope).all()
+
+
+@pytest.mark.parametrize("name", sorted(LOSSES))
+def test_in_bfloat16_the_losses_are_those_of_the_rounded_factors(name):
+    answers = answers_of()
+    answers = answers._replace(features=answers.features.astype(jnp.bfloat16))
+    targets, weights = jnp.array([[0, 3, 8], [5, 5, 1]]), jnp.ones((2, 3))
+    drawn, keep = Drawn(jnp.array([2, 7]), jnp.zeros(2)), jnp.ones((2, 3, 2), bool)
+    found, _ = sampled_loss(answers, targets, weights, Negatives(drawn, keep), LOSSES[name], False)
+    assert found.dtype == jnp.float32
+    x = np.asarray(answers.features, np.float64)
+    rows = np.asarray(answers.table.astype(jnp.bfloat16), np.float64)[RESERVED:]
+    scores = np.einsum("bkd,vd->bkv", x, rows) + np.asarray(answers.bias, np.float64)
+    a = np.take_along_axis(scores, np.asarray(targets)[..., None], -1)[..., 0]
+    b = scores[..., [2, 7]]
+    expected = {
+        "softmax": np.log(np.exp(a) + np.exp(b).sum(-1)) - a,
+        "bce": (np.log1p(np.exp(-a)) + np.log1p(np.exp(b)).sum(-1)) / 3,
+        "bpr": np.log1p(np.exp(b - a[..., None])).mean(-1),
+    }
+    expected["gbce"] = expected["bce"]
+    np.testing.assert_allclose(found, expected[name].sum(), rtol=1e-5)
+
+
+def test_gbce_that_is_not_calibrated_is_bce_and_fully_calibrated_weighs_by_the_share_drawn():
+    assert gbce_beta(items=101, negatives=5, calibration=0.0) == 1.0
+    assert gbce_beta(items=101, negatives=5, calibration=1.0) == pytest.approx(0.05)
+    own, others, keep = jnp.array([0.3]), jnp.array([[1.0, -1.0]]), jnp.ones((1, 2), bool)
+    assert bce(own, others, keep, beta=1.0) == bce(own, others, keep)
+
+
+def test_a_negative_that_does_not_count_adds_nothing():
+    own, others = jnp.array([0.5]), jnp.array([[2.0, 1.0]])
+    keep = jnp.array([[False, True]])
+    np.testing.assert_allclose(softmax(own, others, keep), np.log1p(np.exp(0.5)), rtol=1e-6)
+    half = (np.log1p(np.exp(-0.5)) + np.log1p(np.exp(1.0))) / 3
+    np.testing.assert_allclose(bce(own, others, keep), half, rtol=1e-6)
+    np.testing.assert_allclose(bpr(own, others, keep), np.log1p(np.exp(0.5)) / 2, rtol=1e-6)
+
+
+@pytest.mark.parametrize("raised", [False, True])
+def test_sampled_softmax_over_all_other_items_is_softmax_and_has_its_gradient(raised):
+    answers = answers_of(raised=raised)
+    targets, weights = jnp.array([[0, 3, 8], [5, 5, 1]]), jnp.array([[1.0, 2, 0], [1, 0.5, 1]])
+    everything = Drawn(jnp.arange(9), jnp.zeros(9))
+    keep = jnp.arange(9).reshape(1, 1, 9) != targets[..., None]
+
+    def whole(factors):
+        return softmax_loss(answers._replace(**factors), targets, weights, 0)[0]
+
+    def sampled(factors):
+        negatives = Negatives(everything, keep)
+        told = answers._replace(**factors)
+        return sampled_loss(told, targets, weights, negatives, softmax, False)[0]
+
+    factors = {"features": answers.features, "table": answers.table, "bias": answers.bias}
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5),
+        jax.value_and_grad(whole)(factors),
+        jax.value_and_grad(sampled)(factors),
+    )
+
+
+@pytest.mark.parametrize("drawn", ["uniform", "popularity"])
+def test_corrected_negatives_sum_up_to_the_whole_catalog_in_expectation(drawn):
+    upto = np.cumsum([1, 2, 3, 4, 5, 6, 7, 8, 9])
+    answers = answers_of(questions=(1, 1))
+    target = jnp.array([[4]])
+    how = sampling(200_000, drawn, upto=upto)
+    found = draw(how, KEY, (1, 200_000), None)
+    found = Drawn(found.items[None], found.log_chance[None])
+    keep = found.items != 4
+    one = jnp.ones((1, 1))
+
+    def loss(log_q):
+        negatives = Negatives(found, keep)
+        return sampled_loss(answers, target, one, negatives, softmax, log_q)[0]
+
+    whole = softmax_loss(answers, target, one, 0)[0]
+    assert loss(True) == pytest.approx(float(whole), abs=0.01)
+    assert loss(False) > whole + 5  # 200,000 stand against it
+
+
+def test_uniform_negatives_are_all_items_alike_or_those_that_may_be_drawn():
+    found = draw(sampling(), KEY, (90_000,), None)
+    np.testing.assert_allclose(np.bincount(found.items, minlength=9), 10_000, rtol=0.05)
+    np.testing.assert_allclose(found.log_chance, -np.log(9), rtol=1e-6)
+    some = draw(sampling(others=np.array([1, 7])), KEY, (1000,), None)
+    assert set(np.unique(some.items)) == {1, 7}
+    np.testing.assert_allclose(some.log_chance, -np.log(2), rtol=1e-6)
+
+
+def test_popular_negatives_are_drawn_as_often_as_they_come_in_training():
+    count = np.array([0, 10, 30, 0, 60, 0, 0, 0, 0])
+    found = draw(sampling(drawn="popularity", upto=np.cumsum(count)), KEY, (100_000,), None)
+    np.testing.assert_allclose(np.bincount(found.items, minlength=9), count * 1000, rtol=0.05)
+    np.testing.assert_allclose(np.exp(found.log_chance), count[found.items] / 100, rtol=1e-5)
+
+
+def test_negatives_of_the_batch_are_the_targets_that_are_asked_for():
+    how = sampling(drawn="in_batch")
+    targets, weights = jnp.array([[2, 5], [5, 7]]), jnp.array([[1.0, 0.5], [2.0, 0.0]])
+    found = draw(how, KEY, (30_000,), make_pool(how, targets, weights))
+    np.testing.assert_allclose(
+        np.bincount(found.items, minlength=9), [0, 0, 10_000, 0, 0, 20_000, 0, 0, 0], rtol=0.05
+    )
+    np.testing.assert_allclose(np.exp(found.log_chance), np.where(found.items == 2, 1, 2) / 3)
+    nothing = draw(how, KEY, (5,), make_pool(how, targets, jnp.zeros((2, 2))))
+    assert jnp.isfinite(nothing.log_chance).all()
+
+
+def test_what_is_avoided_does_not_count():
+    batch = rows([[0, 1, 2], [3, 4]], row=[0, 0])  # two sequences in one row
+    asked = Question(batch.variables, jnp.array([[2, 3]]), jnp.array([[2, 3]]), jnp.ones((1, 2)))
+    drawn = Drawn(jnp.array([0, 2, 3, 4, 5]), jnp.zeros(5))
+
+    def kept(avoid):
+        how = sampling(5, avoid=avoid, shared=True)
+        return np.asarray(against(how, batch, asked, "item", drawn).keep[0]).tolist()
+
+    yes, no = True, False
+    assert kept("nothing") == [[yes] * 5] * 2
+    assert kept("target") == [[yes, no, yes, yes, yes], [yes, yes, no, yes, yes]]
+    assert kept("history") == [[no, no, yes, yes, yes], [yes, yes, no, no, yes]]
+
+
+def test_a_smooth_label_gives_every_item_its_share():
+    answers = answers_of(raised=True)
+    targets, weights = jnp.array([[0, 3, 8], [5, 5, 1]]), jnp.array([[1.0, 2, 0], [1, 0.5, 1]])
+    logs = jax.nn.log_softmax(answers.scores())
+    label = 0.9 * jax.nn.one_hot(targets, 9) + 0.1 / 9
+    expected = -((label * logs).sum(-1) * weights).sum()
+    for chunk in (0, 4):
+        found, weight = softmax_loss(answers, targets, weights, chunk, smoothing=0.1)
+        np.testing.assert_allclose(found, expected, rtol=1e-5)
+        assert weight == weights.sum()
+
+
+def test_cosine_scores_lie_between_plus_and_minus_one_over_the_temperature():
+    model, params = small_model(cosine=True, temperature=0.1, output_bias=False, output="none")
+    hidden = jax.random.normal(KEY, (50, 8)) * 100
+    scores = model.apply({"params": params}, hidden, method="answer").scores()
+    assert scores.shape == (50, ITEMS) and 5 < jnp.abs(scores).max() <= 10.001
+    longer = model.apply({"params": params}, 7 * hidden, method="answer").scores()
+    np.testing.assert_allclose(scores, longer, rtol=1e-3, atol=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("loss", "message"),
+    [
+        ({"name": "bce"}, "loss.name='bce' needs config.loss.negatives"),
+        ({"name": "gcbe", "negatives": 1}, "'gcbe' is not one of"),
+        ({"drawn": "popularity"}, "loss.drawn='popularity' is about negatives"),
+        ({"shared": True}, "loss.shared=True is about negatives"),
+        ({"avoid": "history"}, "loss.avoid='history' is about negatives"),
+        ({"avoid": "seen", "negatives": 1}, "loss.avoid='seen' is not one of"),
+        ({"log_q": True, "name": "bpr", "negatives": 4}, "log_q=True is for softmax, not bpr"),
+        ({"calibration": 0.5, "name": "bce", "negatives": 4}, "is for gbce, not bce"),
+        ({"smoothing": 0.1, "negatives": 4}, "smoothing=0.1 is for the whole catalog"),
+    ],
+)
+def test_a_loss_that_makes_no_sense_is_refused(loss, message):
+    config = small_config()
+    config.loss.update(loss)
+    with pytest.raises(ValueError, match=message):
+        check_config(config)
