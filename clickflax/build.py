@@ -1,7 +1,7 @@
 """The model that a config describes."""
 
 import functools
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import flax.linen as nn
@@ -12,8 +12,9 @@ from clickflax.data.features import Feature
 from clickflax.data.variables import Variable
 from clickflax.events import RESERVED
 from clickflax.model.attention import find_attention
+from clickflax.model.blocks import ACTIVATIONS, BLOCKS, HSTU, NORMS, Recurrent
 from clickflax.model.embedder import COMBINE, DTYPES, POSITIONS, Embedder
-from clickflax.model.encoder import ACTIVATIONS, NORMS, REMAT, Encoder
+from clickflax.model.encoder import REMAT, Encoder
 from clickflax.model.heads import OUTPUTS, ItemHead, LabelHead
 from clickflax.model.model import Model
 from clickflax.tasks.tasks import LABELS, find_tasks
@@ -45,23 +46,57 @@ def check_model(model: ConfigDict, sizes: Mapping[str, int], scored: tuple[str, 
         raise ValueError(
             f"a task asks for {unscored[0]!r}, which data.variables={tuple(sizes)!r} must name."
         )
-    wrong = sorted(
-        name
-        for name in assignments("model.widths", model.widths)
-        if name not in sizes or name == "item"
-    )
+    widths = assignments("model.widths", model.widths)
+    wrong = sorted(widths.keys() - sizes.keys())
     if wrong:
-        others = [name for name in sizes if name != "item"]
-        raise ValueError(f"model.widths names {wrong[0]!r}; these may have their own: {others}.")
+        raise ValueError(
+            f"model.widths names {wrong[0]!r}; these may have their own: {list(sizes)}."
+        )
+    if "item" in widths and "item" in scored and model.output != "dense":
+        raise ValueError(
+            f"model.widths: items of width {widths['item']} are scored by answers of that width: "
+            "set model.output='dense'."
+        )
     if model.heads < 1 or model.width % model.heads:
         raise ValueError(
             f"model.width={model.width} is not a multiple of model.heads={model.heads}."
         )
+    check_block(model, sizes)
     if model.max_len < 2:
         raise ValueError(f"model.max_len={model.max_len} must be at least 2.")
     if sizes["item"] - RESERVED < 2:
         items = sizes["item"] - RESERVED
         raise ValueError(f"The catalog has {items} item; there is nothing to choose from.")
+
+
+def check_block(model: ConfigDict, sizes: Mapping[str, int]) -> None:
+    """Refuses what the blocks of `config.model.block` do not have."""
+    if model.relative_time and sizes.get("time") != 0:
+        raise ValueError(
+            "model.relative_time=True compares the times of events: data.variables must name "
+            f"'time', as a number; it is {tuple(sizes)!r}."
+        )
+    if model.block == "transformer":
+        if model.gate and model.norm != "pre":
+            raise ValueError(f"model.gate=True wants model.norm='pre', not {model.norm!r}.")
+        if model.positions == "rotary" and model.width // model.heads % 2:
+            raise ValueError(
+                f"model.positions='rotary' turns pairs of numbers: model.width={model.width} by "
+                f"model.heads={model.heads} is odd."
+            )
+        return
+    if model.positions in ("rotary", "relative", "disentangled"):
+        raise ValueError(
+            f"model.positions={model.positions!r} is for the attention of a transformer; "
+            f"model.block={model.block!r}."
+        )
+    for name in ("glu", "gate"):
+        if model[name]:
+            raise ValueError(f"model.{name}=True: model.block={model.block!r} has none.")
+    if model.remat != "none":
+        raise ValueError(f"model.remat={model.remat!r} is not for model.block={model.block!r}.")
+    if model.relative_time and model.block == "gru":
+        raise ValueError("model.relative_time=True: model.block='gru' compares no events.")
 
 
 def build_heads(
@@ -77,10 +112,10 @@ def build_heads(
     items = {
         name: ItemHead(
             items=sizes[name] - RESERVED,
-            width=model.width,
+            width=widths[name] if name == "item" and name in widths else model.width,
             output=check("output", model.output, OUTPUTS),
             bias=model.output_bias,
-            tied=model.tied and name not in widths,
+            tied=model.tied and (name == "item" or name not in widths),
             cosine=model.cosine,
             temperature=model.temperature,
             repeat=model.repeat and name == "item",
@@ -108,49 +143,69 @@ def build_model(
     Raises ValueError for a value that does not go with another, or that is not one of the choices.
     """
     check_model(model, sizes, scored)
-    widths = assignments("model.widths", model.widths)
     init = initializer(model)
-    activation = check("activation", model.activation, ACTIVATIONS)
-    norm = check("norm", model.norm, NORMS)
-    dtype = check("dtype", model.dtype, DTYPES)
-    attend = find_attention(
-        model.attention,
-        jax.default_backend(),
-        dtype,
-        model.width // model.heads,
-        model.attention_dropout,
-    )
-    block = REMAT[check("remat", model.remat, REMAT)](attend)
+    positions = check("positions", model.positions, POSITIONS)
+    time = {"time"} if model.relative_time else set()
     return Model(
         Embedder(
-            sizes=dict(sizes),
-            widths=widths,
+            sizes={name: size for name, size in sizes.items() if name not in time},
+            widths=assignments("model.widths", model.widths),
             features=dict(features or {}),
             combine=check("combine", model.combine, COMBINE),
             width=model.width,
             max_len=model.max_len,
-            positions=check("positions", model.positions, POSITIONS),
+            positions=positions,
             scale=model.scale_embeddings,
             norm=model.embedding_norm,
             dropout=model.dropout,
-            dtype=dtype,
+            dtype=check("dtype", model.dtype, DTYPES),
             table_init=init,
         ),
         Encoder(
             layers=model.layers,
-            norm=norm,
-            block=functools.partial(
-                block,
-                heads=model.heads,
-                feed_forward=model.feed_forward,
-                norm=norm,
-                activation=activation,
-                dropout=model.dropout,
-                attention_dropout=model.attention_dropout,
-                kernel_init=init,
-            ),
+            last_norm=model.block == "hstu"
+            or (model.block == "transformer" and model.norm != "post"),
+            shared=model.shared_layers,
+            distances=model.max_len if positions == "disentangled" else 0,
+            block=build_block(model),
+            table_init=init,
         ),
         build_heads(model, sizes, scored, labels or {}),
+        relative_time=model.relative_time,
+    )
+
+
+def build_block(model: ConfigDict) -> Callable[..., nn.Module]:
+    """What makes a block of `config.model.block`."""
+    check("block", model.block, BLOCKS)
+    common = {"dropout": model.dropout, "kernel_init": initializer(model)}
+    if model.block == "gru":
+        return functools.partial(Recurrent, **common)
+    common |= {
+        "heads": model.heads,
+        "max_len": model.max_len,
+        "relative_time": model.relative_time,
+    }
+    if model.block == "hstu":
+        return functools.partial(HSTU, **common)
+    attend = find_attention(
+        model.attention,
+        jax.default_backend(),
+        model.dtype,
+        model.width // model.heads,
+        model.attention_dropout,
+        biased=model.relative_time or model.positions in ("relative", "disentangled"),
+    )
+    return functools.partial(
+        REMAT[check("remat", model.remat, REMAT)](attend),
+        feed_forward=model.feed_forward,
+        norm=check("norm", model.norm, NORMS),
+        activation=check("activation", model.activation, ACTIVATIONS),
+        glu=model.glu,
+        gate=model.gate,
+        positions=model.positions,
+        attention_dropout=model.attention_dropout,
+        **common,
     )
 
 

@@ -94,6 +94,11 @@ def check_config(config: ConfigDict) -> None:
             f"config.model.repeat=True is about the scores of items, and none of config.tasks="
             f"{tuple(tasks)} asks for items."
         )
+    if config.model.block == "gru" and not all(task.causal for task in tasks.values()):
+        raise ValueError(
+            f"config.model.block='gru' looks back alone, and config.tasks={tuple(tasks)} do not: "
+            "it can answer next_item, not masked_item."
+        )
     check_loss(config)
     check_given(config)
     check_labels(config, tasks)

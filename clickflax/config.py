@@ -66,15 +66,20 @@ def default() -> ml_collections.ConfigDict:
 
     c.model = ml_collections.ConfigDict()
     c.model.width = 64
-    c.model.widths = ()  # of variables that are not as wide as the model, such as action=8
+    c.model.widths = ()  # of variables that are not as wide as the model: action=8, item=32
     c.model.combine = "sum"  # of the variables; concat: side by side, then projected
+    c.model.block = "transformer"  # hstu or gru
     c.model.layers = 2
+    c.model.shared_layers = False  # all are one and the same (ALBERT)
     c.model.heads = 2
     c.model.max_len = 200  # longest sequence, in events
     c.model.feed_forward = 256  # width of the hidden layer of a block
-    c.model.norm = "post"  # LayerNorm after the residual sum (BERT) or before the branch: pre
+    c.model.norm = "post"  # LayerNorm after the residual sum (BERT), pre; query: as SASRec has it
     c.model.activation = "gelu"  # gelu, relu or silu
-    c.model.positions = "learned"  # learned, sinusoidal or none
+    c.model.glu = False  # feed-forward: a third layer is multiplied with the activation
+    c.model.gate = False  # branches are multiplied by a sigmoid of what they are added to (LiGR)
+    c.model.positions = "learned"  # sinusoidal, none, rotary, relative or disentangled (DeBERTa)
+    c.model.relative_time = False  # variable time: how far apart events are, compared in attention
     c.model.output = "dense"  # what stands before the scores: dense (BERT4Rec) or none (SASRec)
     c.model.output_bias = True  # one bias an item
     c.model.tied = True  # scores with the table of the inputs

@@ -6,9 +6,9 @@
     clickflax evaluate --run runs/given --where action=cart --given action=cart
     python experiments/truth.py runs/given/test.where.action=cart*.json
 
-NDCG@10 of what is put in the cart: 0.416, and 0.443 when that is told; the best possible is 0.447
-and 0.478. So the condition is worth 0.026 to the model and 0.030 to the truth. 289 s of training on
-two cores (experiments/simulated.md).
+NDCG@10 of what is put in the cart: 0.416, and 0.441 when that is told, the means of three seeds;
+the best possible is 0.447 and 0.478. So the condition is worth 0.026 to the model and 0.030 to the
+truth. 228 s of training on one core (experiments/simulated.md).
 """
 
 from clickflax.config import default

@@ -13,9 +13,10 @@ from toy import small_config
 
 from clickflax.build import build_model
 from clickflax.events import RESERVED
-from clickflax.model.attention import ATTENTION, at, at_places, find_attention, visible, xla
+from clickflax.model.attention import ATTENTION, at_places, find_attention, visible, xla
 from clickflax.model.dropout import keep_mask
 from clickflax.model.kernels import KERNELS, cudnn, fill_up, pallas_gpu, pallas_tpu
+from clickflax.model.rows import at
 from clickflax.setup import check_config
 
 LENGTH = 130  # several blocks, and no multiple of one

@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import jaxtyping
 import pytest
 
-from clickflax.model.encoder import FeedForward
+from clickflax.model.blocks import FeedForward
 from clickflax.model.heads import Answers
 from clickflax.tasks import scores
 
@@ -34,7 +34,7 @@ def test_a_function_of_the_package_refuses_a_wrong_shape():
 
 
 def test_a_flax_module_of_the_package_refuses_a_wrong_rank():
-    module = FeedForward(hidden=4, activation="gelu", kernel_init=nn.initializers.zeros)
+    module = FeedForward(hidden=4, activation="gelu", glu=False, kernel_init=nn.initializers.zeros)
     module.init(jax.random.key(0), jnp.zeros((1, 2, 3)))
     with pytest.raises(jaxtyping.TypeCheckError):
         module.init(jax.random.key(0), jnp.zeros((2, 3)))

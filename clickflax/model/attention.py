@@ -6,20 +6,15 @@ from collections.abc import Callable
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, Int, Key, Shaped
+from jaxtyping import Array, Bool, Float, Int, Key
 
+from clickflax.model.distance import Distances, between
 from clickflax.model.dropout import keep_mask
 from clickflax.model.kernels import KERNELS, obstacle
+from clickflax.model.rows import Rows, at
 
 # Finite, so that a row without a single visible event gives numbers and not NaN.
 HIDDEN = -1e9
-
-
-def at(x: Shaped[Array, "B L ..."], places: Int[Array, "B Q"] | None) -> Shaped[Array, "B Q ..."]:
-    """What `x` has at these places of each row; None: at all."""
-    if places is None:
-        return x
-    return jnp.take_along_axis(x, places.reshape(*places.shape, *[1] * (x.ndim - 2)), axis=1)
 
 
 def visible(
@@ -43,10 +38,11 @@ def xla(
     key: Key[Array, ""] | None,
     rate: float,
     places: Int[Array, "B Q"] | None = None,
+    bias: Float[Array, "B H Q L"] | None = None,
 ) -> Float[Array, "B H Q D"]:
     """Weighted mean of the values of the own sequence; with a key, weights are dropped at `rate`.
 
-    The queries are those of the events at `places`; None: of all.
+    The queries are those of the events at `places`; None: of all. A `bias` is added to the scores.
 
     Weights and their sum are float32. The sum divides after the product with the values: a pass
     over [L, D] instead of [L, L]. What is hidden is added, not selected: a selection would stand in
@@ -56,6 +52,8 @@ def xla(
         q, k, (((3,), (3,)), ((0, 1), (0, 1))), preferred_element_type=jnp.float32
     )
     scores = scores * q.shape[-1] ** -0.5 + jnp.where(visible(segment, causal, places), 0.0, HIDDEN)
+    if bias is not None:
+        scores = scores + bias
     weights = jnp.exp(scores - jax.lax.stop_gradient(scores.max(-1, keepdims=True)))
     total = weights.sum(-1, keepdims=True)
     scale = 1.0
@@ -106,12 +104,19 @@ def or_auto(name: str, platform: str) -> str:
 
 
 def find_attention(
-    name: str, platform: str, dtype: str, width: int, dropout: float
+    name: str, platform: str, dtype: str, width: int, dropout: float, biased: bool = False
 ) -> Callable[..., Array]:
     """The attention of that name, for heads of that width; "auto": a kernel where one can do it.
 
-    "auto" leaves out the kernels that want one sequence a row.
+    "auto" leaves out the kernels that want one sequence a row. No kernel can be `biased`.
     """
+    if biased and name in ("auto", "xla"):
+        return xla
+    if biased and name in KERNELS:
+        raise ValueError(
+            f"model.attention={name!r} knows nothing of how far apart events are, which "
+            "model.positions or model.relative_time want: 'auto' takes what does."
+        )
     if name == "auto":
         able = [
             ATTENTION[name]
@@ -127,31 +132,85 @@ def find_attention(
     return ATTENTION[name]
 
 
+def split_heads(x: Float[Array, "B N D"], heads: int) -> Float[Array, "B H N K"]:
+    """The vectors cut into one for each head."""
+    return x.reshape(*x.shape[:2], heads, -1).transpose(0, 2, 1, 3)
+
+
+def rotate(x: Float[Array, "B H N K"], position: Int[Array, "B N"]) -> Float[Array, "B H N K"]:
+    """Each pair of numbers turned by an angle that grows with the position, so that products of
+    two vectors know how far apart they are (RoPE: Su et al., 2021).
+    """
+    half = x.shape[-1] // 2
+    speed = 10_000.0 ** (-jnp.arange(half, dtype=jnp.float32) / half)
+    angle = position[:, None, :, None].astype(jnp.float32) * speed[None, None, None]
+    sin, cos = jnp.sin(angle), jnp.cos(angle)
+    a, b = x[..., :half].astype(jnp.float32), x[..., half:].astype(jnp.float32)
+    return jnp.concatenate([a * cos - b * sin, b * cos + a * sin], -1).astype(x.dtype)
+
+
+def disentangled(
+    q: Float[Array, "B H Q K"],
+    k: Float[Array, "B H L K"],
+    query_of: Float[Array, "1 H R K"],
+    key_of: Float[Array, "1 H R K"],
+    apart: Int[Array, "B Q L"],
+) -> Float[Array, "B H Q L"]:
+    """What contents ask of distances, and distances of contents (DeBERTa: He et al., 2021), not yet
+    scaled; `query_of` and `key_of` belong to the distances 0 ... R-1.
+    """
+    here = jnp.broadcast_to(apart[:, None], (*q.shape[:3], k.shape[2]))
+    content = jnp.matmul(q, key_of.swapaxes(-1, -2), preferred_element_type=jnp.float32)
+    asks = jnp.take_along_axis(content, here, axis=3)
+    there = query_of.shape[2] - 1 - here  # the same distance, seen from the other event
+    content = jnp.matmul(query_of, k.swapaxes(-1, -2), preferred_element_type=jnp.float32)
+    return asks + jnp.take_along_axis(content, there, axis=2)
+
+
 class Attention(nn.Module):
-    """Multi-head self-attention (Vaswani et al., 2017); `attend` is one of ATTENTION."""
+    """Multi-head self-attention (Vaswani et al., 2017); `attend` is one of ATTENTION.
+
+    `positions` is one of the `embedder.POSITIONS`, of which it cares for "rotary" and
+    "disentangled"; `distances` gives the bias of the others.
+    """
 
     heads: int
     dropout: float
+    positions: str
+    distances: Distances
     attend: Callable[..., Array]
     kernel_init: nn.initializers.Initializer
 
     @nn.compact
     def __call__(
         self,
+        asking: Float[Array, "B L D"],
         x: Float[Array, "B L D"],
-        segment: Int[Array, "B L"],
+        rows: Rows,
         causal: bool,
         train: bool,
-        places: Int[Array, "B Q"] | None,
     ) -> Float[Array, "B Q D"]:
-        rows, _, width = x.shape
+        width = x.shape[-1]
 
         def project(name: str, x: Float[Array, "B N D"]) -> Float[Array, "B H N K"]:
             y = nn.Dense(width, dtype=x.dtype, kernel_init=self.kernel_init, name=name)(x)
-            return y.reshape(rows, -1, self.heads, width // self.heads).transpose(0, 2, 1, 3)
+            return split_heads(y, self.heads)
 
         key = self.make_rng("dropout") if train and self.dropout else None
-        q, k, v = project("query", at(x, places)), project("key", x), project("value", x)
-        mixed = self.attend(q, k, v, segment, causal, key, self.dropout, places)
-        mixed = mixed.transpose(0, 2, 1, 3).reshape(rows, -1, width)
+        q, k, v = project("query", at(asking, rows.places)), project("key", x), project("value", x)
+        bias = self.distances(rows)
+        if self.positions == "rotary":
+            q, k = rotate(q, at(rows.position, rows.places)), rotate(k, rows.position)
+        elif self.positions == "disentangled":
+            assert rows.relative is not None
+            vectors = rows.relative[None].astype(x.dtype)
+            theirs = project("query_of_distance", vectors), project("key_of_distance", vectors)
+            more = disentangled(q, k, *theirs, between(rows, (vectors.shape[1] + 1) // 2))
+            # Three products are added up, of the size of one.
+            scale = (3 * q.shape[-1]) ** -0.5
+            bias = more * scale if bias is None else bias + more * scale
+            q = q * jnp.asarray(3**-0.5, q.dtype)
+        told = (q, k, v, rows.segment, causal, key, self.dropout, rows.places)
+        mixed = self.attend(*told) if bias is None else self.attend(*told, bias)
+        mixed = mixed.transpose(0, 2, 1, 3).reshape(*mixed.shape[::2], width)
         return nn.Dense(width, dtype=x.dtype, kernel_init=self.kernel_init, name="out")(mixed)

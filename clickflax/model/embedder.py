@@ -10,7 +10,8 @@ from jaxtyping import Array, Float, Int, Shaped
 from clickflax.events import PAD
 from clickflax.model.dropout import Dropout
 
-POSITIONS = ("learned", "sinusoidal", "none")
+# The first two are added to events; the others are for the encoder to compare, but none.
+POSITIONS = ("learned", "sinusoidal", "none", "rotary", "relative", "disentangled")
 COMBINE = ("sum", "concat")
 DTYPES = ("float32", "bfloat16")
 
@@ -63,7 +64,8 @@ class Embedder(nn.Module):
 
     `sizes` counts the ids of each variable, the reserved ones included; 0: it is a number. Where an
     event has several ids, [B, L, M] and PAD for none, the mean of their vectors is taken. A
-    variable has the width of the model, or that in `widths`. The features of the items, whose sizes
+    variable has the width of the model, or that in `widths` (items: the factorised table of ALBERT,
+    Lan et al., 2020). The features of the items, whose sizes
     are `features`, are added to their vectors, in what is read and in what is scored; the arrays
     [N, M] themselves are in the collection "given", which is not learned.
 
@@ -95,9 +97,9 @@ class Embedder(nn.Module):
             if not size
         }
         self.item_features = {
-            name: Values(size, self.width, self.table_init)
+            name: Values(size, self.width_of("item"), self.table_init)
             if size
-            else Numbers(self.width, self.table_init)
+            else Numbers(self.width_of("item"), self.table_init)
             for name, size in self.features.items()
         }
         narrow = self.sizes if self.combine == "concat" else self.widths

@@ -1,75 +1,14 @@
-"""The blocks, and the one stack of them."""
+"""The one stack of blocks."""
 
 import functools
 from collections.abc import Callable
 
 import flax.linen as nn
 import jax
-import jax.numpy as jnp
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Float
 
-from clickflax.model.attention import Attention, at
-from clickflax.model.dropout import Dropout
-
-ACTIVATIONS = {"gelu": jax.nn.gelu, "relu": jax.nn.relu, "silu": jax.nn.silu}
-NORMS = ("post", "pre")
-
-
-def layer_norm(x: Float[Array, "..."], name: str | None = None) -> Float[Array, "..."]:
-    """LayerNorm (Ba et al., 2016), computed in float32; the result has the dtype of `x`."""
-    return nn.LayerNorm(name=name)(x.astype(jnp.float32)).astype(x.dtype)
-
-
-class FeedForward(nn.Module):
-    """Two dense layers with an activation between them, each position by itself."""
-
-    hidden: int
-    activation: str
-    kernel_init: nn.initializers.Initializer
-
-    @nn.compact
-    def __call__(self, x: Float[Array, "B L D"]) -> Float[Array, "B L D"]:
-        dense = functools.partial(nn.Dense, dtype=x.dtype, kernel_init=self.kernel_init)
-        y = ACTIVATIONS[self.activation](dense(self.hidden, name="up")(x))
-        return dense(x.shape[-1], name="down")(y)
-
-
-class Block(nn.Module):
-    """Attention, then feed-forward, each beside a residual path, in the dtype of `x`.
-
-    It gives the states at `places`; None: at all.
-
-    `norm="post"`: LayerNorm(x + branch(x)), as in BERT; `"pre"`: x + branch(LayerNorm(x)).
-    """
-
-    heads: int
-    feed_forward: int
-    norm: str
-    activation: str
-    dropout: float
-    attention_dropout: float
-    attend: Callable[..., Array]
-    kernel_init: nn.initializers.Initializer
-
-    @nn.compact
-    def __call__(
-        self,
-        x: Float[Array, "B L D"],
-        segment: Int[Array, "B L"],
-        causal: bool,
-        train: bool,
-        places: Int[Array, "B Q"] | None,
-    ) -> Float[Array, "B Q D"]:
-        attention = Attention(self.heads, self.attention_dropout, self.attend, self.kernel_init)
-        feed_forward = FeedForward(self.feed_forward, self.activation, self.kernel_init)
-        seen = layer_norm(x) if self.norm == "pre" else x
-        mixed = attention(seen, segment, causal, train, places)
-        x = at(x, places) + Dropout(self.dropout)(mixed, train)
-        if self.norm == "pre":
-            return x + Dropout(self.dropout)(feed_forward(layer_norm(x)), train)
-        x = layer_norm(x)
-        return layer_norm(x + Dropout(self.dropout)(feed_forward(x), train))
-
+from clickflax.model.blocks import Block, layer_norm
+from clickflax.model.rows import Rows
 
 # What is computed again for the gradient instead of being kept: nothing, the attention weights, or
 # all that is inside a block. On CPU, XLA keeps them all the same. The numbers are the places of
@@ -86,26 +25,31 @@ REMAT = {
 
 
 class Encoder(nn.Module):
-    """A stack of blocks over packed rows; a pre-norm stack ends with a LayerNorm.
+    """A stack of blocks over packed rows; `last_norm`: it ends with a LayerNorm.
 
-    `block(name=...)` makes one of them. Where states are asked for at some places only, the last
-    block computes no others.
+    `block(name=...)` makes one of them; `shared`: all are the same one (ALBERT: Lan et al., 2020).
+    Where states are asked for at some places only, the last block computes no others. With
+    `distances`, blocks are given a vector for each distance in places up to so many.
     """
 
     layers: int
-    norm: str
+    last_norm: bool
+    shared: bool
+    distances: int
     block: Callable[..., nn.Module]
+    table_init: nn.initializers.Initializer
 
     @nn.compact
     def __call__(
-        self,
-        x: Float[Array, "B L D"],
-        segment: Int[Array, "B L"],
-        causal: bool,
-        train: bool,
-        places: Int[Array, "B Q"] | None,
+        self, x: Float[Array, "B L D"], rows: Rows, causal: bool, train: bool
     ) -> Float[Array, "B Q D"]:
+        if self.distances:
+            shape = (2 * self.distances - 1, x.shape[-1])
+            rows = rows._replace(relative=self.param("distances", self.table_init, shape))
+        block = None
         for i in range(self.layers):
-            asked = places if i == self.layers - 1 else None
-            x = self.block(name=f"block_{i}")(x, segment, causal, train, asked)
-        return layer_norm(x, "norm") if self.norm == "pre" else x
+            if block is None or not self.shared:
+                block = self.block(name=f"block_{i}")
+            last = i == self.layers - 1
+            x = block(x, rows if last else rows._replace(places=None), causal, train)
+        return layer_norm(x, "norm") if self.last_norm else x

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
 from clickflax.events import RESERVED
-from clickflax.model.encoder import ACTIVATIONS, layer_norm
+from clickflax.model.blocks import ACTIVATIONS, layer_norm
 
 OUTPUTS = ("dense", "none")
 # Added to a score, its probability is 0. Not -inf: NaN would come of a chunk that has nothing else,

@@ -9,6 +9,7 @@ from jaxtyping import Array, Float, Int, Shaped
 from clickflax.model.embedder import Embedder
 from clickflax.model.encoder import Encoder
 from clickflax.model.heads import Answers, ItemHead, LabelHead, Past, look_back
+from clickflax.model.rows import Rows
 
 
 class Model(nn.Module):
@@ -17,6 +18,7 @@ class Model(nn.Module):
     embedder: Embedder
     encoder: Encoder
     head: Mapping[str, ItemHead | LabelHead]  # by the variable that is scored, or by the label
+    relative_time: bool  # the times of events are compared by the encoder, not embedded
 
     def encode(
         self,
@@ -31,7 +33,8 @@ class Model(nn.Module):
         for the events there only.
         """
         x = self.embedder(variables, position, train)
-        return self.encoder(x, segment, causal, train, places)
+        time = variables["time"] if self.relative_time else None
+        return self.encoder(x, Rows(segment, position, time, places), causal, train)
 
     def past(
         self,

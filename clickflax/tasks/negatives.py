@@ -7,8 +7,8 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int, Key
 
 from clickflax.events import RESERVED, Batch
-from clickflax.model.attention import at
 from clickflax.model.bits import bits
+from clickflax.model.rows import at
 from clickflax.tasks.tasks import Question
 
 DRAWN = ("uniform", "popularity", "in_batch")

@@ -1,0 +1,289 @@
+"""Every block and every kind of position: who sees whom, and the formulas of their papers."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from test_model import SEQUENCES
+from toy import ITEMS, rows, small_config
+
+from clickflax.build import build_model
+from clickflax.events import RESERVED
+from clickflax.model.attention import disentangled, rotate, xla
+from clickflax.model.blocks import HSTU, Block, Recurrent
+from clickflax.model.distance import OCTAVES, Distances, between, octave
+from clickflax.model.rows import Rows
+from clickflax.step import init_params
+
+LIGR = {"norm": "pre", "gate": True, "glu": True, "activation": "silu"}
+VARIANTS = {
+    "sasrec": {"norm": "query"},
+    "ligr": LIGR,
+    "shared": {"shared_layers": True},
+    "rotary": {"positions": "rotary"},
+    "relative": {"positions": "relative"},
+    "disentangled": {"positions": "disentangled"},
+    "time": {"relative_time": True},
+    "hstu": {"block": "hstu"},
+    "hstu_time": {"block": "hstu", "relative_time": True},
+    "gru": {"block": "gru", "positions": "none"},
+    "factorised": {"widths": ("item=4",)},
+}
+
+
+def model_of(name, **more):
+    """A model of a variant, and parameters none of which is zero."""
+    sizes = {"item": ITEMS + RESERVED}
+    if VARIANTS[name].get("relative_time"):
+        sizes["time"] = 0
+    model = build_model(small_config(**VARIANTS[name], **more).model, sizes)
+    params = init_params(model, jax.random.key(0), timed(rows([[1, 2, 3]])))
+    keys = jax.random.split(jax.random.key(1), len(jax.tree.leaves(params)))
+    keys = jax.tree.unflatten(jax.tree.structure(params), list(keys))
+    noise = jax.tree.map(lambda x, key: x + 0.2 * jax.random.normal(key, x.shape), params, keys)
+    return model, noise
+
+
+def timed(batch):
+    """The batch with times, such that those of an item are always the same."""
+    time = jnp.sqrt(batch.variables["item"].astype(jnp.float32))
+    return batch._replace(variables={**batch.variables, "time": time})
+
+
+def encode(model, params, batch, causal, places=None):
+    rest = (batch.segment, batch.position, causal, False, places)
+    return model.apply({"params": params}, timed(batch).variables, *rest, method="encode")
+
+
+def two_ways(name):
+    return [True] if VARIANTS[name].get("block") == "gru" else [True, False]
+
+
+EVERY = [(name, causal) for name in VARIANTS for causal in two_ways(name)]
+
+
+@pytest.mark.parametrize(("name", "causal"), EVERY)
+def test_a_state_depends_on_what_it_may_see_in_its_sequence_and_on_all_of_that(name, causal):
+    model, params = model_of(name)
+    batch = rows([[1, 2, 3, 4, 5], [6, 7, 8]], [0, 0])
+    table = params["embedder"]["tables_item"]["embedding"]
+
+    def states(table):
+        embedder = {**params["embedder"], "tables_item": {"embedding": table}}
+        return encode(model, {**params, "embedder": embedder}, batch, causal)[0]
+
+    gradient = jax.jacobian(states)(table)[:, :, batch.variables["item"][0]]
+    seen = np.abs(np.asarray(gradient)).max(axis=(1, 3)) > 1e-9
+    same = np.asarray(batch.segment[0])[:, None] == np.asarray(batch.segment[0])[None]
+    assert np.array_equal(seen, same & np.tri(8, dtype=bool) if causal else same)
+
+
+@pytest.mark.parametrize(("name", "causal"), EVERY)
+def test_a_sequence_has_the_same_states_alone_packed_padded_and_at_some_places(name, causal):
+    model, params = model_of(name, max_len=16)
+    packed = encode(model, params, rows(SEQUENCES, [0, 0, 0], 10), causal)[0]
+    padded = encode(model, params, rows(SEQUENCES, length=16), causal)
+    for i, sequence in enumerate(SEQUENCES):
+        n, first = len(sequence), sum(map(len, SEQUENCES[:i]))
+        own = encode(model, params, rows([sequence], length=n), causal)[0]
+        np.testing.assert_allclose(padded[i, :n], own, atol=2e-5)
+        np.testing.assert_allclose(packed[first : first + n], own, atol=2e-5)
+    places = jnp.array([[2, 4, 4], [0, 1, 1], [4, 0, 2]])
+    some = encode(model, params, rows(SEQUENCES, length=16), causal, places)
+    expected = jnp.take_along_axis(padded, places[..., None], axis=1)
+    np.testing.assert_allclose(some, expected, atol=2e-5)
+
+
+def test_the_order_of_events_matters_to_every_kind_of_position():
+    for name in ("rotary", "relative", "disentangled", "hstu", "gru"):
+        model, params = model_of(name)
+        one = encode(model, params, rows([[1, 2, 3, 4]]), True)[0, 3]
+        other = encode(model, params, rows([[2, 1, 3, 4]]), True)[0, 3]
+        assert jnp.abs(one - other).max() > 1e-4, name
+
+
+def test_a_product_of_turned_vectors_depends_on_how_far_apart_they_are_alone():
+    q, k = jax.random.normal(jax.random.key(0), (2, 1, 1, 1, 6))
+    places = jnp.array([[0], [3], [100]])
+
+    def product(a, b):
+        return (rotate(q, places[a : a + 1]) * rotate(k, places[b : b + 1] + 2)).sum()
+
+    assert product(0, 0) == pytest.approx(float(product(2, 2)), abs=1e-4)
+    assert abs(product(0, 0) - product(0, 1)) > 1e-2
+    assert jnp.array_equal(rotate(q, places[:1]), q)  # place 0 is not turned
+    # The first pair is numbers 0 and 3, turned by 1 at place 1.
+    one = rotate(q, jnp.array([[1]]))[0, 0, 0]
+    assert one[0] == pytest.approx(float(q[0, 0, 0, 0] * np.cos(1) - q[0, 0, 0, 3] * np.sin(1)))
+
+
+def test_distances_are_those_of_places_and_of_octaves_of_time():
+    day = 1 / 400.0  # of a year whose deviation is 1
+    time = jnp.array([[0.0, 0.0, day, 3 * day, jnp.inf]])
+    batch = Rows(jnp.ones((1, 5), int), jnp.arange(5)[None], time)
+    apart = between(batch, 3)[0]
+    assert apart[0].tolist() == [2, 1, 0, 0, 0] and apart[4].tolist() == [4, 4, 4, 3, 2]
+    found = octave(batch)[0]
+    found = np.asarray(found)
+    assert found[0, 0] == found[0, 1] == 0
+    assert found[1, 2] == found[2, 1] == np.floor(np.log2(day)) + 25
+    assert found[2, 3] == found[1, 2] + 1  # twice as far apart
+    assert found[0, 4] == found[4, 4] == OCTAVES  # a time that is not known
+    some = batch._replace(places=jnp.array([[3, 1]]))
+    assert np.array_equal(octave(some)[0], found[[3, 1]])
+    assert np.array_equal(between(some, 3)[0], apart[jnp.array([3, 1])])
+
+
+def test_a_bias_of_distance_is_read_from_its_table():
+    batch = Rows(jnp.ones((1, 4), int), jnp.arange(4)[None], jnp.zeros((1, 4)))
+    module = Distances(2, 4, "relative", True)
+    tables = {
+        "places": jnp.arange(14.0).reshape(7, 2),
+        "octaves": 100 * jnp.ones((OCTAVES + 1, 2)),
+    }
+    bias = module.apply({"params": tables}, batch)
+    assert bias.shape == (1, 2, 4, 4)
+    assert bias[0, 1, 2, 0] == 100 + 2 * (2 + 3) + 1  # head 1; two places before
+    assert Distances(2, 4, "learned", False).apply({}, batch) is None
+
+
+def test_disentangled_scores_are_the_sums_over_pairs_of_the_paper():
+    keys = jax.random.split(jax.random.key(0), 4)
+    q, k = (jax.random.normal(key, (2, 2, 3, 4)) for key in keys[:2])
+    theirs = [jax.random.normal(key, (1, 2, 5, 4)) for key in keys[2:]]  # distances -2 ... 2
+    apart = between(Rows(jnp.ones((2, 3), int), jnp.zeros((2, 3), int)), 3)
+    found = disentangled(q, k, *theirs, apart)
+    query_of, key_of = theirs
+    for i in range(3):
+        for j in range(3):
+            asks = (q[:, :, i] * key_of[:, :, i - j + 2]).sum(-1)
+            asked = (k[:, :, j] * query_of[:, :, j - i + 2]).sum(-1)
+            np.testing.assert_allclose(found[:, :, i, j], asks + asked, rtol=1e-4, atol=1e-5)
+
+
+def dense(params, x):
+    return x @ params["kernel"] + params.get("bias", 0.0)
+
+
+def norm(params, x):
+    x = (x - x.mean(-1, keepdims=True)) / np.sqrt(x.var(-1, keepdims=True) + 1e-6)
+    return x * params["scale"] + params["bias"]
+
+
+def silu(x):
+    return x / (1 + np.exp(-x))
+
+
+def one_row(module, length=4, width=6, time=False):
+    """Random states of a row of one sequence, random parameters, the row, and what comes out."""
+    x = jax.random.normal(jax.random.key(5), (1, length, width))
+    place = jnp.arange(length)[None]
+    moments = jnp.sqrt(place.astype(jnp.float32)) if time else None
+    batch = Rows(jnp.ones((1, length), int), place, moments)
+    params = module.init(jax.random.key(6), x, batch, True, False)["params"]
+    params = jax.tree.map(lambda p: p + 0.3 * jnp.cos(jnp.arange(p.size)).reshape(p.shape), params)
+    found = module.apply({"params": params}, x, batch, True, False)
+    return np.float64(x[0]), jax.tree.map(np.float64, params), batch, found[0]
+
+
+def test_hstu_is_the_formula_of_its_paper():
+    init = jax.nn.initializers.normal(0.3)
+    x, params, batch, found = one_row(HSTU(1, 8, True, 0.0, init), time=True)
+    seen = norm(params["LayerNorm_0"], x)
+    u, q, k, v = (silu(dense(params[n], seen)) for n in ("gate", "query", "key", "value"))
+    tables = params["Distances_0"]
+    bias = tables["places"][np.asarray(between(batch, 8))[0], 0]
+    bias = bias + tables["octaves"][np.asarray(octave(batch))[0], 0]
+    weights = np.tri(4) * silu(q @ k.T + bias) / 8
+    expected = x + dense(params["out"], norm(params["LayerNorm_1"], weights @ v) * u)
+    np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5)
+
+
+def softmax_attention(params, asking, x):
+    q, k, v = (dense(params[n], y) for n, y in [("query", asking), ("key", x), ("value", x)])
+    scores = np.where(np.tri(len(x), dtype=bool), q @ k.T / np.sqrt(q.shape[1]), -np.inf)
+    weights = np.exp(scores - scores.max(-1, keepdims=True))
+    return dense(params["out"], weights / weights.sum(-1, keepdims=True) @ v)
+
+
+def block(norm, **more):
+    plain = {"glu": False, "gate": False, "activation": "relu"}
+    rest = {"positions": "learned", "relative_time": False, "max_len": 8}
+    rest |= {"dropout": 0.0, "attention_dropout": 0.0}
+    init = jax.nn.initializers.normal(0.3)
+    return Block(1, 5, norm, **(plain | more), **rest, attend=xla, kernel_init=init)
+
+
+def test_the_block_of_sasrec_is_the_formula_of_its_paper():
+    x, params, _, found = one_row(block("query"))
+    asking = norm(params["LayerNorm_0"], x)
+    y = asking + softmax_attention(params["Attention_0"], asking, x)
+    y = norm(params["LayerNorm_1"], y)
+    layers = params["FeedForward_0"]
+    expected = y + dense(layers["down"], np.maximum(dense(layers["up"], y), 0))
+    np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-4)
+
+
+def test_the_block_of_ligr_is_the_formula_of_its_paper():
+    x, params, _, found = one_row(block("pre", gate=True, glu=True, activation="silu"))
+
+    def sigmoid(y):
+        return 1 / (1 + np.exp(-y))
+
+    seen = norm(params["LayerNorm_0"], x)
+    mixed = softmax_attention(params["Attention_0"], seen, seen)
+    y = x + mixed * sigmoid(dense(params["Dense_0"], x))
+    layers, seen = params["FeedForward_0"], norm(params["LayerNorm_1"], y)
+    inner = silu(dense(layers["up"], seen)) * dense(layers["beside"], seen)
+    expected = y + dense(layers["down"], inner) * sigmoid(dense(params["Dense_1"], y))
+    np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-4)
+
+
+def test_a_recurrent_layer_is_the_formula_of_its_paper():
+    x, params, _, found = one_row(Recurrent(0.0, jax.nn.initializers.normal(0.3)))
+    cell, state = params["cell"], np.zeros(6)
+
+    def sigmoid(y):
+        return 1 / (1 + np.exp(-y))
+
+    for event, expected in zip(x, np.asarray(found), strict=True):
+        reset = sigmoid(dense(cell["ir"], event) + dense(cell["hr"], state))
+        update = sigmoid(dense(cell["iz"], event) + dense(cell["hz"], state))
+        new = np.tanh(dense(cell["in"], event) + reset * dense(cell["hn"], state))
+        state = (1 - update) * new + update * state
+        np.testing.assert_allclose(state, expected, rtol=1e-4, atol=1e-5)
+
+
+def count(name):
+    _, params = model_of(name)
+    return sum(x.size for x in jax.tree.leaves(params))
+
+
+def test_variants_have_the_parameters_of_their_papers():
+    width, hidden, length, layers, heads = 8, 16, 8, 2, 2
+    table = (ITEMS + RESERVED) * width
+    dense = width * width + width
+    norm = 2 * width
+    feed_forward = width * hidden + hidden + hidden * width + width
+    block = 4 * dense + feed_forward + 2 * norm
+    head = dense + norm + ITEMS
+    around = table + length * width + norm + head  # with learned positions
+    assert count("sasrec") == around + layers * block + norm
+    assert count("shared") == around + block
+    gates = 2 * dense + width * hidden + hidden  # of both branches, and the third layer
+    assert count("ligr") == around + layers * (block + gates) + norm
+    around -= length * width  # positions are in the attention
+    assert count("rotary") == around + layers * block
+    assert count("relative") == around + layers * (block + (2 * length - 1) * heads)
+    relative = (2 * length - 1) * width
+    assert count("disentangled") == around + relative + layers * (block + 2 * dense)
+    around += length * width
+    hstu = norm + 4 * width * width + (2 * length - 1) * heads + norm + dense
+    assert count("hstu") == around + layers * hstu + norm
+    assert count("hstu_time") == around + layers * (hstu + (OCTAVES + 1) * heads) + norm
+    gru = 3 * (width * width + width) + 2 * width * width + width * width + width
+    assert count("gru") == around - length * width + layers * gru
+    # A table of width 4, projected, and answers of that width.
+    narrow = (ITEMS + RESERVED) * 4 + 4 * width
+    answers = width * 4 + 4 + 2 * 4 + ITEMS
+    assert count("factorised") == narrow + length * width + norm + layers * block + answers
