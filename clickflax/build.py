@@ -8,12 +8,13 @@ import flax.linen as nn
 import jax
 from ml_collections import ConfigDict
 
+from clickflax.config import default
 from clickflax.data.features import Feature
 from clickflax.data.variables import Variable
 from clickflax.events import RESERVED
 from clickflax.model.attention import find_attention
 from clickflax.model.blocks import ACTIVATIONS, BLOCKS, HSTU, NORMS, Recurrent
-from clickflax.model.embedder import COMBINE, DTYPES, POSITIONS, Embedder
+from clickflax.model.embedder import ADDED, COMBINE, DTYPES, POSITIONS, Embedder
 from clickflax.model.encoder import REMAT, Encoder
 from clickflax.model.heads import OUTPUTS, ItemHead, LabelHead
 from clickflax.model.model import Model
@@ -47,35 +48,41 @@ def check_model(model: ConfigDict, sizes: Mapping[str, int], scored: tuple[str, 
             f"a task asks for {unscored[0]!r}, which data.variables={tuple(sizes)!r} must name."
         )
     widths = assignments("model.widths", model.widths)
-    wrong = sorted(widths.keys() - sizes.keys())
+    embedded = [name for name in sizes if name != "time" or not model.relative_time]
+    wrong = sorted(widths.keys() - set(embedded))
     if wrong:
-        raise ValueError(
-            f"model.widths names {wrong[0]!r}; these may have their own: {list(sizes)}."
-        )
+        raise ValueError(f"model.widths names {wrong[0]!r}; these may have their own: {embedded}.")
     if "item" in widths and "item" in scored and model.output != "dense":
         raise ValueError(
             f"model.widths: items of width {widths['item']} are scored by answers of that width: "
             "set model.output='dense'."
         )
-    if model.heads < 1 or model.width % model.heads:
+    if model.block != "gru" and model.width % model.heads:
         raise ValueError(
             f"model.width={model.width} is not a multiple of model.heads={model.heads}."
         )
-    check_block(model, sizes)
-    if model.max_len < 2:
-        raise ValueError(f"model.max_len={model.max_len} must be at least 2.")
-    if sizes["item"] - RESERVED < 2:
-        items = sizes["item"] - RESERVED
-        raise ValueError(f"The catalog has {items} item; there is nothing to choose from.")
-
-
-def check_block(model: ConfigDict, sizes: Mapping[str, int]) -> None:
-    """Refuses what the blocks of `config.model.block` do not have."""
+    check_block(model)
     if model.relative_time and sizes.get("time") != 0:
         raise ValueError(
             "model.relative_time=True compares the times of events: data.variables must name "
             f"'time', as a number; it is {tuple(sizes)!r}."
         )
+    if model.max_len < 2:
+        raise ValueError(f"model.max_len={model.max_len} must be at least 2.")
+    for name in ("item", *scored):
+        if sizes[name] - RESERVED < 2:
+            values = f"{sizes[name] - RESERVED} {name}"
+            raise ValueError(f"The catalog has {values}; there is nothing to choose from.")
+
+
+OF_TRANSFORMERS = ("norm", "feed_forward", "glu", "gate", "attention")
+OF_TRANSFORMERS += ("attention_dropout", "remat")
+OF_ATTENTION = ("heads", "relative_time")
+
+
+def check_block(model: ConfigDict) -> None:
+    """Refuses what the blocks of `config.model.block` do not have."""
+    check("block", model.block, BLOCKS)
     if model.block == "transformer":
         if model.gate and model.norm != "pre":
             raise ValueError(f"model.gate=True wants model.norm='pre', not {model.norm!r}.")
@@ -85,18 +92,15 @@ def check_block(model: ConfigDict, sizes: Mapping[str, int]) -> None:
                 f"model.heads={model.heads} is odd."
             )
         return
-    if model.positions in ("rotary", "relative", "disentangled"):
+    plain = default().model
+    for name in OF_TRANSFORMERS + (OF_ATTENTION if model.block == "gru" else ()):
+        if model[name] != plain[name]:
+            raise ValueError(f"model.{name}={model[name]!r}: model.block={model.block!r} has none.")
+    if model.positions not in (*ADDED, "none"):
         raise ValueError(
             f"model.positions={model.positions!r} is for the attention of a transformer; "
             f"model.block={model.block!r}."
         )
-    for name in ("glu", "gate"):
-        if model[name]:
-            raise ValueError(f"model.{name}=True: model.block={model.block!r} has none.")
-    if model.remat != "none":
-        raise ValueError(f"model.remat={model.remat!r} is not for model.block={model.block!r}.")
-    if model.relative_time and model.block == "gru":
-        raise ValueError("model.relative_time=True: model.block='gru' compares no events.")
 
 
 def build_heads(

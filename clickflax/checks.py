@@ -5,7 +5,8 @@ from collections.abc import Mapping
 
 from ml_collections import ConfigDict
 
-from clickflax.config import default, knobs
+from clickflax.config import default, differences, knobs
+from clickflax.model.embedder import ADDED
 from clickflax.tasks.label_metrics import NAMES
 from clickflax.tasks.losses import LABEL_LOSSES
 from clickflax.tasks.metrics import METRICS
@@ -67,6 +68,9 @@ RANGES = {
 }
 
 
+ABOUT_ITEMS = ("config.model.cosine", "config.model.temperature")
+
+
 def check_config(config: ConfigDict) -> None:
     """Refuses values that make no sense and that no other part would notice."""
     values = knobs(config)
@@ -99,7 +103,7 @@ def check_config(config: ConfigDict) -> None:
             f"config.model.block='gru' looks back alone, and config.tasks={tuple(tasks)} do not: "
             "it can answer next_item, not masked_item."
         )
-    check_loss(config)
+    check_loss(config, tasks)
     check_given(config)
     check_labels(config, tasks)
     check_init(config)
@@ -149,9 +153,18 @@ def check_given(config: ConfigDict) -> None:
             )
 
 
-def check_loss(config: ConfigDict) -> None:
-    """Refuses what says how negatives are drawn where there are none, and the other way round."""
+def check_loss(config: ConfigDict, tasks: Mapping[str, Task]) -> None:
+    """Refuses what says how items are learned where none are, and how negatives are drawn where
+    there are none.
+    """
     loss, plain = config.loss, default().loss
+    if not tasks.keys() - set(LABELS):
+        for name in differences(default(), config):
+            if name.startswith("config.loss.") or name in ABOUT_ITEMS:
+                raise ValueError(
+                    f"{name}={knobs(config)[name]!r} is about the scores of items, and none of "
+                    f"config.tasks={tuple(tasks)} asks for items."
+                )
     if not loss.negatives:
         if loss.name != "softmax":
             raise ValueError(f"config.loss.name={loss.name!r} needs config.loss.negatives.")
@@ -161,8 +174,16 @@ def check_loss(config: ConfigDict) -> None:
                     f"config.loss.{name}={loss[name]!r} is about negatives: set "
                     "config.loss.negatives, or leave it."
                 )
-    if loss.log_q and loss.name != "softmax":
-        raise ValueError(f"config.loss.log_q=True is for softmax, not {loss.name}.")
+    elif config.train.softmax_chunk:
+        raise ValueError(
+            f"config.train.softmax_chunk={config.train.softmax_chunk} is for the whole catalog; "
+            f"config.loss.negatives={loss.negatives}."
+        )
+    if loss.log_q and (loss.name != "softmax" or loss.avoid != "target"):
+        raise ValueError(
+            "config.loss.log_q=True is for softmax with config.loss.avoid='target', not "
+            f"{loss.name} with {loss.avoid!r}."
+        )
     if loss.calibration != plain.calibration and loss.name != "gbce":
         raise ValueError(
             f"config.loss.calibration={loss.calibration} is for gbce, not {loss.name}."
@@ -194,7 +215,7 @@ def check_labels(config: ConfigDict, tasks: Mapping[str, Task]) -> None:
             f"config.data.window={config.data.window!r}: CLS has the label of the last event of a "
             "window. Set config.data.window='last', or config.label.at='event'."
         )
-    if config.data.position_from == "end" and config.model.positions != "none":
+    if config.data.position_from == "end" and config.model.positions in ADDED:
         for name, task in tasks.items():
             if (name in LABELS and task.causal) or name == BASKET:
                 raise ValueError(

@@ -79,12 +79,12 @@ def default() -> ml_collections.ConfigDict:
     c.model.glu = False  # feed-forward: a third layer is multiplied with the activation
     c.model.gate = False  # branches are multiplied by a sigmoid of what they are added to (LiGR)
     c.model.positions = "learned"  # sinusoidal, none, rotary, relative or disentangled (DeBERTa)
-    c.model.relative_time = False  # variable time: how far apart events are, compared in attention
+    c.model.relative_time = False  # attention compares the variable time, which is not embedded
     c.model.output = "dense"  # what stands before the scores: dense (BERT4Rec) or none (SASRec)
     c.model.output_bias = True  # one bias an item
     c.model.tied = True  # scores with the table of the inputs
-    c.model.cosine = False  # scores are cosines of the angles between answers and items
-    c.model.temperature = 1.0  # that scores are divided by
+    c.model.cosine = False  # products of answers and items are the cosines of their angles
+    c.model.temperature = 1.0  # that products are divided by, before biases are added
     c.model.repeat = False  # items of the history score more or less: by how often, how long ago
     c.model.scale_embeddings = False  # multiply item embeddings by sqrt(width)
     c.model.embedding_norm = True  # LayerNorm over the sum of the embeddings

@@ -1,7 +1,8 @@
 """What each task of a run is in training: its rows, what is hidden in them, and its loss."""
 
 import functools
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import jax
 import numpy as np
@@ -17,7 +18,7 @@ from clickflax.runtime import sharding
 from clickflax.step import Objective
 from clickflax.tasks.losses import LABEL_LOSSES, softmax_loss
 from clickflax.tasks.negatives import Sampling
-from clickflax.tasks.sampled import LOSSES, Loss, bce, gbce_beta, sampled_loss
+from clickflax.tasks.sampled import LOSSES, gbce_beta, sampled_loss
 from clickflax.tasks.tasks import LABELS, NEXT, Hiding, Question, forget, most_hidden
 
 
@@ -42,25 +43,39 @@ def make_batches(
 
 
 def make_sampling(
-    config: ConfigDict,
-    asked: Asked,
-    column: Int[np.ndarray, " E"],
-    items: int,
-    others: Int[np.ndarray, " W"] | None,
+    config: ConfigDict, asked: Asked, column: Int[np.ndarray, " E"], may: Bool[np.ndarray, " V"]
 ) -> Sampling:
-    """How the negatives of a task are drawn, whose head answers with values of the column."""
+    """How the negatives of a task are drawn, whose head answers with values of the column; of
+    uniform ones, only those that `may` be.
+    """
     loss, upto = config.loss, None
-    if loss.drawn == "popularity":
+    if loss.drawn != "uniform":
         values = column[inside(asked.train, len(column))] - RESERVED
-        upto = np.cumsum(np.bincount(values[values >= 0], minlength=items)).astype(np.int32)
-    return Sampling(loss.negatives, loss.drawn, loss.shared, loss.avoid, items, others, upto)
+        upto = np.cumsum(np.bincount(values[values >= 0], minlength=len(may)))
+        if upto[-1] > np.iinfo(np.int32).max:
+            raise ValueError(
+                f"config.loss.drawn={loss.drawn!r} counts up to 2^31 training events, and there are"
+                f" {upto[-1]:,}: take 'uniform'."
+            )
+        upto = upto.astype(np.int32)
+    drawable = None if may.all() else np.flatnonzero(may).astype(np.int32)
+    return Sampling(loss.negatives, loss.drawn, loss.shared, loss.avoid, len(may), drawable, upto)
 
 
-def sampled_one(loss: ConfigDict, items: int) -> Loss:
-    """The loss beside negatives that `config.loss` names."""
+def beside_negatives(loss: ConfigDict, values: int) -> Callable[..., Any]:
+    """The loss that `config.loss` names, where so many values may be negatives."""
+    one = LOSSES[loss.name]
     if loss.name == "gbce":
-        return functools.partial(bce, beta=gbce_beta(items, loss.negatives, loss.calibration))
-    return LOSSES[loss.name]
+        one = functools.partial(one, beta=gbce_beta(values, loss.negatives, loss.calibration))
+    return functools.partial(sampled_loss, loss=one, log_q=loss.log_q)
+
+
+def bytes_of_row(config: ConfigDict, targets: int, values: int) -> int:
+    """What the scores of a row take that has so many targets, if it has negatives of its own."""
+    loss = config.loss
+    if not loss.negatives or loss.shared:
+        return 0
+    return 4 * targets * min(values, loss.negatives * config.model.width)
 
 
 def make_objective(
@@ -73,14 +88,20 @@ def make_objective(
     devices: int,
 ) -> Objective:
     """What a task is in a step."""
-    task, mask, rows = asked.task, config.mask, -(-batches.rows // devices)
-    micro_rows = sharding.micro_rows(config.train.micro_rows, config.model.max_len, rows)
-    packing = batches.packing
-    places = most_hidden(packing.length, packing.offsets, mask.ratio)
+    task, mask, packing = asked.task, config.mask, batches.packing
+    most = most_hidden(packing.length, packing.offsets, mask.ratio)
+    targets = config.model.max_len if task.causal else most
+    values = sizes.get(task.head, 0) - RESERVED  # below 0: of a label
+    micro_rows = sharding.micro_rows(
+        config.train.micro_rows,
+        config.model.max_len,
+        -(-batches.rows // devices),
+        bytes_of_row(config, targets, values),
+    )
     given = tuple(one for one in config.data.given if one != task.head)
     others = RESERVED + np.flatnonzero(~cold).astype(np.int32) if cold.any() else None
     hiding = Hiding(
-        mask.ratio, mask.replace, mask.last, places, sizes["item"] - RESERVED, given, others
+        mask.ratio, mask.replace, mask.last, most, sizes["item"] - RESERVED, given, others
     )
     sampling = None
     if name in LABELS:
@@ -88,21 +109,13 @@ def make_objective(
         loss = LABEL_LOSSES[kind]
         if kind == "binary":
             loss = functools.partial(loss, positive=config.label.positive)
+    elif config.loss.negatives:
+        may = ~cold if task.head == "item" else np.ones(values, bool)
+        sampling = make_sampling(config, asked, np.asarray(batches.columns[task.head]), may)
+        loss = beside_negatives(config.loss, int(may.sum()))
     else:
-        items, known = sizes[task.head] - RESERVED, None
-        if config.loss.negatives:
-            if task.head == "item" and others is not None:
-                known = others - RESERVED
-            column = np.asarray(batches.columns[task.head])
-            sampling = make_sampling(config, asked, column, items, known)
-            loss = functools.partial(
-                sampled_loss, loss=sampled_one(config.loss, items), log_q=config.loss.log_q
-            )
-        else:
-            targets = micro_rows * (config.model.max_len if task.causal else places)
-            chunk = sharding.chunk_items(config.train.softmax_chunk, targets, items)
-            smoothing = config.loss.smoothing
-            loss = functools.partial(softmax_loss, chunk=chunk, smoothing=smoothing)
+        chunk = sharding.chunk_items(config.train.softmax_chunk, micro_rows * targets, values)
+        loss = functools.partial(softmax_loss, chunk=chunk, smoothing=config.loss.smoothing)
 
     def prepare(key: Key[Array, ""], batch: Batch) -> Question:
         question = task.prepare(key, batch, hiding)

@@ -110,7 +110,7 @@ def gradient_of(
     sampling, pool = objective.sampling, None
     if sampling is not None and sampling.drawn == "in_batch":
         told = (questions.targets, questions.weights)
-        pool = make_pool(sampling, *jax.lax.all_gather(told, sharding.DATA))
+        pool = make_pool(*jax.lax.all_gather(told, sharding.DATA))
 
     def negatives(
         sampling: Sampling, rows: Batch, questions: Question, keys: Key[Array, " M"]

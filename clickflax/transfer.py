@@ -143,7 +143,8 @@ def how_to_learn(config: ConfigDict, params: Any) -> Learning:
     if decay == 1 and not (frozen and thaw):
         return Learning(frozen, thaw, None)
     trained = [name for name in names if thaw or name not in frozen]
-    factors = {name: decay ** depth(name, config.model.layers) for name in trained}
+    layers = 1 if config.model.shared_layers else config.model.layers
+    factors = {name: decay ** depth(name, layers) for name in trained}
 
     def speed(step: Int[Array, ""]) -> Any:
         # What will thaw has gradients and moments all the while, and counts in the clipping norm:

@@ -8,13 +8,16 @@ from test_model import SEQUENCES
 from toy import ITEMS, rows, small_config
 
 from clickflax.build import build_model
+from clickflax.config import default
 from clickflax.events import RESERVED
-from clickflax.model.attention import disentangled, rotate, xla
+from clickflax.model.attention import Attention, disentangled, rotate, xla
 from clickflax.model.blocks import HSTU, Block, Recurrent
 from clickflax.model.distance import OCTAVES, Distances, between, octave
 from clickflax.model.rows import Rows
 from clickflax.step import init_params
 
+HSTU_HAS_NONE = {name: default().model[name] for name in ("feed_forward", "attention_dropout")}
+GRU_HAS_NONE = {**HSTU_HAS_NONE, "heads": default().model.heads}
 LIGR = {"norm": "pre", "gate": True, "glu": True, "activation": "silu"}
 VARIANTS = {
     "sasrec": {"norm": "query"},
@@ -24,10 +27,11 @@ VARIANTS = {
     "relative": {"positions": "relative"},
     "disentangled": {"positions": "disentangled"},
     "time": {"relative_time": True},
-    "hstu": {"block": "hstu"},
-    "hstu_time": {"block": "hstu", "relative_time": True},
-    "gru": {"block": "gru", "positions": "none"},
+    "hstu": {"block": "hstu", **HSTU_HAS_NONE},
+    "hstu_time": {"block": "hstu", "relative_time": True, **HSTU_HAS_NONE},
+    "gru": {"block": "gru", "positions": "none", **GRU_HAS_NONE},
     "factorised": {"widths": ("item=4",)},
+    "none": {"positions": "none"},
 }
 
 
@@ -36,7 +40,7 @@ def model_of(name, **more):
     sizes = {"item": ITEMS + RESERVED}
     if VARIANTS[name].get("relative_time"):
         sizes["time"] = 0
-    model = build_model(small_config(**VARIANTS[name], **more).model, sizes)
+    model = build_model(small_config(**(VARIANTS[name] | more)).model, sizes)
     params = init_params(model, jax.random.key(0), timed(rows([[1, 2, 3]])))
     keys = jax.random.split(jax.random.key(1), len(jax.tree.leaves(params)))
     keys = jax.tree.unflatten(jax.tree.structure(params), list(keys))
@@ -94,12 +98,31 @@ def test_a_sequence_has_the_same_states_alone_packed_padded_and_at_some_places(n
     np.testing.assert_allclose(some, expected, atol=2e-5)
 
 
-def test_the_order_of_events_matters_to_every_kind_of_position():
-    for name in ("rotary", "relative", "disentangled", "hstu", "gru"):
+@pytest.mark.parametrize("name", ["rotary", "relative", "disentangled", "hstu", "gru", "none"])
+def test_the_order_of_events_matters_to_every_kind_of_position_and_to_none_without(name):
+    # With two causal layers it would matter without any position.
+    positions = {"positions": "none"} if name in ("hstu", "none") else {}
+    model, params = model_of(name, layers=1, **positions)
+    one = encode(model, params, rows([[1, 2, 3, 4]]), True)[0, 3]
+    other = encode(model, params, rows([[2, 1, 3, 4]]), True)[0, 3]
+    assert (jnp.abs(one - other).max() > 1e-4) == (name != "none")
+
+
+def test_time_matters_where_it_is_compared_alone():
+    for name in ("time", "hstu_time"):
         model, params = model_of(name)
-        one = encode(model, params, rows([[1, 2, 3, 4]]), True)[0, 3]
-        other = encode(model, params, rows([[2, 1, 3, 4]]), True)[0, 3]
-        assert jnp.abs(one - other).max() > 1e-4, name
+        batch = timed(rows([[1, 2, 3, 4]]))
+
+        def states(time, batch=batch, model=model, params=params):
+            variables = {**batch.variables, "time": time}
+            rest = (batch.segment, batch.position, True, False)
+            return model.apply({"params": params}, variables, *rest, method="encode")[0, :4]
+
+        time = batch.variables["time"]
+        np.testing.assert_allclose(states(time), states(time + 1), atol=1e-5)  # all of them later
+        assert jnp.abs(states(time) - states(4 * time)).max() > 1e-4
+        missing = states(time.at[0, 1].set(jnp.nan).at[0, 3].set(jnp.inf))
+        assert jnp.isfinite(missing).all()
 
 
 def test_a_product_of_turned_vectors_depends_on_how_far_apart_they_are_alone():
@@ -126,7 +149,7 @@ def test_distances_are_those_of_places_and_of_octaves_of_time():
     found = octave(batch)[0]
     found = np.asarray(found)
     assert found[0, 0] == found[0, 1] == 0
-    assert found[1, 2] == found[2, 1] == np.floor(np.log2(day)) + 25
+    assert found[1, 2] == found[2, 1] == np.floor(np.log2(day)) + 21
     assert found[2, 3] == found[1, 2] + 1  # twice as far apart
     assert found[0, 4] == found[4, 4] == OCTAVES  # a time that is not known
     some = batch._replace(places=jnp.array([[3, 1]]))
@@ -138,8 +161,8 @@ def test_a_bias_of_distance_is_read_from_its_table():
     batch = Rows(jnp.ones((1, 4), int), jnp.arange(4)[None], jnp.zeros((1, 4)))
     module = Distances(2, 4, "relative", True)
     tables = {
-        "places": jnp.arange(14.0).reshape(7, 2),
-        "octaves": 100 * jnp.ones((OCTAVES + 1, 2)),
+        "places": jnp.arange(14.0),
+        "octaves": 100 * jnp.ones(2 * OCTAVES + 2),
     }
     bias = module.apply({"params": tables}, batch)
     assert bias.shape == (1, 2, 4, 4)
@@ -188,14 +211,17 @@ def one_row(module, length=4, width=6, time=False):
 
 def test_hstu_is_the_formula_of_its_paper():
     init = jax.nn.initializers.normal(0.3)
-    x, params, batch, found = one_row(HSTU(1, 8, True, 0.0, init), time=True)
+    x, params, batch, found = one_row(HSTU(2, 8, True, 0.0, init), time=True)
     seen = norm(params["LayerNorm_0"], x)
     u, q, k, v = (silu(dense(params[n], seen)) for n in ("gate", "query", "key", "value"))
     tables = params["Distances_0"]
-    bias = tables["places"][np.asarray(between(batch, 8))[0], 0]
-    bias = bias + tables["octaves"][np.asarray(octave(batch))[0], 0]
-    weights = np.tri(4) * silu(q @ k.T + bias) / 8
-    expected = x + dense(params["out"], norm(params["LayerNorm_1"], weights @ v) * u)
+    heads = []
+    for head, part in enumerate([slice(0, 3), slice(3, 6)]):
+        bias = tables["places"].reshape(-1, 2)[np.asarray(between(batch, 8))[0], head]
+        bias = bias + tables["octaves"].reshape(-1, 2)[np.asarray(octave(batch))[0], head]
+        heads.append(np.tri(4) * silu(q[:, part] @ k[:, part].T + bias) / 8 @ v[:, part])
+    mixed = norm(params["LayerNorm_1"], np.concatenate(heads, 1))
+    expected = x + dense(params["out"], mixed * u)
     np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5)
 
 
@@ -232,11 +258,95 @@ def test_the_block_of_ligr_is_the_formula_of_its_paper():
 
     seen = norm(params["LayerNorm_0"], x)
     mixed = softmax_attention(params["Attention_0"], seen, seen)
-    y = x + mixed * sigmoid(dense(params["Dense_0"], x))
+    y = x + mixed * sigmoid(dense(params["gate_of_attention"], x))
     layers, seen = params["FeedForward_0"], norm(params["LayerNorm_1"], y)
     inner = silu(dense(layers["up"], seen)) * dense(layers["beside"], seen)
-    expected = y + dense(layers["down"], inner) * sigmoid(dense(params["Dense_1"], y))
+    expected = y + dense(layers["down"], inner) * sigmoid(dense(params["gate_of_feed_forward"], y))
     np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-4)
+
+
+def test_rotary_and_disentangled_attention_are_the_formulas_of_their_papers():
+    for positions in ("rotary", "disentangled"):
+        x = jax.random.normal(jax.random.key(5), (1, 4, 6))
+        relative = jax.random.normal(jax.random.key(6), (7, 6))  # distances -3 ... 3
+        batch = Rows(jnp.ones((1, 4), int), 2 + jnp.arange(4)[None], relative=relative)
+        init = jax.nn.initializers.normal(0.5)
+        distances = Distances(1, 4, positions, False)
+        module = Attention(1, 0.0, positions, distances, xla, init)
+        params = module.init(jax.random.key(7), x, x, batch, False, False)["params"]
+        found = module.apply({"params": params}, x, x, batch, False, False)[0]
+        params = jax.tree.map(np.float64, params)
+        q, k, v = (dense(params[name], np.float64(x[0])) for name in ("query", "key", "value"))
+        if positions == "rotary":
+            q, k = (
+                np.float64(rotate(jnp.float32(y)[None, None], batch.position)[0, 0]) for y in (q, k)
+            )
+            scores = q @ k.T / np.sqrt(6)
+        else:
+            query_of = dense(params["query_of_distance"], np.float64(relative))
+            key_of = dense(params["key_of_distance"], np.float64(relative))
+            scores = np.empty((4, 4))
+            for i in range(4):
+                for j in range(4):
+                    asks = q[i] @ key_of[i - j + 3] + k[j] @ query_of[j - i + 3]
+                    scores[i, j] = (q[i] @ k[j] + asks) / np.sqrt(3 * 6)
+        weights = np.exp(scores) / np.exp(scores).sum(-1, keepdims=True)
+        expected = dense(params["out"], weights @ v)
+        np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", VARIANTS)
+def test_in_bfloat16_states_are_nearly_the_same_and_gradients_float32(name):
+    model, params = model_of(name)
+    rough, _ = model_of(name, dtype="bfloat16")
+    batch = rows(SEQUENCES)
+    exact = encode(model, params, batch, True)
+    found = encode(rough, params, batch, True)
+    assert found.dtype == jnp.bfloat16
+    np.testing.assert_allclose(found.astype(jnp.float32), exact, atol=0.15)
+
+    def size(params):
+        return jnp.square(encode(rough, params, batch, True).astype(jnp.float32)).sum()
+
+    for gradient in jax.tree.leaves(jax.grad(size)(params)):
+        assert gradient.dtype == jnp.float32 and jnp.isfinite(gradient).all()
+
+
+@pytest.mark.parametrize("remat", ["attention", "block"])
+@pytest.mark.parametrize("name", ["ligr", "relative", "disentangled", "shared"])
+def test_what_is_computed_twice_changes_no_number(name, remat):
+    batch, found = rows(SEQUENCES), []
+    for how in ("none", remat):
+        model, params = model_of(name, remat=how)
+
+        def size(params, model=model):
+            return jnp.square(encode(model, params, batch, True)).sum()
+
+        found.append(jax.grad(size)(params))
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5), *found)
+
+
+def test_layers_that_are_shared_drop_different_elements():
+    model, params = model_of("shared", dropout=0.5, attention_dropout=0.5)
+    one, _ = model_of("shared", dropout=0.5, attention_dropout=0.5, layers=1)
+    batch = timed(rows([[1, 2, 3]]))
+    rest = (batch.variables, batch.segment, batch.position, True, True)
+
+    def masks(model):
+        key = {"dropout": jax.random.key(3)}
+        _, kept = model.apply(
+            {"params": params},
+            *rest,
+            method="encode",
+            rngs=key,
+            capture_intermediates=lambda module, _: type(module).__name__ == "Dropout",
+            mutable=["intermediates"],
+        )
+        return [np.asarray(x) == 0 for x in jax.tree.leaves(kept)]
+
+    assert len(masks(model)) > len(masks(one))
+    several = [m for m in masks(model) if m.shape == (1, 8, 8)]
+    assert not any(np.array_equal(a, b) for i, a in enumerate(several) for b in several[:i])
 
 
 def test_a_recurrent_layer_is_the_formula_of_its_paper():

@@ -7,8 +7,10 @@ import pytest
 from toy import ITEMS, rows, small_config, small_model
 
 from clickflax.checks import check_config
+from clickflax.config import override
 from clickflax.events import RESERVED
 from clickflax.model.heads import Answers, Raised
+from clickflax.objectives import beside_negatives
 from clickflax.tasks.losses import softmax_loss
 from clickflax.tasks.negatives import Drawn, Negatives, Sampling, against, draw, make_pool
 from clickflax.tasks.sampled import LOSSES, bce, bpr, gbce_beta, sampled_loss, softmax
@@ -34,7 +36,7 @@ def answers_of(items=9, questions=(2, 3), width=4, bias=True, raised=False):
 
 
 def sampling(count=4, drawn="uniform", shared=False, avoid="target", items=9, **more):
-    return Sampling(count, drawn, shared, avoid, items, **({"others": None, "upto": None} | more))
+    return Sampling(count, drawn, shared, avoid, items, **({"drawable": None, "upto": None} | more))
 
 
 @pytest.mark.parametrize("raised", [False, True])
@@ -168,7 +170,7 @@ def test_uniform_negatives_are_all_items_alike_or_those_that_may_be_drawn():
     found = draw(sampling(), KEY, (90_000,), None)
     np.testing.assert_allclose(np.bincount(found.items, minlength=9), 10_000, rtol=0.05)
     np.testing.assert_allclose(found.log_chance, -np.log(9), rtol=1e-6)
-    some = draw(sampling(others=np.array([1, 7])), KEY, (1000,), None)
+    some = draw(sampling(drawable=np.array([1, 7])), KEY, (1000,), None)
     assert set(np.unique(some.items)) == {1, 7}
     np.testing.assert_allclose(some.log_chance, -np.log(2), rtol=1e-6)
 
@@ -181,15 +183,17 @@ def test_popular_negatives_are_drawn_as_often_as_they_come_in_training():
 
 
 def test_negatives_of_the_batch_are_the_targets_that_are_asked_for():
-    how = sampling(drawn="in_batch")
+    how = sampling(drawn="in_batch", upto=np.cumsum([0, 0, 10, 0, 0, 30, 0, 0, 60]))
     targets, weights = jnp.array([[2, 5], [5, 7]]), jnp.array([[1.0, 0.5], [2.0, 0.0]])
-    found = draw(how, KEY, (30_000,), make_pool(how, targets, weights))
+    found = draw(how, KEY, (30_000,), make_pool(targets, weights))
     np.testing.assert_allclose(
         np.bincount(found.items, minlength=9), [0, 0, 10_000, 0, 0, 20_000, 0, 0, 0], rtol=0.05
     )
-    np.testing.assert_allclose(np.exp(found.log_chance), np.where(found.items == 2, 1, 2) / 3)
-    nothing = draw(how, KEY, (5,), make_pool(how, targets, jnp.zeros((2, 2))))
-    assert jnp.isfinite(nothing.log_chance).all()
+    # Over all batches an item is there as often as it comes in training.
+    chance = np.where(found.items == 2, 0.1, 0.3)
+    np.testing.assert_allclose(np.exp(found.log_chance), chance, rtol=1e-5)
+    nothing = draw(how, KEY, (5,), make_pool(targets, jnp.zeros((2, 2))))
+    assert nothing.items.max() < 9
 
 
 def test_what_is_avoided_does_not_count():
@@ -237,7 +241,8 @@ def test_cosine_scores_lie_between_plus_and_minus_one_over_the_temperature():
         ({"shared": True}, "loss.shared=True is about negatives"),
         ({"avoid": "history"}, "loss.avoid='history' is about negatives"),
         ({"avoid": "seen", "negatives": 1}, "loss.avoid='seen' is not one of"),
-        ({"log_q": True, "name": "bpr", "negatives": 4}, "log_q=True is for softmax, not bpr"),
+        ({"log_q": True, "name": "bpr", "negatives": 4}, "not bpr with 'target'"),
+        ({"log_q": True, "avoid": "history", "negatives": 4}, "not softmax with 'history'"),
         ({"calibration": 0.5, "name": "bce", "negatives": 4}, "is for gbce, not bce"),
         ({"smoothing": 0.1, "negatives": 4}, "smoothing=0.1 is for the whole catalog"),
     ],
@@ -247,3 +252,23 @@ def test_a_loss_that_makes_no_sense_is_refused(loss, message):
     config.loss.update(loss)
     with pytest.raises(ValueError, match=message):
         check_config(config)
+
+
+def test_what_is_about_items_is_refused_where_nobody_asks_for_items():
+    for knob, value in [("loss.negatives", 4), ("loss.smoothing", 0.1), ("model.cosine", True)]:
+        config = override(small_config(), [f"config.{knob}={value}", "config.tasks=purchase"])
+        with pytest.raises(ValueError, match=f"{knob}=.* none of .* asks for items"):
+            check_config(config)
+
+
+def test_a_chunk_of_the_catalog_is_refused_beside_negatives():
+    config = override(small_config(), ["config.train.softmax_chunk=5", "config.loss.negatives=2"])
+    with pytest.raises(ValueError, match="softmax_chunk=5 is for the whole catalog"):
+        check_config(config)
+
+
+def test_the_calibration_knows_how_many_items_may_be_drawn():
+    config = small_config()
+    config.loss.update({"name": "gbce", "negatives": 2, "calibration": 1.0})
+    loss = beside_negatives(config.loss, values=5)
+    assert loss.keywords["loss"].keywords["beta"] == pytest.approx(2 / 4)

@@ -211,8 +211,8 @@ def test_the_first_step_after_a_thaw_is_as_large_as_any_other():
 
 def test_a_depth_is_counted_from_the_answers_downwards():
     names = ("head_purchase/out/kernel", "encoder/norm/scale", "encoder/block_11/a/b")
-    names += ("encoder/block_0/a/b", "embedder/position/embedding")
-    assert [depth(name, 12) for name in names] == [0, 0, 1, 12, 13]
+    names += ("encoder/block_0/a/b", "embedder/position/embedding", "encoder/distances")
+    assert [depth(name, 12) for name in names] == [0, 0, 1, 12, 13, 13]
 
 
 def test_parameters_that_are_parted_are_joined_as_they_were():

@@ -254,7 +254,6 @@ def test_items_of_the_same_features_differ_by_their_own_vectors_alone(data):
     ("changed", "message"),
     [
         ({"widths": ("price",)}, "model.widths: 'price' is not of the form price=20"),
-        ({"widths": ("item=4",)}, r"names 'item'; these may have their own: \['price', 'hour'\]"),
         ({"widths": ("colour=4",)}, "names 'colour'"),
         ({"combine": "product"}, r"model.combine='product' is not one of \['concat', 'sum'\]"),
     ],

@@ -1,9 +1,10 @@
 """`clickflax baselines`: what one would try first, on the very question of a config.
 
 The labels and examples, the split and the metrics are those of a model that is trained with the
-config; no run is needed. Items are ranked by popularity and by what followed the last ones. Labels
-are told by the mean of the training, and by a linear model and boosted trees on hand-made features
-(pip install 'clickflax[baselines]').
+config; no run is needed. Items are ranked by popularity, by what followed the last ones, by their
+neighbours (item-kNN), by EASE and by matrix factorisation (BPR). Labels are told by the mean of the
+training, and by a linear model and boosted trees on hand-made features (pip install
+'clickflax[baselines]').
 """
 
 import importlib.metadata
@@ -20,7 +21,7 @@ import rich.console
 import rich.table
 from ml_collections import ConfigDict
 
-from clickflax.baselines import counts, features, learners, tables
+from clickflax.baselines import counts, features, items, learners, tables
 from clickflax.checks import check_config
 from clickflax.config import of_task, to_dict
 from clickflax.data.condition import chosen
@@ -39,21 +40,37 @@ BESIDE = ("seconds", "threshold", "yes", "reliability")  # in the record, not in
 
 
 def rank_items(
-    config: ConfigDict, dataset: Dataset, name: str, asked: Asked, examples: Examples
-) -> dict[str, dict[str, Any]]:
-    """The metrics of every way to rank the items of a task."""
-    head = asked.task.head
-    item = np.asarray(dataset.columns[head])
-    filter_seen = bool(config.eval.filter_seen and head == "item")
-    where = chosen(dataset, of_task(config.task_where, config.tasks, name))
-    counted = counts.count(item, asked.train, dataset.size(head), where)
-    found = {}
-    for way, how in counts.RANKINGS.items():
+    config: ConfigDict,
+    dataset: Dataset,
+    name: str,
+    asked: Asked,
+    which: str,
+) -> tuple[dict[str, dict[str, Any]], dict[str, Any]]:
+    """The metrics of every way to rank the items of a task, and why some have none."""
+    head, examples, validation = asked.task.head, getattr(asked, which), asked.validation
+    assert isinstance(validation, Examples)
+    log = items.Log(
+        item=np.asarray(dataset.columns[head]),
+        time=dataset.columns.get("time"),
+        offsets=dataset.offsets,
+        train=asked.train,
+        size=dataset.size(head),
+        where=chosen(dataset, of_task(config.task_where, config.tasks, name)),
+        validation=validation,
+        filter_seen=bool(config.eval.filter_seen and head == "item"),
+    )
+    found, unable = {}, {}
+    for way, learn in items.WAYS.items():
         start = time.perf_counter()
-        places = counts.ranks(counted, how, item, examples, filter_seen)
-        metrics = ranking(places, examples.owner, len(examples), tuple(config.eval.cutoffs))
-        found[way] = {**mean(metrics), "seconds": round(time.perf_counter() - start, 2)}
-    return found
+        try:
+            rank, strength = learn(log)
+        except items.Unable as reason:
+            unable[way] = str(reason)
+            continue
+        metrics = ranking(rank(examples), examples.owner, len(examples), tuple(config.eval.cutoffs))
+        seconds = round(time.perf_counter() - start, 2)
+        found[way] = {**mean(metrics), "chosen": strength, "seconds": seconds}
+    return found, {"unable": unable}
 
 
 def tell_labels(
@@ -113,14 +130,12 @@ def compare_task(
         )
     told = protocol(config, dataset, name, asked.task, which)
     if isinstance(part, Examples):
-        if without:
-            raise ValueError(f"{name}: items are ranked without features; leave out --without.")
-        found, more = rank_items(config, dataset, name, asked, part), {}
+        found, more = rank_items(config, dataset, name, asked, which)
         told["given"] = ()  # they cannot be told anything
         looks = counts.RANKINGS["markov_recent"].looks
         until, _, _ = told["history"].partition(";")
         told["history"] = (
-            f"{until}; markov looks at the last one, markov_recent at {looks}, own_counts at all"
+            f"{until}; markov looks at the last one, markov_recent at {looks}, others at all"
         )
     else:
         kind = config.label.kind if name == "label" else "binary"
@@ -148,6 +163,10 @@ def compare(config: ConfigDict, which: str, without: Sequence[str] = ()) -> dict
     if any(isinstance(asked.test, LabelPart) for asked in questions.values()):
         learners.check_installed()
         packages.append("scikit-learn")
+    elif without:
+        raise ValueError(
+            f"{', '.join(questions)}: items are ranked without features; leave out --without."
+        )
     record = {}
     for name, asked in questions.items():
         found = compare_task(config, dataset, name, asked, which, without)
@@ -230,5 +249,8 @@ def main(argv: list[str]) -> None:
         users, labels = (record.get(f"{prefix}{count}") for count in ("users", "labels"))
         count = f"{labels:,} labels" if users is None else f"{users:,} users"
         title = f"{name}, {flags.split} of {record['data']}: {count}"
-        rich.console.Console().print(table(record[f"{prefix}baselines"], title))
+        console = rich.console.Console()
+        console.print(table(record[f"{prefix}baselines"], title))
+        for way, reason in record.get(f"{prefix}unable", {}).items():
+            console.print(f"{way}: {reason}", highlight=False)
     print(json.dumps(record))

@@ -31,9 +31,11 @@ class Ranking(NamedTuple):
     own: bool = False
 
 
+NOTHING = Ranking(0, 1.0)
+EVERYTHING = Ranking(sys.maxsize, 1.0)
 # What one had most often is the first thing to try for the next basket (Hu et al., 2020).
 RANKINGS = {
-    "popularity": Ranking(0, 1.0),
+    "popularity": NOTHING,
     "markov": Ranking(1, 1.0),
     "markov_recent": Ranking(5, 0.6),
     "own_counts": Ranking(sys.maxsize, 1.0, own=True),
@@ -111,13 +113,21 @@ def chunks(
         targets, owner = examples.targets[mine], examples.owner[mine] - start
         left_out = np.zeros(0, np.int64)
         if filter_seen:
-            items, bounds = distinct_items(item, history)
-            seen = np.repeat(np.arange(stop - start), np.diff(bounds)) * size + items
-            left_out = np.setdiff1d(seen[items >= RESERVED], owner * size + targets)
+            row, column = seen_pairs(item, history)
+            left_out = np.setdiff1d(row * size + column, owner * size + targets)
         kept = ~np.isin(cell, left_out)
         cell = np.concatenate([cell[kept], left_out])
         score = np.concatenate([scores.data[kept], np.full(len(left_out), -1.0)])
         yield Special(cell // size, cell % size, score), targets, owner
+
+
+def seen_pairs(
+    item: Int[np.ndarray, " E"], history: Windows
+) -> tuple[Int[np.ndarray, " P"], Int[np.ndarray, " P"]]:
+    """The histories that have an item, and the item, each pair once."""
+    items, bounds = distinct_items(item, history)
+    row = np.repeat(np.arange(len(history.start)), np.diff(bounds))
+    return row[items >= RESERVED], items[items >= RESERVED]
 
 
 def looked_at(item: Int[np.ndarray, " E"], history: Windows, how: Ranking, size: int) -> Any:

@@ -38,7 +38,7 @@ def xla(
     key: Key[Array, ""] | None,
     rate: float,
     places: Int[Array, "B Q"] | None = None,
-    bias: Float[Array, "B H Q L"] | None = None,
+    bias: Float[Array, "#B H Q L"] | None = None,
 ) -> Float[Array, "B H Q D"]:
     """Weighted mean of the values of the own sequence; with a key, weights are dropped at `rate`.
 
@@ -154,7 +154,7 @@ def disentangled(
     k: Float[Array, "B H L K"],
     query_of: Float[Array, "1 H R K"],
     key_of: Float[Array, "1 H R K"],
-    apart: Int[Array, "B Q L"],
+    apart: Int[Array, "#B Q L"],
 ) -> Float[Array, "B H Q L"]:
     """What contents ask of distances, and distances of contents (DeBERTa: He et al., 2021), not yet
     scaled; `query_of` and `key_of` belong to the distances 0 ... R-1.
@@ -171,7 +171,7 @@ class Attention(nn.Module):
     """Multi-head self-attention (Vaswani et al., 2017); `attend` is one of ATTENTION.
 
     `positions` is one of the `embedder.POSITIONS`, of which it cares for "rotary" and
-    "disentangled"; `distances` gives the bias of the others.
+    "disentangled"; `distances` gives the bias of "relative" ones, and of relative times.
     """
 
     heads: int

@@ -83,23 +83,25 @@ class Block(nn.Module):
         )
         feed_forward = FeedForward(self.feed_forward, self.activation, self.glu, self.kernel_init)
 
-        def branch(y: Float[Array, "B Q D"], x: Float[Array, "B Q D"]) -> Float[Array, "B Q D"]:
+        def gated(
+            name: str, y: Float[Array, "B Q D"], x: Float[Array, "B Q D"]
+        ) -> Float[Array, "B Q D"]:
             y = Dropout(self.dropout)(y, train)
             if not self.gate:
                 return y
-            gate = nn.Dense(x.shape[-1], dtype=x.dtype, kernel_init=self.kernel_init)(x)
-            return y * nn.sigmoid(gate)
+            dense = nn.Dense(x.shape[-1], dtype=x.dtype, kernel_init=self.kernel_init, name=name)
+            return y * nn.sigmoid(dense(x))
 
         seen = layer_norm(x) if self.norm != "post" else x
         mixed = attention(seen, x if self.norm == "query" else seen, rows, causal, train)
         x = at(seen if self.norm == "query" else x, rows.places)
-        x = x + branch(mixed, x)
+        x = x + gated("gate_of_attention", mixed, x)
         if self.norm == "post":
             x = layer_norm(x)
-            return layer_norm(x + branch(feed_forward(x), x))
+            return layer_norm(x + gated("gate_of_feed_forward", feed_forward(x), x))
         seen = layer_norm(x)
         x = seen if self.norm == "query" else x
-        return x + branch(feed_forward(seen), x)
+        return x + gated("gate_of_feed_forward", feed_forward(seen), x)
 
 
 class HSTU(nn.Module):
@@ -146,7 +148,8 @@ class HSTU(nn.Module):
 
 class Recurrent(nn.Module):
     """A layer of gated recurrent units (GRU4Rec: Hidasi et al., 2016), which starts anew in every
-    sequence of a row; it looks back alone, `causal` or not.
+    sequence of a row; it looks back alone, `causal` or not. It computes in float32, as small
+    changes of its state would be lost; what multiplies the state is orthogonal at first.
     """
 
     dropout: float
@@ -166,10 +169,11 @@ class Recurrent(nn.Module):
         scan = nn.scan(
             one, variable_broadcast="params", split_rngs={"params": False}, in_axes=1, out_axes=1
         )
-        cell = nn.GRUCell(x.shape[-1], dtype=x.dtype, kernel_init=self.kernel_init, name="cell")
+        cell = nn.GRUCell(x.shape[-1], kernel_init=self.kernel_init, name="cell")
         begins = jnp.diff(rows.segment, axis=1, prepend=-1) != 0
-        _, y = scan(cell, jnp.zeros_like(x[:, 0]), (x, begins))
-        return at(Dropout(self.dropout)(y, train), rows.places)
+        events = x.astype(jnp.float32)
+        _, y = scan(cell, jnp.zeros_like(events[:, 0]), (events, begins))
+        return at(Dropout(self.dropout)(y.astype(x.dtype), train), rows.places)
 
 
 BLOCKS = {"transformer": Block, "hstu": HSTU, "gru": Recurrent}

@@ -1,37 +1,40 @@
 """What attention knows of how far apart two events are."""
 
+import functools
+
 import flax.linen as nn
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
 from clickflax.model.rows import Rows, columns
 
-# Differences of time are told apart by their octave: from 2^-24 of a standard deviation of the
-# times on (a second or two in a year) to 2^8.
-LEAST, OCTAVES = -24, 33
+# Differences of time are told apart by their octave: from 2^-20 of a standard deviation of the
+# times on, about ten seconds in a year, to 2^8. Float32 has no finer times.
+LEAST, OCTAVES = -20, 29
 
 
-def between(rows: Rows, max_len: int) -> Int[Array, "B Q L"]:
+def between(rows: Rows, max_len: int) -> Int[Array, "#B Q L"]:
     """How many places each event (last axis) is before the one that asks, from 0 to 2 max_len - 2:
-    `max_len - 1` is the event itself. The events of a sequence stand side by side.
+    `max_len - 1` is the event itself. The events of a sequence stand side by side, so that all rows
+    have the same, but where places are asked for.
     """
     column = jnp.arange(rows.segment.shape[1])
-    apart = columns(rows)[:, :, None] - column[None, None, :]
+    asking = column[None] if rows.places is None else rows.places
+    apart = asking[:, :, None] - column[None, None, :]
     return jnp.clip(apart, 1 - max_len, max_len - 1) + max_len - 1
 
 
 def octave(rows: Rows) -> Int[Array, "B Q L"]:
-    """Of the time between each event (last axis) and the one that asks: 0 for none at all, and one
-    more of it where a time is missing.
+    """Of the time between each event (last axis) and the one that asks: 0 for none at all, OCTAVES
+    where a time is missing, or hidden as that of a masked event is.
     """
     assert rows.time is not None
     asking = jnp.take_along_axis(rows.time, columns(rows), axis=1)
     apart = jnp.abs(asking[:, :, None] - rows.time[:, None, :])
     known = jnp.isfinite(apart)
-    log = jnp.log2(jnp.maximum(jnp.where(known, apart, 1.0), 2.0 ** (LEAST - 1)))
-    return jnp.where(known, jnp.clip(jnp.floor(log) - LEAST + 1, 0, OCTAVES - 1), OCTAVES).astype(
-        int
-    )
+    _, exponent = jnp.frexp(jnp.where(known, apart, 0.0))  # apart is 0.5 to 1 times 2^exponent
+    number = jnp.where(apart > 0, jnp.clip(exponent - LEAST, 1, OCTAVES - 1), 0)
+    return jnp.where(known, number, OCTAVES)
 
 
 class Distances(nn.Module):
@@ -45,14 +48,15 @@ class Distances(nn.Module):
     time: bool
 
     @nn.compact
-    def __call__(self, rows: Rows) -> Float[Array, "B H Q L"] | None:
-        found = None
-        zeros = nn.initializers.zeros
+    def __call__(self, rows: Rows) -> Float[Array, "#B H Q L"] | None:
+        found = []
         if self.positions == "relative":
-            table = self.param("places", zeros, (2 * self.max_len - 1, self.heads))
-            found = table[between(rows, self.max_len)]
+            found.append(self.table("places", 2 * self.max_len - 1)[between(rows, self.max_len)])
         if self.time:
-            table = self.param("octaves", zeros, (OCTAVES + 1, self.heads))
-            octaves = table[octave(rows)]
-            found = octaves if found is None else found + octaves
-        return None if found is None else found.transpose(0, 3, 1, 2)
+            found.append(self.table("octaves", OCTAVES + 1)[octave(rows)])
+        return functools.reduce(jnp.add, found).transpose(0, 3, 1, 2) if found else None
+
+    def table(self, name: str, distances: int) -> Float[Array, "R H"]:
+        """The numbers of a kind of distance: a vector, as biases are, which do not decay."""
+        flat = self.param(name, nn.initializers.zeros, (distances * self.heads,))
+        return flat.reshape(distances, self.heads)

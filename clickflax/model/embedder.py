@@ -10,8 +10,8 @@ from jaxtyping import Array, Float, Int, Shaped
 from clickflax.events import PAD
 from clickflax.model.dropout import Dropout
 
-# The first two are added to events; the others are for the encoder to compare, but none.
-POSITIONS = ("learned", "sinusoidal", "none", "rotary", "relative", "disentangled")
+ADDED = ("learned", "sinusoidal")  # to the vectors of events
+POSITIONS = (*ADDED, "none", "rotary", "relative", "disentangled")  # the last three: see Attention
 COMBINE = ("sum", "concat")
 DTYPES = ("float32", "bfloat16")
 

@@ -152,9 +152,9 @@ class Answers(NamedTuple):
 
 
 def unit(x: Float[Array, "... D"]) -> Float[Array, "... D"]:
-    """The vectors with length 1; nothing stays nothing, and has a gradient."""
+    """The vectors with length 1, or less where they are shorter than 0.001."""
     square = jnp.square(x.astype(jnp.float32)).sum(-1, keepdims=True)
-    return (x * jax.lax.rsqrt(square + 1e-12)).astype(x.dtype)
+    return (x * jax.lax.rsqrt(square + 1e-6)).astype(x.dtype)
 
 
 class LabelHead(nn.Module):
@@ -184,7 +184,8 @@ class ItemHead(nn.Module):
     Items that the collection "given" says are `cold` score next to nothing: in training, where they
     would be nothing but wrong answers.
 
-    With `cosine`, answers and items have length 1; all scores are divided by the `temperature`.
+    With `cosine`, answers and items have length 1; their product is divided by the `temperature`,
+    then biases are added.
 
     With `repeat`, an item that came before scores more, or less, by what the hidden state x makes
     of how often it came and how long ago (to repeat or to explore: RepeatNet, Ren et al., 2019):

@@ -13,7 +13,7 @@ from clickflax.model.rows import Rows
 
 
 class Model(nn.Module):
-    """A transformer over packed rows of events."""
+    """An encoder of packed rows of events, and heads that answer."""
 
     embedder: Embedder
     encoder: Encoder

@@ -14,9 +14,10 @@ ROWS = {
 
 def depth(name: str, layers: int) -> int:
     """How many stages of the model end above a parameter: 0 in a head and in what comes after the
-    last block, 1 in the last block, `layers` in the first one, `layers + 1` in the embedder.
+    last block, 1 in the last block, `layers` in the first one, `layers + 1` in the embedder and in
+    what all blocks are given. Of blocks that are one and the same, there is one layer.
     """
-    if name.startswith("embedder/"):
+    if name.startswith("embedder/") or name == "encoder/distances":
         return layers + 1
     block = re.match(r"encoder/block_(\d+)/", name)
     return layers - int(block[1]) if block else 0

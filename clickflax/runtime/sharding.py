@@ -51,14 +51,16 @@ def make_mesh() -> Mesh:
     return jax.make_mesh((jax.device_count(),), (DATA,), axis_types=(AxisType.Auto,))
 
 
-def micro_rows(wanted: int, row_length: int, rows: int) -> int:
+def micro_rows(wanted: int, row_length: int, rows: int, row_bytes: int = 0) -> int:
     """Rows that a device works on at once, of the `rows` that it has; 0 leaves it to the backend.
 
-    An accelerator takes all. The CPU takes what stays in its cache, and rather a few less than to
-    add many empty rows. Results do not depend on it, but for the order of sums.
+    An accelerator takes all, or as many as it holds the scores of, `row_bytes` each. The CPU takes
+    what stays in its cache, and rather a few less than to add many empty rows. Results do not
+    depend on it, but for the order of sums.
     """
     if wanted or jax.default_backend() != "cpu":
-        return min(wanted or rows, rows)
+        fit = max(1, WHOLE_SCORES["accelerator"] // max(row_bytes, 1))
+        return min(wanted or fit, rows)
     most = min(rows, max(1, CPU_TOKENS // row_length))
     return min(range(most, most // 2, -1), key=lambda size: -(-rows // size) * size)
 

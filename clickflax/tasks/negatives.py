@@ -23,10 +23,8 @@ class Sampling(NamedTuple):
     shared: bool
     avoid: str
     items: int
-    others: Int[np.ndarray, " W"] | None  # of uniform: what may be drawn, counted from 0; None: all
-    upto: (
-        Int[np.ndarray, " V"] | None
-    )  # of popularity: training events of this item and those before
+    drawable: Int[np.ndarray, " W"] | None  # if uniform, counted from 0; None: all
+    upto: Int[np.ndarray, " V"] | None  # else: training events of this item and all before
 
 
 class Pool(NamedTuple):
@@ -34,7 +32,6 @@ class Pool(NamedTuple):
 
     targets: Int[Array, " M"]
     upto: Int[Array, " M"]  # how many of them are asked for, this one included
-    count: Int[Array, " V"]  # of each item
 
 
 class Drawn(NamedTuple):
@@ -51,11 +48,9 @@ class Negatives(NamedTuple):
     keep: Bool[Array, "B K N"]  # False: it does not count
 
 
-def make_pool(sampling: Sampling, targets: Int[Array, "..."], weights: Float[Array, "..."]) -> Pool:
+def make_pool(targets: Int[Array, "..."], weights: Float[Array, "..."]) -> Pool:
     """All the targets that are asked for."""
-    targets, asked = targets.ravel(), (weights.ravel() > 0).astype(jnp.int32)
-    count = jnp.zeros(sampling.items, jnp.int32).at[targets].add(asked)
-    return Pool(targets, jnp.cumsum(asked), count)
+    return Pool(targets.ravel(), jnp.cumsum((weights.ravel() > 0).astype(jnp.int32)))
 
 
 def draw(
@@ -65,26 +60,26 @@ def draw(
     random = bits(key, shape)
 
     def below(count: Int[Array, ""] | int) -> Int[Array, "..."]:
-        # Of 2^32 numbers the remainders are as good as equally likely.
+        # Some are more likely than others by one part in 2^32 / count.
         return (random % jnp.maximum(count, 1).astype(jnp.uint32)).astype(jnp.int32)
 
     if sampling.drawn == "uniform":
-        others = sampling.others
-        count = sampling.items if others is None else len(others)
+        drawable = sampling.drawable
+        count = sampling.items if drawable is None else len(drawable)
         place = below(count)
-        items = place if others is None else jnp.asarray(others)[place]
+        items = place if drawable is None else jnp.asarray(drawable)[place]
         return Drawn(items, jnp.full(shape, -np.log(count), jnp.float32))
+    assert sampling.upto is not None
     if sampling.drawn == "popularity":
-        assert sampling.upto is not None
         upto = jnp.asarray(sampling.upto)
         items = jnp.searchsorted(upto, below(upto[-1]), side="right")
-        share = np.diff(sampling.upto, prepend=0) / max(sampling.upto[-1], 1)
-        return Drawn(items, jnp.log(jnp.asarray(share, jnp.float32))[items])
-    assert pool is not None
-    place = jnp.searchsorted(pool.upto, below(pool.upto[-1]), side="right")
-    items = pool.targets[jnp.minimum(place, len(pool.targets) - 1)]
-    total = jnp.maximum(pool.upto[-1], 1)
-    return Drawn(items, jnp.log(jnp.maximum(pool.count[items], 1) / total))
+    else:
+        assert pool is not None
+        place = jnp.searchsorted(pool.upto, below(pool.upto[-1]), side="right")
+        items = pool.targets[jnp.minimum(place, len(pool.targets) - 1)]
+    # Of the batch, too, it is how often an item comes in the whole training (Yi et al., 2019).
+    share = np.diff(sampling.upto, prepend=0) / max(sampling.upto[-1], 1)
+    return Drawn(items, jnp.log(jnp.asarray(share, jnp.float32))[items])
 
 
 def against(
@@ -95,7 +90,7 @@ def against(
     drawn: Drawn,
 ) -> Negatives:
     """Which of the negatives that were drawn count: not the target itself, nor, to avoid the
-    history, what is anywhere in its sequence.
+    history, any item of the same sequence that is in the row, before or after.
     """
     targets = question.targets
     items = jnp.broadcast_to(drawn.items, (*targets.shape, sampling.count))

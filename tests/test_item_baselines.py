@@ -1,0 +1,129 @@
+"""Ways to rank items that learn from the histories of users: neighbours, EASE, BPR."""
+
+import numpy as np
+import pytest
+import scipy.sparse
+
+from clickflax.baselines import items, similar
+from clickflax.data.batches import Windows
+from clickflax.data.split import Examples
+from clickflax.events import RESERVED
+
+R = RESERVED
+
+
+def close(found, expected):
+    return np.allclose(found, expected, rtol=1e-9, atol=1e-12)
+
+
+# Users who had: a b, a b c, c.
+USERS = similar.histories(
+    np.array([0, 1, 1, 0, 1, 2, 2, RESERVED - 1 - R], np.int32) + R,
+    Windows(np.array([0, 3, 6]), np.array([3, 6, 8])),
+    R + 4,
+)
+
+
+def test_a_history_has_every_item_once_and_nothing_that_is_no_item():
+    assert USERS[:, R:].toarray().tolist() == [[1, 1, 0, 0], [1, 1, 1, 0], [0, 0, 1, 0]]
+    assert USERS[:, :R].nnz == 0
+
+
+def test_neighbours_are_cosines_of_users_and_of_each_item_the_nearest_ones():
+    near = similar.neighbours(USERS).toarray()[R:, R:]
+    half = 1 / 2  # c shares one user with a: 1 / (sqrt(2) sqrt(2))
+    assert close(near, [[0, 1, half, 0], [1, 0, half, 0], [half, half, 0, 0], [0, 0, 0, 0]])
+    nearest = similar.neighbours(USERS, most=1).toarray()[R:, R:]
+    assert close(nearest[:, :2], [[0, 1], [1, 0], [0, 0], [0, 0]])
+    assert (nearest[:, 2] > 0).sum() == 1
+
+
+def test_ease_is_the_ridge_regression_of_every_item_from_the_others():
+    chance = np.random.default_rng(0)
+    users = scipy.sparse.csr_matrix((chance.random((50, 8)) < 0.3).astype(float))
+    found = similar.ease(users, 7.0)
+    x = users.toarray()
+    for j in range(8):
+        others = np.delete(np.arange(8), j)
+        left = x[:, others]
+        expected = np.linalg.solve(left.T @ left + 7.0 * np.eye(7), left.T @ x[:, j])
+        np.testing.assert_allclose(found[others, j], expected, rtol=1e-4, atol=1e-6)
+        assert found[j, j] == 0
+
+
+def test_ease_and_neighbours_are_those_of_rectools_and_implicit():
+    # EASEModel(regularization=2) of RecTools 0.19 and CosineRecommender of implicit, on USERS.
+    rectools = [
+        [0, 0.46666667, 0.16666667],
+        [0.46666667, 0, 0.16666667],
+        [0.13333334, 0.13333334, 0],
+    ]
+    np.testing.assert_allclose(similar.ease(USERS, 2.0)[R : R + 3, R : R + 3], rectools, rtol=1e-6)
+    implicit = np.array([[1, 1, 0.5], [1, 1, 0.5], [0.5, 0.5, 1]]) - np.eye(3)  # itself included
+    found = similar.neighbours(USERS).toarray()[R : R + 3, R : R + 3]
+    np.testing.assert_allclose(found, implicit, rtol=1e-6)
+
+
+# Users of even numbers have items 0 to 4, the others 5 to 9, but for one item each.
+SIDES = [[user % 2 * 5 + i for i in range(5) if i != user % 5] for user in range(40)]
+SIDE_ITEM = np.concatenate(SIDES).astype(np.int32) + R
+SIDE_OFFSETS = np.arange(0, 161, 4)
+MISSING = np.array([user % 2 * 5 + user % 5 for user in range(40)]) + R
+ASKED = Examples(
+    np.arange(40), Windows(SIDE_OFFSETS[:-1], SIDE_OFFSETS[1:]), MISSING, np.arange(40)
+)
+
+
+def log_of(validation, time=None, filter_seen=True):
+    where = np.ones(len(SIDE_ITEM), bool)
+    windows = Windows(SIDE_OFFSETS[:-1], SIDE_OFFSETS[1:])
+    return items.Log(SIDE_ITEM, time, SIDE_OFFSETS, windows, R + 10, where, validation, filter_seen)
+
+
+@pytest.mark.parametrize("way", ["item_knn", "ease", "bpr"])
+def test_what_is_missing_on_a_side_is_found_from_what_is_there(way):
+    rank, _ = items.WAYS[way](log_of(ASKED))
+    assert (rank(ASKED) == 0).all()
+
+
+def test_a_strength_is_chosen_on_the_validation_and_the_first_without_one(monkeypatch):
+    monkeypatch.setattr(similar, "RIDGE", (1e9, 10.0))
+    monkeypatch.setattr(similar, "ease", lambda users, ridge: np.full((R + 10, R + 10), ridge))
+    none = np.zeros(0, np.int64)
+    nobody = Examples(none, Windows(none, none), none, none)
+    assert items.ease(log_of(nobody))[1] == {"ridge": 1e9}
+    # A way to rank that is always right, of strength 2 alone.
+    ways = {n: lambda some, n=n: np.full(len(some.targets), abs(n - 2.0)) for n in (1, 2, 3)}
+    assert items.choose(log_of(ASKED), ways.items())[0] == 2
+
+
+@pytest.mark.parametrize("filter_seen", [False, True])
+def test_places_by_scores_are_those_of_a_count(filter_seen, monkeypatch):
+    monkeypatch.setattr(items, "AT_ONCE", 7)
+    scores = np.random.default_rng(1).integers(0, 4, (40, R + 10)).astype(float)
+    log = log_of(ASKED, filter_seen=filter_seen)
+    rank = items.by_scores(log, lambda some: scores[some.sequence])
+    for user, found in enumerate(rank(ASKED)):
+        seen = set(SIDES[user]) if filter_seen else set()
+        others = [i for i in range(10) if i not in seen and i != MISSING[user] - R]
+        own = scores[user, MISSING[user]]
+        more = sum(scores[user, R + i] > own for i in others)
+        assert found == more + sum(scores[user, R + i] == own for i in others) / 2
+
+
+def test_what_was_popular_lately_is_counted_in_the_last_tenth_of_the_events():
+    time = np.arange(160) * 1000
+    rank, _ = items.popularity_recent(log_of(ASKED, time, filter_seen=False))
+    last = np.bincount(SIDE_ITEM[-16:], minlength=R + 10)[R:]
+    place = rank(ASKED)[0]
+    own = last[MISSING[0] - R]
+    assert place == (last > own).sum() + ((last == own).sum() - 1) / 2
+    with pytest.raises(items.Unable, match="no times"):
+        items.popularity_recent(log_of(ASKED))
+
+
+def test_a_catalog_that_is_too_large_is_said_to_be(monkeypatch):
+    monkeypatch.setattr(similar, "MOST_ITEMS", 5)
+    for way in ("ease", "bpr"):
+        with pytest.raises(items.Unable, match="items"):
+            items.WAYS[way](log_of(ASKED))
