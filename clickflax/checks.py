@@ -63,6 +63,9 @@ RANGES = {
     "config.train.log_every": (1, math.inf),
     "config.train.eval_every": (1, math.inf),
     "config.train.patience": (0, math.inf),
+    "config.data.validation_share": (0, 0.9),
+    "config.data.test_share": (1e-6, 0.9),
+    "config.eval.negatives": (0, math.inf),
     "config.eval.batch_size": (1, math.inf),
     "config.init.thaw": (0, math.inf),
 }
@@ -114,6 +117,7 @@ def check_config(config: ConfigDict) -> None:
         "config.loss.name": sorted(LOSSES),
         "config.loss.drawn": DRAWN,
         "config.loss.avoid": AVOID,
+        "config.eval.drawn": ["popularity", "uniform"],
         "config.label.kind": sorted(LABEL_LOSSES),
         "config.label.at": LABELS_AT,
         "config.data.position_from": ["end", "start"],

@@ -27,10 +27,15 @@ def default() -> ml_collections.ConfigDict:
     c.data.weight = ""  # a number: what targets weigh in the loss; neither masks nor metrics change
     c.data.chain = ""  # a pause (30m) or a variable (invoice) begins a new part, after a SEP
     c.data.cls = False  # every window opens with CLS
-    c.data.split = "leave_one_out"  # time, time_each, sequence_time (two moments); parts: a file
+    # What is the test: leave_one_out; by two moments: time, time_each, sequence_time; by two shares
+    # of each sequence: ratio, ratio_each; the source's own test file: parts, parts_each. With
+    # "each", every event is a question, not all of them one.
+    c.data.split = "leave_one_out"
     c.data.validation_users = -1  # users with a validation item: -1 all, 0 none, or that many
     c.data.validation_from = ""  # split time: first moment of validation, 2015-09-01T00:00:00 (UTC)
     c.data.test_from = ""  # split time: first moment of the test
+    c.data.validation_share = 0.1  # split ratio: of the events of a sequence, before the test
+    c.data.test_share = 0.1  # split ratio: of its last events
     c.data.window = "last"  # last, sliding (with data.stride), or random (a new crop each epoch)
     c.data.stride = 50  # events between the starts of sliding windows
     c.data.packing = True  # several sequences share a row; False: one a row
@@ -124,6 +129,8 @@ def default() -> ml_collections.ConfigDict:
     c.eval = ml_collections.ConfigDict()
     c.eval.cutoffs = (1, 5, 10, 20)
     c.eval.filter_seen = True  # leave out what the user has already had, but never the target
+    c.eval.negatives = 0  # for each target, among which it is ranked; 0: among all items
+    c.eval.drawn = "uniform"  # these negatives, or by popularity; always the same for a data set
     c.eval.given = ()  # what is told of the event that is asked for, such as action=buy
     c.eval.batch_size = 256  # users at once
 

@@ -47,6 +47,8 @@ def protocol(
     moments = {"validation_from": data.validation_from, "test_from": data.test_from}
     where = of_task(config.task_where, config.tasks, name)
     common = {"split": data.split, "part": which, **(moments if "time" in data.split else {})}
+    if "ratio" in data.split:
+        common |= {"validation_share": data.validation_share, "test_share": data.test_share}
     common |= {"chain": data.chain, "where": where}
     if name in LABELS:
         read = "the events so far" if task.causal else "the whole range that may be read"
@@ -57,11 +59,15 @@ def protocol(
     elif data.chain:
         until += ", and the SEP between them where the target begins a part"
     looks = config.model.max_len - config.data.cls - (task.ask in (MASK, SEP))
+    candidates = f"all {dataset.size(task.head) - RESERVED} {task.head}s"
+    if config.eval.negatives:
+        candidates = f"the targets and, for each, {config.eval.negatives} {task.head}s drawn "
+        candidates += {"uniform": "uniformly", "popularity": "by popularity"}[config.eval.drawn]
     return {
         **common,
         "validation_users": data.validation_users,
         "history": f"every event {until}; the model looks at the last {looks}",
-        "candidates": f"all {dataset.size(task.head) - RESERVED} {task.head}s",
+        "candidates": candidates,
         "filter_seen": bool(config.eval.filter_seen and task.head == "item"),
         "given": config.eval.given if name.startswith((NEXT, MASKED)) else (),
         "ties": "mean place",
@@ -136,6 +142,8 @@ def evaluate_run(
     where: str | None = None,
     given: tuple[str, ...] | None = None,
     labels: str | None = None,
+    negatives: int | None = None,
+    drawn: str | None = None,
 ) -> dict[str, Any]:
     """Evaluates a run, keeps the record in its folder, and returns it."""
     run, start = load_run(folder, checkpoint), time.perf_counter()
@@ -146,6 +154,8 @@ def evaluate_run(
         "config.task_where": None if where is None else (where,),
         "config.eval.given": given,
         "config.label.path": labels,
+        "config.eval.negatives": negatives,
+        "config.eval.drawn": drawn,
     }
     flags = [f"{knob}={value}" for knob, value in changed.items() if value is not None]
     config = override(run.config, flags)
@@ -166,14 +176,22 @@ def evaluate_run(
     }
     environment = read_json(run.folder / "environment.json")
     full = {**record, "environment": environment, "config": to_dict(config)}
-    write_json(run.folder / f"{which}{record_name(where, given)}.json", full)
+    name = record_name(where, given, negatives, drawn)
+    write_json(run.folder / f"{which}{name}.json", full)
     return record
 
 
-def record_name(where: str | None, given: tuple[str, ...] | None) -> str:
+def record_name(
+    where: str | None = None,
+    given: tuple[str, ...] | None = None,
+    negatives: int | None = None,
+    drawn: str | None = None,
+) -> str:
     """What the name of a record says of the question, where it is not that of the config."""
     parts = [] if where is None else [f"where.{where}"]
     parts += [] if given is None else [f"given.{','.join(given)}"]
+    parts += [] if negatives is None else [f"negatives.{negatives}"]
+    parts += [] if drawn is None else [drawn]
     return "".join(f".{part}".replace("|", "+").replace("/", "_") for part in parts)
 
 
@@ -197,6 +215,10 @@ def main(argv: list[str]) -> None:
     parser.add_argument(
         "--given", help="what is told of them, such as action=buy; default: config.eval.given"
     )
+    parser.add_argument(
+        "--negatives", type=int, help="for each target, 0: all items; default: config.eval"
+    )
+    parser.add_argument("--drawn", choices=("uniform", "popularity"), help="default: config.eval")
     parser.add_argument("--labels", help="another file of labels; default: config.label.path")
     flags = parser.parse_args(argv)
     cutoffs = None
@@ -215,6 +237,8 @@ def main(argv: list[str]) -> None:
         where=flags.where,
         given=told_pairs(flags.given),
         labels=flags.labels,
+        negatives=flags.negatives,
+        drawn=flags.drawn,
     )
     tasks = read_config(flags.run).tasks
     for name in tasks:

@@ -10,28 +10,36 @@ from ml_collections import ConfigDict
 
 from clickflax.asker import Asker
 from clickflax.data.asking import pad_lists
+from clickflax.data.batches import Windows
+from clickflax.data.candidates import Candidates, draw_candidates
 from clickflax.data.features import ITEM
 from clickflax.data.labels import LabelPart
-from clickflax.data.split import Examples, cold_targets
+from clickflax.data.split import Examples, cold_targets, inside
 from clickflax.events import RESERVED
 from clickflax.questions import Asked
 from clickflax.tasks.label_metrics import best_threshold, classes, curve, numbers, yes_or_no
 from clickflax.tasks.metrics import mean, ranking
-from clickflax.tasks.scores import ranks
+from clickflax.tasks.scores import ranks, ranks_among
 
 Columns = Mapping[str, Shaped[np.ndarray, "E ..."]]
 
 
 class Ranker:
-    """Ranks the targets of examples; compiled once, for any parameters."""
+    """Ranks the targets of examples, among all items or, `sampled`, among candidates; compiled
+    once, for any parameters.
+    """
 
-    def __init__(self, asker: Asker, filter_seen: bool):
+    def __init__(self, asker: Asker, filter_seen: bool, sampled: bool = False):
         self.asker = asker
-        self.filter_seen = filter_seen
-        self.compiled = asker.compile(ranks)
+        self.filter_seen = filter_seen and not sampled
+        self.compiled = asker.compile(ranks_among if sampled else ranks)
 
     def __call__(
-        self, params: Any, columns: Columns, examples: Examples
+        self,
+        params: Any,
+        columns: Columns,
+        examples: Examples,
+        candidates: Candidates | None = None,
     ) -> Float[np.ndarray, " T"]:
         """The place of every target of `examples`, in their order."""
         bounds = np.searchsorted(examples.owner, np.arange(len(examples) + 1))
@@ -43,7 +51,12 @@ class Ranker:
 
         found = np.full(len(targets), np.nan, np.float32)
         history, seen = examples.history, self.filter_seen
-        asked = self.asker.ask(params, self.compiled, columns, history, seen, padded(targets))
+        extras = [padded(targets)]
+        if candidates is not None:
+            ids, offsets = candidates.items - RESERVED, candidates.offsets
+            width = max(1, int(np.diff(offsets).max()))
+            extras.append(lambda example: pad_lists(ids, offsets, example, width))
+        asked = self.asker.ask(params, self.compiled, columns, history, seen, *extras)
         for example, places in asked:
             which = padded(np.arange(len(targets)))(example)
             found[which[which >= 0]] = places[which >= 0]
@@ -73,7 +86,9 @@ class Judge:
         if self.is_label:
             self.tell = Teller(asker)
         else:
-            self.rank = Ranker(asker, config.eval.filter_seen and head == "item")
+            self.filter_seen = config.eval.filter_seen and head == "item"
+            self.rank = Ranker(asker, self.filter_seen, bool(config.eval.negatives))
+            self.candidates: dict[str, Candidates] = {}  # of a part, once it has been asked
         self.threshold: float | None = None  # of the validation, once it has been told
 
     def __call__(self, params: Any, which: str) -> dict[str, float]:
@@ -86,7 +101,7 @@ class Judge:
         """
         part = getattr(self.asked, which)
         if isinstance(part, Examples):
-            places = self.rank(params, self.columns, part)
+            places = self.rank(params, self.columns, part, self.among(which, part))
             cutoffs = tuple(self.config.eval.cutoffs)
             beside = cold_metrics(self.asked, part, places, self.columns, self.config)
             return mean(ranking(places, part.owner, len(part), cutoffs)), beside
@@ -101,6 +116,31 @@ class Judge:
         if kind == "classes":
             return classes(scipy.special.softmax(logits, 1), label), {}
         return numbers(logits[:, 0], label), {}
+
+    def among(self, which: str, part: Examples) -> Candidates | None:
+        """The candidates of a part; None: all items."""
+        if self.config.eval.negatives and which not in self.candidates:
+            item = self.columns[self.asked.task.head]
+            size = self.rank.asker.model.head[self.asked.task.head].items + RESERVED
+            self.candidates[which] = candidates_of(
+                self.config, self.asked.train, part, item, size, self.filter_seen
+            )
+        return self.candidates.get(which)
+
+
+def candidates_of(
+    config: ConfigDict,
+    train: Windows,
+    part: Examples,
+    item: Int[np.ndarray, " E"],
+    size: int,
+    filter_seen: bool,
+) -> Candidates:
+    """What the targets of a part are ranked among, as `config.eval` says."""
+    chance = np.ones(size)
+    if config.eval.drawn == "popularity":
+        chance = np.bincount(item[inside(train, len(item))], minlength=size).astype(np.float64)
+    return draw_candidates(part, item, chance, config.eval.negatives, filter_seen)
 
 
 def cold_metrics(

@@ -12,7 +12,8 @@ from clickflax.data.baskets import split_baskets
 from clickflax.data.batches import Windows, following
 from clickflax.data.condition import AND, OR, chosen
 from clickflax.data.labels import LABELS, LabelOptions, LabelPart, split_labels
-from clickflax.data.split import Examples, SplitOptions, inside, split
+from clickflax.data.split import Examples, SplitOptions, inside
+from clickflax.data.splits import split
 from clickflax.data.store import Dataset
 from clickflax.data.variables import COUNT, SINCE
 from clickflax.events import AFTER, CLS, MASK, PAD, RESERVED, value_of
@@ -80,8 +81,7 @@ def ask_about(config: ConfigDict, dataset: Dataset) -> dict[str, Asked]:
 
 def _options(config: ConfigDict) -> SplitOptions:
     """The knobs of a split."""
-    data = config.data
-    return SplitOptions(data.validation_users, data.validation_from, data.test_from)
+    return SplitOptions(**{name: config.data[name] for name in SplitOptions._fields})
 
 
 def _label(config: ConfigDict, name: str, task: Task, dataset: Dataset, where: str) -> Asked:

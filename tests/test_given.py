@@ -11,7 +11,8 @@ from clickflax.build import build_model
 from clickflax.data.batches import Windows, fill, following
 from clickflax.data.shop import ACTIONS, Shop, invent, visit
 from clickflax.data.simulate import simulate
-from clickflax.data.split import SplitOptions, by_each_event
+from clickflax.data.split import SplitOptions
+from clickflax.data.splits import by_each_event
 from clickflax.data.store import open_dataset
 from clickflax.data.variables import Variable, describe, read, value_told
 from clickflax.evaluate import evaluate_run

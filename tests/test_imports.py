@@ -16,6 +16,7 @@ MAY_IMPORT = {
     "events": set(),
     "config": set(),
     "flags": {"config"},
+    "protocols": set(),
     "data": {"events"},
     "model": {"events"},
     "runtime": {""},

@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from clickflax.data.split import SplitOptions, cold_targets, split
+from clickflax.data.split import SplitOptions, cold_targets
+from clickflax.data.splits import split
 
 OFFSETS = np.array([0, 1, 3, 6, 10])  # sequences of 1, 2, 3 and 4 events
 ITEM = np.array([6, 7, 8, 9, 10, 11, 12, 13, 14, 12], np.int32)
@@ -128,3 +129,67 @@ def test_users_are_drawn_among_those_with_a_target():
     found = split("leave_one_out", offsets, {"item": item}, None, SplitOptions(2, "", ""))
     assert found.validation.sequence.tolist() == [0, 2]
     assert found.train.stop.tolist() == [1, 5, 7]
+
+
+# By shares: sequences of 1, 2, 3 and 8 events, numbered from 6 on.
+SHARED = np.array([0, 1, 3, 6, 14])
+NUMBERS = {"item": np.arange(6, 20, dtype=np.int32)}
+
+
+def by_shares(name, users=-1, validation=0.25, test=0.25):
+    return split(name, SHARED, NUMBERS, None, SplitOptions(users, "", "", validation, test))
+
+
+def lists(examples):
+    """For each example: its sequence, its history and its targets."""
+    found = []
+    for i, sequence in enumerate(examples.sequence):
+        history = NUMBERS["item"][examples.history.start[i] : examples.history.stop[i]]
+        found.append((sequence, history.tolist(), examples.targets[examples.owner == i].tolist()))
+    return found
+
+
+def test_a_share_of_the_last_events_is_the_test_and_at_least_one():
+    parts = by_shares("ratio")
+    assert list(parts.train.stop - parts.train.start) == [1, 1, 1, 4]
+    assert lists(parts.validation) == [(2, [9], [10]), (3, [12, 13, 14, 15], [16, 17])]
+    assert lists(parts.test) == [
+        (1, [7], [8]),
+        (2, [9, 10], [11]),
+        (3, [12, 13, 14, 15, 16, 17], [18, 19]),
+    ]
+    assert parts.dropped["sequences too short for a test"] == 1
+
+
+def test_every_event_of_a_share_may_be_a_question_of_its_own():
+    parts = by_shares("ratio_each")
+    assert lists(parts.test)[2:] == [
+        (3, [12, 13, 14, 15, 16, 17], [18]),
+        (3, [12, 13, 14, 15, 16, 17, 18], [19]),
+    ]
+    assert list(parts.train.stop) == list(by_shares("ratio").train.stop)
+
+
+def test_without_a_share_of_the_validation_all_but_the_test_is_trained_on():
+    parts = by_shares("ratio", validation=0.0)
+    assert len(parts.validation) == 0
+    assert list(parts.train.stop - parts.train.start) == [1, 1, 2, 6]
+
+
+def test_every_prefix_of_the_sessions_of_the_test_file_is_asked():
+    part = np.array([0, 0, 0, 1])
+    parts = split("parts_each", SHARED, NUMBERS, part, SplitOptions(1, "", ""))
+    assert lists(parts.test) == [(3, list(range(12, k)), [k]) for k in range(13, 20)]
+    validated = set(parts.validation.sequence)
+    assert len(validated) == 1 and validated < {1, 2}
+    (one,) = validated
+    expected = [
+        (one, list(range(SHARED[one] + 6, k)), [k])
+        for k in range(SHARED[one] + 7, SHARED[one + 1] + 6)
+    ]
+    assert lists(parts.validation) == expected
+    trained = [s for s in (0, 1, 2) if s != one]
+    assert list(parts.train.start) == list(SHARED[trained])
+    assert list(parts.train.stop) == [SHARED[s + 1] for s in trained]
+    with pytest.raises(ValueError, match="needs a data set with a test file"):
+        split("parts_each", SHARED, NUMBERS, None, SplitOptions(1, "", ""))

@@ -130,6 +130,8 @@ def compare_task(
         )
     told = protocol(config, dataset, name, asked.task, which)
     if isinstance(part, Examples):
+        if config.eval.negatives:
+            raise ValueError(f"{name}: the baselines rank all items: set config.eval.negatives=0.")
         found, more = rank_items(config, dataset, name, asked, which)
         told["given"] = ()  # they cannot be told anything
         looks = counts.RANKINGS["markov_recent"].looks

@@ -1,7 +1,7 @@
-"""What is trained on, and which histories are asked about: for validation and for the test."""
+"""What is trained on, and which histories are asked about, in words that all splits share."""
 
 import datetime
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import NamedTuple
 
 import numpy as np
@@ -44,6 +44,8 @@ class SplitOptions(NamedTuple):
     validation_users: int
     validation_from: str
     test_from: str
+    validation_share: float = 0.0
+    test_share: float = 0.0
 
 
 def next_one(
@@ -77,182 +79,6 @@ def draw(
     return np.sort(chance.choice(candidates, wanted, replace=False))
 
 
-def leave_one_out(
-    offsets: Int[np.ndarray, " bounds"],
-    columns: Mapping[str, Shaped[np.ndarray, " E"]],
-    part: Int[np.ndarray, " S"] | None,
-    options: SplitOptions,
-) -> Split:
-    """The last event of each sequence is the test, the one before the validation.
-
-    Sequences of one event are trained on only; those of two have no validation item. A user
-    without a validation item is trained on all but the last event.
-    """
-    start, stop = offsets[:-1], offsets[1:]
-    length = stop - start
-    tested = np.flatnonzero(length >= 2)
-    longer = np.flatnonzero(length >= 3)
-    target, item = stop[longer] - 2, columns["item"]
-    chosen = draw(longer, target, target + 1, item, options.validation_users)
-    held = np.where(length >= 2, 1, 0)
-    held[chosen] = 2
-    return Split(
-        Windows(start, stop - held),
-        next_one(chosen, start[chosen], stop[chosen] - 2, columns["item"]),
-        next_one(tested, start[tested], stop[tested] - 1, columns["item"]),
-        {
-            "sequences too short for a test": int((length < 2).sum()),
-            "sequences too short for a validation item": int((length < 3).sum()),
-        },
-    )
-
-
-def by_parts(
-    offsets: Int[np.ndarray, " bounds"],
-    columns: Mapping[str, Shaped[np.ndarray, " E"]],
-    part: Int[np.ndarray, " S"] | None,
-    options: SplitOptions,
-) -> Split:
-    """The source's own test file: the last event of each of its sequences is the test.
-
-    The last event of the training sequences that are drawn is the validation.
-    """
-    if part is None:
-        raise ValueError(
-            "data.split='parts' needs a data set with a test file of its own; "
-            "this one has none: try leave_one_out."
-        )
-    start, stop = offsets[:-1], offsets[1:]
-    length = stop - start
-    tested = np.flatnonzero((part == 1) & (length >= 2))
-    longer = np.flatnonzero((part == 0) & (length >= 2))
-    target, item = stop[longer] - 1, columns["item"]
-    chosen = draw(longer, target, target + 1, item, options.validation_users)
-    held = np.zeros(len(length), np.int64)
-    held[chosen] = 1
-    trained = part == 0
-    return Split(
-        Windows(start[trained], (stop - held)[trained]),
-        next_one(chosen, start[chosen], stop[chosen] - 1, columns["item"]),
-        next_one(tested, start[tested], stop[tested] - 1, columns["item"]),
-        {"test sequences of one event": int(((part == 1) & (length < 2)).sum())},
-    )
-
-
-def moment(text: str, knob: str) -> int:
-    """Microseconds since 1970 of an ISO time, UTC unless it says otherwise."""
-    try:
-        time = datetime.datetime.fromisoformat(text)
-    except ValueError:
-        raise ValueError(
-            f"{knob}={text!r} is not a time such as 2015-09-01 or 2015-09-01T12:00:00."
-        ) from None
-    time = time if time.tzinfo else time.replace(tzinfo=datetime.UTC)
-    return round(time.timestamp() * 1_000_000)
-
-
-def two_moments(
-    columns: Mapping[str, Shaped[np.ndarray, " E"]], options: SplitOptions
-) -> tuple[int, int]:
-    """When the validation and the test begin, in microseconds since 1970."""
-    if "time" not in columns:
-        raise ValueError("a split by time needs a data set with times; this one has only an order.")
-    first = moment(options.validation_from, "data.validation_from")
-    second = moment(options.test_from, "data.test_from")
-    if second < first:
-        raise ValueError("data.test_from is before data.validation_from.")
-    return first, second
-
-
-def by_sequence_time(
-    offsets: Int[np.ndarray, " bounds"],
-    columns: Mapping[str, Shaped[np.ndarray, " E"]],
-    part: Int[np.ndarray, " S"] | None,
-    options: SplitOptions,
-) -> Split:
-    """Whole sequences, such as sessions, by the time at which they begin: the last event of one
-    that begins in a period is its target. What has not ended before the next period is left out.
-    """
-    first, second = two_moments(columns, options)
-    start, stop = offsets[:-1], offsets[1:]
-    begins, ends = columns["time"][start], columns["time"][stop - 1]
-    trained = ends < first
-    validated = (begins >= first) & (ends < second)
-    tested = begins >= second
-    asks = stop - start >= 2
-    longer = np.flatnonzero(validated & asks)
-    target, item = stop[longer] - 1, columns["item"]
-    chosen = draw(longer, target, target + 1, item, options.validation_users)
-    asked = np.flatnonzero(tested & asks)
-    return Split(
-        Windows(start[trained], stop[trained]),
-        next_one(chosen, start[chosen], stop[chosen] - 1, columns["item"]),
-        next_one(asked, start[asked], stop[asked] - 1, columns["item"]),
-        {
-            "sequences that end after their period": int((~(trained | validated | tested)).sum()),
-            "sequences of one event to be asked": int(((validated | tested) & ~asks).sum()),
-        },
-    )
-
-
-def by_time(
-    offsets: Int[np.ndarray, " bounds"],
-    columns: Mapping[str, Shaped[np.ndarray, " E"]],
-    part: Int[np.ndarray, " S"] | None,
-    options: SplitOptions,
-) -> Split:
-    """Everybody's events before a moment are the training, those of the period after it the
-    targets: all the different items of it.
-    """
-    first, second = two_moments(columns, options)
-    start, stop = offsets[:-1], offsets[1:]
-    earlier = np.concatenate([[0], np.cumsum(columns["time"] < first)])
-    trained = start + earlier[stop] - earlier[start]
-    earlier = np.concatenate([[0], np.cumsum(columns["time"] < second)])
-    known = start + earlier[stop] - earlier[start]
-    candidates = np.flatnonzero((trained > start) & (known > trained))
-    begin, end, item = trained[candidates], known[candidates], columns["item"]
-    chosen = draw(candidates, begin, end, item, options.validation_users)
-    tested = np.flatnonzero((known > start) & (stop > known))
-    return Split(
-        Windows(start, trained),
-        period(chosen, start[chosen], trained[chosen], known[chosen], item),
-        period(tested, start[tested], known[tested], stop[tested], item),
-        {
-            "validation sequences without a history": int(
-                ((trained == start) & (known > trained)).sum()
-            ),
-            "test sequences without a history": int(((known == start) & (stop > known)).sum()),
-        },
-    )
-
-
-def by_each_event(
-    offsets: Int[np.ndarray, " bounds"],
-    columns: Mapping[str, Shaped[np.ndarray, " E"]],
-    part: Int[np.ndarray, " S"] | None,
-    options: SplitOptions,
-) -> Split:
-    """Everybody's events before a moment are the training; every one of the period after it is a
-    target, and all that was before it in its sequence the history.
-    """
-    first, second = two_moments(columns, options)
-    time = columns["time"]
-    sequence = np.repeat(np.arange(len(offsets) - 1), np.diff(offsets))
-    later, known = time >= first, np.arange(len(time)) > offsets[sequence]
-    tested = np.flatnonzero(known & (time >= second))
-    validated = np.flatnonzero(known & later & (time < second))
-    start, item = offsets[sequence], columns["item"]
-    drawn = draw(validated, validated, validated + 1, item, options.validation_users)
-    earlier = np.concatenate([[0], np.cumsum(~later)])
-    return Split(
-        Windows(offsets[:-1], offsets[:-1] + np.diff(earlier[offsets])),
-        next_one(sequence[drawn], start[drawn], drawn, item),
-        next_one(sequence[tested], start[tested], tested, item),
-        {"events without a history": int((later & ~known).sum())},
-    )
-
-
 def period(
     sequence: Int[np.ndarray, " U"],
     start: Int[np.ndarray, " U"],
@@ -284,33 +110,35 @@ def cold_targets(
     return ~np.isin(examples.targets, np.unique(item[inside(train, len(item))]))
 
 
-SPLITS: dict[str, Callable[..., Split]] = {
-    "leave_one_out": leave_one_out,
-    "time": by_time,
-    "time_each": by_each_event,
-    "sequence_time": by_sequence_time,
-    "parts": by_parts,
-}
-
-
-def split(
-    name: str,
-    offsets: Int[np.ndarray, " bounds"],
-    columns: Mapping[str, Shaped[np.ndarray, " E"]],
-    part: Int[np.ndarray, " S"] | None,
-    options: SplitOptions,
-) -> Split:
-    """Splits a data set as `config.data.split` says."""
-    if name not in SPLITS:
-        raise ValueError(f"data.split={name!r} is not one of {sorted(SPLITS)}.")
-    check_part(name, part)
-    return SPLITS[name](offsets, columns, part, options)
-
-
 def check_part(name: str, part: Int[np.ndarray, " S"] | None) -> None:
     """Refuses to train on the source's own test file."""
-    if name != "parts" and part is not None and (part == 1).any():
+    if not name.startswith("parts") and part is not None and (part == 1).any():
         raise ValueError(
             f"data.split={name!r} would train on the test file that this data set has: "
             "take data.split='parts'."
         )
+
+
+def moment(text: str, knob: str) -> int:
+    """Microseconds since 1970 of an ISO time, UTC unless it says otherwise."""
+    try:
+        time = datetime.datetime.fromisoformat(text)
+    except ValueError:
+        raise ValueError(
+            f"{knob}={text!r} is not a time such as 2015-09-01 or 2015-09-01T12:00:00."
+        ) from None
+    time = time if time.tzinfo else time.replace(tzinfo=datetime.UTC)
+    return round(time.timestamp() * 1_000_000)
+
+
+def two_moments(
+    columns: Mapping[str, Shaped[np.ndarray, " E"]], options: SplitOptions
+) -> tuple[int, int]:
+    """When the validation and the test begin, in microseconds since 1970."""
+    if "time" not in columns:
+        raise ValueError("a split by time needs a data set with times; this one has only an order.")
+    first = moment(options.validation_from, "data.validation_from")
+    second = moment(options.test_from, "data.test_from")
+    if second < first:
+        raise ValueError("data.test_from is before data.validation_from.")
+    return first, second

@@ -65,6 +65,27 @@ def ranks(
     return jnp.where(jnp.isnan(own), jnp.inf, 0.5 * (twice - 1).astype(jnp.float32))
 
 
+def ranks_among(
+    answers: Answers,
+    seen: Int[Array, "N 2"],
+    chunk: int,
+    targets: Int[Array, "A T"],
+    negatives: Int[Array, "A M"],
+) -> Float[Array, "A T"]:
+    """Place (0 is first) of each target among the targets and the negatives of its answer, as
+    `ranks` has it among all items; -1 is padding. Nothing else is scored, whatever is `seen`.
+    """
+    both = jnp.concatenate([targets, negatives], axis=1)
+    scores = jnp.where(both >= 0, answers.of(jnp.maximum(both, 0)), jnp.nan)
+
+    def place(own: Float[Array, " A"]) -> Float[Array, " A"]:
+        own = own[:, None]
+        twice = ((scores > own).astype(int) + (scores >= own).astype(int)).sum(1)
+        return jnp.where(jnp.isnan(own[:, 0]), jnp.inf, 0.5 * (twice - 1).astype(jnp.float32))
+
+    return jax.lax.map(place, scores[:, : targets.shape[1]].T).T
+
+
 def best(
     answers: Answers, seen: Int[Array, "N 2"], chunk: int, k: int
 ) -> tuple[Float[Array, "A K"], Int[Array, "A K"]]:

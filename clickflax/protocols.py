@@ -1,0 +1,58 @@
+"""How the papers measure, by name: the knobs to set before a number is compared with theirs.
+
+c = follow(default(), "turning_dross")
+"""
+
+from typing import Any
+
+import ml_collections
+
+LEAVE_ONE_OUT: dict[str, Any] = {
+    "data.split": "leave_one_out",
+    "eval.filter_seen": True,
+    "eval.negatives": 0,
+}
+PROTOCOLS: dict[str, dict[str, Any]] = {
+    # Klenitskiy and Vasilev, Turning Dross Into Gold Loss, 2023: everyone has a validation item;
+    # nobody trains on it.
+    "turning_dross": {**LEAVE_ONE_OUT, "data.validation_users": -1},
+    # Petrov and Macdonald, A Systematic Review and Replicability Study of BERT4Rec, 2022: 2,048
+    # users have a validation item, the others train on it.
+    "replicability": {**LEAVE_ONE_OUT, "data.validation_users": 2048},
+    # Petrov and Macdonald, gSASRec, 2023.
+    "gsasrec": {**LEAVE_ONE_OUT, "data.validation_users": 512},
+    # Sun et al., BERT4Rec, 2019: among 100 negatives that are drawn by popularity.
+    "bert4rec": {
+        **LEAVE_ONE_OUT,
+        "data.validation_users": -1,
+        "eval.negatives": 100,
+        "eval.drawn": "popularity",
+    },
+    # RecBole's `uni50` with `RS: [4, 1, 1]` by time: among 50 negatives for each of the targets.
+    "uni50": {
+        "data.split": "ratio_each",
+        "data.validation_share": 1 / 6,
+        "data.test_share": 1 / 6,
+        "data.validation_users": -1,
+        "eval.filter_seen": True,
+        "eval.negatives": 50,
+        "eval.drawn": "uniform",
+    },
+    # Wu et al., SR-GNN, 2019: every prefix of the sessions of the test file; what was seen stays.
+    "sr_gnn": {
+        "data.split": "parts_each",
+        "eval.filter_seen": False,
+        "eval.negatives": 0,
+        "eval.cutoffs": (5, 10, 20),
+    },
+}
+
+
+def follow(config: ml_collections.ConfigDict, protocol: str) -> ml_collections.ConfigDict:
+    """The config, measured as a paper does."""
+    if protocol not in PROTOCOLS:
+        raise ValueError(f"{protocol!r} is not one of the protocols {sorted(PROTOCOLS)}.")
+    for name, value in PROTOCOLS[protocol].items():
+        group, knob = name.split(".")
+        config[group][knob] = value
+    return config

@@ -1,0 +1,128 @@
+"""How the papers measure: candidates, and the named protocols."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from test_evaluate import COLUMNS, EXAMPLES, ITEM, TASK
+from toy import ITEMS, small_config, small_model
+
+from clickflax.asker import make_asker
+from clickflax.checks import check_config
+from clickflax.config import default, knobs
+from clickflax.data.batches import Windows
+from clickflax.data.candidates import draw_candidates
+from clickflax.data.shop import Shop
+from clickflax.data.simulate import simulate
+from clickflax.data.split import Examples
+from clickflax.evaluate import evaluate_run
+from clickflax.events import RESERVED
+from clickflax.judge import Ranker
+from clickflax.model.heads import Answers
+from clickflax.protocols import PROTOCOLS, follow
+from clickflax.runtime import sharding
+from clickflax.tasks.scores import ranks_among
+from clickflax.train import train
+
+ALIKE = np.ones(RESERVED + ITEMS)
+
+
+def several(users, history, targets):
+    """So many examples with the same history and targets."""
+    none = np.zeros(users, np.int64)
+    windows = Windows(none, none + history)
+    owner = np.repeat(np.arange(users), len(targets))
+    return Examples(np.arange(users), windows, np.tile(np.array(targets), users), owner)
+
+
+def lists(candidates):
+    return np.split(candidates.items, candidates.offsets[1:-1])
+
+
+@pytest.mark.parametrize("filter_seen", [False, True])
+def test_candidates_are_distinct_and_neither_targets_nor_seen(filter_seen):
+    found = draw_candidates(EXAMPLES, ITEM, ALIKE, 3, filter_seen)
+    for i, mine in enumerate(lists(found)):
+        seen = set(ITEM[EXAMPLES.history.start[i] : EXAMPLES.history.stop[i]])
+        taken = {EXAMPLES.targets[i]} | (seen if filter_seen else set())
+        left = set(range(RESERVED, RESERVED + ITEMS)) - taken
+        assert len(set(mine)) == len(mine) == min(3, len(left))
+        assert set(mine) <= left
+    again = draw_candidates(EXAMPLES, ITEM, ALIKE, 3, filter_seen)
+    assert np.array_equal(found.items, again.items)
+
+
+def test_of_several_targets_each_brings_its_negatives():
+    item = np.arange(RESERVED, RESERVED + 2, dtype=np.int32)
+    found = draw_candidates(several(3, 2, [RESERVED + 5, RESERVED + 6]), item, ALIKE, 2, True)
+    assert [len(mine) for mine in lists(found)] == [4, 4, 4]
+
+
+def test_where_fewer_items_are_left_all_of_them_are_candidates():
+    chance = ALIKE.copy()
+    chance[RESERVED + 4 :] = 0  # never in training
+    item = np.arange(RESERVED, RESERVED + 1, dtype=np.int32)
+    found = draw_candidates(several(2, 1, [RESERVED + 2]), item, chance, 100, True)
+    assert [sorted(mine) for mine in lists(found)] == [[RESERVED + 1, RESERVED + 3]] * 2
+
+
+def test_candidates_are_drawn_as_often_as_their_chance_says():
+    chance = np.zeros(RESERVED + ITEMS)
+    chance[RESERVED : RESERVED + 3] = [1, 2, 7]
+    item = np.array([RESERVED + 9], np.int32)
+    found = draw_candidates(several(50_000, 1, [RESERVED + 9]), item, chance, 1, False)
+    share = np.bincount(found.items - RESERVED, minlength=3) / 50_000
+    np.testing.assert_allclose(share, [0.1, 0.2, 0.7], atol=0.01)
+    # Two without replacement: item 2 first and item 1 then, or the other way round.
+    pairs = lists(draw_candidates(several(50_000, 1, [RESERVED + 9]), item, chance, 2, False))
+    both = np.mean([set(pair) == {RESERVED + 1, RESERVED + 2} for pair in pairs])
+    assert both == pytest.approx(0.7 * 2 / 3 + 0.2 * 7 / 8, abs=0.01)
+
+
+def test_a_place_among_candidates_counts_targets_and_negatives_and_nothing_else():
+    scores = jnp.array([[5.0, 3, 3, 1, 4, 2], [0, 0, 0, 0, 0, 9]])
+    answers = Answers(jnp.eye(2), jnp.pad(scores.T, ((RESERVED, 0), (0, 0))), None, RESERVED)
+    targets, negatives = jnp.array([[1, 3], [5, -1]]), jnp.array([[2, 5, -1], [0, 1, 2]])
+    places = ranks_among(answers, jnp.zeros((0, 2), int), 0, targets, negatives)
+    # Item 1 ties with item 2 and is above 3 and 5, which is above 3; then nobody is above 5.
+    assert places.tolist() == [[0.5, 3.0], [0.0, jnp.inf]]
+
+
+def test_among_all_other_items_a_place_is_that_in_the_whole_catalog():
+    config, mesh = small_config(), sharding.make_mesh()
+    model, params = small_model()
+    params = sharding.replicate(params, mesh)
+    asker = make_asker(config, model, TASK, mesh, {}, {})
+    whole = Ranker(asker, True)(params, COLUMNS, EXAMPLES)
+    every = draw_candidates(EXAMPLES, ITEM, ALIKE, ITEMS, True)
+    among = Ranker(asker, True, sampled=True)(params, COLUMNS, EXAMPLES, every)
+    assert np.array_equal(whole, among)
+
+
+@pytest.mark.parametrize("name", PROTOCOLS)
+def test_a_protocol_sets_knobs_that_there_are(name):
+    config = follow(default(), name)
+    check_config(config)
+    for knob, value in PROTOCOLS[name].items():
+        assert knobs(config)[f"config.{knob}"] == value
+    with pytest.raises(ValueError, match="'turning' is not one of the protocols"):
+        follow(config, "turning")
+
+
+def test_a_run_is_measured_in_another_way_and_says_so(tmp_path, optax_promotes):
+    simulate(tmp_path / "data", Shop(sequences=60, items=40, mean_length=6.0, max_length=12))
+    config = small_config(layers=1)
+    config.data.path = str(tmp_path / "data")
+    config.train.update({"batch_size": 32, "steps": 2, "eval_every": 1, "log_every": 1})
+    config.eval.negatives = 5
+    train(config, tmp_path / "run")  # it is validated among candidates, too
+    assert jax.device_count() == 8
+    few = evaluate_run(tmp_path / "run", "test")
+    assert few["recall@10"] == 1.0  # of 6
+    assert "5 items drawn uniformly" in few["protocol"]["candidates"]
+    whole = evaluate_run(tmp_path / "run", "test", negatives=0)
+    assert whole["recall@10"] < 1 and "all 40 items" in whole["protocol"]["candidates"]
+    popular = evaluate_run(tmp_path / "run", "test", drawn="popularity")
+    assert "drawn by popularity" in popular["protocol"]["candidates"]
+    names = {path.name for path in (tmp_path / "run").glob("test*.json")}
+    assert names == {"test.json", "test.negatives.0.json", "test.popularity.json"}
