@@ -82,8 +82,9 @@ def test_a_state_depends_on_what_it_may_see_in_its_sequence_and_on_all_of_that(n
     assert np.array_equal(seen, same & np.tri(8, dtype=bool) if causal else same)
 
 
-@pytest.mark.parametrize(("name", "causal"), EVERY)
-def test_a_sequence_has_the_same_states_alone_packed_padded_and_at_some_places(name, causal):
+@pytest.mark.parametrize("name", VARIANTS)
+def test_a_sequence_has_the_same_states_alone_packed_padded_and_at_some_places(name):
+    causal = True  # in both directions, `EVERY` is tested by gradients above
     model, params = model_of(name, max_len=16)
     packed = encode(model, params, rows(SEQUENCES, [0, 0, 0], 10), causal)[0]
     padded = encode(model, params, rows(SEQUENCES, length=16), causal)
@@ -295,7 +296,7 @@ def test_rotary_and_disentangled_attention_are_the_formulas_of_their_papers():
         np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize("name", VARIANTS)
+@pytest.mark.parametrize("name", ["ligr", "rotary", "disentangled", "hstu_time", "gru"])
 def test_in_bfloat16_states_are_nearly_the_same_and_gradients_float32(name):
     model, params = model_of(name)
     rough, _ = model_of(name, dtype="bfloat16")
