@@ -57,7 +57,7 @@ def check_model(model: ConfigDict, sizes: Mapping[str, int], scored: tuple[str, 
             f"model.widths: items of width {widths['item']} are scored by answers of that width: "
             "set model.output='dense'."
         )
-    if model.block != "gru" and model.width % model.heads:
+    if model.heads < 1 or (model.block != "gru" and model.width % model.heads):
         raise ValueError(
             f"model.width={model.width} is not a multiple of model.heads={model.heads}."
         )

@@ -107,6 +107,7 @@ def check_config(config: ConfigDict) -> None:
             "it can answer next_item, not masked_item."
         )
     check_loss(config, tasks)
+    check_candidates(config)
     check_given(config)
     check_labels(config, tasks)
     check_init(config)
@@ -196,6 +197,21 @@ def check_loss(config: ConfigDict, tasks: Mapping[str, Task]) -> None:
         raise ValueError(
             f"config.loss.smoothing={loss.smoothing} is for the whole catalog; "
             f"config.loss.negatives={loss.negatives}."
+        )
+
+
+def check_candidates(config: ConfigDict) -> None:
+    """Refuses candidates where nothing is ranked, and a way to draw them where there are none."""
+    tasks = find_tasks(config.tasks, config.label.causal, config.label.at)
+    if config.eval.negatives and not tasks.keys() - set(LABELS):
+        raise ValueError(
+            f"config.eval.negatives={config.eval.negatives} is for what is ranked, and config."
+            f"tasks={tuple(tasks)} tell labels."
+        )
+    if config.eval.drawn != default().eval.drawn and not config.eval.negatives:
+        raise ValueError(
+            f"config.eval.drawn={config.eval.drawn!r} is about candidates: set "
+            "config.eval.negatives, or leave it."
         )
 
 

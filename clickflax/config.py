@@ -27,10 +27,7 @@ def default() -> ml_collections.ConfigDict:
     c.data.weight = ""  # a number: what targets weigh in the loss; neither masks nor metrics change
     c.data.chain = ""  # a pause (30m) or a variable (invoice) begins a new part, after a SEP
     c.data.cls = False  # every window opens with CLS
-    # What is the test: leave_one_out; by two moments: time, time_each, sequence_time; by two shares
-    # of each sequence: ratio, ratio_each; the source's own test file: parts, parts_each. With
-    # "each", every event is a question, not all of them one.
-    c.data.split = "leave_one_out"
+    c.data.split = "leave_one_out"  # time, ratio, parts (or each of these _each), sequence_time
     c.data.validation_users = -1  # users with a validation item: -1 all, 0 none, or that many
     c.data.validation_from = ""  # split time: first moment of validation, 2015-09-01T00:00:00 (UTC)
     c.data.test_from = ""  # split time: first moment of the test

@@ -15,7 +15,7 @@ import rich.table
 from ml_collections import ConfigDict
 
 from clickflax.asker import make_asker
-from clickflax.checks import check_given
+from clickflax.checks import check_candidates, check_given
 from clickflax.config import of_task, override, to_dict
 from clickflax.data.asking import count_repeats
 from clickflax.data.labels import LABELS, LabelPart
@@ -155,11 +155,13 @@ def evaluate_run(
         "config.eval.given": given,
         "config.label.path": labels,
         "config.eval.negatives": negatives,
-        "config.eval.drawn": drawn,
+        # Where all items are ranked, it does not matter how the run drew some.
+        "config.eval.drawn": "uniform" if negatives == 0 and drawn is None else drawn,
     }
     flags = [f"{knob}={value}" for knob, value in changed.items() if value is not None]
     config = override(run.config, flags)
     check_given(config)
+    check_candidates(config)
     record = examine(config, run, dataset, which) | {
         "data": str(dataset.path),
         "fingerprint": dataset.fingerprint,

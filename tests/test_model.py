@@ -274,6 +274,7 @@ def test_what_is_computed_twice_changes_no_number_and_is_not_kept():
     [
         ({"width": 10, "heads": 4}, "model.width=10 is not a multiple of model.heads=4"),
         ({"norm": "both"}, r"model.norm='both' is not one of \['post', 'pre', 'query'\]"),
+        ({"heads": 0}, "model.heads=0"),
         ({"activation": "tanh"}, "gelu"),
         ({"positions": "rotatory"}, "rotary"),
         ({"positions": "rotary", "width": 6, "heads": 2}, "turns pairs of numbers"),

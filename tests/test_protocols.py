@@ -9,7 +9,7 @@ from toy import ITEMS, small_config, small_model
 
 from clickflax.asker import make_asker
 from clickflax.checks import check_config
-from clickflax.config import default, knobs
+from clickflax.config import default, knobs, override
 from clickflax.data.batches import Windows
 from clickflax.data.candidates import draw_candidates
 from clickflax.data.shop import Shop
@@ -109,6 +109,19 @@ def test_a_protocol_sets_knobs_that_there_are(name):
         follow(config, "turning")
 
 
+@pytest.mark.parametrize(
+    ("knobs_", "message"),
+    [
+        (["eval.drawn=popularity"], "eval.drawn='popularity' is about candidates"),
+        (["eval.negatives=5", "tasks=purchase", "train.monitor=auc"], "is for what is ranked"),
+        (["eval.negatives=5", "eval.drawn=popular"], "'popular' is not one of"),
+    ],
+)
+def test_candidates_that_make_no_sense_are_refused(knobs_, message):
+    with pytest.raises(ValueError, match=message):
+        check_config(override(small_config(), [f"config.{knob}" for knob in knobs_]))
+
+
 def test_a_run_is_measured_in_another_way_and_says_so(tmp_path, optax_promotes):
     simulate(tmp_path / "data", Shop(sequences=60, items=40, mean_length=6.0, max_length=12))
     config = small_config(layers=1)
@@ -124,5 +137,7 @@ def test_a_run_is_measured_in_another_way_and_says_so(tmp_path, optax_promotes):
     assert whole["recall@10"] < 1 and "all 40 items" in whole["protocol"]["candidates"]
     popular = evaluate_run(tmp_path / "run", "test", drawn="popularity")
     assert "drawn by popularity" in popular["protocol"]["candidates"]
+    with pytest.raises(ValueError, match="is about candidates"):
+        evaluate_run(tmp_path / "run", "test", negatives=0, drawn="popularity")
     names = {path.name for path in (tmp_path / "run").glob("test*.json")}
     assert names == {"test.json", "test.negatives.0.json", "test.popularity.json"}

@@ -12,7 +12,7 @@ from clickflax.events import RESERVED
 
 NEIGHBOURS = 100  # of each item
 RIDGE = (500.0, 100.0, 2000.0)  # the weight of the squares of EASE, chosen on the validation
-MOST_ITEMS = 25_000  # for EASE, which inverts a matrix of all pairs of items
+MOST_ITEMS = 15_000  # for EASE, which inverts a matrix of all pairs of items: 1.8 GB, twice
 AT_ONCE = 1024  # items
 
 

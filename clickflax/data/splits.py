@@ -1,5 +1,14 @@
-"""The ways to split a data set, by the names of `config.data.split`."""
+"""The ways to split a data set, by the names of `config.data.split`.
 
+leave_one_out       the last event of a sequence is the test, the one before the validation
+time                by two moments; all the items of a period are one question
+ratio               by two shares of each sequence; all the items of a share are one question
+sequence_time       whole sequences, by the moment at which they begin
+parts               the source's own test file; the last event of its sequences
+..._each            as time, ratio and parts, but every event of the test is a question
+"""
+
+import functools
 from collections.abc import Callable, Mapping
 
 import numpy as np
@@ -219,41 +228,29 @@ def by_ratio(
     columns: Mapping[str, Shaped[np.ndarray, " E"]],
     part: Int[np.ndarray, " S"] | None,
     options: SplitOptions,
+    each: bool = False,
 ) -> Split:
     """The first events of each sequence are the training, a share of the last ones the validation
-    and the test: all their different items are targets.
+    and the test: all their different items are targets, or `each` event is one, with a history of
+    its own, all the events before it.
     """
     start, stop, item = offsets[:-1], offsets[1:], columns["item"]
     first, second = shares(offsets, options)
     asked = np.flatnonzero(second > first)
     drawn = draw(asked, first[asked], second[asked], item, options.validation_users)
     tested = np.flatnonzero(stop > second)
+
+    def examples(
+        some: Int[np.ndarray, " U"], begin: Int[np.ndarray, " S"], end: Int[np.ndarray, " S"]
+    ) -> Examples:
+        if each:
+            return every_next(some, begin[some], end[some], start, item)
+        return period(some, start[some], begin[some], end[some], item)
+
     return Split(
         Windows(start, first),
-        period(drawn, start[drawn], first[drawn], second[drawn], item),
-        period(tested, start[tested], second[tested], stop[tested], item),
-        too_short(offsets),
-    )
-
-
-def by_ratio_each(
-    offsets: Int[np.ndarray, " bounds"],
-    columns: Mapping[str, Shaped[np.ndarray, " E"]],
-    part: Int[np.ndarray, " S"] | None,
-    options: SplitOptions,
-) -> Split:
-    """As by `ratio`, but every event of the validation and of the test is a target with a history
-    of its own, all the events before it.
-    """
-    start, stop, item = offsets[:-1], offsets[1:], columns["item"]
-    first, second = shares(offsets, options)
-    asked = np.flatnonzero(second > first)
-    drawn = draw(asked, first[asked], second[asked], item, options.validation_users)
-    tested = np.flatnonzero(stop > second)
-    return Split(
-        Windows(start, first),
-        every_next(drawn, first[drawn], second[drawn], start, item),
-        every_next(tested, second[tested], stop[tested], start, item),
+        examples(drawn, first, second),
+        examples(tested, second, stop),
         too_short(offsets),
     )
 
@@ -287,7 +284,7 @@ SPLITS: dict[str, Callable[..., Split]] = {
     "time_each": by_each_event,
     "sequence_time": by_sequence_time,
     "ratio": by_ratio,
-    "ratio_each": by_ratio_each,
+    "ratio_each": functools.partial(by_ratio, each=True),
     "parts": by_parts,
     "parts_each": by_parts_each,
 }

@@ -15,8 +15,8 @@ OUTPUTS = ("dense", "none")
 # and of a place that weighs nothing, whose target may be any item.
 NEVER = -1e30
 # Up to so many items for each that is wanted, the whole catalog is scored and they are picked: on
-# CPU a row that is gathered, and its gradient scattered, costs as much as 60 in a product (800
-# questions, 256 of 3,416 items, width 128: 404 ms and 68 ms).
+# CPU a row that is gathered, and its gradient scattered, costs far more than one in a product.
+# `experiments/speed.py sasrec ... config.loss.negatives=256` measures another number.
 WHOLE_CATALOG = 64
 
 
