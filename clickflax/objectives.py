@@ -18,7 +18,7 @@ from clickflax.runtime import sharding
 from clickflax.step import Objective
 from clickflax.tasks.losses import LABEL_LOSSES, softmax_loss
 from clickflax.tasks.negatives import Sampling
-from clickflax.tasks.sampled import LOSSES, gbce_beta, sampled_loss
+from clickflax.tasks.sampled import LOSSES, bce, first_bias, gbce_beta, sampled_loss
 from clickflax.tasks.tasks import LABELS, NEXT, Hiding, Question, forget, most_hidden
 
 
@@ -62,12 +62,16 @@ def make_sampling(
     return Sampling(loss.negatives, loss.drawn, loss.shared, loss.avoid, len(may), drawable, upto)
 
 
-def beside_negatives(loss: ConfigDict, values: int) -> Callable[..., Any]:
-    """The loss that `config.loss` names, where so many values may be negatives."""
-    one = LOSSES[loss.name]
-    if loss.name == "gbce":
-        one = functools.partial(one, beta=gbce_beta(values, loss.negatives, loss.calibration))
-    return functools.partial(sampled_loss, loss=one, log_q=loss.log_q)
+def beside_negatives(loss: ConfigDict, values: int) -> tuple[Callable[..., Any], float]:
+    """The loss that `config.loss` names, where so many values may be negatives, and the bias that
+    they begin with.
+    """
+    one, begin = LOSSES[loss.name], 0.0
+    if one is bce:
+        calibration = loss.calibration if loss.name == "gbce" else 0.0
+        beta = gbce_beta(values, loss.negatives, calibration)
+        one, begin = functools.partial(bce, beta=beta), first_bias(beta, loss.negatives)
+    return functools.partial(sampled_loss, loss=one, log_q=loss.log_q), begin
 
 
 def bytes_of_row(config: ConfigDict, targets: int, values: int) -> int:
@@ -103,7 +107,7 @@ def make_objective(
     hiding = Hiding(
         mask.ratio, mask.replace, mask.last, most, sizes["item"] - RESERVED, given, others
     )
-    sampling = None
+    sampling, begin = None, 0.0
     if name in LABELS:
         kind = config.label.kind if name == "label" else "binary"
         loss = LABEL_LOSSES[kind]
@@ -112,7 +116,7 @@ def make_objective(
     elif config.loss.negatives:
         may = ~cold if task.head == "item" else np.ones(values, bool)
         sampling = make_sampling(config, asked, np.asarray(batches.columns[task.head]), may)
-        loss = beside_negatives(config.loss, int(may.sum()))
+        loss, begin = beside_negatives(config.loss, int(may.sum()))
     else:
         chunk = sharding.chunk_items(config.train.softmax_chunk, micro_rows * targets, values)
         loss = functools.partial(softmax_loss, chunk=chunk, smoothing=config.loss.smoothing)
@@ -132,4 +136,5 @@ def make_objective(
         loss=loss,
         micro_rows=micro_rows,
         sampling=sampling,
+        first_bias=begin,
     )

@@ -42,7 +42,7 @@ from clickflax.run import (
 from clickflax.runtime import sharding
 from clickflax.runtime.environment import environment
 from clickflax.runtime.optim import make_optimizer
-from clickflax.runtime.params import split
+from clickflax.runtime.params import by_name, split, tree_of
 from clickflax.step import Objective, Shared, State, init_params, make_step
 from clickflax.transfer import (
     Learning,
@@ -133,16 +133,31 @@ def prepare_folder(
 
 
 def first_params(
-    config: ConfigDict, model: Model, key: Key[Array, ""], batch: Batch, reading: Reading
+    config: ConfigDict,
+    model: Model,
+    key: Key[Array, ""],
+    batch: Batch,
+    reading: Reading,
+    biases: Mapping[str, float],
 ) -> tuple[Any, Taken | None]:
-    """Fresh parameters, or those of the run to start from, if any, and what was taken from it."""
+    """Fresh parameters, with these biases of heads that have any, or those of the run to start
+    from, if any, and what was taken from it.
+    """
     # Not jitted, this would be many small programs, which take seconds to compile.
     given = given_of(reading.features)
     params = jax.jit(functools.partial(init_params, model))(key, batch, given)
-    params = without_own(params, reading.cold)
+    params = begin_at(without_own(params, reading.cold), biases)
     if reading.origin is None:
         return params, None
     return start_from(reading.origin, params, reading.tokens, config.init.skip)
+
+
+def begin_at(params: Any, biases: Mapping[str, float]) -> Any:
+    """The parameters with all biases of a head, where it has any, at one number."""
+    named = by_name(params)
+    names = {f"head_{head}/bias": value for head, value in biases.items()}
+    changed = {n: jnp.full_like(named[n], value) for n, value in names.items() if n in named}
+    return tree_of(named | changed)
 
 
 def first_state(params: Any, optimizer: optax.GradientTransformation, learning: Learning) -> State:
@@ -205,7 +220,8 @@ def set_up(config: ConfigDict, folder: pathlib.Path) -> tuple[Setting, State]:
     }
     init_key, key = jax.random.split(jax.random.key(config.seed))
     batch = batches[config.tasks[0]].batch(config.seed, 0)
-    params, taken = first_params(config, model, init_key, batch, reading)
+    biases = {one.head: one.first_bias for one in objectives.values() if one.sampling}
+    params, taken = first_params(config, model, init_key, batch, reading, biases)
     learning = how_to_learn(config, params)
     optimizer = make_optimizer(config.optim, config.train.steps, learning.speed)
     step = make_step(model, objectives, optimizer, learning.never)

@@ -1,11 +1,14 @@
 """Ways to rank items that learn from the histories of users: neighbours, EASE, BPR."""
 
+import itertools
+
 import numpy as np
 import pytest
 import scipy.sparse
 
 from clickflax.baselines import items, similar
 from clickflax.data.batches import Windows
+from clickflax.data.candidates import draw_candidates
 from clickflax.data.split import Examples
 from clickflax.events import RESERVED
 
@@ -83,7 +86,7 @@ def log_of(validation, time=None, filter_seen=True):
 @pytest.mark.parametrize("way", ["item_knn", "ease", "bpr"])
 def test_what_is_missing_on_a_side_is_found_from_what_is_there(way):
     rank, _ = items.WAYS[way](log_of(ASKED))
-    assert (rank(ASKED) == 0).all()
+    assert (rank(ASKED, None) == 0).all()
 
 
 def test_a_strength_is_chosen_on_the_validation_and_the_first_without_one(monkeypatch):
@@ -93,7 +96,9 @@ def test_a_strength_is_chosen_on_the_validation_and_the_first_without_one(monkey
     nobody = Examples(none, Windows(none, none), none, none)
     assert items.ease(log_of(nobody))[1] == {"ridge": 1e9}
     # A way to rank that is always right, of strength 2 alone.
-    ways = {n: lambda some, n=n: np.full(len(some.targets), abs(n - 2.0)) for n in (1, 2, 3)}
+    ways = {
+        n: lambda some, candidates, n=n: np.full(len(some.targets), abs(n - 2.0)) for n in (1, 2, 3)
+    }
     assert items.choose(log_of(ASKED), ways.items())[0] == 2
 
 
@@ -103,7 +108,7 @@ def test_places_by_scores_are_those_of_a_count(filter_seen, monkeypatch):
     scores = np.random.default_rng(1).integers(0, 4, (40, R + 10)).astype(float)
     log = log_of(ASKED, filter_seen=filter_seen)
     rank = items.by_scores(log, lambda some: scores[some.sequence])
-    for user, found in enumerate(rank(ASKED)):
+    for user, found in enumerate(rank(ASKED, None)):
         seen = set(SIDES[user]) if filter_seen else set()
         others = [i for i in range(10) if i not in seen and i != MISSING[user] - R]
         own = scores[user, MISSING[user]]
@@ -111,11 +116,43 @@ def test_places_by_scores_are_those_of_a_count(filter_seen, monkeypatch):
         assert found == more + sum(scores[user, R + i] == own for i in others) / 2
 
 
+def test_places_among_candidates_are_those_of_a_count(monkeypatch):
+    monkeypatch.setattr(items, "AT_ONCE", 7)
+    log = log_of(ASKED)
+    candidates = draw_candidates(ASKED, SIDE_ITEM, np.ones(R + 10), 3, True)
+    bounds = candidates.offsets
+    scores = np.random.default_rng(1).integers(0, 4, (40, R + 10)).astype(float)
+    by_scores = items.by_scores(log, lambda some: scores[some.sequence])(ASKED, candidates)
+    popularity = np.bincount(SIDE_ITEM, minlength=R + 10)
+    after = np.zeros((R + 10, R + 10))
+    for side in SIDES:
+        for here, there in itertools.pairwise(side):
+            after[R + here, R + there] += 1
+    after /= np.maximum(after.sum(1, keepdims=True), 1)
+    by_markov = items.WAYS["markov"](log)[0](ASKED, candidates)
+    for user, (found, markov) in enumerate(zip(by_scores, by_markov, strict=True)):
+        theirs = candidates.items[bounds[user] : bounds[user + 1]]
+        own = scores[user, MISSING[user]]
+        ties = (scores[user, theirs] == own).sum()
+        assert found == (scores[user, theirs] > own).sum() + ties / 2
+        last = after[R + SIDES[user][-1]]
+        keys = [(last[i], popularity[i]) for i in theirs]
+        mine = (last[MISSING[user]], popularity[MISSING[user]])
+        assert markov == sum(k > mine for k in keys) + keys.count(mine) / 2
+
+
+@pytest.mark.parametrize("way", ["popularity", "markov", "item_knn", "ease"])
+def test_among_everything_that_is_left_a_place_is_that_among_all_items(way):
+    rank, _ = items.WAYS[way](log_of(ASKED))
+    everything = draw_candidates(ASKED, SIDE_ITEM, np.ones(R + 10), 10, True)
+    np.testing.assert_array_equal(rank(ASKED, everything), rank(ASKED, None))
+
+
 def test_what_was_popular_lately_is_counted_in_the_last_tenth_of_the_events():
     time = np.arange(160) * 1000
     rank, _ = items.popularity_recent(log_of(ASKED, time, filter_seen=False))
     last = np.bincount(SIDE_ITEM[-16:], minlength=R + 10)[R:]
-    place = rank(ASKED)[0]
+    place = rank(ASKED, None)[0]
     own = last[MISSING[0] - R]
     assert place == (last > own).sum() + ((last == own).sum() - 1) / 2
     with pytest.raises(items.Unable, match="no times"):

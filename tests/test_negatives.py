@@ -1,5 +1,7 @@
 """Negatives are drawn as the config says, and each loss beside them is that of its paper."""
 
+import math
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -8,12 +10,15 @@ from toy import ITEMS, rows, small_config, small_model
 
 from clickflax.checks import check_config
 from clickflax.config import override
+from clickflax.data.shop import Shop
+from clickflax.data.simulate import simulate
 from clickflax.events import RESERVED
 from clickflax.model.heads import Answers, Raised
 from clickflax.objectives import beside_negatives
+from clickflax.setup import set_up
 from clickflax.tasks.losses import softmax_loss
 from clickflax.tasks.negatives import Drawn, Negatives, Sampling, against, draw, make_pool
-from clickflax.tasks.sampled import LOSSES, bce, bpr, gbce_beta, sampled_loss, softmax
+from clickflax.tasks.sampled import LOSSES, bce, bpr, first_bias, gbce_beta, sampled_loss, softmax
 from clickflax.tasks.tasks import Question
 
 KEY = jax.random.key(7)
@@ -112,6 +117,27 @@ def test_gbce_that_is_not_calibrated_is_bce_and_fully_calibrated_weighs_by_the_s
     assert gbce_beta(items=101, negatives=5, calibration=1.0) == pytest.approx(0.05)
     own, others, keep = jnp.array([0.3]), jnp.array([[1.0, -1.0]]), jnp.ones((1, 2), bool)
     assert bce(own, others, keep, beta=1.0) == bce(own, others, keep)
+
+
+@pytest.mark.parametrize(("beta", "negatives"), [(1.0, 1), (0.3, 256)])
+def test_biases_begin_where_the_loss_of_a_model_that_knows_nothing_is_least(beta, negatives):
+    keep = jnp.ones((1, negatives), bool)
+
+    def loss(bias):
+        return bce(jnp.full(1, bias), jnp.full((1, negatives), bias), keep, beta=beta).sum()
+
+    assert abs(jax.grad(loss)(first_bias(beta, negatives))) < 1e-6
+    assert first_bias(1.0, 1) == 0
+
+
+def test_a_training_beside_negatives_begins_there(tmp_path):
+    simulate(tmp_path / "shop", Shop(sequences=40, items=30))
+    config = small_config()
+    config.data.path = str(tmp_path / "shop")
+    config.loss.update({"name": "gbce", "negatives": 8, "calibration": 0.5})
+    _, state = set_up(config, tmp_path / "run")
+    beta = gbce_beta(items=30, negatives=8, calibration=0.5)
+    np.testing.assert_allclose(state.params["head_item"]["bias"], math.log(beta / 8), rtol=1e-6)
 
 
 def test_a_negative_that_does_not_count_adds_nothing():
@@ -270,5 +296,5 @@ def test_a_chunk_of_the_catalog_is_refused_beside_negatives():
 def test_the_calibration_knows_how_many_items_may_be_drawn():
     config = small_config()
     config.loss.update({"name": "gbce", "negatives": 2, "calibration": 1.0})
-    loss = beside_negatives(config.loss, values=5)
+    loss, _ = beside_negatives(config.loss, values=5)
     assert loss.keywords["loss"].keywords["beta"] == pytest.approx(2 / 4)

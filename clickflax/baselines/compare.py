@@ -24,12 +24,14 @@ from ml_collections import ConfigDict
 from clickflax.baselines import counts, features, items, learners, tables
 from clickflax.checks import check_config
 from clickflax.config import of_task, to_dict
+from clickflax.data.candidates import Candidates
 from clickflax.data.condition import chosen
 from clickflax.data.labels import LabelPart
 from clickflax.data.split import Examples
 from clickflax.data.store import Dataset, open_dataset
 from clickflax.evaluate import count_of, prefixed, protocol
 from clickflax.flags import flags_of, parse_flags
+from clickflax.judge import candidates_of
 from clickflax.questions import Asked, ask_about, check_trainable
 from clickflax.run import write_json
 from clickflax.runtime.environment import environment
@@ -49,15 +51,25 @@ def rank_items(
     """The metrics of every way to rank the items of a task, and why some have none."""
     head, examples, validation = asked.task.head, getattr(asked, which), asked.validation
     assert isinstance(validation, Examples)
+    item, size = np.asarray(dataset.columns[head]), dataset.size(head)
+    filter_seen = bool(config.eval.filter_seen and head == "item")
+
+    def drawn(part: Examples) -> Candidates | None:
+        if not config.eval.negatives:
+            return None
+        return candidates_of(config, asked.train, part, item, size, filter_seen)
+
+    candidates = drawn(examples)
     log = items.Log(
-        item=np.asarray(dataset.columns[head]),
+        item=item,
         time=dataset.columns.get("time"),
         offsets=dataset.offsets,
         train=asked.train,
-        size=dataset.size(head),
+        size=size,
         where=chosen(dataset, of_task(config.task_where, config.tasks, name)),
         validation=validation,
-        filter_seen=bool(config.eval.filter_seen and head == "item"),
+        filter_seen=filter_seen,
+        candidates=drawn(validation),
     )
     found, unable = {}, {}
     for way, learn in items.WAYS.items():
@@ -67,7 +79,8 @@ def rank_items(
         except items.Unable as reason:
             unable[way] = str(reason)
             continue
-        metrics = ranking(rank(examples), examples.owner, len(examples), tuple(config.eval.cutoffs))
+        places = rank(examples, candidates)
+        metrics = ranking(places, examples.owner, len(examples), tuple(config.eval.cutoffs))
         seconds = round(time.perf_counter() - start, 2)
         found[way] = {**mean(metrics), "chosen": strength, "seconds": seconds}
     return found, {"unable": unable}
@@ -130,8 +143,6 @@ def compare_task(
         )
     told = protocol(config, dataset, name, asked.task, which)
     if isinstance(part, Examples):
-        if config.eval.negatives:
-            raise ValueError(f"{name}: the baselines rank all items: set config.eval.negatives=0.")
         found, more = rank_items(config, dataset, name, asked, which)
         told["given"] = ()  # they cannot be told anything
         looks = counts.RANKINGS["markov_recent"].looks

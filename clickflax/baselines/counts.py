@@ -106,9 +106,8 @@ def chunks(
     for start in range(0, len(examples), AT_ONCE):
         stop = min(start + AT_ONCE, len(examples))
         history = Windows(examples.history.start[start:stop], examples.history.stop[start:stop])
-        looked = looked_at(item, history, how, size)
-        scores = (looked if how.own else looked @ counted.following).tocoo()
-        cell = scores.row.astype(np.int64) * size + scores.col
+        found = scores(counted, how, item, history).tocoo()
+        cell = found.row.astype(np.int64) * size + found.col
         mine = slice(*np.searchsorted(examples.owner, [start, stop]))
         targets, owner = examples.targets[mine], examples.owner[mine] - start
         left_out = np.zeros(0, np.int64)
@@ -117,8 +116,14 @@ def chunks(
             left_out = np.setdiff1d(row * size + column, owner * size + targets)
         kept = ~np.isin(cell, left_out)
         cell = np.concatenate([cell[kept], left_out])
-        score = np.concatenate([scores.data[kept], np.full(len(left_out), -1.0)])
+        score = np.concatenate([found.data[kept], np.full(len(left_out), -1.0)])
         yield Special(cell // size, cell % size, score), targets, owner
+
+
+def scores(counted: Counted, how: Ranking, item: Int[np.ndarray, " E"], history: Windows) -> Any:
+    """A sparse matrix [examples, I]: what speaks for items after these histories."""
+    looked = looked_at(item, history, how, len(counted.popularity))
+    return looked if how.own else looked @ counted.following
 
 
 def seen_pairs(

@@ -12,6 +12,7 @@ from jaxtyping import Bool, Float, Int
 
 from clickflax.baselines import counts, factors, similar
 from clickflax.data.batches import Windows
+from clickflax.data.candidates import Candidates
 from clickflax.data.split import Examples, inside
 from clickflax.events import RESERVED
 from clickflax.tasks.metrics import mean, ranking
@@ -32,13 +33,15 @@ class Log(NamedTuple):
     where: Bool[np.ndarray, " E"]  # the events that are asked about
     validation: Examples
     filter_seen: bool
+    candidates: Candidates | None = None  # of the validation; None: all items
 
 
 class Unable(Exception):
     """Why a way has no answer."""
 
 
-Ranker = Callable[[Examples], Float[np.ndarray, " T"]]  # the place of every target, 0 is first
+# The place of every target, 0 is first, among candidates or (None) all items.
+Ranker = Callable[[Examples, Candidates | None], Float[np.ndarray, " T"]]
 Scores = Callable[[Examples], Float[np.ndarray, "N I"]]
 Way = Callable[[Log], tuple[Ranker, dict[str, Any]]]
 
@@ -58,11 +61,36 @@ def by_scores(log: Log, score: Scores) -> Ranker:
         theirs = zip(scores[some.owner], own, strict=True)
         return np.array([(s > o).sum() + ((s == o).sum() - 1) / 2 for s, o in theirs])
 
-    def rank(examples: Examples) -> Float[np.ndarray, " T"]:
+    def rank(examples: Examples, candidates: Candidates | None) -> Float[np.ndarray, " T"]:
+        if candidates is not None:
+            return among(examples, candidates, lambda some, row, i: score(some)[row, i][:, None])
         starts = range(0, len(examples), AT_ONCE)
         return np.concatenate([places(part(examples, start)) for start in starts])
 
     return rank
+
+
+def among(
+    examples: Examples,
+    candidates: Candidates,
+    keys: Callable[[Examples, Int[np.ndarray, " P"], Int[np.ndarray, " P"]], Any],
+) -> Float[np.ndarray, " T"]:
+    """Places among candidates, by the `keys` [P, K] of pairs of an example and an item: the first
+    key counts, then the next.
+    """
+    found = []
+    for start in range(0, len(examples), AT_ONCE):
+        some, stop = part(examples, start), min(start + AT_ONCE, len(examples))
+        theirs = candidates.offsets[start : stop + 1]
+        row = np.repeat(np.arange(stop - start), np.diff(theirs))
+        row = np.concatenate([some.owner, row])
+        item = np.concatenate([some.targets, candidates.items[theirs[0] : theirs[-1]]])
+        _, value = np.unique(np.asarray(keys(some, row, item)), axis=0, return_inverse=True)
+        value = value.ravel()
+        own = value[: len(some.targets)]
+        more, equal = counts.above(row, value, some.owner, own, int(value.max(initial=0)) + 1)
+        found.append(more + (equal - 1) / 2)
+    return np.concatenate(found)
 
 
 def part(examples: Examples, start: int) -> Examples:
@@ -79,7 +107,21 @@ def by_counts(log: Log, how: counts.Ranking, following: Any = None) -> Ranker:
     counted = counts.count(log.item, log.train, log.size, log.where)
     if following is not None:
         counted = counted._replace(following=following)
-    return lambda examples: counts.ranks(counted, how, log.item, examples, log.filter_seen)
+
+    def rank(examples: Examples, candidates: Candidates | None) -> Float[np.ndarray, " T"]:
+        if candidates is None:
+            return counts.ranks(counted, how, log.item, examples, log.filter_seen)
+
+        def keys(
+            some: Examples, row: Int[np.ndarray, " P"], item: Int[np.ndarray, " P"]
+        ) -> Float[np.ndarray, "P 2"]:
+            score = counts.scores(counted, how, log.item, some.history)
+            first = np.asarray(score[row, item]).ravel()
+            return np.stack([first, counted.popularity[item]], axis=1)
+
+        return among(examples, candidates, keys)
+
+    return rank
 
 
 def popularity_recent(log: Log) -> tuple[Ranker, dict[str, Any]]:
@@ -141,7 +183,8 @@ def choose(log: Log, tried: Iterable[tuple[Any, Ranker]]) -> tuple[Any, Ranker]:
     for one in tried:
         if not len(log.validation):
             return one
-        metrics = ranking(one[1](log.validation), log.validation.owner, len(log.validation), (10,))
+        places = one[1](log.validation, log.candidates)
+        metrics = ranking(places, log.validation.owner, len(log.validation), (10,))
         value = mean(metrics)["ndcg@10"]
         if value > best:
             best, found = value, one

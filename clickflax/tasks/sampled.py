@@ -4,6 +4,7 @@ Each takes the scores of targets [T] and of their negatives [T, N], and which of
 negative that does not adds nothing, and the others weigh no more for it.
 """
 
+import math
 from collections.abc import Callable
 
 import jax
@@ -52,6 +53,16 @@ def gbce_beta(items: int, negatives: int, calibration: float) -> float:
     """
     alpha = negatives / (items - 1)
     return alpha * (calibration * (1 - 1 / alpha) + 1 / alpha)
+
+
+def first_bias(beta: float, negatives: int) -> float:
+    """The bias of all items with which `bce` is least for a model that knows nothing else: it says
+    yes with a chance of `beta / (beta + N)`.
+
+    Items that began at an even chance would all first move away from every answer, together: what
+    they have in common would be all that is seen of them in the inputs for thousands of steps.
+    """
+    return math.log(beta / negatives)
 
 
 def sampled_loss(

@@ -1,0 +1,198 @@
+"""Models by their published names: all the knobs in which they differ from the default.
+
+c = vary(default(), "gsasrec")
+
+What is not said by the paper, or not done here, stands beside each. Seen items, splits and
+candidates are those of `clickflax.protocols`; the length of a training is that of a config.
+"""
+
+from typing import Any
+
+import ml_collections
+
+ADAM = {"optim.b2": 0.98, "optim.weight_decay": 0.0, "optim.clip_norm": 0.0}
+FIRST_POSITION = {"data.position_from": "start"}
+
+BERT = {
+    "tasks": ("masked_item",),
+    "model.norm": "post",
+    "model.output": "dense",
+    "model.output_bias": True,
+    "model.embedding_norm": True,
+}
+CAUSAL = {
+    "tasks": ("next_item",),
+    "model.norm": "pre",
+    "model.output": "none",
+    "model.output_bias": False,
+    "model.embedding_norm": False,
+    "model.dropout": 0.2,
+    "model.attention_dropout": 0.2,
+}
+# Petrov and Macdonald, A Systematic Review and Replicability Study of BERT4Rec, 2022: classes of
+# Hugging Face, with 2 blocks. The widths of the feed-forward layers are the library's own: what the
+# study set, 128 and 256, is not passed on by its code.
+STUDY = {
+    **BERT,
+    **FIRST_POSITION,
+    "model.dropout": 0.2,
+    "model.attention_dropout": 0.2,
+    "model.initializer": "truncated_normal",
+    "model.max_len": 100,
+    "model.feed_forward": 3072,
+    "optim.weight_decay": 0.0,
+}
+
+VARIANTS: dict[str, dict[str, Any]] = {
+    # Sun et al., BERT4Rec, 2019, and FeiSun/BERT4Rec: windows that overlap by a half, of each ten
+    # with random masks and one with the last event masked, 400,000 steps of 256. It has types of
+    # segments and a layer for the first state, too, of which nothing depends.
+    "bert4rec": {
+        **BERT,
+        **FIRST_POSITION,
+        "data.window": "sliding",
+        "data.stride": 100,
+        "mask.last": 1 / 11,
+        "model.dropout": 0.2,
+        "model.attention_dropout": 0.2,
+        "model.initializer": "truncated_normal",
+        "optim.learning_rate": 1e-4,
+        "optim.schedule": "linear",
+        "train.batch_size": 256,
+    },
+    # jaywonchung/BERT4Rec-VAE-Pytorch. No norm after the last block, no bias of queries and the
+    # like is missing; a table of its own for the scores.
+    "bert4rec_vae": {
+        **BERT,
+        "mask.ratio": 0.15,
+        "mask.replace": "80/10/10",
+        "model.width": 256,
+        "model.heads": 4,
+        "model.max_len": 100,
+        "model.feed_forward": 1024,
+        "model.norm": "pre",
+        "model.output": "none",
+        "model.tied": False,
+        "model.embedding_norm": False,
+        "optim.weight_decay": 0.0,
+        "optim.clip_norm": 0.0,
+    },
+    # RecBole 1.2: trained on prefixes, half of which have their last event masked.
+    "bert4rec_recbole": {
+        **BERT,
+        **FIRST_POSITION,
+        "data.window": "sliding",
+        "data.stride": 1,
+        "mask.last": 0.5,
+        "model.max_len": 50,
+        "model.dropout": 0.5,
+        "model.attention_dropout": 0.5,
+        "optim.weight_decay": 0.0,
+        "optim.clip_norm": 0.0,
+    },
+    # RecTools 0.19, without its features of items. It has no norm after the last block.
+    "bert4rec_rectools": {
+        **BERT,
+        **ADAM,
+        "mask.ratio": 0.15,
+        "mask.replace": "80/10/10",
+        "model.width": 256,
+        "model.heads": 4,
+        "model.max_len": 100,
+        "model.feed_forward": 1024,
+        "model.norm": "pre",
+        "model.output": "none",
+        "model.output_bias": False,
+        "model.embedding_norm": False,
+        "model.initializer": "xavier",
+        "model.dropout": 0.2,
+        "model.attention_dropout": 0.2,
+    },
+    "bert4rec_study": STUDY,
+    # Lan et al., ALBERT, 2020, as the study has it.
+    "albert4rec": {
+        **STUDY,
+        "model.shared_layers": True,
+        "model.max_len": 200,
+        "model.width": 256,
+        "model.widths": ("item=128",),
+        "model.heads": 16,
+        "model.feed_forward": 16384,
+    },
+    # He et al., DeBERTa, 2021. The study leaves the library's disentangled attention turned off.
+    "deberta4rec": {
+        **STUDY,
+        "model.max_len": 200,
+        "model.positions": "disentangled",
+    },
+    # Kang and McAuley, SASRec, 2018.
+    "sasrec": {
+        **CAUSAL,
+        **ADAM,
+        "loss.name": "bce",
+        "loss.negatives": 1,
+        "loss.avoid": "history",
+        "model.width": 50,
+        "model.heads": 1,
+        "model.feed_forward": 50,
+        "model.norm": "query",
+        "model.activation": "relu",
+        "model.scale_embeddings": True,
+    },
+    # Klenitskiy and Vasilev, Turning Dross Into Gold Loss, 2023: the softmax over the catalog.
+    "sasrec+": CAUSAL,
+    # Petrov and Macdonald, gSASRec, 2023.
+    "gsasrec": {
+        **CAUSAL,
+        "loss.name": "gbce",
+        "loss.negatives": 256,
+        "loss.calibration": 0.75,
+        "model.width": 128,
+        "model.heads": 1,
+        "model.feed_forward": 128,
+        "model.norm": "query",
+        "model.activation": "relu",
+        "model.dropout": 0.5,
+        "model.attention_dropout": 0.5,
+    },
+    # The same paper: its loss with the Cloze.
+    "gbert4rec": {**BERT, "loss.name": "gbce", "loss.negatives": 256, "loss.calibration": 0.75},
+    # Borisyuk et al., From Features to Transformers (LiGR), 2025, and RecTools' eSASRec.
+    "esasrec": {
+        **CAUSAL,
+        "loss.negatives": 256,
+        "model.activation": "silu",
+        "model.glu": True,
+        "model.gate": True,
+    },
+    # Zhai et al., HSTU, 2024, as its README has it for MovieLens.
+    "hstu": {
+        **CAUSAL,
+        **ADAM,
+        "loss.negatives": 128,
+        "model.block": "hstu",
+        "model.norm": "post",
+        "model.attention_dropout": 0.1,
+        "model.width": 50,
+        "model.heads": 1,
+        "model.cosine": True,
+        "model.temperature": 0.05,
+    },
+    # Hidasi et al., GRU4Rec, 2016, with the softmax over the catalog in the place of its losses.
+    "gru4rec": {
+        **CAUSAL,
+        "model.block": "gru",
+        "model.norm": "post",
+        "model.attention_dropout": 0.1,
+        "model.layers": 1,
+        "model.positions": "none",
+    },
+}
+
+
+def vary(config: ml_collections.ConfigDict, variant: str) -> ml_collections.ConfigDict:
+    """The config, of a published model."""
+    if variant not in VARIANTS:
+        raise ValueError(f"{variant!r} is not one of the variants {sorted(VARIANTS)}.")
+    config.update_from_flattened_dict(VARIANTS[variant])
+    return config
