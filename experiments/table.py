@@ -1,55 +1,21 @@
-"""The tables of README and of speed.md, from records that the programs themselves have written.
+"""The tables of the pages of experiments, from records that the programs themselves have written.
 
-    python experiments/table.py add runs/bert4rec_ml1m   # keep the record of a run
-    python experiments/table.py write                    # write the tables
+    python experiments/table.py write
 
 A record of results is what `clickflax evaluate` wrote into the run: metrics, protocol, seconds,
 config, commit, machine. One of speed is what `speed.py --record` has kept.
 """
 
 import argparse
-import json
 import pathlib
 
+import models
 import simulated
 import tasks
 import transfer
-from study import HERE, keep, machine, markdown, records, sat
+from study import HERE, markdown, records, sat
 
 BEGIN, END = "<!-- python experiments/table.py write -->", "<!-- end of tables -->"
-
-
-def add(run: pathlib.Path) -> pathlib.Path:
-    """Keeps the record of a run."""
-    path = HERE / "results" / f"{run.name}.json"
-    keep(path, json.loads((run / "test.json").read_text(encoding="utf-8")))
-    return path
-
-
-def result(record: dict) -> list[str]:
-    """The cells of a run."""
-    protocol = record["protocol"]
-    seen = "filtered" if protocol["filter_seen"] else "kept"
-    split = protocol["split"].replace("_", "-")
-    return [
-        f"[{record['run']}](configs/{record['run']}.py)",
-        record["config"]["data"]["path"],
-        f"{split}, seen {seen}, {record['users']:,} users",
-        f"{record['recall@10']:.4f}",
-        f"{record['ndcg@10']:.4f}",
-        f"{record['seconds_to_checkpoint']:,.0f} of {record['train_seconds']:,.0f} s",
-        machine(record["environment"]),
-        f"`clickflax train --config=configs/{record['run']}.py --workdir=runs/{record['run']}` "
-        f"then `clickflax evaluate --run runs/{record['run']}`",
-    ]
-
-
-def results() -> str:
-    """The table of README: every run that is kept."""
-    head = ["config", "data", "protocol", "R@10", "NDCG@10"]
-    head += ["training to the best, of all", "machine", "command"]
-    align = ["---", "---", "---", "--:", "--:", "--:", "---", "---"]
-    return markdown(head, align, [result(record) for record in records("results")])
 
 
 def sitting(lines: list[dict]) -> str:
@@ -103,7 +69,7 @@ def speeds() -> str:
 
 
 PAGES = {
-    HERE.parent / "README.md": results,
+    HERE / "models.md": models.tables,
     HERE / "speed.md": speeds,
     HERE / "tasks.md": tasks.table,
     HERE / "simulated.md": simulated.table,
@@ -120,13 +86,8 @@ def with_tables(page: pathlib.Path) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
-    verbs = parser.add_subparsers(dest="verb", required=True)
-    verbs.add_parser("add").add_argument("run", type=pathlib.Path)
-    verbs.add_parser("write")
-    flags = parser.parse_args()
-    if flags.verb == "add":
-        print(add(flags.run))
-        return
+    parser.add_argument("verb", choices=["write"])
+    parser.parse_args()
     for page in PAGES:
         page.write_text(with_tables(page), encoding="utf-8")
 

@@ -3,6 +3,7 @@
 import argparse
 import json
 
+import models
 import numpy as np
 import pytest
 import reliability
@@ -11,7 +12,7 @@ import speed
 import table
 
 from clickflax.checks import check_config
-from clickflax.config import load
+from clickflax.config import differences, from_dict, load
 from clickflax.data.batches import Windows, training_batches
 from clickflax.events import RESERVED
 
@@ -54,6 +55,27 @@ def test_the_arithmetic_of_a_step_is_counted_as_by_hand(model, gflop, tmp_path):
     )
     config = speed.config_for(flags, tmp_path)
     assert speed.step_gflop(config, batches, 10) == pytest.approx(gflop)
+
+
+MODELS = sorted((table.HERE / "models").glob("*.[0-9].json"))
+
+
+@pytest.mark.parametrize("path", MODELS, ids=lambda path: path.stem)
+def test_a_record_of_a_model_is_of_its_config_as_it_is(path):
+    record = json.loads(path.read_text(encoding="utf-8"))
+    run = models.all_runs()[path.name.split(".")[0]]
+    config = load(models.CONFIGS / f"{run.config}.py", run.changed)
+    found = from_dict(record["config"]).copy_and_resolve_references()
+    about = ("data.path", "seed", "eval.negatives", "eval.drawn")
+    different = differences(found, config).keys() - {f"config.{knob}" for knob in about}
+    assert not different
+    assert not record["environment"]["dirty"]
+
+
+@pytest.mark.parametrize("name", models.all_runs())
+def test_every_run_of_a_model_is_accepted(name):
+    run = models.all_runs()[name]
+    check_config(load(models.CONFIGS / f"{run.config}.py", run.changed))
 
 
 @pytest.mark.parametrize("name", simulated.RUNS)

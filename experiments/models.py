@@ -1,0 +1,142 @@
+"""The family of models on public data sets, beside published numbers and what one would try first.
+
+    python experiments/models.py --data data --runs runs           # what is not recorded yet
+    python experiments/models.py --data data --runs runs gsasrec_ml1m --seeds 0
+    python experiments/table.py write                              # experiments/models.md
+
+Each is a config of `configs/`, some with other knobs; its data set lies in the folder `--data`
+under the name that its path has. Records are kept as those of tasks.py.
+"""
+
+import json
+import pathlib
+from typing import NamedTuple
+
+import numpy as np
+from study import HERE, clickflax, commits, keep, machine, markdown, records, spread, which_runs
+
+from clickflax.config import load
+from clickflax.evaluate import record_name
+from clickflax.protocols import PROTOCOLS
+
+CONFIGS, RECORDS = HERE.parent / "configs", HERE / "models"
+POPULAR = (100, "popularity")  # negatives, and how they are drawn
+RECBOLE = [f"{knob}={value}" for knob, value in PROTOCOLS["uni50"].items()]
+RECBOLE += ["eval.cutoffs=(12,)", "train.monitor=ndcg@12"]
+
+
+class Run(NamedTuple):
+    """What is trained, and what others have published of it."""
+
+    config: str
+    published: str = ""  # source: the two metrics of the table
+    changed: tuple[str, ...] = ()  # knobs
+    candidates: tuple[int, str] | None = None  # of the test; None: as the config says
+
+
+class Table(NamedTuple):
+    """Runs that are measured alike."""
+
+    title: str
+    metrics: tuple[str, str]
+    runs: dict[str, Run]
+    beside: str  # the run whose question baselines are asked; "": of none
+
+
+TABLES = (
+    Table(
+        "MovieLens-1M: nobody trains on the last two, the test is told the last but one",
+        ("recall@10", "ndcg@10"),
+        {
+            "bert4rec_ml1m": Run("bert4rec_ml1m", "Turning Dross: .2843 / .1537"),
+            "sasrec_ml1m": Run("sasrec_ml1m", "Turning Dross: .3152 / .1821"),
+            "gsasrec_ml1m": Run("gsasrec_ml1m", "gSASRec: .3003 / .1726"),
+        },
+        "bert4rec_ml1m",
+    ),
+)
+
+
+def all_runs() -> dict[str, Run]:
+    """Every run of every table."""
+    return {name: run for table in TABLES for name, run in table.runs.items()}
+
+
+def knobs(run: Run, data: pathlib.Path) -> list[str]:
+    """The flags that make the config of a run."""
+    config = CONFIGS / f"{run.config}.py"
+    path = f"data.path={data / pathlib.Path(load(config).data.path).name}"
+    return [f"--config={config}", *(f"--config.{knob}" for knob in (path, *run.changed))]
+
+
+def train(name: str, seed: int, data: pathlib.Path, runs: pathlib.Path, kept: pathlib.Path) -> None:
+    """Trains and evaluates one run, if it is not recorded."""
+    run, record, folder = all_runs()[name], kept / f"{name}.{seed}.json", runs / f"{name}.{seed}"
+    if record.is_file():
+        return
+    clickflax("train", *knobs(run, data), f"--workdir={folder}", f"--config.seed={seed}")
+    negatives, drawn = run.candidates or (None, None)
+    flags = {"--run": folder, "--negatives": negatives, "--drawn": drawn}
+    clickflax("evaluate", *(f"{k}={v}" for k, v in flags.items() if v is not None))
+    file = folder / f"test{record_name(negatives=negatives, drawn=drawn)}.json"
+    keep(record, json.loads(file.read_text(encoding="utf-8")))
+
+
+def row(name: str, run: Run, metrics: tuple[str, str]) -> list[str] | None:
+    """The line of a run; None where there is none yet."""
+    found = records("models", f"{name}.[0-9]*")
+    if not found:
+        return None
+    changed = f", {', '.join(run.changed)}" if run.changed else ""
+    seconds = np.mean([one["train_seconds"] for one in found])
+    return [
+        f"[{run.config}](../configs/{run.config}.py){changed}",
+        *(spread([one[metric] for one in found]) for metric in metrics),
+        str(len(found)),
+        run.published,
+        f"{seconds:,.0f} s, {machine(found[0]['environment'])}",
+        commits(found),
+    ]
+
+
+def baselines(name: str, metrics: tuple[str, str]) -> list[list[str]]:
+    """The lines of what one would try first."""
+    rows = []
+    for record in records("models", f"{name}.baselines"):
+        for way, one in record["baselines"].items():
+            values = [f"{one[metric]:.4f}" for metric in metrics]
+            commit = commits([record])
+            rows.append([way, *values, "", "", f"{one['seconds']:,.0f} s", commit])
+    return rows
+
+
+def tables() -> str:
+    """All tables that have a run."""
+    parts = []
+    for table in TABLES:
+        rows = [row(name, run, table.metrics) for name, run in table.runs.items()]
+        rows = [*baselines(table.beside, table.metrics), *(line for line in rows if line)]
+        if rows:
+            names = [
+                metric.replace("recall", "R").replace("ndcg", "NDCG") for metric in table.metrics
+            ]
+            head = ["", *names, "seeds", "published", "training", "commit"]
+            align = ["---", "--:", "--:", "--:", "---", "---", "---"]
+            parts += [f"### {table.title}", markdown(head, align, rows)]
+    return "\n\n".join(parts)
+
+
+def main() -> None:
+    flags = which_runs(__doc__, all_runs(), RECORDS)
+    for name in flags.names:
+        for seed in flags.seeds:
+            train(name, seed, flags.data, flags.runs, flags.records)
+    for table in TABLES:
+        record = flags.records / f"{table.beside}.baselines.json"
+        if table.beside in flags.names and not record.is_file():
+            run = table.runs[table.beside]
+            keep(record, clickflax("baselines", *knobs(run, flags.data)))
+
+
+if __name__ == "__main__":
+    main()
