@@ -60,11 +60,16 @@ def test_the_arithmetic_of_a_step_is_counted_as_by_hand(model, gflop, tmp_path):
 MODELS = sorted((table.HERE / "models").glob("*.[0-9].json"))
 
 
+def config_of(run):
+    changed = [f"config.{knob}" for knob in run.changed]
+    return load(models.CONFIGS / f"{run.config}.py", changed)
+
+
 @pytest.mark.parametrize("path", MODELS, ids=lambda path: path.stem)
 def test_a_record_of_a_model_is_of_its_config_as_it_is(path):
     record = json.loads(path.read_text(encoding="utf-8"))
     run = models.all_runs()[path.name.split(".")[0]]
-    config = load(models.CONFIGS / f"{run.config}.py", run.changed)
+    config = config_of(run)
     found = from_dict(record["config"]).copy_and_resolve_references()
     about = ("data.path", "seed", "eval.negatives", "eval.drawn")
     different = differences(found, config).keys() - {f"config.{knob}" for knob in about}
@@ -75,7 +80,9 @@ def test_a_record_of_a_model_is_of_its_config_as_it_is(path):
 @pytest.mark.parametrize("name", models.all_runs())
 def test_every_run_of_a_model_is_accepted(name):
     run = models.all_runs()[name]
-    check_config(load(models.CONFIGS / f"{run.config}.py", run.changed))
+    check_config(
+        load(models.CONFIGS / f"{run.config}.py", [f"config.{knob}" for knob in run.changed])
+    )
 
 
 @pytest.mark.parametrize("name", simulated.RUNS)

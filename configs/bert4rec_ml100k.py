@@ -1,0 +1,23 @@
+"""BERT4Rec on MovieLens-100K, leave-one-out.
+
+clickflax prepare ml-100k --raw RAW --out data/ml-100k
+clickflax train --config=configs/bert4rec_ml100k.py --workdir=runs/bert4rec_ml100k
+clickflax evaluate --run runs/bert4rec_ml100k
+"""
+
+from clickflax.config import default
+from clickflax.protocols import follow
+
+
+def get_config():
+    c = follow(default(), "turning_dross")
+    c.data.path = "data/ml-100k"
+    c.tasks = ("masked_item",)
+    c.data.window = "random"
+    c.model.norm = "pre"
+    c.model.dropout = c.model.attention_dropout = 0.3
+    c.optim.schedule = "cosine"
+    c.train.batch_size = 64
+    c.train.steps = 4000
+    c.train.eval_every = 250
+    return c

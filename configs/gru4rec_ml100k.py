@@ -1,0 +1,22 @@
+"""GRU4Rec on MovieLens-100K, leave-one-out: one layer of gated recurrent units, exact softmax.
+
+clickflax prepare ml-100k --raw RAW --out data/ml-100k
+clickflax train --config=configs/gru4rec_ml100k.py --workdir=runs/gru4rec_ml100k
+clickflax evaluate --run runs/gru4rec_ml100k
+"""
+
+from clickflax.config import default
+from clickflax.protocols import follow
+from clickflax.variants import vary
+
+
+def get_config():
+    c = follow(vary(default(), "gru4rec"), "turning_dross")
+    c.data.path = "data/ml-100k"
+    c.data.window = "random"
+    c.model.dropout = 0.5
+    c.optim.schedule = "cosine"
+    c.train.batch_size = 64
+    c.train.steps = 1500
+    c.train.eval_every = 100
+    return c

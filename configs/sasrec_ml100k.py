@@ -1,0 +1,22 @@
+"""SASRec with the exact softmax on MovieLens-100K, leave-one-out.
+
+clickflax prepare ml-100k --raw RAW --out data/ml-100k
+clickflax train --config=configs/sasrec_ml100k.py --workdir=runs/sasrec_ml100k
+clickflax evaluate --run runs/sasrec_ml100k
+"""
+
+from clickflax.config import default
+from clickflax.protocols import follow
+from clickflax.variants import vary
+
+
+def get_config():
+    c = follow(vary(default(), "sasrec+"), "turning_dross")
+    c.data.path = "data/ml-100k"
+    c.data.window = "random"
+    c.model.dropout = c.model.attention_dropout = 0.5
+    c.optim.schedule = "cosine"
+    c.train.batch_size = 64
+    c.train.steps = 1500
+    c.train.eval_every = 100
+    return c
