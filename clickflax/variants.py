@@ -10,7 +10,7 @@ from typing import Any
 
 import ml_collections
 
-ADAM = {"optim.b2": 0.98, "optim.weight_decay": 0.0, "optim.clip_norm": 0.0}
+ADAM = {"optim.weight_decay": 0.0, "optim.clip_norm": 0.0}
 FIRST_POSITION = {"data.position_from": "start"}
 
 BERT = {
@@ -34,13 +34,13 @@ CAUSAL = {
 # study set, 128 and 256, is not passed on by its code.
 STUDY = {
     **BERT,
+    **ADAM,
     **FIRST_POSITION,
     "model.dropout": 0.2,
     "model.attention_dropout": 0.2,
     "model.initializer": "truncated_normal",
     "model.max_len": 100,
     "model.feed_forward": 3072,
-    "optim.weight_decay": 0.0,
 }
 
 VARIANTS: dict[str, dict[str, Any]] = {
@@ -58,12 +58,14 @@ VARIANTS: dict[str, dict[str, Any]] = {
         "model.initializer": "truncated_normal",
         "optim.learning_rate": 1e-4,
         "optim.schedule": "linear",
+        "optim.eps": 1e-6,
+        "optim.clip_norm": 5.0,
         "train.batch_size": 256,
     },
-    # jaywonchung/BERT4Rec-VAE-Pytorch. No norm after the last block, no bias of queries and the
-    # like is missing; a table of its own for the scores.
+    # jaywonchung/BERT4Rec-VAE-Pytorch. It has no norm after the last block.
     "bert4rec_vae": {
         **BERT,
+        **ADAM,
         "mask.ratio": 0.15,
         "mask.replace": "80/10/10",
         "model.width": 256,
@@ -74,12 +76,11 @@ VARIANTS: dict[str, dict[str, Any]] = {
         "model.output": "none",
         "model.tied": False,
         "model.embedding_norm": False,
-        "optim.weight_decay": 0.0,
-        "optim.clip_norm": 0.0,
     },
     # RecBole 1.2: trained on prefixes, half of which have their last event masked.
     "bert4rec_recbole": {
         **BERT,
+        **ADAM,
         **FIRST_POSITION,
         "data.window": "sliding",
         "data.stride": 1,
@@ -87,13 +88,12 @@ VARIANTS: dict[str, dict[str, Any]] = {
         "model.max_len": 50,
         "model.dropout": 0.5,
         "model.attention_dropout": 0.5,
-        "optim.weight_decay": 0.0,
-        "optim.clip_norm": 0.0,
     },
     # RecTools 0.19, without its features of items. It has no norm after the last block.
     "bert4rec_rectools": {
         **BERT,
         **ADAM,
+        "optim.b2": 0.98,
         "mask.ratio": 0.15,
         "mask.replace": "80/10/10",
         "model.width": 256,
@@ -129,6 +129,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "sasrec": {
         **CAUSAL,
         **ADAM,
+        "optim.b2": 0.98,
         "loss.name": "bce",
         "loss.negatives": 1,
         "loss.avoid": "history",
@@ -144,6 +145,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
     # Petrov and Macdonald, gSASRec, 2023.
     "gsasrec": {
         **CAUSAL,
+        **ADAM,
         "loss.name": "gbce",
         "loss.negatives": 256,
         "loss.calibration": 0.75,
@@ -169,6 +171,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "hstu": {
         **CAUSAL,
         **ADAM,
+        "optim.b2": 0.98,
         "loss.negatives": 128,
         "model.block": "hstu",
         "model.norm": "post",
