@@ -10,18 +10,13 @@ that other work shared.
 """
 
 from clickflax.config import default
+from clickflax.protocols import follow
+from clickflax.variants import vary
 
 
 def get_config():
-    c = default()
+    c = follow(vary(default(), "sasrec+"), "turning_dross")
     c.data.path = "data/ml-1m"
-    c.tasks = ("next_item",)
-    c.model.norm = "pre"
-    c.model.output = "none"
-    c.model.output_bias = False
-    c.model.embedding_norm = False
-    c.model.dropout = 0.2
-    c.model.attention_dropout = 0.2
     c.optim.schedule = "cosine"
     c.optim.warmup_steps = 200
     c.train.steps = 3600

@@ -87,6 +87,18 @@ TABLES = (
         "",
     ),
     Table(
+        f"Amazon Beauty: {DROSS}",
+        ("recall@10", "ndcg@10"),
+        {"sasrec_beauty": Run("sasrec_beauty", "RecTools SASRec: .0595 / .0359")},
+        "sasrec_beauty",
+    ),
+    Table(
+        f"S3-Rec's Beauty: {DROSS}",
+        ("recall@10", "ndcg@10"),
+        {"sasrec_s3rec_beauty": Run("sasrec_s3rec_beauty", "eSASRec: .0928 / .0523")},
+        "sasrec_s3rec_beauty",
+    ),
+    Table(
         f"MovieLens-100K: {DROSS}",
         ("recall@10", "ndcg@10"),
         {name: Run(name) for name in ML100K},

@@ -1,0 +1,25 @@
+"""SASRec with the exact softmax on the Beauty of S3-Rec, with the categories and brands of items.
+
+    clickflax prepare sequences --raw Beauty.txt --attributes Beauty_item2attributes.json \\
+        --out data/s3rec-beauty
+    clickflax train --config=configs/sasrec_s3rec_beauty.py --workdir=runs/sasrec_s3rec_beauty
+    clickflax evaluate --run runs/sasrec_s3rec_beauty
+"""
+
+from clickflax.config import default
+from clickflax.protocols import follow
+from clickflax.variants import vary
+
+
+def get_config():
+    c = follow(vary(default(), "sasrec+"), "turning_dross")
+    c.data.path = "data/s3rec-beauty"
+    c.data.variables = ("item", "item.attributes")
+    c.model.max_len = 50
+    c.model.dropout = 0.5
+    c.model.attention_dropout = 0.5
+    c.optim.schedule = "cosine"
+    c.train.batch_size = 256
+    c.train.steps = 3000
+    c.train.eval_every = 300
+    return c
