@@ -18,7 +18,7 @@ from clickflax.runtime import sharding
 from clickflax.step import Objective
 from clickflax.tasks.losses import LABEL_LOSSES, softmax_loss
 from clickflax.tasks.negatives import Sampling
-from clickflax.tasks.sampled import LOSSES, bce, first_bias, gbce_beta, sampled_loss
+from clickflax.tasks.sampled import LOSSES, first_bias, gbce_beta, sampled_loss
 from clickflax.tasks.tasks import LABELS, NEXT, Hiding, Question, forget, most_hidden
 
 
@@ -66,11 +66,12 @@ def beside_negatives(loss: ConfigDict, values: int) -> tuple[Callable[..., Any],
     """The loss that `config.loss` names, where so many values may be negatives, and the bias that
     they begin with.
     """
-    one, begin = LOSSES[loss.name], 0.0
-    if one is bce:
-        calibration = loss.calibration if loss.name == "gbce" else 0.0
-        beta = gbce_beta(values, loss.negatives, calibration)
-        one, begin = functools.partial(bce, beta=beta), first_bias(beta, loss.negatives)
+    one, beta, begin = LOSSES[loss.name], 1.0, 0.0
+    if loss.name == "gbce":
+        beta = gbce_beta(values, loss.negatives, loss.calibration)
+        one = functools.partial(one, beta=beta)
+    if loss.name in ("bce", "gbce"):
+        begin = first_bias(beta, loss.negatives)
     return functools.partial(sampled_loss, loss=one, log_q=loss.log_q), begin
 
 

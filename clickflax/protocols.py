@@ -52,7 +52,5 @@ def follow(config: ml_collections.ConfigDict, protocol: str) -> ml_collections.C
     """The config, measured as a paper does."""
     if protocol not in PROTOCOLS:
         raise ValueError(f"{protocol!r} is not one of the protocols {sorted(PROTOCOLS)}.")
-    for name, value in PROTOCOLS[protocol].items():
-        group, knob = name.split(".")
-        config[group][knob] = value
+    config.update_from_flattened_dict(PROTOCOLS[protocol])
     return config

@@ -42,7 +42,7 @@ class Objective(NamedTuple):
     loss: Callable[..., tuple[Float[Array, ""], Float[Array, ""]]]
     micro_rows: int
     sampling: Sampling | None = None  # of the negatives that the loss wants
-    first_bias: float = 0.0  # of what the head scores
+    first_bias: float = 0.0  # where the biases of the head begin, if it has any
 
 
 class Keys(NamedTuple):

@@ -1,9 +1,10 @@
-"""Models by their published names: all the knobs in which they differ from the default.
+"""Models by their published names: the knobs in which they differ from the default.
 
 c = vary(default(), "gsasrec")
 
-What is not said by the paper, or not done here, stands beside each. Seen items, splits and
-candidates are those of `clickflax.protocols`; the length of a training is that of a config.
+What is done otherwise here stands beside each; so is, in all, how parameters begin where PyTorch's
+or Keras' own way is meant. Seen items, splits and candidates are those of `clickflax.protocols`;
+the length of a training is that of a config.
 """
 
 from typing import Any
@@ -22,16 +23,25 @@ BERT = {
 }
 CAUSAL = {
     "tasks": ("next_item",),
-    "model.norm": "pre",
     "model.output": "none",
     "model.output_bias": False,
     "model.embedding_norm": False,
     "model.dropout": 0.2,
+}
+# The block that most use today for SASRec: the norm first, GELU, a wide feed-forward layer.
+MODERN = {**CAUSAL, "model.norm": "pre", "model.attention_dropout": 0.2}
+# Its own: attention asks what is normalised about what is not, and there is ReLU. Here attention
+# has a dense layer behind it besides.
+ORIGINAL = {
+    **CAUSAL,
+    "model.heads": 1,
+    "model.norm": "query",
+    "model.activation": "relu",
     "model.attention_dropout": 0.2,
 }
 # Petrov and Macdonald, A Systematic Review and Replicability Study of BERT4Rec, 2022: classes of
-# Hugging Face, with 2 blocks. The widths of the feed-forward layers are the library's own: what the
-# study set, 128 and 256, is not passed on by its code.
+# Hugging Face, with 2 blocks. The feed-forward layers are as wide as the library has them: the
+# study's code names 128 and 256, and does not pass them on.
 STUDY = {
     **BERT,
     **ADAM,
@@ -45,8 +55,8 @@ STUDY = {
 
 VARIANTS: dict[str, dict[str, Any]] = {
     # Sun et al., BERT4Rec, 2019, and FeiSun/BERT4Rec: windows that overlap by a half, of each ten
-    # with random masks and one with the last event masked, 400,000 steps of 256. It has types of
-    # segments and a layer for the first state, too, of which nothing depends.
+    # with random masks and one with the last event masked, 400,000 steps of 256. It also has types
+    # of segments and a layer for the first state, on which nothing depends.
     "bert4rec": {
         **BERT,
         **FIRST_POSITION,
@@ -77,7 +87,8 @@ VARIANTS: dict[str, dict[str, Any]] = {
         "model.tied": False,
         "model.embedding_norm": False,
     },
-    # RecBole 1.2: trained on prefixes, half of which have their last event masked.
+    # RecBole 1.2: a sequence for every event, which is the last one of it, and in half of them the
+    # one that is masked. Here these are windows of 50; RecBole has the shorter prefixes, too.
     "bert4rec_recbole": {
         **BERT,
         **ADAM,
@@ -127,66 +138,69 @@ VARIANTS: dict[str, dict[str, Any]] = {
     },
     # Kang and McAuley, SASRec, 2018.
     "sasrec": {
-        **CAUSAL,
+        **ORIGINAL,
         **ADAM,
         "optim.b2": 0.98,
         "loss.name": "bce",
         "loss.negatives": 1,
         "loss.avoid": "history",
         "model.width": 50,
-        "model.heads": 1,
         "model.feed_forward": 50,
-        "model.norm": "query",
-        "model.activation": "relu",
         "model.scale_embeddings": True,
     },
-    # Klenitskiy and Vasilev, Turning Dross Into Gold Loss, 2023: the softmax over the catalog.
-    "sasrec+": CAUSAL,
-    # Petrov and Macdonald, gSASRec, 2023.
+    # The softmax over the catalog, after Klenitskiy and Vasilev, Turning Dross Into Gold Loss,
+    # 2023, who have the original block.
+    "sasrec+": MODERN,
+    # Petrov and Macdonald, gSASRec, 2023. Their PyTorch code has another table for the scores.
     "gsasrec": {
-        **CAUSAL,
+        **ORIGINAL,
         **ADAM,
         "loss.name": "gbce",
         "loss.negatives": 256,
         "loss.calibration": 0.75,
+        "loss.avoid": "nothing",
         "model.width": 128,
-        "model.heads": 1,
         "model.feed_forward": 128,
-        "model.norm": "query",
-        "model.activation": "relu",
         "model.dropout": 0.5,
         "model.attention_dropout": 0.5,
     },
     # The same paper: its loss with the Cloze.
-    "gbert4rec": {**BERT, "loss.name": "gbce", "loss.negatives": 256, "loss.calibration": 0.75},
-    # Borisyuk et al., From Features to Transformers (LiGR), 2025, and RecTools' eSASRec.
+    "gbert4rec": {
+        **BERT,
+        "loss.name": "gbce",
+        "loss.negatives": 256,
+        "loss.calibration": 0.75,
+        "loss.avoid": "nothing",
+    },
+    # RecTools' eSASRec: the block of LiGR (Borisyuk et al., 2025) and sampled softmax. Theirs has
+    # no biases in the feed-forward layers.
     "esasrec": {
-        **CAUSAL,
+        **MODERN,
         "loss.negatives": 256,
         "model.activation": "silu",
         "model.glu": True,
         "model.gate": True,
     },
-    # Zhai et al., HSTU, 2024, as its README has it for MovieLens.
+    # Zhai et al., HSTU, 2024, as its README has it for MovieLens, here with a last LayerNorm. It
+    # also compares times: data.variables=("item", "time") and model.relative_time=True.
     "hstu": {
         **CAUSAL,
         **ADAM,
+        **FIRST_POSITION,
         "optim.b2": 0.98,
         "loss.negatives": 128,
         "model.block": "hstu",
-        "model.norm": "post",
-        "model.attention_dropout": 0.1,
         "model.width": 50,
         "model.heads": 1,
+        "model.scale_embeddings": True,
         "model.cosine": True,
         "model.temperature": 0.05,
     },
-    # Hidasi et al., GRU4Rec, 2016, with the softmax over the catalog in the place of its losses.
+    # Hidasi et al., GRU4Rec, 2016, with one table of items, and with the softmax over the catalog
+    # in the place of its losses.
     "gru4rec": {
         **CAUSAL,
         "model.block": "gru",
-        "model.norm": "post",
-        "model.attention_dropout": 0.1,
         "model.layers": 1,
         "model.positions": "none",
     },

@@ -1,11 +1,12 @@
-"""gSASRec on MovieLens-1M: SASRec with 256 negatives and gBCE (Petrov and Macdonald, 2023).
+"""The loss of gSASRec (Petrov and Macdonald, 2023) on MovieLens-1M, leave-one-out: gBCE beside 256
+negatives, for the model of sasrec_ml1m.py and with biases.
 
     clickflax prepare ml-1m --raw RAW --out data/ml-1m
     clickflax train --config=configs/gsasrec_ml1m.py --workdir=runs/gsasrec_ml1m
     clickflax evaluate --run runs/gsasrec_ml1m
 
-It has biases, which the paper's has not: they begin at the odds of a negative (log(beta / 256)).
-Without them all items first move away from every answer, and learning begins much later.
+The paper has no biases. Here they begin at the log-odds of a yes; without them all items first move
+away from every answer, together.
 """
 
 from clickflax.config import default

@@ -3,7 +3,7 @@
     clickflax simulate --out data/large_shop --sequences 1000000
     clickflax simulate --out data/thrifty --sequences 100000 --thrift 2
     python experiments/simulated.py --data data --runs runs      # what is not recorded yet
-    python experiments/table.py write                            # experiments/simulated.md
+    python experiments/table.py                            # experiments/simulated.md
 
 The questions of configs/shop_simulated.py are learned by one model, beside what is possible: the
 shop's own probabilities, of the same test. Whether questions suffer from each other is asked of

@@ -1,6 +1,6 @@
 """The tables of the pages of experiments, from records that the programs themselves have written.
 
-    python experiments/table.py write
+    python experiments/table.py
 
 A record of results is what `clickflax evaluate` wrote into the run: metrics, protocol, seconds,
 config, commit, machine. One of speed is what `speed.py --record` has kept.
@@ -15,7 +15,7 @@ import tasks
 import transfer
 from study import HERE, markdown, records, sat
 
-BEGIN, END = "<!-- python experiments/table.py write -->", "<!-- end of tables -->"
+BEGIN, END = "<!-- python experiments/table.py -->", "<!-- end of tables -->"
 
 
 def sitting(lines: list[dict]) -> str:
@@ -85,9 +85,7 @@ def with_tables(page: pathlib.Path) -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
-    parser.add_argument("verb", choices=["write"])
-    parser.parse_args()
+    argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0]).parse_args()
     for page in PAGES:
         page.write_text(with_tables(page), encoding="utf-8")
 

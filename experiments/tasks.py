@@ -2,7 +2,7 @@
 
     python experiments/tasks.py --data data --runs runs            # what is not recorded yet
     python experiments/tasks.py --data data --runs runs next_taobao --seeds 0
-    python experiments/table.py write                              # experiments/tasks.md
+    python experiments/table.py                              # experiments/tasks.md
 
 Each question is a config of `configs/`, whose data set lies in the folder `--data` under the name
 that its path has. Every run, evaluation and baseline is the command of clickflax in a process of

@@ -3,7 +3,7 @@
     clickflax simulate --out data/shop --sequences 100000
     python experiments/transfer.py measure --runs runs/transfer    # an hour or so on two cores
     python experiments/transfer.py plot                            # draws experiments/transfer.svg
-    python experiments/table.py write                              # experiments/transfer.md
+    python experiments/table.py                              # experiments/transfer.md
 
 Every seed is pre-trained once with the Cloze objective, on items and actions of the training
 sequences; then purchases are learned from the labels of 1, 10 and 100 % of these sequences, drawn

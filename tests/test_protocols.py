@@ -8,6 +8,7 @@ from test_evaluate import COLUMNS, EXAMPLES, ITEM, TASK
 from toy import ITEMS, small_config, small_model
 
 from clickflax.asker import make_asker
+from clickflax.baselines.compare import compare
 from clickflax.checks import check_config
 from clickflax.config import default, knobs, override
 from clickflax.data.batches import Windows
@@ -141,3 +142,17 @@ def test_a_run_is_measured_in_another_way_and_says_so(tmp_path, optax_promotes):
         evaluate_run(tmp_path / "run", "test", negatives=0, drawn="popularity")
     names = {path.name for path in (tmp_path / "run").glob("test*.json")}
     assert names == {"test.json", "test.negatives.0.json", "test.popularity.json"}
+
+
+@pytest.mark.parametrize("part", ["test", "validation"])
+def test_baselines_among_all_that_is_left_are_those_over_the_catalog(part, tmp_path):
+    simulate(tmp_path / "data", Shop(sequences=60, items=40, mean_length=6.0, max_length=12))
+    config = small_config()
+    config.data.update({"path": str(tmp_path / "data"), "split": "ratio", "test_share": 0.4})
+    over_the_catalog = compare(config, part)
+    config.eval.negatives = 40
+    among = compare(config, part)
+    assert among["protocol"]["candidates"] != over_the_catalog["protocol"]["candidates"]
+    for way in ("popularity", "markov", "item_knn"):
+        found, expected = (one["baselines"][way] for one in (among, over_the_catalog))
+        assert found["ndcg@10"] == expected["ndcg@10"], way

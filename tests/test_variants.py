@@ -1,4 +1,6 @@
-"""Published models by name: they are accepted, and have the parameters that their papers say."""
+"""Published models by name: they are accepted, and have the
+parameters of their sources, but for what is noted.
+"""
 
 import math
 
@@ -54,6 +56,7 @@ EXPECTED = {
     # No LayerNorm of embeddings (512), nor dense and LayerNorm before the scores (66,304), but a
     # table of its own. Theirs has no LayerNorm after the last block (512), and a score for PAD.
     "bert4rec_vae": causal(256, 100, 1024) + V * 256 + V,
+    # Theirs has 51 positions (64).
     "bert4rec_recbole": bert(64, 50, 256),
     # Theirs has no LayerNorm after the last block (512).
     "bert4rec_rectools": causal(256, 100, 1024),
@@ -72,10 +75,14 @@ EXPECTED = {
     # No positions in the embeddings: 399 distances for all blocks, and in each a query and a key of
     # these.
     "deberta4rec": bert(64, 0, 3072) + 399 * 64 + 2 * 2 * dense(64, 64),
+    # Theirs has no dense layer behind the attention (2 x 2,550).
     "sasrec": causal(50, 200, 50),
+    # Theirs has a feed-forward layer of 64, and no dense layer behind the attention.
     "sasrec+": causal(64, 200, 256),
+    # Theirs has no dense layer behind the attention (2 x 16,512).
     "gsasrec": causal(128, 200, 128),
     "gbert4rec": bert(64, 200, 256),
+    # Theirs has no biases in the feed-forward layer (2 x 576).
     # Two gates and the third layer of the feed-forward in each block.
     "esasrec": causal(64, 200, 256) + 2 * (2 * dense(64, 64) + dense(64, 256)),
     # Query, key, value and gate without biases; 399 distances; two LayerNorms; out; and a last one.
@@ -89,7 +96,7 @@ EXPECTED = {
 
 
 @pytest.mark.parametrize("variant", sorted(VARIANTS))
-def test_a_variant_has_the_parameters_of_its_paper(variant):
+def test_a_variant_has_the_parameters_that_are_counted_by_hand(variant):
     assert parameters(variant) == EXPECTED[variant]
 
 

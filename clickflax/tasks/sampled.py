@@ -56,11 +56,11 @@ def gbce_beta(items: int, negatives: int, calibration: float) -> float:
 
 
 def first_bias(beta: float, negatives: int) -> float:
-    """The bias of all items with which `bce` is least for a model that knows nothing else: it says
-    yes with a chance of `beta / (beta + N)`.
+    """The bias of all items with which `bce` is least for a model that knows nothing else: the
+    log-odds of a yes.
 
-    Items that began at an even chance would all first move away from every answer, together: what
-    they have in common would be all that is seen of them in the inputs for thousands of steps.
+    From zero, the first thing to learn would be that nearly every answer is no, by what all items
+    have in common; configs/gsasrec_ml1m.py has what that costs.
     """
     return math.log(beta / negatives)
 
