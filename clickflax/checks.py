@@ -208,6 +208,11 @@ def check_candidates(config: ConfigDict) -> None:
             f"config.eval.negatives={config.eval.negatives} is for what is ranked, and config."
             f"tasks={tuple(tasks)} tell labels."
         )
+    if not config.eval.unseen and not (config.eval.negatives and config.eval.filter_seen):
+        raise ValueError(
+            "config.eval.unseen=False is about candidates of which seen ones are left out: set "
+            "config.eval.negatives and config.eval.filter_seen=True, or leave it."
+        )
     if config.eval.drawn != default().eval.drawn and not config.eval.negatives:
         raise ValueError(
             f"config.eval.drawn={config.eval.drawn!r} is about candidates: set "

@@ -63,6 +63,7 @@ def protocol(
     if config.eval.negatives:
         candidates = f"the targets and, for each, {config.eval.negatives} {task.head}s drawn "
         candidates += {"uniform": "uniformly", "popularity": "by popularity"}[config.eval.drawn]
+        candidates += "" if config.eval.unseen else " of all, less those seen"
     return {
         **common,
         "validation_users": data.validation_users,
@@ -144,6 +145,7 @@ def evaluate_run(
     labels: str | None = None,
     negatives: int | None = None,
     drawn: str | None = None,
+    unseen: bool | None = None,
 ) -> dict[str, Any]:
     """Evaluates a run, keeps the record in its folder, and returns it."""
     run, start = load_run(folder, checkpoint), time.perf_counter()
@@ -157,6 +159,7 @@ def evaluate_run(
         "config.eval.negatives": negatives,
         # Where all items are ranked, it does not matter how the run drew some.
         "config.eval.drawn": "uniform" if negatives == 0 and drawn is None else drawn,
+        "config.eval.unseen": True if negatives == 0 and unseen is None else unseen,
     }
     flags = [f"{knob}={value}" for knob, value in changed.items() if value is not None]
     config = override(run.config, flags)
@@ -178,7 +181,7 @@ def evaluate_run(
     }
     environment = read_json(run.folder / "environment.json")
     full = {**record, "environment": environment, "config": to_dict(config)}
-    name = record_name(where, given, negatives, drawn)
+    name = record_name(where, given, negatives, drawn, unseen)
     write_json(run.folder / f"{which}{name}.json", full)
     return record
 
@@ -188,12 +191,14 @@ def record_name(
     given: tuple[str, ...] | None = None,
     negatives: int | None = None,
     drawn: str | None = None,
+    unseen: bool | None = None,
 ) -> str:
     """What the name of a record says of the question, where it is not that of the config."""
     parts = [] if where is None else [f"where.{where}"]
     parts += [] if given is None else [f"given.{','.join(given)}"]
     parts += [] if negatives is None else [f"negatives.{negatives}"]
     parts += [] if drawn is None else [drawn]
+    parts += [] if unseen is None else ["unseen" if unseen else "all"]
     return "".join(f".{part}".replace("|", "+").replace("/", "_") for part in parts)
 
 
@@ -221,6 +226,11 @@ def main(argv: list[str]) -> None:
         "--negatives", type=int, help="for each target, 0: all items; default: config.eval"
     )
     parser.add_argument("--drawn", choices=("uniform", "popularity"), help="default: config.eval")
+    parser.add_argument(
+        "--unseen",
+        action=argparse.BooleanOptionalAction,
+        help="negatives are drawn among what the user has not had; default: config.eval",
+    )
     parser.add_argument("--labels", help="another file of labels; default: config.label.path")
     flags = parser.parse_args(argv)
     cutoffs = None
@@ -241,6 +251,7 @@ def main(argv: list[str]) -> None:
         labels=flags.labels,
         negatives=flags.negatives,
         drawn=flags.drawn,
+        unseen=flags.unseen,
     )
     tasks = read_config(flags.run).tasks
     for name in tasks:

@@ -140,7 +140,8 @@ def candidates_of(
     chance = np.ones(size)
     if config.eval.drawn == "popularity":
         chance = np.bincount(item[inside(train, len(item))], minlength=size).astype(np.float64)
-    return draw_candidates(part, item, chance, config.eval.negatives, filter_seen)
+    ask = config.eval
+    return draw_candidates(part, item, chance, ask.negatives, filter_seen, ask.unseen)
 
 
 def cold_metrics(

@@ -19,6 +19,15 @@ PROTOCOLS: dict[str, dict[str, Any]] = {
     # Petrov and Macdonald, A Systematic Review and Replicability Study of BERT4Rec, 2022: 2,048
     # users have a validation item, the others train on it.
     "replicability": {**LEAVE_ONE_OUT, "data.validation_users": 2048},
+    # The same study among 100 negatives: drawn by popularity from all items, then left out where
+    # the user has had them, which leaves fewer, and higher numbers.
+    "replicability_sampled": {
+        **LEAVE_ONE_OUT,
+        "data.validation_users": 2048,
+        "eval.negatives": 100,
+        "eval.drawn": "popularity",
+        "eval.unseen": False,
+    },
     # Petrov and Macdonald, gSASRec, 2023.
     "gsasrec": {**LEAVE_ONE_OUT, "data.validation_users": 512},
     # Sun et al., BERT4Rec, 2019: among 100 negatives that are drawn by popularity.

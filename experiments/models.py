@@ -10,7 +10,8 @@ under the name that its path has. Records are kept as those of tasks.py.
 
 import json
 import pathlib
-from typing import NamedTuple
+from collections.abc import Mapping
+from typing import Any, NamedTuple
 
 import numpy as np
 from study import HERE, clickflax, commits, keep, machine, markdown, records, spread, which_runs
@@ -20,7 +21,8 @@ from clickflax.evaluate import record_name
 from clickflax.protocols import PROTOCOLS
 
 CONFIGS, RECORDS = HERE.parent / "configs", HERE / "models"
-POPULAR = (100, "popularity")  # negatives, and how they are drawn
+POPULAR = {"negatives": 100, "drawn": "popularity"}
+ALL_DRAWN = {**POPULAR, "unseen": False}
 ML100K = ("gru4rec_ml100k", "bert4rec_ml100k", "sasrec_ml100k")
 RECBOLE = tuple(f"{knob}={value}" for knob, value in PROTOCOLS["uni50"].items())
 RECBOLE += ("eval.cutoffs=(12,)", "train.monitor=ndcg@12")
@@ -32,7 +34,7 @@ class Run(NamedTuple):
     config: str
     published: str = ""  # source: the two metrics of the table
     changed: tuple[str, ...] = ()  # knobs
-    candidates: tuple[int, str] | None = None  # of the test; None: as the config says
+    candidates: Mapping[str, Any] = {}  # of the test, where it is not as the config says
 
 
 class Table(NamedTuple):
@@ -85,12 +87,23 @@ TABLES = (
         ("recall@10", "ndcg@10"),
         {
             "bert4rec_ml1m_popular": Run(
-                "bert4rec_ml1m",
-                f"BERT4Rec: .6970 / .4818; RecTools in {STUDY}: .7151 / .5020",
-                candidates=POPULAR,
+                "bert4rec_ml1m", "BERT4Rec: .6970 / .4818", candidates=POPULAR
             ),
-            "sasrec_ml1m_popular": Run(
-                "sasrec_ml1m", f"RecTools in {STUDY}: .7041 / .4951", candidates=POPULAR
+            "sasrec_ml1m_popular": Run("sasrec_ml1m", candidates=POPULAR),
+        },
+        "",
+    ),
+    Table(
+        "MovieLens-1M, among 100 negatives as the replicability study draws them",
+        "The same with `--no-unseen`: negatives are drawn from all items, and left out where the "
+        "user has had them, so that fewer remain.",
+        ("recall@10", "ndcg@10"),
+        {
+            "bert4rec_ml1m_study": Run(
+                "bert4rec_ml1m", f"RecTools in {STUDY}: .7151 / .5020", candidates=ALL_DRAWN
+            ),
+            "sasrec_ml1m_study": Run(
+                "sasrec_ml1m", f"RecTools in {STUDY}: .7041 / .4951", candidates=ALL_DRAWN
             ),
         },
         "",
@@ -147,10 +160,9 @@ def train(name: str, seed: int, data: pathlib.Path, runs: pathlib.Path, kept: pa
     same = (n for n, r in all_runs().items() if (r.config, r.changed) == (run.config, run.changed))
     folder = runs / f"{next(same)}.{seed}"  # one training answers several questions
     clickflax("train", *knobs(run, data), f"--workdir={folder}", f"--config.seed={seed}")
-    negatives, drawn = run.candidates or (None, None)
-    flags = {"--run": folder, "--negatives": negatives, "--drawn": drawn}
-    clickflax("evaluate", *(f"{k}={v}" for k, v in flags.items() if v is not None))
-    file = folder / f"test{record_name(negatives=negatives, drawn=drawn)}.json"
+    flags = [f"--no-{k}" if v is False else f"--{k}={v}" for k, v in run.candidates.items()]
+    clickflax("evaluate", f"--run={folder}", *flags)
+    file = folder / f"test{record_name(**run.candidates)}.json"
     keep(record, json.loads(file.read_text(encoding="utf-8")))
 
 

@@ -62,9 +62,7 @@ MODELS = sorted((table.HERE / "models").glob("*.[0-9]*.json"))
 
 def config_of(run):
     changed = [f"config.{knob}" for knob in run.changed]
-    if run.candidates:
-        negatives, drawn = run.candidates
-        changed += [f"config.eval.negatives={negatives}", f"config.eval.drawn={drawn}"]
+    changed += [f"config.eval.{knob}={value}" for knob, value in run.candidates.items()]
     return load(models.CONFIGS / f"{run.config}.py", changed)
 
 

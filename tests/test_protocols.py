@@ -67,6 +67,17 @@ def test_where_fewer_items_are_left_all_of_them_are_candidates():
     assert [sorted(mine) for mine in lists(found)] == [[RESERVED + 1, RESERVED + 3]] * 2
 
 
+def test_negatives_that_were_drawn_of_all_are_left_out_where_they_were_seen():
+    item = np.array([RESERVED, RESERVED + 1], np.int32)
+    examples = several(200, 2, [RESERVED + 2])
+    fewer = lists(draw_candidates(examples, item, ALIKE, 5, True, unseen=False))
+    assert not {RESERVED, RESERVED + 1, RESERVED + 2} & set(np.concatenate(fewer))
+    # Five of the items that are no target are drawn, two of which had been seen.
+    left = np.mean([len(mine) for mine in fewer])
+    assert left == pytest.approx(5 * (ITEMS - 3) / (ITEMS - 1), abs=0.15)
+    assert {len(mine) for mine in fewer} == {3, 4, 5}
+
+
 def test_candidates_are_drawn_as_often_as_their_chance_says():
     chance = np.zeros(RESERVED + ITEMS)
     chance[RESERVED : RESERVED + 3] = [1, 2, 7]
@@ -115,6 +126,7 @@ def test_a_protocol_sets_knobs_that_there_are(name):
     [
         (["eval.drawn=popularity"], "eval.drawn='popularity' is about candidates"),
         (["eval.negatives=5", "tasks=purchase", "train.monitor=auc"], "is for what is ranked"),
+        (["eval.unseen=False"], "eval.unseen=False is about candidates of which seen ones"),
         (["eval.negatives=5", "eval.drawn=popular"], "'popular' is not one of"),
     ],
 )

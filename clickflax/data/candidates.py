@@ -32,9 +32,12 @@ def draw_candidates(
     chance: Float[np.ndarray, " I"],
     negatives: int,
     filter_seen: bool,
+    unseen: bool = True,
 ) -> Candidates:
     """So many negatives for each target of an example, drawn by the chance of each id: no targets,
     and nothing of the history where that is filtered. Where fewer are left, all of these.
+
+    Not `unseen`: the history is filtered after they have been drawn, so that fewer remain.
     """
     parts, counts = [], []
     upto = np.cumsum(np.where(np.arange(len(chance)) < RESERVED, 0.0, chance))
@@ -43,13 +46,15 @@ def draw_candidates(
         mine = slice(*np.searchsorted(examples.owner, [begin, end]))
         owner, targets = examples.owner[mine] - begin, examples.targets[mine]
         taken = owner * len(chance) + targets
+        had = np.zeros(0, np.int64)
         if filter_seen:
             history = Windows(examples.history.start[begin:end], examples.history.stop[begin:end])
             items, bounds = distinct_items(item, history)
-            seen = np.repeat(np.arange(end - begin), np.diff(bounds)) * len(chance) + items
-            taken = np.concatenate([taken, seen])
+            had = np.repeat(np.arange(end - begin), np.diff(bounds)) * len(chance) + items
+            taken = np.concatenate([taken, had]) if unseen else taken
         wanted = np.bincount(owner, minlength=end - begin) * negatives
         found = draw_each(np.random.default_rng((SEED, begin)), upto, np.unique(taken), wanted)
+        found = np.setdiff1d(found, had)
         parts.append(found % len(chance))
         counts.append(np.bincount(found // len(chance), minlength=end - begin))
     offsets = np.concatenate([[0], np.cumsum(np.concatenate([*counts, np.zeros(0, np.int64)]))])
