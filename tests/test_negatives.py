@@ -237,6 +237,25 @@ def test_what_is_avoided_does_not_count():
     assert kept("history") == [[no, no, yes, yes, yes], [yes, yes, no, no, yes]]
 
 
+@pytest.mark.parametrize("bias", [False, True])
+@pytest.mark.parametrize("items", [[3, 8, 3, 0, 1, 1], [5], [0]])
+def test_the_scores_of_the_same_items_for_all_are_those_of_the_whole_catalog(items, bias):
+    answers = answers_of(bias=bias, raised=True)
+    more = answers.raised.more * jnp.arange(1.0, 7.0).reshape(2, 3, 1)  # of each question its own
+
+    def of(more):
+        return answers._replace(raised=Raised(answers.raised.items, more)).of(jnp.array(items))
+
+    def whole(more):
+        scores = answers._replace(raised=Raised(answers.raised.items, more)).scores()
+        return scores[..., jnp.array(items)]
+
+    np.testing.assert_allclose(of(more), whole(more), rtol=1e-5, atol=1e-6)
+    for found, expected in zip(*(jax.vjp(f, more)[1](of(more)) for f in (of, whole)), strict=True):
+        there = np.asarray(answers.raised.items) >= 0
+        np.testing.assert_allclose(found[there], expected[there], rtol=1e-5, atol=1e-6)
+
+
 def test_a_smooth_label_gives_every_item_its_share():
     answers = answers_of(raised=True)
     targets, weights = jnp.array([[0, 3, 8], [5, 5, 1]]), jnp.array([[1.0, 2, 0], [1, 0.5, 1]])

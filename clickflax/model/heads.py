@@ -68,6 +68,21 @@ class Raised(NamedTuple):
         columns = self.items - start
         return jnp.where(columns < 0, size, columns)
 
+    def of(self, items: Int[Array, "... N"]) -> Float[Array, "... N"]:
+        """What is added to N items of each question, or to the same [N] of all."""
+        if items.ndim > 1:
+            alike = items[..., :, None] == self.items[..., None, :]
+            return jnp.where(alike, self.more[..., None, :], 0.0).sum(-1)
+        # Of all questions these are thousands: to compare each with each would cost too much.
+        ordered = jnp.sort(items)
+        mine, more = (side.reshape(-1, side.shape[-1]) for side in self)
+        column = jnp.minimum(jnp.searchsorted(ordered, mine), len(items) - 1)
+        more = jnp.where(ordered[column] == mine, more, 0.0)
+        found = jnp.zeros((len(mine), len(items)))  # of several that are alike, at the first one
+        found = found.at[jnp.arange(len(mine))[:, None], column].add(more)
+        found = found[:, jnp.searchsorted(ordered, items)]
+        return found.reshape(*self.items.shape[:-1], len(items))
+
 
 class Answers(NamedTuple):
     """Scores of the items in factors, so that nobody has to hold all of them at once.
@@ -125,13 +140,11 @@ class Answers(NamedTuple):
             rows = self.table[self.first + items].astype(self.features.dtype)
             precise = {"preferred_element_type": jnp.float32}
             scores = jnp.einsum("...d,...nd->...n", self.features, rows, **precise)
-        if items.ndim == 1:
-            items = items.reshape((1,) * (scores.ndim - 1) + (-1,))
         if self.bias is not None:
-            scores = scores + self.bias[items]
+            lead = (1,) * (scores.ndim - items.ndim)
+            scores = scores + self.bias[items].reshape(*lead, *items.shape)
         if self.raised is not None:
-            alike = items[..., :, None] == self.raised.items[..., None, :]
-            scores = scores + jnp.where(alike, self.raised.more[..., None, :], 0.0).sum(-1)
+            scores = scores + self.raised.of(items)
         return scores
 
     def mean(self) -> Float[Array, "..."]:
