@@ -123,6 +123,14 @@ TABLES = (
         "sasrec_s3rec_beauty",
     ),
     Table(
+        "YooChoose 1/64",
+        "Every prefix of a test session is a question, and seen items are ranked, too; with one "
+        "target for each, R@20 is what SR-GNN calls P@20.",
+        ("recall@20", "mrr@20"),
+        {"sasrec_yoochoose": Run("sasrec_yoochoose", "SR-GNN: .7057 / .3094")},
+        "sasrec_yoochoose",
+    ),
+    Table(
         "MovieLens-100K",
         DROSS,
         ("recall@10", "ndcg@10"),

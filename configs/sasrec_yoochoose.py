@@ -1,0 +1,33 @@
+"""SASRec on YooChoose 1/64, every prefix of a test session (SR-GNN: Wu et al., 2019).
+
+    clickflax prepare sessions --raw yoochoose-1-64 --out data/yoochoose-1-64
+    clickflax train --config=configs/sasrec_yoochoose.py --workdir=runs/sasrec_yoochoose
+    clickflax evaluate --run runs/sasrec_yoochoose
+
+Scores are cosines, as in NISER (Gupta et al., 2019), and items of the session have a score of their
+own, as people come back to them.
+"""
+
+from clickflax.config import default
+from clickflax.protocols import follow
+from clickflax.variants import vary
+
+
+def get_config():
+    c = follow(vary(default(), "sasrec+"), "sr_gnn")
+    c.data.path = "data/yoochoose-1-64"
+    c.data.validation_users = 4000
+    c.model.max_len = 50
+    c.model.cosine = True
+    c.model.temperature = 0.07
+    c.model.repeat = True
+    c.model.dropout = 0.3
+    c.model.attention_dropout = 0.1
+    c.loss.negatives = 4096
+    c.loss.shared = True
+    c.optim.schedule = "cosine"
+    c.train.batch_size = 512
+    c.train.steps = 2000
+    c.train.eval_every = 500
+    c.train.monitor = "mrr@20"
+    return c
