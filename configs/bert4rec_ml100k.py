@@ -1,8 +1,11 @@
 """BERT4Rec on MovieLens-100K, leave-one-out.
 
-clickflax prepare ml-100k --raw RAW --out data/ml-100k
-clickflax train --config=configs/bert4rec_ml100k.py --workdir=runs/bert4rec_ml100k
-clickflax evaluate --run runs/bert4rec_ml100k
+    clickflax prepare ml-100k --raw RAW --out data/ml-100k
+    clickflax train --config=configs/bert4rec_ml100k.py --workdir=runs/bert4rec_ml100k
+    clickflax evaluate --run runs/bert4rec_ml100k
+
+Test NDCG@10 0.0956, R@10 0.1898, every item ranked, seen ones filtered (the best of 16 validations,
+that of step 3,250; one seed, 390 s in all on one core of an Intel Xeon).
 """
 
 from clickflax.config import default

@@ -1,8 +1,11 @@
 """SASRec with the exact softmax on MovieLens-100K, leave-one-out.
 
-clickflax prepare ml-100k --raw RAW --out data/ml-100k
-clickflax train --config=configs/sasrec_ml100k.py --workdir=runs/sasrec_ml100k
-clickflax evaluate --run runs/sasrec_ml100k
+    clickflax prepare ml-100k --raw RAW --out data/ml-100k
+    clickflax train --config=configs/sasrec_ml100k.py --workdir=runs/sasrec_ml100k
+    clickflax evaluate --run runs/sasrec_ml100k
+
+Test NDCG@10 0.1034, R@10 0.1972, every item ranked, seen ones filtered (the best of 15 validations,
+that of step 1,300; one seed, 268 s in all on one core of an Intel Xeon).
 """
 
 from clickflax.config import default

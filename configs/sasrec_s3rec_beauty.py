@@ -4,6 +4,9 @@
         --out data/s3rec-beauty
     clickflax train --config=configs/sasrec_s3rec_beauty.py --workdir=runs/sasrec_s3rec_beauty
     clickflax evaluate --run runs/sasrec_s3rec_beauty
+
+Test NDCG@10 0.0571, R@10 0.0981, every item ranked, seen ones filtered (the best of 10 validations,
+that of step 2,700; one seed, 664 s in all on one core of an Intel Xeon).
 """
 
 from clickflax.config import default
