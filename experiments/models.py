@@ -202,20 +202,21 @@ def baselines(name: str, metrics: tuple[str, str]) -> list[list[str]]:
     return rows
 
 
+def shown(table: Table) -> str:
+    """A table, "" where nothing is recorded yet."""
+    rows = [row(name, run, table.metrics) for name, run in table.runs.items()]
+    rows = [*baselines(table.beside, table.metrics), *(line for line in rows if line)]
+    if not rows:
+        return ""
+    metrics = [metric.upper().replace("RECALL", "R") for metric in table.metrics]
+    head = ["", *metrics, "seeds", "published", "training", "commit"]
+    align = ["---", "--:", "--:", "--:", "---", "---", "---"]
+    return f"### {table.title}\n\n{table.how}\n\n{markdown(head, align, rows)}"
+
+
 def tables() -> str:
     """All tables that have a run."""
-    parts = []
-    for table in TABLES:
-        rows = [row(name, run, table.metrics) for name, run in table.runs.items()]
-        rows = [*baselines(table.beside, table.metrics), *(line for line in rows if line)]
-        if rows:
-            names = [
-                metric.replace("recall", "R").replace("ndcg", "NDCG") for metric in table.metrics
-            ]
-            head = ["", *names, "seeds", "published", "training", "commit"]
-            align = ["---", "--:", "--:", "--:", "---", "---", "---"]
-            parts += [f"### {table.title}", markdown(head, align, rows)]
-    return "\n\n".join(parts)
+    return "\n\n".join(filter(None, map(shown, TABLES)))
 
 
 def main() -> None:
