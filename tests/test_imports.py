@@ -17,6 +17,7 @@ MAY_IMPORT = {
     "config": set(),
     "flags": {"config"},
     "protocols": set(),
+    "variants": set(),
     "data": {"events"},
     "model": {"events"},
     "runtime": {""},
@@ -40,7 +41,7 @@ MAY_IMPORT = {
     | {"build", "reading", "transfer", "weights", "cold"},
     "train": NOUNS | {"flags", "run", "evaluate", "step", "setup"},
     "recommend": NOUNS | {"checks", "run", "asker", "questions"},
-    "baselines": NOUNS | {"flags", "checks", "questions", "evaluate", "run"},
+    "baselines": NOUNS | {"flags", "checks", "questions", "judge", "evaluate", "run"},
     "cli": {"", "runtime"},
 }
 # What a room may not import from outside: data/ is numpy, models know neither files nor flags.
