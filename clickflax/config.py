@@ -128,9 +128,7 @@ def default() -> ml_collections.ConfigDict:
     c.eval.filter_seen = True  # leave out what the user has already had, but never the target
     c.eval.negatives = 0  # for each target, among which it is ranked; 0: among all items
     c.eval.drawn = "uniform"  # these negatives, or by popularity; always the same for a data set
-    c.eval.unseen = (
-        True  # among what the user has not had; False: of all, then seen ones are left out
-    )
+    c.eval.unseen = True  # drawn of what the user has not had; False: of all, less what was seen
     c.eval.given = ()  # what is told of the event that is asked for, such as action=buy
     c.eval.batch_size = 256  # users at once
 

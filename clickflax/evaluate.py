@@ -165,6 +165,8 @@ def evaluate_run(
     config = override(run.config, flags)
     check_given(config)
     check_candidates(config)
+    if not config.eval.negatives and (drawn, unseen) != (None, None):
+        raise ValueError("--drawn and --unseen are about candidates: name --negatives, too.")
     record = examine(config, run, dataset, which) | {
         "data": str(dataset.path),
         "fingerprint": dataset.fingerprint,

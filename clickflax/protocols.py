@@ -37,7 +37,8 @@ PROTOCOLS: dict[str, dict[str, Any]] = {
         "eval.negatives": 100,
         "eval.drawn": "popularity",
     },
-    # RecBole's `uni50` with `RS: [4, 1, 1]` by time: among 50 negatives for each of the targets.
+    # RecBole's `uni50` with `RS: [4, 1, 1]` by time, shares of each user's events: every event of
+    # the test by itself, among 50 negatives.
     "uni50": {
         "data.split": "ratio_each",
         "data.validation_share": 1 / 6,

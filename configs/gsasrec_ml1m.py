@@ -8,8 +8,7 @@ negatives, for the model of sasrec_ml1m.py and with biases.
 Test NDCG@10 0.1831, R@10 0.3174, every item ranked, seen ones filtered (the best of 12 validations,
 that of step 3,000; one seed, 2,598 s in all on one core of an Intel Xeon).
 
-The paper has no biases. Here they begin at the log-odds of a yes; without them all items first move
-away from every answer, together.
+The paper has no biases. Here they begin at the log-odds of a yes.
 """
 
 from clickflax.config import default

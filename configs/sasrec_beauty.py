@@ -1,8 +1,11 @@
-"""SASRec with the exact softmax on Amazon Beauty, as BERT4Rec has it.
+"""SASRec on Amazon Beauty, as BERT4Rec has it: cosines, and 8,192 negatives that all targets share.
 
-clickflax prepare pairs --raw sequences.txt --out data/beauty
-clickflax train --config=configs/sasrec_beauty.py --workdir=runs/sasrec_beauty
-clickflax evaluate --run runs/sasrec_beauty
+    clickflax prepare pairs --raw sequences.txt --out data/beauty
+    clickflax train --config=configs/sasrec_beauty.py --workdir=runs/sasrec_beauty
+    clickflax evaluate --run runs/sasrec_beauty
+
+Test NDCG@10 0.0346, R@10 0.0555, every item ranked, seen ones filtered (the best of 10 validations,
+the last; one seed, 875 s in all on one core of an Intel Xeon).
 """
 
 from clickflax.config import default
@@ -14,8 +17,13 @@ def get_config():
     c = follow(vary(default(), "sasrec+"), "turning_dross")
     c.data.path = "data/beauty"
     c.model.max_len = 50
-    c.model.dropout = 0.5
-    c.model.attention_dropout = 0.5
+    c.model.cosine = True
+    c.model.temperature = 0.07
+    c.model.dropout = 0.3
+    c.model.attention_dropout = 0.3
+    c.loss.negatives = 8192
+    c.loss.shared = True
+    c.loss.log_q = True
     c.optim.schedule = "cosine"
     c.train.batch_size = 256
     c.train.steps = 3000

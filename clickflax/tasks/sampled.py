@@ -57,10 +57,7 @@ def gbce_beta(items: int, negatives: int, calibration: float) -> float:
 
 def first_bias(beta: float, negatives: int) -> float:
     """The bias of all items with which `bce` is least for a model that knows nothing else: the
-    log-odds of a yes.
-
-    From zero, the first thing to learn would be that nearly every answer is no, by what all items
-    have in common; configs/gsasrec_ml1m.py has what that costs.
+    log-odds of a yes. From zero, the loss would first push the scores of all items down, together.
     """
     return math.log(beta / negatives)
 
