@@ -1,3 +1,5 @@
+import ast
+import inspect
 import json
 
 import ml_collections
@@ -164,3 +166,10 @@ def test_a_stored_config_with_an_unknown_knob_is_an_error():
 def test_a_knob_is_named_with_its_groups():
     c = ml_collections.ConfigDict({"a": 1, "b": {"c": (2,), "d": {"e": ""}}})
     assert knobs(c) == {"config.a": 1, "config.b.c": (2,), "config.b.d.e": ""}
+
+
+def test_every_knob_stands_on_one_line_where_the_help_finds_its_comment():
+    (function,) = ast.parse(inspect.getsource(default)).body
+    knobs = [node for node in ast.walk(function) if isinstance(node, ast.Assign)]
+    assert knobs
+    assert not [ast.unparse(node) for node in knobs if node.lineno != node.end_lineno]
