@@ -12,8 +12,8 @@ from clickflax.config import default
 from clickflax.events import RESERVED
 from clickflax.model.attention import Attention, disentangled, rotate, xla
 from clickflax.model.blocks import HSTU, Block, Recurrent
-from clickflax.model.distance import OCTAVES, Distances, between, octave
-from clickflax.model.rows import Rows
+from clickflax.model.distance import OCTAVES, Distances, at_distance, between, octave
+from clickflax.model.rows import Rows, at
 from clickflax.step import init_params
 
 HSTU_HAS_NONE = {name: default().model[name] for name in ("feed_forward", "attention_dropout")}
@@ -175,14 +175,29 @@ def test_disentangled_scores_are_the_sums_over_pairs_of_the_paper():
     keys = jax.random.split(jax.random.key(0), 4)
     q, k = (jax.random.normal(key, (2, 2, 3, 4)) for key in keys[:2])
     theirs = [jax.random.normal(key, (1, 2, 5, 4)) for key in keys[2:]]  # distances -2 ... 2
-    apart = between(Rows(jnp.ones((2, 3), int), jnp.zeros((2, 3), int)), 3)
-    found = disentangled(q, k, *theirs, apart)
+    found = disentangled(q, k, *theirs, None)
     query_of, key_of = theirs
     for i in range(3):
         for j in range(3):
             asks = (q[:, :, i] * key_of[:, :, i - j + 2]).sum(-1)
             asked = (k[:, :, j] * query_of[:, :, j - i + 2]).sum(-1)
             np.testing.assert_allclose(found[:, :, i, j], asks + asked, rtol=1e-4, atol=1e-5)
+    places = jnp.array([[2, 0], [1, 1]])
+    some = disentangled(at(q.swapaxes(1, 2), places).swapaxes(1, 2), k, *theirs, places)
+    expected = at(found.swapaxes(1, 2), places).swapaxes(1, 2)
+    np.testing.assert_allclose(some, expected, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("most", [4, 6])  # distances, among them some that no row has
+@pytest.mark.parametrize("places", [None, [[3, 0], [1, 1]]])
+def test_what_is_read_at_distances_is_what_stands_there(most, places):
+    places = None if places is None else jnp.array(places)
+    asking = 4 if places is None else 2
+    x = jax.random.normal(jax.random.key(0), (2, 3, asking, 2 * most - 1))
+    apart = between(Rows(jnp.ones((2, 4), int), jnp.zeros((2, 4), int), places=places), most)
+    apart = np.broadcast_to(np.asarray(apart)[:, None], (2, 3, asking, 4))
+    expected = np.take_along_axis(np.asarray(x), apart, axis=3)
+    assert np.array_equal(at_distance(x, places, 4), expected)
 
 
 def dense(params, x):

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, Key
 
-from clickflax.model.distance import Distances, between
+from clickflax.model.distance import Distances, at_distance
 from clickflax.model.dropout import keep_mask
 from clickflax.model.kernels import KERNELS, obstacle
 from clickflax.model.rows import Rows, at
@@ -154,17 +154,16 @@ def disentangled(
     k: Float[Array, "B H L K"],
     query_of: Float[Array, "1 H R K"],
     key_of: Float[Array, "1 H R K"],
-    apart: Int[Array, "#B Q L"],
+    places: Int[Array, "B Q"] | None,
 ) -> Float[Array, "B H Q L"]:
     """What contents ask of distances, and distances of contents (DeBERTa: He et al., 2021), not yet
-    scaled; `query_of` and `key_of` belong to the distances 0 ... R-1.
+    scaled; `query_of` and `key_of` belong to the distances 1-L or less ... L-1 or more.
     """
-    here = jnp.broadcast_to(apart[:, None], (*q.shape[:3], k.shape[2]))
-    content = jnp.matmul(q, key_of.swapaxes(-1, -2), preferred_element_type=jnp.float32)
-    asks = jnp.take_along_axis(content, here, axis=3)
-    there = query_of.shape[2] - 1 - here  # the same distance, seen from the other event
-    content = jnp.matmul(query_of, k.swapaxes(-1, -2), preferred_element_type=jnp.float32)
-    return asks + jnp.take_along_axis(content, there, axis=2)
+    asks = jnp.matmul(q, key_of.swapaxes(-1, -2), preferred_element_type=jnp.float32)
+    asked = jnp.matmul(k, query_of.swapaxes(-1, -2), preferred_element_type=jnp.float32)
+    # The same distance, seen from the other event.
+    asked = at_distance(asked, None, k.shape[2]).transpose(0, 3, 1, 2)
+    return at_distance(asks, places, k.shape[2]) + at(asked, places).transpose(0, 2, 1, 3)
 
 
 class Attention(nn.Module):
@@ -205,7 +204,7 @@ class Attention(nn.Module):
             assert rows.relative is not None
             vectors = rows.relative[None].astype(x.dtype)
             theirs = project("query_of_distance", vectors), project("key_of_distance", vectors)
-            more = disentangled(q, k, *theirs, between(rows, (vectors.shape[1] + 1) // 2))
+            more = disentangled(q, k, *theirs, rows.places)
             # Three products are added up, of the size of one.
             scale = (3 * q.shape[-1]) ** -0.5
             bias = more * scale if bias is None else bias + more * scale

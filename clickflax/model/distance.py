@@ -3,6 +3,7 @@
 import functools
 
 import flax.linen as nn
+import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
@@ -22,6 +23,32 @@ def between(rows: Rows, max_len: int) -> Int[Array, "#B Q L"]:
     asking = column[None] if rows.places is None else rows.places
     apart = asking[:, :, None] - column[None, None, :]
     return jnp.clip(apart, 1 - max_len, max_len - 1) + max_len - 1
+
+
+def at_distance(
+    x: Float[Array, "B H Q R"], places: Int[Array, "B Q"] | None, length: int
+) -> Float[Array, "B H Q L"]:
+    """Of what each asking event has for every distance, 1 - M to M - 1, that of the distance of
+    each of the `length` events, at most M.
+
+    A row is the one before it, moved by one: so that all asking events need one slice of rows that
+    are a number shorter, and those at some `places` one slice each. Both, and above all their
+    gradients, take a third or a quarter of the time of reading number by number on CPU.
+    """
+    *lead, asking, distances = x.shape
+    most = distances // 2  # M - 1
+    x = jnp.flip(x, -1)  # from the distance of the last event on
+
+    def slice_of(row: Float[Array, " R"], place: Int[Array, ""]) -> Float[Array, " L"]:
+        return jax.lax.dynamic_slice(row, (most - place,), (length,))
+
+    if places is not None:
+        every = jax.vmap(slice_of)
+        return jax.vmap(jax.vmap(every, (0, None)))(x, places)
+    flat = x.reshape(*lead, -1)
+    flat = jnp.pad(flat, [(0, 0)] * len(lead) + [(0, max(0, most - asking))])
+    shorter = flat[..., most : most + asking * (distances - 1)]
+    return shorter.reshape(*lead, asking, distances - 1)[..., :length]
 
 
 def octave(rows: Rows) -> Int[Array, "B Q L"]:
