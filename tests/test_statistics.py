@@ -1,0 +1,91 @@
+"""Statistics of seeds and of users, beside scipy's and numbers worked by hand."""
+
+import numpy as np
+import pytest
+import scipy.stats
+
+from clickflax.study.statistics import difference, holm, spread
+
+
+def test_the_interval_of_seeds_is_that_of_scipy():
+    values = [0.31, 0.33, 0.30, 0.32]
+    found = spread(values)
+    expected = scipy.stats.t.interval(0.95, 3, np.mean(values), scipy.stats.sem(values))
+    assert found.mean - found.half == pytest.approx(expected[0], abs=1e-12)
+    assert found.mean + found.half == pytest.approx(expected[1], abs=1e-12)
+    assert found.deviation == pytest.approx(np.std(values, ddof=1))
+
+
+def test_of_one_seed_nothing_is_known_but_its_value():
+    found = spread([0.5])
+    assert found.mean == 0.5 and np.isnan(found.deviation) and np.isnan(found.half)
+    with pytest.raises(ValueError, match="no values"):
+        spread([])
+
+
+def users(count=400):
+    """A metric of the same users under two models, the first a little better."""
+    chance = np.random.default_rng(1)
+    theirs = 1 / np.log2(chance.integers(0, 12, count) + 2)
+    ours = np.where(
+        chance.random(count) < 0.8, theirs, 1 / np.log2(chance.integers(0, 10, count) + 2)
+    )
+    return ours, theirs
+
+
+def test_the_paired_t_test_is_that_of_scipy():
+    ours, theirs = users()
+    assert difference(ours, theirs).p_t == scipy.stats.ttest_rel(ours, theirs).pvalue
+
+
+def test_the_bootstrap_has_the_interval_of_scipy():
+    ours, theirs = users()
+    found = difference(ours, theirs)
+    drawn = scipy.stats.bootstrap(
+        (ours - theirs,), np.mean, n_resamples=10_000, method="percentile", rng=2
+    )
+    width = found.high - found.low
+    assert found.mean == pytest.approx((ours - theirs).mean())
+    assert found.low == pytest.approx(drawn.confidence_interval.low, abs=0.03 * width)
+    assert found.high == pytest.approx(drawn.confidence_interval.high, abs=0.03 * width)
+    below = (drawn.bootstrap_distribution <= 0).mean()
+    assert found.p_bootstrap == pytest.approx(2 * min(below, 1 - below), abs=0.02)
+
+
+def test_the_interval_of_the_bootstrap_holds_the_truth_as_often_as_it_says():
+    chance, held = np.random.default_rng(0), 0
+    for seed in range(200):
+        ours = (chance.random(300) < 0.35).astype(float)
+        theirs = (chance.random(300) < 0.30).astype(float)
+        found = difference(ours, theirs, seed)
+        held += found.low <= 0.05 <= found.high
+    assert 0.91 <= held / 200 <= 0.98
+
+
+def test_a_difference_has_a_sign_and_the_same_draws_every_time():
+    ours, theirs = users()
+    there, back = difference(ours, theirs), difference(theirs, ours)
+    assert there.mean == -back.mean and there.p_t == back.p_t
+    assert difference(ours, theirs) == there != difference(ours, theirs, seed=1)
+
+
+def test_models_that_do_alike_differ_by_nothing():
+    ours, _ = users()
+    assert difference(ours, ours) == (0.0, 0.0, 0.0, 1.0, 1.0)
+    same = difference(np.array([0.5, 0.75, 1.0]), np.array([0.0, 0.25, 0.5]))
+    assert same.low == same.high == 0.5 and same.p_t == 0.0 and same.p_bootstrap < 1e-3
+
+
+def test_users_that_cannot_be_paired_are_refused():
+    with pytest.raises(ValueError, match="3 users of one model, and 2 of the other"):
+        difference(np.zeros(3), np.zeros(2))
+    with pytest.raises(ValueError, match="1 users are too few"):
+        difference(np.zeros(1), np.zeros(1))
+
+
+def test_the_correction_of_holm_is_that_of_its_paper():
+    # Sorted: .005 x 4, .01 x 3, .03 x 2, .04 x 1, none below the one before it.
+    found = holm({"a": 0.01, "b": 0.04, "c": 0.03, "d": 0.005})
+    assert found == pytest.approx({"a": 0.03, "b": 0.06, "c": 0.06, "d": 0.02})
+    assert holm({"a": 0.7, "b": 0.6}) == {"a": 1.0, "b": 1.0}
+    assert holm({}) == {}
