@@ -16,8 +16,9 @@ VERBS = {
     "evaluate": ("clickflax.evaluate", "rank the whole catalog for held-out events"),
     "baselines": ("clickflax.baselines.compare", "ask counts and trees what a config asks"),
     "recommend": ("clickflax.recommend", "name the next items of given histories"),
+    "study": ("clickflax.study.main", "train and evaluate many runs, and compare them"),
 }
-COMPILING = ("train", "evaluate", "recommend")
+COMPILING = ("train", "evaluate", "recommend", "study")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -41,7 +42,7 @@ def _run(verb: str, arguments: list[str]) -> int:
     try:
         if verb in COMPILING:
             keep_compiled()
-        importlib.import_module(VERBS[verb][0]).main(arguments)
+        status = importlib.import_module(VERBS[verb][0]).main(arguments)
         sys.stdout.flush()
     except KeyboardInterrupt:
         print(f"clickflax {verb}: interrupted", file=sys.stderr)
@@ -56,7 +57,7 @@ def _run(verb: str, arguments: list[str]) -> int:
         print(f"clickflax {verb}: error: {_words(error)}", file=sys.stderr)
         print("(CLICKFLAX_TRACEBACK=1 shows where it arose.)", file=sys.stderr)
         return 1
-    return 0
+    return status or 0
 
 
 def _words(error: Exception) -> str:

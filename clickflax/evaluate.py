@@ -10,6 +10,8 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import rich.console
 import rich.table
 from ml_collections import ConfigDict
@@ -23,7 +25,7 @@ from clickflax.data.split import cold_targets
 from clickflax.data.store import Dataset
 from clickflax.data.variables import read
 from clickflax.events import MASK, RESERVED, SEP
-from clickflax.judge import Columns, Judge
+from clickflax.judge import Columns, Judge, rows_of
 from clickflax.questions import Asked, ask_about
 from clickflax.run import (
     Run,
@@ -105,11 +107,15 @@ def count_of(asked: Asked, which: str, columns: Columns) -> dict[str, Any]:
     }
 
 
-def examine(config: ConfigDict, run: Run, dataset: Dataset, which: str) -> dict[str, Any]:
-    """What is found for a part by each task of a run, and what it depends on."""
+def examine(
+    config: ConfigDict, run: Run, dataset: Dataset, which: str
+) -> tuple[dict[str, Any], dict[str, dict[str, np.ndarray]]]:
+    """What is found for a part by each task of a run, and what it depends on; and for each task
+    the rows that its metrics are the means of.
+    """
     mesh = sharding.make_mesh()
     params, columns = sharding.replicate(run.params, mesh), read(dataset, run.variables)
-    record, questions = {}, ask_about(config, dataset)
+    record, rows, questions = {}, {}, ask_about(config, dataset)
     for name, asked in questions.items():
         if not len(getattr(asked, which)):
             raise ValueError(
@@ -120,16 +126,17 @@ def examine(config: ConfigDict, run: Run, dataset: Dataset, which: str) -> dict[
         judge = Judge(asker, asked, columns, config)
         if which == "test" and judge.is_label and len(asked.validation):
             judge(params, "validation")  # for its threshold
-        metrics, beside = judge.examine(params, which)
+        verdict = judge.examine(params, which)
+        rows[name] = rows_of(asked, which, verdict.found, judge.columns)
         found = {
-            **metrics,
-            **beside,
+            **verdict.metrics,
+            **verdict.beside,
             **count_of(asked, which, columns),
             "protocol": protocol(config, dataset, name, asked.task, which),
             "dropped": asked.dropped,
         }
         record |= found if len(questions) == 1 else prefixed(name, found)
-    return record
+    return record, rows
 
 
 def evaluate_run(
@@ -167,7 +174,8 @@ def evaluate_run(
     check_candidates(config)
     if not config.eval.negatives and (drawn, unseen) != (None, None):
         raise ValueError("--drawn and --unseen are about candidates: name --negatives, too.")
-    record = examine(config, run, dataset, which) | {
+    found, rows = examine(config, run, dataset, which)
+    record = found | {
         "data": str(dataset.path),
         "fingerprint": dataset.fingerprint,
         "run": str(folder),
@@ -185,7 +193,16 @@ def evaluate_run(
     full = {**record, "environment": environment, "config": to_dict(config)}
     name = record_name(where, given, negatives, drawn, unseen)
     write_json(run.folder / f"{which}{name}.json", full)
+    for task, columns in rows.items():
+        write_rows(run.folder / f"{which}{name}.{task}.parquet", columns)
     return record
+
+
+def write_rows(path: pathlib.Path, columns: Mapping[str, np.ndarray]) -> None:
+    """Columns of a Parquet file, whole or not at all."""
+    partial = path.with_name(f".{path.name}.tmp")
+    pq.write_table(pa.table(dict(columns)), partial)
+    partial.replace(path)
 
 
 def record_name(

@@ -1,7 +1,7 @@
 """Asks a task of the examples of a part: places of targets, logits of labels, and their metrics."""
 
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import scipy.special
@@ -76,6 +76,14 @@ class Teller:
         return self.asker.tell(params, self.compiled, columns, part.ranges, events)
 
 
+class Verdict(NamedTuple):
+    """What is found for a part."""
+
+    metrics: dict[str, float]
+    beside: dict[str, Any]  # what else its record has, see `curve` and `cold_metrics`
+    found: Shaped[np.ndarray, " N"]  # the place of each target, or what is told of each label
+
+
 class Judge:
     """Asks a task of the examples of a part, and gives the metrics; compiled once."""
 
@@ -93,18 +101,17 @@ class Judge:
 
     def __call__(self, params: Any, which: str) -> dict[str, float]:
         """The mean of every metric over the examples of a part."""
-        return self.examine(params, which)[0]
+        return self.examine(params, which).metrics
 
-    def examine(self, params: Any, which: str) -> tuple[dict[str, float], dict[str, Any]]:
-        """The metrics, and what the record of an evaluation has beside them: see `curve` and
-        `cold_metrics`.
-        """
+    def examine(self, params: Any, which: str) -> Verdict:
+        """The metrics, and what they are the means of."""
         part = getattr(self.asked, which)
         if isinstance(part, Examples):
             places = self.rank(params, self.columns, part, self.among(which, part))
             cutoffs = tuple(self.config.eval.cutoffs)
             beside = cold_metrics(self.asked, part, places, self.columns, self.config)
-            return mean(ranking(places, part.owner, len(part), cutoffs)), beside
+            metrics = mean(ranking(places, part.owner, len(part), cutoffs))
+            return Verdict(metrics, beside, places)
         logits = self.tell(params, self.columns, part)
         label, kind = part.label[np.isfinite(part.label)], self.config.label.kind
         if self.asked.task.head != "label" or kind == "binary":
@@ -112,10 +119,11 @@ class Judge:
             if which == "validation":
                 self.threshold = best_threshold(p, label)
             threshold = 0.5 if self.threshold is None else self.threshold
-            return yes_or_no(p, label, threshold), curve(p, label)
+            return Verdict(yes_or_no(p, label, threshold), curve(p, label), p)
         if kind == "classes":
-            return classes(scipy.special.softmax(logits, 1), label), {}
-        return numbers(logits[:, 0], label), {}
+            p = scipy.special.softmax(logits, 1)
+            return Verdict(classes(p, label), {}, p.argmax(1))
+        return Verdict(numbers(logits[:, 0], label), {}, logits[:, 0])
 
     def among(self, which: str, part: Examples) -> Candidates | None:
         """The candidates of a part; None: all items."""
@@ -142,6 +150,30 @@ def candidates_of(
         chance = np.bincount(item[inside(train, len(item))], minlength=size).astype(np.float64)
     ask = config.eval
     return draw_candidates(part, item, chance, ask.negatives, filter_seen, ask.unseen)
+
+
+def rows_of(
+    asked: Asked, which: str, found: Shaped[np.ndarray, " N"], columns: Columns
+) -> dict[str, Shaped[np.ndarray, " N"]]:
+    """Columns with a line for each `found` of a part. Of a target: its question and the sequence of
+    that, its id, its place (0 is first), the events of the history, and the training events that
+    have it. Of a label: its event, what it is, and what is told.
+    """
+    part = getattr(asked, which)
+    if isinstance(part, LabelPart):
+        event = np.flatnonzero(np.isfinite(part.label))
+        return {"event": event, "label": part.label[event], "told": found}
+    column = columns[asked.task.head]
+    trained = np.bincount(column[inside(asked.train, len(column))], minlength=column.max() + 1)
+    long = part.history.stop - part.history.start
+    return {
+        "question": part.owner,
+        "sequence": part.sequence[part.owner],
+        "target": part.targets,
+        "place": found,
+        "history": long[part.owner],
+        "trained": trained[part.targets],
+    }
 
 
 def cold_metrics(

@@ -142,4 +142,4 @@ def test_only_verbs_that_compile_have_their_programs_kept(verb, monkeypatch):
     module.main = lambda argv: None
     monkeypatch.setitem(sys.modules, module.__name__, module)
     assert cli.main([verb]) == 0
-    assert kept == ([verb] if verb in ("train", "evaluate", "recommend") else [])
+    assert kept == ([verb] if verb in ("train", "evaluate", "recommend", "study") else [])

@@ -28,26 +28,26 @@ def test_a_changed_file_makes_a_checkout_dirty(tmp_path):
     (root / "a.py").write_text("a = 1\n")
     git(root, "add", ".")
     git(root, "commit", "-m", "first")
-    clean = environment._checkout(root)
+    clean = environment.checkout(root)
     assert len(clean["commit"]) == 40 and clean["dirty"] is False
     (root / "a.py").write_text("a = 2\n")
-    assert environment._checkout(root) == {"commit": clean["commit"], "dirty": True}
+    assert environment.checkout(root) == {"commit": clean["commit"], "dirty": True}
 
 
 def test_a_package_installed_inside_another_checkout_has_no_commit(tmp_path):
     git(tmp_path, "init")
     inside = tmp_path.resolve() / "site-packages"
     inside.mkdir()
-    assert environment._checkout(inside) == {"commit": None, "dirty": None}
+    assert environment.checkout(inside) == {"commit": None, "dirty": None}
 
 
 def test_without_git_the_commit_is_unknown(tmp_path, monkeypatch):
     monkeypatch.setenv("PATH", str(tmp_path))
-    assert environment._checkout(tmp_path.resolve()) == {"commit": None, "dirty": None}
+    assert environment.checkout(tmp_path.resolve()) == {"commit": None, "dirty": None}
 
 
 def test_a_checkout_without_a_commit_is_dirty(tmp_path):
     root = tmp_path.resolve()
     git(root, "init")
     (root / "a.py").write_text("a = 1\n")
-    assert environment._checkout(root) == {"commit": None, "dirty": True}
+    assert environment.checkout(root) == {"commit": None, "dirty": True}

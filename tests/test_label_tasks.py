@@ -5,6 +5,7 @@ import json
 
 import jax
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 from toy import small_config
 
@@ -68,6 +69,10 @@ def test_a_purchase_is_learned_validated_and_told(shop, tmp_path, label):
     assert sum(b["labels"] * b["yes"] for b in bins) == pytest.approx(count * record["yes"])
     error = sum(b["labels"] * abs(b["told"] - b["yes"]) for b in bins) / count
     assert error == pytest.approx(record["calibration_error"])
+    rows = pq.read_table(tmp_path / "run" / "test.purchase.parquet").to_pydict()
+    yes, told = np.array(rows["label"]), np.array(rows["told"])
+    loss = -np.log(np.where(yes == 1, told, 1 - told)).mean()
+    assert loss == pytest.approx(record["log_loss"]) and len(yes) == count
     metrics = {name: value for name, value in record.items() if isinstance(value, float)}
     assert "reliability" not in {*metrics, *result}
     assert record == {

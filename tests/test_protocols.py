@@ -3,6 +3,7 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 from test_evaluate import COLUMNS, EXAMPLES, ITEM, TASK
 from toy import ITEMS, small_config, small_model
@@ -16,6 +17,7 @@ from clickflax.data.candidates import draw_candidates
 from clickflax.data.shop import Shop
 from clickflax.data.simulate import simulate
 from clickflax.data.split import Examples
+from clickflax.data.store import open_dataset
 from clickflax.evaluate import evaluate_run
 from clickflax.events import RESERVED
 from clickflax.judge import Ranker
@@ -154,6 +156,18 @@ def test_a_run_is_measured_in_another_way_and_says_so(tmp_path, optax_promotes):
         evaluate_run(tmp_path / "run", "test", negatives=0, drawn="popularity")
     names = {path.name for path in (tmp_path / "run").glob("test*.json")}
     assert names == {"test.json", "test.negatives.0.json", "test.popularity.json"}
+    dataset = open_dataset(tmp_path / "data")
+    rows = pq.read_table(tmp_path / "run" / "test.negatives.0.masked_item.parquet").to_pydict()
+    hits = np.array(rows["place"]) < 10
+    assert hits.mean() == pytest.approx(whole["recall@10"])
+    assert len(hits) == whole["users"] and rows["question"] == list(range(len(hits)))
+    last = dataset.offsets[1:][rows["sequence"]] - 1
+    assert rows["target"] == dataset.columns["item"][last].tolist()
+    assert rows["history"] == (last - dataset.offsets[rows["sequence"]]).tolist()
+    trained = [np.delete(dataset.columns["item"], last).tolist().count(t) for t in rows["target"]]
+    before = dataset.columns["item"][last - 1]  # nobody trains on a validation item
+    trained = [n - (before == t).sum() for n, t in zip(trained, rows["target"], strict=True)]
+    assert rows["trained"] == trained
 
 
 @pytest.mark.parametrize("part", ["test", "validation"])

@@ -14,6 +14,7 @@ import jax
 import clickflax
 from clickflax.runtime.sharding import cores
 
+HERE = pathlib.Path(clickflax.__file__).resolve().parents[1]
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
 
 
@@ -24,7 +25,7 @@ def environment(data_fingerprint: str) -> dict[str, Any]:
     return {
         "started": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "command": shlex.join([pathlib.Path(sys.argv[0]).name, *sys.argv[1:]]),
-        **_checkout(pathlib.Path(clickflax.__file__).resolve().parents[1]),
+        **checkout(),
         "versions": {
             "python": platform.python_version(),
             "clickflax": clickflax.__version__,
@@ -41,7 +42,7 @@ def environment(data_fingerprint: str) -> dict[str, Any]:
     }
 
 
-def _checkout(root: pathlib.Path) -> dict[str, Any]:
+def checkout(root: pathlib.Path = HERE) -> dict[str, Any]:
     """Commit of the checkout at `root` and whether files differ from it; None without git."""
     top = _git(root, "rev-parse", "--show-toplevel")
     # An installed package may lie inside the checkout of something else.

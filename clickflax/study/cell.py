@@ -1,0 +1,78 @@
+"""One cell of a study, in a process of its own: `python -m clickflax.study.cell OUT NAME [CORES]`.
+
+The process that trains is the one that holds the lock, so that a cell whose parent is gone is
+still nobody else's, and one that was killed is free at once.
+"""
+
+import argparse
+import os
+import pathlib
+import sys
+
+import filelock
+
+from clickflax.evaluate import evaluate_run, record_name
+from clickflax.study.plan import Cell, Study, folder_of, read_plan
+from clickflax.train import train
+
+TAKEN = 75  # the exit status where another process has the cell (EX_TEMPFAIL)
+
+
+def lock_of(out: pathlib.Path, cell: Cell) -> filelock.BaseFileLock:
+    """What the process holds that runs a cell."""
+    folder = out / "locks"
+    folder.mkdir(parents=True, exist_ok=True)
+    return filelock.FileLock(folder / cell.name, timeout=0)
+
+
+def is_done(out: pathlib.Path, study: Study, cell: Cell) -> bool:
+    """Whether all that is asked of a cell has been answered."""
+    folder = folder_of(out, cell)
+    names = (f"test{record_name(**asked)}.json" for asked in study.asked.values())
+    return all((folder / name).is_file() for name in names)
+
+
+def is_taken(out: pathlib.Path, cell: Cell) -> bool:
+    """Whether a process runs the cell just now."""
+    try:
+        with lock_of(out, cell):
+            return False
+    except filelock.Timeout:
+        return True
+
+
+def run(out: pathlib.Path, study: Study, cell: Cell) -> None:
+    """Trains and evaluates a cell, from where it stands."""
+    folder = folder_of(out, cell)
+    train(cell.load(), folder)
+    for asked in study.asked.values():
+        evaluate_run(folder, "test", **asked)
+
+
+def main(argv: list[str]) -> int:
+    """Runs the cell of that name unless it is done, or being run; the exit status."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("out", type=pathlib.Path)
+    parser.add_argument("name")
+    parser.add_argument("cores", nargs="?", default="", help='of the CPU, such as 0,1; "": all')
+    flags = parser.parse_args(argv)
+    if flags.cores:
+        os.sched_setaffinity(0, {int(core) for core in flags.cores.split(",")})
+    study, cells = read_plan(flags.out)
+    cell = next(cell for cell in cells if cell.name == flags.name)
+    try:
+        with lock_of(flags.out, cell):
+            if not is_done(flags.out, study, cell):
+                run(flags.out, study, cell)
+    except filelock.Timeout:
+        return TAKEN
+    except (ValueError, OSError, FloatingPointError) as error:
+        if os.environ.get("CLICKFLAX_TRACEBACK", "0") not in ("", "0"):
+            raise
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

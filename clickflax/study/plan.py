@@ -1,0 +1,151 @@
+"""What a study asks, and the runs that answer it: configs x data sets x seeds."""
+
+import difflib
+import hashlib
+import json
+import pathlib
+import re
+import runpy
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+from ml_collections import ConfigDict
+
+from clickflax.checks import check_config
+from clickflax.config import load, to_dict
+from clickflax.run import read_json, write_json
+
+
+class Study(NamedTuple):
+    """A question, and what is run to answer it.
+
+    Of `configs` and `data` each name has words: of a config its file, then changes to it such as
+    "loss.name=gbce"; of a data set changes alone, "data.path=data/ml-1m".
+    """
+
+    question: str
+    configs: Mapping[str, Sequence[str]]
+    data: Mapping[str, Sequence[str]]
+    seeds: Sequence[int]
+    metrics: Sequence[str] = ("recall@10", "ndcg@10")
+    baseline: str = ""  # the config that others are compared with; "": the first
+    asked: Mapping[str, Mapping[str, Any]] = {"test": {}}  # arguments of `evaluate_run`
+    published: Mapping[str, Mapping[str, str]] = {}  # of a data set, and of a config on it
+
+
+class Cell(NamedTuple):
+    """One run of a study. Its folder has a name that changes with its config."""
+
+    config: str
+    data: str
+    seed: int
+    file: str
+    changes: tuple[str, ...]
+    name: str
+
+    def load(self) -> ConfigDict:
+        """The config that is trained; refused where its file is no longer what it was."""
+        config = load(self.file, self.changes)
+        if name_of(self.config, self.data, self.seed, config) != self.name:
+            raise ValueError(
+                f"{self.file} has changed since {self.name} was planned: run the study anew, "
+                "which plans it as another one."
+            )
+        return config
+
+
+def name_of(config: str, data: str, seed: int, values: ConfigDict) -> str:
+    """The folder of a cell."""
+    text = json.dumps(to_dict(values), sort_keys=True)
+    digest = hashlib.sha256(text.encode()).hexdigest()[:8]
+    words = (re.sub(r"[^\w=-]+", "_", word) for word in (config, data))
+    return ".".join([*words, str(seed), digest])
+
+
+def cells_of(study: Study) -> list[Cell]:
+    """The runs of a study, seed by seed: what is there early tells something of all configs."""
+    found = []
+    for seed in study.seeds:
+        for data, knobs in study.data.items():
+            for name, (file, *changes) in study.configs.items():
+                flags = tuple(f"config.{knob}" for knob in (*knobs, *changes, f"seed={seed}"))
+                config = load(file, flags)
+                check_config(config)
+                cell = name_of(name, data, seed, config)
+                found.append(Cell(name, data, seed, str(file), flags, cell))
+    return found
+
+
+def load_study(path: str | pathlib.Path) -> Study:
+    """The study that `get_study()` of a Python file gives.
+
+    Raises FileNotFoundError without the file, and ValueError for a study that makes no sense.
+    """
+    path = pathlib.Path(path)
+    if not path.is_file():
+        beside = sorted(str(other) for other in path.parent.glob("*.py"))
+        raise FileNotFoundError(
+            f"{path} is not a file; its folder has {', '.join(beside) or 'none'}."
+        )
+    names = runpy.run_path(str(path))
+    if "get_study" not in names:
+        raise ValueError(f"{path}: there is no function get_study() in this file.")
+    study = names["get_study"]()
+    if not isinstance(study, Study):
+        raise ValueError(f"{path}: get_study() returned {study!r}, not a Study.")
+    check_study(study, str(path))
+    return study
+
+
+def check_study(study: Study, where: str) -> None:
+    """Refuses a study without cells, and names that stand for nothing."""
+    for part in ("configs", "data", "seeds", "metrics", "asked"):
+        if not getattr(study, part):
+            raise ValueError(f"{where}: {part} is empty, so that the study has no cells.")
+    twice = sorted({seed for seed in study.seeds if list(study.seeds).count(seed) > 1})
+    if twice:
+        raise ValueError(f"{where}: seed {twice[0]} is there twice: it would be the same run.")
+    for part in ("configs", "data"):
+        for name, words in getattr(study, part).items():
+            if isinstance(words, str):
+                raise ValueError(f"{where}: {part}[{name!r}]={words!r} must be a list of words.")
+    check_name(study.baseline or next(iter(study.configs)), study.configs, f"{where}: baseline")
+    for data, rows in study.published.items():
+        check_name(data, study.data, f"{where}: published")
+        for name in rows:
+            check_name(name, study.configs, f"{where}: published[{data!r}]")
+
+
+def check_name(name: str, known: Mapping[str, Any] | Sequence[str], what: str) -> None:
+    """Refuses a name that is not known, and names the nearest one."""
+    if name not in known:
+        near = difflib.get_close_matches(name, list(known), n=1)
+        hint = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(map(repr, known))}."
+        raise ValueError(f"{what}={name!r} is not there; {hint}")
+
+
+def write_plan(out: pathlib.Path, study: Study, cells: Sequence[Cell]) -> None:
+    """Keeps what a study asks beside its runs."""
+    out.mkdir(parents=True, exist_ok=True)
+    told = study._asdict() | {"configs": list(study.configs), "data": list(study.data)}
+    told["baseline"] = study.baseline or next(iter(study.configs))
+    write_json(out / "study.json", {**told, "cells": [cell._asdict() for cell in cells]})
+
+
+def read_plan(out: str | pathlib.Path) -> tuple[Study, list[Cell]]:
+    """The study of a folder: of configs and data sets the names alone."""
+    out = pathlib.Path(out)
+    if not (out / "study.json").is_file():
+        raise FileNotFoundError(
+            f"{out / 'study.json'} is not there: {out} is not the folder of a study "
+            "(`clickflax study run FILE --out DIR` makes one)."
+        )
+    told = read_json(out / "study.json")
+    cells = [Cell(**{**cell, "changes": tuple(cell["changes"])}) for cell in told.pop("cells")]
+    names = {part: {name: () for name in told[part]} for part in ("configs", "data")}
+    return Study(**{**told, **names}), cells
+
+
+def folder_of(out: pathlib.Path, cell: Cell) -> pathlib.Path:
+    """Where the run of a cell is."""
+    return out / "cells" / cell.name

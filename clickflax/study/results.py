@@ -1,0 +1,152 @@
+"""What the runs of a study have found: means over seeds, and differences over users."""
+
+import pathlib
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import pyarrow.parquet as pq
+from jaxtyping import Float
+
+from clickflax.evaluate import record_name
+from clickflax.run import read_json
+from clickflax.study.plan import Cell, Study, check_name, folder_of
+from clickflax.study.statistics import Difference, Spread, difference, holm, spread
+from clickflax.tasks.metrics import ranking
+
+LEVEL = 0.05  # of a significant difference, corrected for all of its table
+
+
+class Result(NamedTuple):
+    """A metric of a config on a data set."""
+
+    seeds: Spread
+    apart: Difference | None  # from the baseline, over users; None: it is the baseline, or no mean
+    p: float  # of the difference, by the bootstrap, with Holm's correction; NaN without
+
+
+class Line(NamedTuple):
+    """A config on a data set: its records, one a seed, and a result for each metric."""
+
+    config: str
+    published: str
+    records: list[dict[str, Any]]
+    results: dict[str, Result]
+
+
+class Table(NamedTuple):
+    """The configs on a data set that were asked the same."""
+
+    data: str
+    asked: str
+    lines: list[Line]
+    planned: int  # seeds of each line
+
+
+def per_user(path: pathlib.Path, metric: str) -> Float[np.ndarray, " U"] | None:
+    """What each user, in the order of the log, adds to the mean of a metric over the questions;
+    None where it is no mean, as the area under a curve is none.
+    """
+    rows = pq.read_table(path)
+    name, _, k = metric.partition("@")
+    if "place" not in rows.column_names or not k:
+        return None
+    question, sequence = rows["question"].to_numpy(), rows["sequence"].to_numpy()
+    count = int(question.max()) + 1
+    found = ranking(rows["place"].to_numpy(), question, count, (int(k),))
+    if metric not in found:
+        return None
+    asked = np.zeros(count, np.int64)
+    asked[question] = sequence
+    users, which = np.unique(asked, return_inverse=True)
+    return np.bincount(which, weights=found[metric]) * (len(users) / count)
+
+
+def record_of(out: pathlib.Path, cell: Cell, asked: dict[str, Any]) -> dict[str, Any] | None:
+    """What a cell has found, None as long as it has not."""
+    path = folder_of(out, cell) / f"test{record_name(**asked)}.json"
+    return read_json(path) if path.is_file() else None
+
+
+def users_of(
+    out: pathlib.Path, cells: Sequence[Cell], asked: dict[str, Any], metric: str
+) -> Float[np.ndarray, " U"] | None:
+    """The mean over seeds of what each user adds to a metric."""
+    found = []
+    for cell in cells:
+        task = read_json(folder_of(out, cell) / "config.json")["tasks"][0]
+        path = folder_of(out, cell) / f"test{record_name(**asked)}.{task}.parquet"
+        users = per_user(path, metric)
+        if users is None:
+            return None
+        found.append(users)
+    return np.mean(found, axis=0) if found else None
+
+
+def results(out: pathlib.Path, study: Study, cells: Sequence[Cell]) -> list[Table]:
+    """All that there is so far."""
+    return [
+        table_of(out, study, [cell for cell in cells if cell.data == data], data, asked)
+        for data in study.data
+        for asked in study.asked
+    ]
+
+
+def table_of(
+    out: pathlib.Path, study: Study, cells: Sequence[Cell], data: str, asked: str
+) -> Table:
+    """What is found on a data set."""
+    how = dict(study.asked[asked])
+    done: dict[str, list[Cell]] = {config: [] for config in study.configs}
+    records: dict[str, list[dict[str, Any]]] = {config: [] for config in study.configs}
+    for cell in cells:
+        record = record_of(out, cell, how)
+        if record is not None:
+            done[cell.config].append(cell)
+            records[cell.config].append(record)
+    apart = {
+        metric: differences(out, done, how, study.baseline, metric) for metric in study.metrics
+    }
+    lines = []
+    for config, found in records.items():
+        published = study.published.get(data, {}).get(config, "")
+        of_line = {}
+        for metric in study.metrics if found else ():
+            values = values_of(found, metric, f"{data}, {config}")
+            against, p = apart[metric].get(config, (None, float("nan")))
+            of_line[metric] = Result(spread(values), against, p)
+        lines.append(Line(config, published, found, of_line))
+    return Table(data, asked, lines, len(study.seeds))
+
+
+def values_of(records: Sequence[dict[str, Any]], metric: str, where: str) -> list[float]:
+    """A metric of some records; an unknown one is refused, and the nearest named."""
+    for record in records:
+        numbers = [name for name, value in record.items() if isinstance(value, float)]
+        check_name(metric, numbers, f"metric of {where}")
+    return [record[metric] for record in records]
+
+
+def differences(
+    out: pathlib.Path,
+    done: dict[str, list[Cell]],
+    asked: dict[str, Any],
+    baseline: str,
+    metric: str,
+) -> dict[str, tuple[Difference, float]]:
+    """How every config differs from the baseline, and how likely that is by chance among all of
+    them; of the seeds that both have.
+    """
+    found = {}
+    for config, cells in done.items():
+        seeds = {cell.seed for cell in cells} & {cell.seed for cell in done[baseline]}
+        if config == baseline or not seeds:
+            continue
+        sides = []
+        for one in (config, baseline):
+            some = [cell for cell in done[one] if cell.seed in seeds]
+            sides.append(users_of(out, some, asked, metric))
+        if sides[0] is not None and sides[1] is not None:
+            found[config] = difference(sides[0], sides[1])
+    p = holm({config: one.p_bootstrap for config, one in found.items()})
+    return {config: (one, p[config]) for config, one in found.items()}

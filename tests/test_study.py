@@ -1,0 +1,266 @@
+"""Studies: which runs they have, how they are run, and what their tables say."""
+
+import json
+import os
+import pathlib
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from clickflax.data.shop import Shop
+from clickflax.data.simulate import simulate
+from clickflax.run import write_json
+from clickflax.study import Study, cell, results, runner, table
+from clickflax.study.main import main
+from clickflax.study.plan import cells_of, check_study, folder_of, load_study, read_plan, write_plan
+from clickflax.tasks.metrics import mean, ranking
+
+CONFIGS = pathlib.Path(__file__).resolve().parents[1] / "configs"
+SMALL = ("train.steps=2", "train.eval_every=2", "train.batch_size=16", "model.width=8")
+SMALL += ("model.heads=1", "model.max_len=8", "train.log_every=1", "train.cpu_devices=1")
+FILE = CONFIGS / "sasrec_ml100k.py"
+
+
+def study_of(path="data", **changed):
+    whole = {
+        "question": "Do wide models know more?",
+        "configs": {"narrow": (FILE, *SMALL), "wide one": (FILE, *SMALL, "model.width=16")},
+        "data": {"shop": (f"data.path={path}",)},
+        "seeds": (0, 1),
+    }
+    return Study(**{**whole, **changed})
+
+
+def test_a_study_has_a_cell_for_every_config_data_set_and_seed():
+    study = study_of(data={"a": ("data.path=a",), "b": ("data.path=b", "model.layers=1")})
+    cells = cells_of(study)
+    assert len({cell.name for cell in cells}) == len(cells) == 8
+    assert [(c.seed, c.data, c.config) for c in cells[:3]] == [
+        (0, "a", "narrow"),
+        (0, "a", "wide one"),
+        (0, "b", "narrow"),
+    ]
+    config = cells[3].load()
+    assert (config.model.width, config.model.layers, config.seed) == (16, 1, 0)
+    assert cells[3].name.startswith("wide_one.b.0.")
+
+
+def test_a_cell_of_another_config_is_another_cell():
+    names = {cell.name for cell in cells_of(study_of())}
+    changed = {c.name for c in cells_of(study_of(configs={"narrow": (FILE, *SMALL, "seed=3")}))}
+    assert changed < names  # the seed of the study counts
+    changed = study_of(configs={"narrow": (FILE, *SMALL, "model.dropout=0.25")})
+    assert not {cell.name for cell in cells_of(changed)} & names
+
+
+def test_a_file_that_changed_after_the_plan_is_noticed(tmp_path):
+    file = tmp_path / "config.py"
+    text = f"import runpy\nget_config = runpy.run_path({str(FILE)!r})['get_config']\n"
+    file.write_text(text)
+    [one, _] = cells_of(study_of(configs={"narrow": (file, *SMALL)}))
+    assert one.load().seed == 0
+    file.write_text(
+        text.replace("get_config =", "was =")
+        + "def get_config():\n    c = was()\n    c.model.layers = 1\n    return c\n"
+    )
+    with pytest.raises(ValueError, match="has changed since"):
+        one.load()
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"seeds": ()}, "seeds is empty, so that the study has no cells"),
+        ({"configs": {}}, "configs is empty"),
+        ({"seeds": (1, 2, 1)}, "seed 1 is there twice"),
+        ({"baseline": "narow"}, "baseline='narow' is not there; did you mean 'narrow'"),
+        ({"published": {"shop": {"x": ""}}}, "'narrow', 'wide one'"),
+        ({"data": {"shop": "data.path=data"}}, "must be a list of words"),
+    ],
+)
+def test_a_study_that_makes_no_sense_is_refused(changed, message):
+    with pytest.raises(ValueError, match=message):
+        check_study(study_of(**changed), "here")
+
+
+def test_a_file_without_a_study_is_refused(tmp_path):
+    (tmp_path / "a.py").write_text("get_study = lambda: 3\n")
+    with pytest.raises(ValueError, match="returned 3, not a Study"):
+        load_study(tmp_path / "a.py")
+    (tmp_path / "b.py").write_text("")
+    with pytest.raises(ValueError, match="no function get_study"):
+        load_study(tmp_path / "b.py")
+    with pytest.raises(FileNotFoundError, match=r"a\.py.*b\.py"):
+        load_study(tmp_path / "c.py")
+    with pytest.raises(FileNotFoundError, match="not the folder of a study"):
+        read_plan(tmp_path)
+
+
+def pretend(out, one, places, seconds=10.0):
+    """A cell that was run, whose targets stand at these places."""
+    folder = folder_of(out, one)
+    folder.mkdir(parents=True)
+    owner = np.arange(len(places))
+    metrics = mean(ranking(np.array(places, np.float64), owner, len(places), (10,)))
+    write_json(folder / "config.json", {"tasks": ["next_item"], "train": {"steps": 4}})
+    rows = {"question": owner, "sequence": owner, "place": np.array(places, np.float32)}
+    pq.write_table(pa.table(rows), folder / "test.next_item.parquet")
+    more = {"train_seconds": seconds, "environment": {"commit": "abc"}}
+    write_json(folder / "test.json", {**metrics, **more})
+
+
+def pretended(tmp_path, **changed):
+    """A study of two seeds; the wide model puts the target before where the narrow one does."""
+    study = study_of(**changed)
+    cells = cells_of(study)
+    write_plan(tmp_path, study, cells)
+    places = np.random.default_rng(0).integers(0, 20, 200)
+    for one in cells:
+        wide = one.config == "wide one"
+        pretend(tmp_path, one, np.maximum(0, places - 3 * wide) + one.seed)
+    return tmp_path, cells
+
+
+def test_a_table_has_means_over_seeds_and_differences_over_users(tmp_path):
+    out, cells = pretended(tmp_path, published={"shop": {"wide one": "a paper: .1"}})
+    study, planned = read_plan(out)
+    assert planned == cells and study.baseline == "narrow"
+    [found] = results.results(out, study, planned)
+    narrow, wide = found.lines
+    seeds = [record["ndcg@10"] for record in wide.records]
+    result = wide.results["ndcg@10"]
+    assert result.seeds.mean == pytest.approx(np.mean(seeds))
+    assert result.apart.mean == pytest.approx(
+        result.seeds.mean - narrow.results["ndcg@10"].seeds.mean
+    )
+    assert 0 < result.apart.low < result.apart.mean < result.apart.high and result.p < 0.01
+    assert narrow.results["ndcg@10"].apart is None
+    text = table.WRITERS["md"]([found], study.metrics, study.baseline)
+    assert "| wide one | " in text and "* | 2 | a paper: .1 | 10 s |" in text
+    assert "better and † worse than narrow" in text
+    tex = table.WRITERS["latex"]([found], study.metrics, study.baseline)
+    assert r"$^{*}$ & 2 & a paper: .1 & 10 s \\" in tex and r"\begin{tabular}{lrrrll}" in tex
+    told = json.loads(table.WRITERS["json"]([found], study.metrics, study.baseline))
+    assert told[1]["metrics"]["recall@10"]["difference"]["than"] == "narrow"
+    assert told[1]["metrics"]["recall@10"]["values"] == [r["recall@10"] for r in wide.records]
+
+
+def test_what_is_missing_is_said(tmp_path):
+    out, cells = pretended(tmp_path)
+    for one in cells[1:]:
+        (folder_of(out, one) / "test.json").unlink()
+    study, planned = read_plan(out)
+    found = results.results(out, study, planned)
+    text = table.WRITERS["md"](found, study.metrics, study.baseline)
+    assert "| 1 of 2 | 10 s |" in text and "| wide one |  |  | 0 of 2 |  |" in text
+    with pytest.raises(ValueError, match="'ndcg@1O' is not there; did you mean 'ndcg@10'"):
+        results.results(out, study._replace(metrics=("ndcg@1O",)), planned)
+
+
+def test_the_questions_of_a_user_are_one_draw(tmp_path):
+    path = tmp_path / "rows.parquet"
+    rows = {"question": [0, 1, 1, 2], "sequence": [4, 4, 4, 7], "place": [0.0, 1.0, 20.0, 3.0]}
+    pq.write_table(pa.table(rows), path)
+    users = results.per_user(path, "recall@2")
+    # Questions have 1, 1/2 and 0: the first two are one user's, whose share is that of the mean.
+    assert users.tolist() == [1.5 * 2 / 3, 0.0] and users.mean() == pytest.approx(0.5)
+    assert results.per_user(path, "auc") is None
+
+
+def test_workers_share_what_there_is(monkeypatch):
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {2, 3, 4, 5, 6})
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1")
+    assert [place.cores for place in runner.places(2)] == [(2, 3), (4, 5, 6)]
+    assert [place.accelerators for place in runner.places(4)] == [("0",), ("1",), ("0",), ("1",)]
+
+
+def test_the_board_knows_how_far_a_cell_is_and_when_all_ends(tmp_path, monkeypatch):
+    out, cells = pretended(tmp_path)
+    for one in cells[2:]:
+        (folder_of(out, one) / "test.json").unlink()
+    clock = [100.0]
+    monkeypatch.setattr(time, "monotonic", lambda: clock[0])
+    board = runner.Board(out, study_of(), cells, 1)
+    assert board.count() == "2 of 4 done" and board.time_left() == ""
+    board.now(cells[2], "running")
+    clock[0] += 30.0
+    lines = [{"step": 1, "loss": 2.0}, {"step": 2}]
+    text = "".join(json.dumps(line) + "\n" for line in lines) + '{"step": 3'
+    (folder_of(out, cells[2]) / "metrics.jsonl").write_text(text)
+    assert board.share(cells[2]) == 0.5  # of 4 steps; the third is half written
+    assert board.time_left() == "about 0:01:30 left"  # 30 s of this one, 60 s of the next
+    row = board.told(cells[:1] + cells[2:3], "ndcg@10")
+    assert row[:3] == ("1/2", "50%", "") and 0 < float(row[3]) < 1
+    board.now(cells[2], "failed", "no room")
+    assert board.count() == "2 of 4 done, 1 failed" and board.words[cells[2]] == "no room"
+
+
+STUDY = """
+from clickflax.study import Study
+SMALL = {small!r}
+def get_study():
+    return Study(
+        question="Do wide models know more?",
+        configs={{"narrow": ({file!r}, *SMALL), "wide": ({file!r}, *SMALL, "model.width=16")}},
+        data={{"shop": ("data.path={path}",)}},
+        seeds=(0,),
+    )
+"""
+
+
+def environment():
+    """What a command of another process is given: its programs are compiled once for the tests."""
+    return {**os.environ, "JAX_ENABLE_X64": "0"}
+
+
+def study_verb(*words):
+    return [sys.executable, "-m", "clickflax.cli", "study", *map(str, words)]
+
+
+def test_a_study_is_run_once_goes_on_where_it_was_and_tells_of_failures(tmp_path):
+    simulate(tmp_path / "data", Shop(sequences=40, items=20, mean_length=6.0, max_length=12))
+    file, out = tmp_path / "study.py", tmp_path / "out"
+    file.write_text(STUDY.format(small=SMALL, file=str(FILE), path=tmp_path / "data"))
+    cells = cells_of(load_study(file))
+    # Another process has the second cell.
+    write_plan(out, load_study(file), cells)
+    with cell.lock_of(out, cells[1]):
+        done = subprocess.run(
+            study_verb("run", file, "--out", out, "--allow-dirty"),
+            env=environment(),
+            capture_output=True,
+            text=True,
+        )
+    assert done.returncode == 1 and "1 of 2 done, 1 elsewhere" in done.stdout, done.stderr
+    record = folder_of(out, cells[0]) / "test.json"
+    written = record.stat().st_mtime_ns
+    assert json.loads(record.read_text())["environment"]["devices"] == {"cpu": 1}
+    # A failure is told, and stops nothing; it is tried again.
+    folder_of(out, cells[1]).write_text("in the way")
+    done = subprocess.run(
+        study_verb("run", file, "--out", out, "--allow-dirty", "--workers", 2),
+        env=environment(),
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 1 and f"failed {cells[1].name}: " in done.stderr
+    folder_of(out, cells[1]).unlink()
+    process = subprocess.Popen(
+        study_verb("run", file, "--out", out, "--allow-dirty"),
+        env=environment(),
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stderr.readline().startswith(f"running {cells[1].name}")
+    process.send_signal(signal.SIGTERM)  # ended with its cell, which nobody has then
+    assert "stopped" in process.communicate(timeout=60)[1] and process.returncode == 1
+    assert not cell.is_taken(out, cells[1])
+    assert main(["run", str(file), "--out", str(out), "--allow-dirty"]) == 0
+    assert record.stat().st_mtime_ns == written
+    assert main(["table", str(out)]) == 0
