@@ -6,8 +6,8 @@ import math
 import pathlib
 import sys
 import time
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -26,6 +26,7 @@ from clickflax.data.store import Dataset
 from clickflax.data.variables import read
 from clickflax.events import MASK, RESERVED, SEP
 from clickflax.judge import Columns, Judge, rows_of
+from clickflax.listing import describe, lists_of, read_lists, rows_of_lists
 from clickflax.questions import Asked, ask_about
 from clickflax.run import (
     Run,
@@ -107,11 +108,18 @@ def count_of(asked: Asked, which: str, columns: Columns) -> dict[str, Any]:
     }
 
 
+class Listing(NamedTuple):
+    """Whether lists are made, too, and what is asked of them."""
+
+    features: tuple[str, ...] = ()  # of the catalog, by which they are diverse
+    reference: str = ""  # the folder of a run whose lists they are compared with
+
+
 def examine(
-    config: ConfigDict, run: Run, dataset: Dataset, which: str
+    config: ConfigDict, run: Run, dataset: Dataset, which: str, listing: Listing | None = None
 ) -> tuple[dict[str, Any], dict[str, dict[str, np.ndarray]]]:
-    """What is found for a part by each task of a run, and what it depends on; and for each task
-    the rows that its metrics are the means of.
+    """What is found for a part by each task of a run, and what it depends on; and by the names of
+    their files the rows that the metrics are the means of.
     """
     mesh = sharding.make_mesh()
     params, columns = sharding.replicate(run.params, mesh), read(dataset, run.variables)
@@ -128,6 +136,9 @@ def examine(
             judge(params, "validation")  # for its threshold
         verdict = judge.examine(params, which)
         rows[name] = rows_of(asked, which, verdict.found, judge.columns)
+        if listing is not None and asked.task.head == "item":
+            more, rows[f"{name}.lists"] = list_part(judge, params, dataset, which, name, listing)
+            verdict.metrics.update(more)
         found = {
             **verdict.metrics,
             **verdict.beside,
@@ -137,6 +148,37 @@ def examine(
         }
         record |= found if len(questions) == 1 else prefixed(name, found)
     return record, rows
+
+
+def list_part(
+    judge: Judge, params: Any, dataset: Dataset, which: str, name: str, listing: Listing
+) -> tuple[dict[str, float], dict[str, np.ndarray]]:
+    """The metrics of the lists of a part, as long as the last cut-off, and their rows."""
+    asked, config = judge.asked, judge.config
+    part, k = getattr(asked, which), max(config.eval.cutoffs)
+    if config.eval.negatives:
+        raise ValueError(
+            f"--lists are of all items, and eval.negatives={config.eval.negatives} ranks among few:"
+            " --negatives=0 asks of all."
+        )
+    items, scores = lists_of(
+        judge.rank.asker, params, judge.columns, part, k, config.eval.filter_seen
+    )
+    reference = None
+    if listing.reference:
+        path = pathlib.Path(listing.reference) / f"{which}.{name}.lists.parquet"
+        reference = read_lists(path, len(part), k)
+    found = describe(
+        items,
+        asked,
+        part,
+        dataset,
+        judge.columns,
+        tuple(config.eval.cutoffs),
+        listing.features,
+        reference,
+    )
+    return found, rows_of_lists(items, scores)
 
 
 def evaluate_run(
@@ -153,8 +195,17 @@ def evaluate_run(
     negatives: int | None = None,
     drawn: str | None = None,
     unseen: bool | None = None,
+    lists: bool = False,
+    features: Sequence[str] = (),
+    reference: str = "",
 ) -> dict[str, Any]:
-    """Evaluates a run, keeps the record in its folder, and returns it."""
+    """Evaluates a run, keeps the record in its folder, and returns it.
+
+    Beside DIR/test.json stands DIR/test.TASK.parquet, a line for each target or label (`rows_of`),
+    and with `lists` DIR/test.TASK.lists.parquet (`rows_of_lists`) and their metrics in the record.
+    """
+    if (features or reference) and not lists:
+        raise ValueError("--features and --reference are about lists: say --lists, too.")
     run, start = load_run(folder, checkpoint), time.perf_counter()
     dataset = open_data(run, data)
     changed = {
@@ -174,7 +225,8 @@ def evaluate_run(
     check_candidates(config)
     if not config.eval.negatives and (drawn, unseen) != (None, None):
         raise ValueError("--drawn and --unseen are about candidates: name --negatives, too.")
-    found, rows = examine(config, run, dataset, which)
+    listing = Listing(tuple(features), reference) if lists else None
+    found, rows = examine(config, run, dataset, which, listing)
     record = found | {
         "data": str(dataset.path),
         "fingerprint": dataset.fingerprint,
@@ -193,8 +245,8 @@ def evaluate_run(
     full = {**record, "environment": environment, "config": to_dict(config)}
     name = record_name(where, given, negatives, drawn, unseen)
     write_json(run.folder / f"{which}{name}.json", full)
-    for task, columns in rows.items():
-        write_rows(run.folder / f"{which}{name}.{task}.parquet", columns)
+    for file, columns in rows.items():
+        write_rows(run.folder / f"{which}{name}.{file}.parquet", columns)
     return record
 
 
@@ -250,6 +302,13 @@ def main(argv: list[str]) -> None:
         action=argparse.BooleanOptionalAction,
         help="negatives are drawn among what the user has not had; default: config.eval",
     )
+    parser.add_argument(
+        "--lists",
+        action="store_true",
+        help="keep the lists; coverage, novelty and more of them",
+    )
+    parser.add_argument("--features", help="of the catalog, such as genres,year: diversity by them")
+    parser.add_argument("--reference", default="", help="a run: how much of its lists is the same")
     parser.add_argument("--labels", help="another file of labels; default: config.label.path")
     flags = parser.parse_args(argv)
     cutoffs = None
@@ -271,6 +330,9 @@ def main(argv: list[str]) -> None:
         negatives=flags.negatives,
         drawn=flags.drawn,
         unseen=flags.unseen,
+        lists=flags.lists,
+        features=flags.features.split(",") if flags.features else (),
+        reference=flags.reference,
     )
     tasks = read_config(flags.run).tasks
     for name in tasks:

@@ -170,6 +170,36 @@ def test_a_run_is_measured_in_another_way_and_says_so(tmp_path, optax_promotes):
     assert rows["trained"] == trained
 
 
+def test_lists_are_kept_and_described(tmp_path, optax_promotes):
+    simulate(tmp_path / "data", Shop(sequences=60, items=40, mean_length=6.0, max_length=12))
+    config = small_config(layers=1)
+    config.data.path = str(tmp_path / "data")
+    config.eval.cutoffs, config.train.monitor = (1, 5), "ndcg@5"
+    config.train.update({"batch_size": 32, "steps": 2, "eval_every": 1, "log_every": 1})
+    train(config, tmp_path / "run")
+    features = open_dataset(tmp_path / "data").vocabulary("item").feature_names()[:1]
+    record = evaluate_run(tmp_path / "run", "test", lists=True, features=features)
+    rows = pq.read_table(tmp_path / "run" / "test.masked_item.lists.parquet").to_pandas()
+    targets = pq.read_table(tmp_path / "run" / "test.masked_item.parquet").to_pandas()
+    assert set(rows["place"]) == set(range(5)) and len(rows) == 5 * record["questions"]
+    both = rows.merge(targets[["question", "target", "place"]], on="question")
+    hit = both[both["item"] == both["target"]]
+    assert np.array_equal(hit["place_x"], hit["place_y"])  # there are no ties
+    assert len(hit) / record["questions"] == pytest.approx(record["recall@5"])
+    assert record["coverage@5"] == rows["item"].nunique() / 40
+    assert {"gini@1", "novelty@5", "popularity@5", "serendipity@5", "diversity@5"} < set(record)
+    same = evaluate_run(tmp_path / "run", "test", lists=True, reference=str(tmp_path / "run"))
+    assert same["intersection@5"] == 1.0
+    with pytest.raises(ValueError, match="'colour' is no feature of"):
+        evaluate_run(tmp_path / "run", "test", lists=True, features=["colour"])
+    with pytest.raises(ValueError, match="say --lists, too"):
+        evaluate_run(tmp_path / "run", "test", features=features)
+    with pytest.raises(ValueError, match="ranks among few"):
+        evaluate_run(tmp_path / "run", "test", lists=True, negatives=5)
+    with pytest.raises(FileNotFoundError, match="--lists. makes it"):
+        evaluate_run(tmp_path / "run", "test", lists=True, reference=str(tmp_path))
+
+
 @pytest.mark.parametrize("part", ["test", "validation"])
 def test_baselines_among_all_that_is_left_are_those_over_the_catalog(part, tmp_path):
     simulate(tmp_path / "data", Shop(sequences=60, items=40, mean_length=6.0, max_length=12))

@@ -1,0 +1,96 @@
+"""The lists that a task answers the questions of a part with, and what they are like."""
+
+import functools
+import pathlib
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pyarrow.parquet as pq
+from jaxtyping import Float, Int, Shaped
+
+from clickflax.asker import Asker
+from clickflax.data.batches import Windows
+from clickflax.data.split import Examples, inside
+from clickflax.data.store import Dataset, Vocabulary
+from clickflax.events import RESERVED
+from clickflax.questions import Asked
+from clickflax.tasks.lists import beyond_hits, table_of, trained_of
+from clickflax.tasks.scores import best
+
+Columns = Mapping[str, Shaped[np.ndarray, "E ..."]]
+
+
+def lists_of(
+    asker: Asker, params: Any, columns: Columns, part: Examples, k: int, filter_seen: bool
+) -> tuple[Int[np.ndarray, "Q K"], Float[np.ndarray, "Q K"]]:
+    """The best `k` items after every history, 0 ... V-1 and -1 for none, and their scores."""
+    items = np.full((len(part), k), -1, np.int32)
+    scores = np.full((len(part), k), -np.inf, np.float32)
+    compiled = asker.compile(functools.partial(best, k=k))
+    for example, (score, item) in asker.ask(params, compiled, columns, part.history, filter_seen):
+        there = example >= 0
+        items[example[there]] = np.where(np.isneginf(score), -1, item)[there]
+        scores[example[there]] = score[there]
+    return items, scores
+
+
+def describe(
+    lists: Int[np.ndarray, "Q K"],
+    asked: Asked,
+    part: Examples,
+    dataset: Dataset,
+    columns: Columns,
+    cutoffs: Sequence[int],
+    features: Sequence[str] = (),
+    reference: Int[np.ndarray, "Q K"] | None = None,
+) -> dict[str, float]:
+    """The metrics of `tasks.lists`; diversity by these features of the catalog."""
+    item = columns["item"]
+    train = np.flatnonzero(inside(asked.train, len(item)) & (item >= RESERVED))
+    begins = dataset.ranges(Windows(dataset.offsets[:-1], dataset.offsets[1:])).start
+    sequence = np.searchsorted(begins, train, side="right")
+    trained = trained_of(item[train] - RESERVED, sequence, dataset.size("item") - RESERVED)
+    wanted = np.full((len(part), int(np.bincount(part.owner).max())), -2)
+    first = np.searchsorted(part.owner, np.arange(len(part)))
+    wanted[part.owner, np.arange(len(part.owner)) - first[part.owner]] = part.targets - RESERVED
+    relevant = (lists[:, :, None] == wanted[:, None, :]).any(2)
+    table = table_of(features_of(dataset.vocabulary("item"), features)) if features else None
+    return beyond_hits(lists, relevant, trained, cutoffs, table, reference)
+
+
+def features_of(catalog: Vocabulary, names: Sequence[str]) -> dict[str, list]:
+    """Columns of a catalog; one that is not there is refused."""
+    known = catalog.feature_names()
+    for name in names:
+        if name not in known:
+            raise ValueError(f"{name!r} is no feature of {catalog.path}, which has {known}.")
+    return {name: catalog.column(name) or [] for name in names}
+
+
+def rows_of_lists(
+    items: Int[np.ndarray, "Q K"], scores: Float[np.ndarray, "Q K"]
+) -> dict[str, np.ndarray]:
+    """Columns with a line for each place of a list: question, place (0 is first), item, score."""
+    question, place = np.nonzero(items >= 0)
+    item = items[question, place] + RESERVED
+    return {"question": question, "place": place, "item": item, "score": scores[question, place]}
+
+
+def read_lists(path: pathlib.Path, questions: int, k: int) -> Int[np.ndarray, "Q K"]:
+    """The lists of `rows_of_lists`, at most `k` long."""
+    if not path.is_file():
+        raise FileNotFoundError(
+            f"{path} is not there: `clickflax evaluate --run={path.parent} --lists` makes it."
+        )
+    table = pq.read_table(path)
+    rows = {name: table[name].to_numpy() for name in ("question", "place", "item")}
+    if rows["question"].max() >= questions:
+        raise ValueError(
+            f"{path} answers {rows['question'].max() + 1:,} questions, and there are {questions:,}:"
+            " it is of another data set, or of another split."
+        )
+    found = np.full((questions, k), -1, np.int32)
+    some = rows["place"] < k
+    found[rows["question"][some], rows["place"][some]] = rows["item"][some] - RESERVED
+    return found
