@@ -17,6 +17,7 @@ VERBS = {
     "baselines": ("clickflax.baselines.compare", "ask counts and trees what a config asks"),
     "recommend": ("clickflax.recommend", "name the next items of given histories"),
     "study": ("clickflax.study.main", "train and evaluate many runs, and compare them"),
+    "report": ("clickflax.study.report", "draw a page of what runs have found"),
 }
 COMPILING = ("train", "evaluate", "recommend", "study")
 

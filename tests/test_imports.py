@@ -43,7 +43,7 @@ MAY_IMPORT = {
     "train": NOUNS | {"flags", "run", "evaluate", "step", "setup"},
     "recommend": NOUNS | {"checks", "run", "asker", "questions"},
     "baselines": NOUNS | {"flags", "checks", "questions", "judge", "evaluate", "run"},
-    "study": {"config", "checks", "run", "runtime", "tasks", "train", "evaluate"},
+    "study": NOUNS | {"checks", "run", "train", "evaluate"},
     "cli": {"", "runtime"},
 }
 # What a room may not import from outside: data/ is numpy, models know neither files nor flags.

@@ -11,8 +11,8 @@ import sys
 
 import filelock
 
-from clickflax.evaluate import evaluate_run, record_name
-from clickflax.study.plan import Cell, Study, folder_of, read_plan
+from clickflax.evaluate import evaluate_run
+from clickflax.study.plan import Cell, Study, folder_of, read_plan, record_of
 from clickflax.train import train
 
 TAKEN = 75  # the exit status where another process has the cell (EX_TEMPFAIL)
@@ -28,8 +28,7 @@ def lock_of(out: pathlib.Path, cell: Cell) -> filelock.BaseFileLock:
 def is_done(out: pathlib.Path, study: Study, cell: Cell) -> bool:
     """Whether all that is asked of a cell has been answered."""
     folder = folder_of(out, cell)
-    names = (f"test{record_name(**asked)}.json" for asked in study.asked.values())
-    return all((folder / name).is_file() for name in names)
+    return all((folder / f"{record_of(asked)}.json").is_file() for asked in study.asked.values())
 
 
 def is_taken(out: pathlib.Path, cell: Cell) -> bool:

@@ -2,6 +2,7 @@
 
 import difflib
 import hashlib
+import inspect
 import json
 import pathlib
 import re
@@ -13,6 +14,7 @@ from ml_collections import ConfigDict
 
 from clickflax.checks import check_config
 from clickflax.config import load, to_dict
+from clickflax.evaluate import record_name
 from clickflax.run import read_json, write_json
 
 
@@ -144,6 +146,12 @@ def read_plan(out: str | pathlib.Path) -> tuple[Study, list[Cell]]:
     cells = [Cell(**{**cell, "changes": tuple(cell["changes"])}) for cell in told.pop("cells")]
     names = {part: {name: () for name in told[part]} for part in ("configs", "data")}
     return Study(**{**told, **names}), cells
+
+
+def record_of(asked: Mapping[str, Any]) -> str:
+    """The name, without its end, of the record that answers what is asked: test.negatives.100."""
+    named = inspect.signature(record_name).parameters
+    return f"test{record_name(**{name: asked[name] for name in asked if name in named})}"
 
 
 def folder_of(out: pathlib.Path, cell: Cell) -> pathlib.Path:

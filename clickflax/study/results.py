@@ -1,16 +1,15 @@
 """What the runs of a study have found: means over seeds, and differences over users."""
 
 import pathlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow.parquet as pq
 from jaxtyping import Float
 
-from clickflax.evaluate import record_name
 from clickflax.run import read_json
-from clickflax.study.plan import Cell, Study, check_name, folder_of
+from clickflax.study.plan import Cell, Study, check_name, folder_of, record_of
 from clickflax.study.statistics import Difference, Spread, difference, holm, spread
 from clickflax.tasks.metrics import ranking
 
@@ -62,21 +61,28 @@ def per_user(path: pathlib.Path, metric: str) -> Float[np.ndarray, " U"] | None:
     return np.bincount(which, weights=found[metric]) * (len(users) / count)
 
 
-def record_of(out: pathlib.Path, cell: Cell, asked: dict[str, Any]) -> dict[str, Any] | None:
-    """What a cell has found, None as long as it has not."""
-    path = folder_of(out, cell) / f"test{record_name(**asked)}.json"
+def answer_of(out: pathlib.Path, cell: Cell, asked: Mapping[str, Any]) -> dict[str, Any] | None:
+    """The record of a cell, None as long as there is none."""
+    path = folder_of(out, cell) / f"{record_of(asked)}.json"
     return read_json(path) if path.is_file() else None
 
 
+def rows_of(
+    out: pathlib.Path, cell: Cell, asked: Mapping[str, Any], more: str = ""
+) -> pathlib.Path:
+    """The file of a cell that has a line for each target of its first task, or one beside it."""
+    folder = folder_of(out, cell)
+    task = read_json(folder / "config.json")["tasks"][0]
+    return folder / f"{record_of(asked)}.{task}{more}.parquet"
+
+
 def users_of(
-    out: pathlib.Path, cells: Sequence[Cell], asked: dict[str, Any], metric: str
+    out: pathlib.Path, cells: Sequence[Cell], asked: Mapping[str, Any], metric: str
 ) -> Float[np.ndarray, " U"] | None:
     """The mean over seeds of what each user adds to a metric."""
     found = []
     for cell in cells:
-        task = read_json(folder_of(out, cell) / "config.json")["tasks"][0]
-        path = folder_of(out, cell) / f"test{record_name(**asked)}.{task}.parquet"
-        users = per_user(path, metric)
+        users = per_user(rows_of(out, cell, asked), metric)
         if users is None:
             return None
         found.append(users)
@@ -96,11 +102,11 @@ def table_of(
     out: pathlib.Path, study: Study, cells: Sequence[Cell], data: str, asked: str
 ) -> Table:
     """What is found on a data set."""
-    how = dict(study.asked[asked])
+    how = study.asked[asked]
     done: dict[str, list[Cell]] = {config: [] for config in study.configs}
     records: dict[str, list[dict[str, Any]]] = {config: [] for config in study.configs}
     for cell in cells:
-        record = record_of(out, cell, how)
+        record = answer_of(out, cell, how)
         if record is not None:
             done[cell.config].append(cell)
             records[cell.config].append(record)
@@ -130,7 +136,7 @@ def values_of(records: Sequence[dict[str, Any]], metric: str, where: str) -> lis
 def differences(
     out: pathlib.Path,
     done: dict[str, list[Cell]],
-    asked: dict[str, Any],
+    asked: Mapping[str, Any],
     baseline: str,
     metric: str,
 ) -> dict[str, tuple[Difference, float]]:

@@ -1,0 +1,299 @@
+"""What a report shows, as JSON can hold it: tables, curves, groups, users."""
+
+import json
+import math
+import pathlib
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import pyarrow.parquet as pq
+
+from clickflax.config import from_dict, knobs
+from clickflax.data.store import open_dataset, open_vocabulary
+from clickflax.events import RESERVED
+from clickflax.run import read_json
+from clickflax.study.plan import Cell, Study, folder_of, read_plan
+from clickflax.study.results import Result, answer_of, results, rows_of
+from clickflax.study.table import legend, title
+from clickflax.tasks.metrics import ranking
+
+GROUPS = {"history": "events before the question", "trained": "training events of the target"}
+BINS = 5
+PEOPLE = 12  # users whose lists are shown
+SHOWN = 20  # events of a history, and places of a list
+
+
+class Source(NamedTuple):
+    """A study, or runs that are shown as if they were one."""
+
+    out: pathlib.Path
+    study: Study
+    cells: list[Cell]
+
+    def first(self) -> Mapping[str, Any]:
+        """What is asked first, of which there is more than a table."""
+        return next(iter(self.study.asked.values()))
+
+    def rows(self, cell: Cell, more: str = "") -> pathlib.Path:
+        """The file of a cell with a line for each target, or the one of its lists."""
+        return rows_of(self.out, cell, self.first(), more)
+
+    def done(self, data: str, more: str = "") -> list[Cell]:
+        """The cells on a data set that have been evaluated, and have that file."""
+        of_data = (cell for cell in self.cells if cell.data == data)
+        answered = (cell for cell in of_data if answer_of(self.out, cell, self.first()))
+        return [cell for cell in answered if self.rows(cell, more).is_file()]
+
+
+def open_source(folders: Sequence[pathlib.Path]) -> Source:
+    """The study of a folder; or of several folders of runs, each a config by its name."""
+    if len(folders) == 1 and (folders[0] / "study.json").is_file():
+        study, cells = read_plan(folders[0])
+        return Source(folders[0], study, cells)
+    cells = []
+    for folder in folders:
+        config = from_dict(read_json(folder / "config.json"))
+        read_json(folder / "test.json")
+        data = pathlib.Path(config.data.path).name or "simulated shop"
+        # The folder of a cell that has a path of its own is that path.
+        place = str(folder.resolve())
+        cells.append(Cell(folder.name, data, config.seed, "", (), place))
+    study = Study(
+        question=", ".join(cell.config for cell in cells),
+        configs={cell.config: () for cell in cells},
+        data={cell.data: () for cell in cells},
+        seeds=(0,),
+        metrics=metrics_of(read_json(folders[0] / "test.json")),
+        baseline=cells[0].config,
+    )
+    if len(study.configs) < len(cells):
+        raise ValueError("Two of these folders have the same name, by which runs are told apart.")
+    return Source(folders[0], study, cells)
+
+
+def metrics_of(record: Mapping[str, Any]) -> tuple[str, ...]:
+    """The metrics that a run is best known by."""
+    known = ("recall@10", "ndcg@10", "auc", "average_precision", "accuracy", "mae")
+    found = tuple(name for name in known if name in record)
+    return found or tuple(name for name in record if "@" in name)[:2]
+
+
+def finite(value: Any) -> Any:
+    """A number as JSON has it: nothing for what is no number."""
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def told_result(result: Result) -> dict[str, Any]:
+    """A number of the table, and how it differs from the baseline's."""
+    found = {"mean": result.seeds.mean, "half": finite(result.seeds.half)}
+    if result.apart is not None:
+        found |= {"p": result.p, **result.apart._asdict(), "mean": result.seeds.mean}
+        found["apart"] = result.apart.mean
+    return found
+
+
+def told_tables(source: Source) -> list[dict[str, Any]]:
+    """The tables of the study."""
+    tables = results(source.out, source.study, source.cells)
+    return [
+        {
+            "title": title(table),
+            "legend": legend([table], source.study.baseline),
+            "lines": [
+                {
+                    "config": line.config,
+                    "published": line.published,
+                    "seeds": len(line.records),
+                    "planned": table.planned,
+                    "seconds": float(np.mean([one["train_seconds"] for one in line.records]))
+                    if line.records
+                    else None,
+                    "results": {name: told_result(one) for name, one in line.results.items()},
+                }
+                for line in table.lines
+            ],
+        }
+        for table in tables
+    ]
+
+
+def told_cells(source: Source) -> list[dict[str, Any]]:
+    """Every run that has been evaluated: its metrics, the knobs in which runs differ, its curve."""
+    found = []
+    for cell in source.cells:
+        record = answer_of(source.out, cell, source.first())
+        if record is None:
+            continue
+        folder = folder_of(source.out, cell)
+        flat = knobs(from_dict(record["config"]))
+        numbers = {name: value for name, value in record.items() if isinstance(value, float)}
+        found.append(
+            {
+                "config": cell.config,
+                "data": cell.data,
+                "seed": cell.seed,
+                "metrics": {**numbers, "train_seconds": float(record["train_seconds"])},
+                "knobs": {name.removeprefix("config."): value for name, value in flat.items()},
+                "curve": curve(folder, f"validation/{flat['config.train.monitor']}"),
+                "reliability": {
+                    name.rpartition("/")[0] or record["config"]["tasks"][0]: bins
+                    for name, bins in record.items()
+                    if name.rpartition("/")[2] == "reliability"
+                },
+            }
+        )
+    names = found[0]["knobs"] if found else ()
+    every = {name: {repr(one["knobs"][name]) for one in found} for name in names}
+    differing = [name for name, values in every.items() if len(values) > 1 and name != "seed"]
+    for one in found:
+        one["knobs"] = {name: str(one["knobs"][name]) for name in differing}
+    return found
+
+
+def curve(folder: pathlib.Path, metric: str) -> dict[str, Any]:
+    """The validations of a run: steps, seconds of training, and the metric."""
+    lines = (folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
+    some = [one for one in map(json.loads, lines) if metric in one]
+    names = {"step": "step", "seconds": "seconds", "value": metric}
+    return {"name": metric, **{name: [one.get(key) for one in some] for name, key in names.items()}}
+
+
+def edges_of(values: np.ndarray) -> list[float]:
+    """The ends of bins of about equal size, fewer where many values are the same."""
+    inner = np.unique(np.quantile(values, np.arange(1, BINS) / BINS, method="lower"))
+    return [float(edge) for edge in inner if edge < values.max()]
+
+
+def names_of(values: np.ndarray, edges: Sequence[float]) -> list[str]:
+    """The bins in words."""
+    lows = [int(values.min()), *(int(edge) + 1 for edge in edges)]
+    highs = [*(int(edge) for edge in edges), int(values.max())]
+    pairs = zip(lows, highs, strict=True)
+    return [f"{low:,}" if low == high else f"{low:,} to {high:,}" for low, high in pairs]
+
+
+def told_groups(source: Source) -> list[dict[str, Any]]:
+    """The last metric of the table for targets with short and long histories, rare and common."""
+    metric = source.study.metrics[-1]
+    k = metric.partition("@")[2]
+    found = []
+    for data in source.study.data if k.isdigit() else ():
+        cells = [
+            c
+            for c in source.cells
+            if c.data == data and rows_of(source.out, c, source.first()).is_file()
+        ]
+        tables = {cell: pq.read_table(rows_of(source.out, cell, source.first())) for cell in cells}
+        for column, words in GROUPS.items():
+            some = {c: t for c, t in tables.items() if column in t.column_names}
+            if not some:
+                continue
+            values = next(iter(some.values()))[column].to_numpy()
+            edges = edges_of(values)
+            group = np.searchsorted(edges, values)
+            lines: dict[str, list] = {}
+            for cell, table in some.items():
+                place = table["place"].to_numpy()
+                alone = ranking(place, np.arange(len(place)), len(place), (int(k),))[metric]
+                lines.setdefault(cell.config, []).append(
+                    np.bincount(group, alone) / np.maximum(1, np.bincount(group))
+                )
+            found.append(
+                {
+                    "title": f"{data}: {metric} by {words}",
+                    "bins": names_of(values, edges),
+                    "targets": np.bincount(group).tolist(),
+                    "lines": {name: np.mean(v, axis=0).tolist() for name, v in lines.items()},
+                }
+            )
+    return found
+
+
+def told_users(source: Source) -> list[dict[str, Any]]:
+    """Some users: what they had, what each model says, what was right. Half of them are those about
+    whom models differ most.
+    """
+    found = []
+    for data in source.study.data:
+        first: dict[str, Cell] = {}
+        for cell in source.done(data, ".lists"):
+            first.setdefault(cell.config, cell)
+        if first:
+            found.extend(users_of_data(source, data, first))
+    return found
+
+
+def users_of_data(source: Source, data: str, first: Mapping[str, Cell]) -> list[dict[str, Any]]:
+    """The users of a data set, from one run of each config."""
+    tables = {
+        name: pq.read_table(rows_of(source.out, cell, source.first())).to_pandas()
+        for name, cell in first.items()
+    }
+    gain = np.stack([1 / (table["place"].to_numpy() + 1) for table in tables.values()])
+    rows = next(iter(tables.values()))
+    apart = np.argsort(-(gain.max(0) - gain.min(0)), kind="stable")[: PEOPLE // 2]
+    others = np.random.default_rng(0).permutation(len(rows))[: PEOPLE - len(apart)]
+    chosen = list(dict.fromkeys(rows["question"].to_numpy()[[*apart, *others]].tolist()))
+    folder = folder_of(source.out, next(iter(first.values())))
+    catalog = open_vocabulary(folder / "vocab" / "item.parquet")
+    titles = catalog.column("title") or catalog.tokens()
+    histories = histories_of(folder, rows, chosen)
+    lists = {
+        name: pq.read_table(rows_of(source.out, cell, source.first(), ".lists"))
+        for name, cell in first.items()
+    }
+    found = []
+    for question in chosen:
+        mine = rows[rows["question"] == question]
+        targets = mine["target"].tolist()
+        of_models = []
+        for name, table in lists.items():
+            some = table["question"].to_numpy() == question
+            items = table["item"].to_numpy()[some][:SHOWN].tolist()
+            shown = [{"title": titles[i - RESERVED], "hit": i in targets} for i in items]
+            place = tables[name].loc[tables[name]["question"] == question, "place"].min()
+            of_models.append({"config": name, "items": shown, "place": finite(float(place))})
+        found.append(
+            {
+                "name": f"{data}: user {int(mine['sequence'].iloc[0])}",
+                "history": [titles[i - RESERVED] for i in histories.get(question, ())],
+                "length": int(mine["history"].iloc[0]),
+                "targets": [titles[i - RESERVED] for i in targets],
+                "models": of_models,
+            }
+        )
+    return found
+
+
+def histories_of(folder: pathlib.Path, rows: Any, chosen: Sequence[int]) -> dict[int, list[int]]:
+    """The last items of some histories, the newest first; none where the data set is gone."""
+    config = from_dict(read_json(folder / "config.json"))
+    path = pathlib.Path(config.data.path) if config.data.path else folder / "data"
+    if config.data.chain or not (path / "dataset.json").is_file():
+        return {}
+    dataset, found = open_dataset(path), {}
+    for question in chosen:
+        line = rows[rows["question"] == question].iloc[0]
+        start = dataset.offsets[int(line["sequence"])]
+        stop = start + int(line["history"])
+        items = np.asarray(dataset.columns["item"][max(start, stop - SHOWN) : stop])[::-1]
+        found[question] = [int(i) for i in items if i >= RESERVED]
+    return found
+
+
+def told(source: Source) -> dict[str, Any]:
+    """Everything that the page shows."""
+    done = told_cells(source)
+    if not done:
+        raise ValueError(f"No run of {source.out} has been evaluated: there is nothing to show.")
+    return {
+        "question": source.study.question,
+        "metrics": list(source.study.metrics),
+        "baseline": source.study.baseline,
+        "planned": len(source.cells),
+        "tables": told_tables(source),
+        "cells": done,
+        "groups": told_groups(source),
+        "users": told_users(source),
+    }
