@@ -33,9 +33,10 @@ function react(place, traces, layout) {
   const narrow = window.innerWidth < 640;
   Plotly.react(place, traces, {
     font: { family: "system-ui, sans-serif", size: 13, color: "#1b1f24" },
-    margin: { l: 60, r: 16, t: 36, b: 48 },
+    height: 380,
+    margin: { l: 60, r: 16, t: 12, b: narrow ? 96 : 48 },
     paper_bgcolor: "#fff", plot_bgcolor: "#fff",
-    legend: narrow ? { orientation: "h", y: -0.25 } : { orientation: "v" },
+    legend: narrow ? { orientation: "h", yref: "container", y: 0, yanchor: "bottom" } : {},
     hovermode: "closest",
     ...layout,
     xaxis: { gridcolor: "#e6eaee", zerolinecolor: "#9aa4ae", automargin: true, ...layout.xaxis },
@@ -109,26 +110,32 @@ function showDifferences(section) {
   const shown = found.tables.filter(t => t.lines.some(l => Object.values(l.results).some(r => r.apart != null)));
   if (!shown.length) return section.remove();
   for (const told of shown) {
+    if (shown.length > 1) section.append(make("h3", told.title));
     const lines = told.lines.filter(line => line.config !== found.baseline && line.seeds).reverse();
     const traces = found.metrics.map((metric, i) => {
-      const some = lines.filter(line => line.results[metric]?.apart != null);
-      const results = some.map(line => line.results[metric]);
+      const beside = 0.16 * ((found.metrics.length - 1) / 2 - i);
+      const some = lines.map((line, y) => ({ result: line.results[metric], y: y + beside, line }))
+        .filter(one => one.result?.apart != null);
+      const results = some.map(one => one.result);
       return {
         name: metric, type: "scatter", mode: "markers",
-        x: results.map(r => r.apart), y: some.map(line => line.config),
+        x: results.map(r => r.apart), y: some.map(one => one.y),
+        text: some.map(one => one.line.config),
         error_x: {
           type: "data", symmetric: false, color: style(i).color,
           array: results.map(r => r.high - r.apart), arrayminus: results.map(r => r.apart - r.low),
         },
         marker: { color: style(i).color, symbol: style(i).symbol, size: 10 },
-        hovertemplate: "%{y}: %{x:+.4f}<extra>" + metric + "</extra>",
+        hovertemplate: "%{text}: %{x:+.4f}<extra>" + metric + "</extra>",
       };
     });
     draw(section, traces, {
-      title: { text: told.title, font: { size: 14 } },
-      xaxis: { title: { text: `difference from ${found.baseline}` }, zeroline: true },
-      yaxis: { type: "category" }, scattermode: "group",
-      height: 140 + 44 * lines.length * Math.max(1, found.metrics.length / 2),
+      height: 150 + 52 * lines.length,
+      xaxis: { title: { text: `difference from ${found.baseline}` }, zeroline: true, zerolinewidth: 2 },
+      yaxis: {
+        tickvals: lines.map((_, y) => y), ticktext: lines.map(line => line.config),
+        range: [-0.6, lines.length - 0.4], zeroline: false,
+      },
     }, "The mean over users and its 95 % interval by the paired bootstrap.");
   }
 }
@@ -192,16 +199,17 @@ function showPairs(section) {
 function showGroups(section) {
   if (!found.groups.length) return section.remove();
   for (const group of found.groups) {
+    const bins = group.bins.map((bin, i) => `${bin}<br>n ${group.targets[i].toLocaleString()}`);
     const traces = Object.entries(group.lines).map(([config, values]) => ({
-      name: config, type: "scatter", mode: "lines+markers", x: group.bins, y: values,
+      name: config, type: "scatter", mode: "lines+markers", x: bins, y: values,
       line: { color: styleOf(config).color, dash: styleOf(config).dash, width: 2 },
       marker: { symbol: styleOf(config).symbol, size: 9 },
       hovertemplate: "%{y:.4f}<extra>" + config + "</extra>",
     }));
+    section.append(make("h3", group.title));
     draw(section, traces, {
-      title: { text: group.title, font: { size: 14 } },
       xaxis: { type: "category" }, yaxis: { rangemode: "tozero" },
-    }, `Targets: ${group.bins.map((bin, i) => `${group.targets[i].toLocaleString()} of ${bin}`).join("; ")}.`);
+    }, "n targets, each ranked as if it were the only one.");
   }
 }
 
