@@ -3,11 +3,13 @@
 import difflib
 import importlib
 import os
+import signal
 import sys
 from collections.abc import Sequence
 
 from clickflax import __version__
 from clickflax.runtime.compiled import keep_compiled
+from clickflax.runtime.signals import Stopped
 
 VERBS = {
     "prepare": ("clickflax.data.prepare", "turn a raw log into a prepared data set"),
@@ -23,7 +25,9 @@ COMPILING = ("train", "evaluate", "recommend", "study")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Runs one verb and returns the exit status: 0, 1 an error, 2 wrong usage, 130 interrupted."""
+    """Runs one verb and returns the exit status: 0, 1 an error, 2 wrong usage, 130 interrupted, 143
+    ended by SIGTERM.
+    """
     arguments = list(sys.argv[1:] if argv is None else argv)
     verb = arguments[0] if arguments else None
     if verb in ("--help", "-h", "help"):
@@ -48,6 +52,9 @@ def _run(verb: str, arguments: list[str]) -> int:
     except KeyboardInterrupt:
         print(f"clickflax {verb}: interrupted", file=sys.stderr)
         return 130
+    except Stopped as reason:
+        print(f"clickflax {verb}: {reason}", file=sys.stderr)
+        return 128 + signal.SIGTERM
     except BrokenPipeError:
         # The reader of a pipe, `head` say, has gone; Python would complain again at its exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

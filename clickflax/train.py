@@ -4,7 +4,9 @@ import hashlib
 import json
 import math
 import pathlib
+import signal
 import sys
+import threading
 import time
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
@@ -25,6 +27,7 @@ from clickflax.run import last_checkpoint
 from clickflax.runtime import checkpoint, sharding
 from clickflax.runtime.log import MetricsWriter, Progress
 from clickflax.runtime.params import count, split
+from clickflax.runtime.signals import Stopped, asked_to_end
 from clickflax.setup import Setting, set_up
 from clickflax.step import State
 from clickflax.tasks.label_metrics import LOWER
@@ -41,6 +44,7 @@ class Progressed(NamedTuple):
     best: float | None = None
     best_step: int = 0
     evaluations_since: int = 0  # without a new best
+    losses: tuple[float, ...] = ()  # of the last steps, whose mean has not been written
 
 
 def fingerprint(batch: Any) -> str:
@@ -58,7 +62,10 @@ def resume(setting: Setting, state: State) -> tuple[State, Progressed]:
         return state, Progressed()
     progress, found = checkpoint.resume(last, params=state.params, optimizer=state.optimizer)
     step = sharding.replicate(jnp.asarray(progress["step"], jnp.int32), setting.mesh)
-    return State(step, found["params"], found["optimizer"]), Progressed(**progress)
+    past = Progressed(**progress)
+    return State(step, found["params"], found["optimizer"]), past._replace(
+        losses=tuple(past.losses)
+    )
 
 
 def check_finite(setting: Setting, step: int, metrics: Mapping[str, float]) -> None:
@@ -103,23 +110,37 @@ def validate(
         named = {f"validation/{name}": number for name, number in metrics.items()}
         writer.write(step, {**named, "seconds": round(past.seconds, 2)})
         progress.evaluated(train.monitor, value, past.best or value, past.best_step)
-    folder = setting.folder / "checkpoints"
     if best:
         # Two are kept: until the next line is done, the last checkpoint names the one before.
-        checkpoint.save(folder / "best", step, past._asdict(), keep=2, params=state.params)
-    checkpoint.save(
-        folder / "last", step, past._asdict(), params=state.params, optimizer=state.optimizer
-    )
+        folder = setting.folder / "checkpoints" / "best"
+        checkpoint.save(folder, step, past._asdict(), keep=2, params=state.params)
+    save_last(setting, state, past)
     return past
 
 
+def save_last(setting: Setting, state: State, past: Progressed) -> None:
+    """Saves what it takes to go on."""
+    trees = {"params": state.params, "optimizer": state.optimizer}
+    checkpoint.save(last_checkpoint(setting.folder), past.step, past._asdict(), **trees)
+
+
 def run_steps(
-    setting: Setting, state: State, past: Progressed, writer: MetricsWriter, progress: Progress
+    setting: Setting,
+    state: State,
+    past: Progressed,
+    writer: MetricsWriter,
+    progress: Progress,
+    asked: threading.Event,
 ) -> Progressed:
-    """The loop. The host looks at metrics when the next steps have been sent."""
+    """The loop. The host looks at metrics when the next steps have been sent.
+
+    When it is `asked` to end it saves the state after the steps that have been sent, or the
+    validation that is under way, and raises Stopped; what goes on from there is bit by bit what
+    would have come.
+    """
     train = setting.config.train
     begin, before = time.perf_counter(), past.seconds
-    losses: list[float] = []
+    losses = list(past.losses)
 
     def look(first: int, metrics: Mapping[str, Array]) -> None:
         steps = {name: np.asarray(values) for name, values in metrics.items()}
@@ -147,14 +168,19 @@ def run_steps(
             look(*sent)
         sent = (step, metrics)
         step += count
-        if step < end_of_stretch(step - 1):
+        ended = step == end_of_stretch(step - 1)
+        if not (ended or asked.is_set()):
             continue
         look(*sent)
         sent = None
-        seconds = before + time.perf_counter() - begin
-        with progress.evaluation():
-            past = past._replace(step=step, seconds=seconds)
-            past = validate(setting, state, past, writer, progress)
+        past = past._replace(step=step, seconds=before + time.perf_counter() - begin)
+        if ended:
+            with progress.evaluation():
+                past = validate(setting, state, past._replace(losses=()), writer, progress)
+        else:
+            save_last(setting, state, past._replace(losses=tuple(losses)))
+        if asked.is_set() and step < train.steps:
+            raise Stopped(f"ended by SIGTERM at step {step:,}; the same command goes on from there")
         if train.patience and past.evaluations_since >= train.patience:
             break
     return past
@@ -212,8 +238,9 @@ def train(config: ConfigDict, workdir: str | pathlib.Path) -> dict[str, Any]:
         with (
             MetricsWriter(folder, knobs(config), past.step) as writer,
             Progress(train.steps, past.step, train.eval_every) as progress,
+            asked_to_end(signal.SIGTERM) as asked,
         ):
-            past = run_steps(setting, state, past, writer, progress)
+            past = run_steps(setting, state, past, writer, progress, asked)
     return {
         "run": str(folder),
         "step": past.step,

@@ -7,6 +7,7 @@ import pytest
 
 import clickflax
 from clickflax import cli
+from clickflax.runtime.signals import Stopped
 
 
 def verb_that(monkeypatch, action):
@@ -102,6 +103,15 @@ def test_a_mistake_of_the_program_keeps_its_trace(monkeypatch):
     verb_that(monkeypatch, raises(KeyError("loss")))
     with pytest.raises(KeyError):
         cli.main(["train"])
+
+
+def test_a_verb_that_was_told_to_end_says_so_and_ends_with_status_143(monkeypatch, capsys):
+    def stopped(argv):
+        raise Stopped("ended by SIGTERM at step 3")
+
+    verb_that(monkeypatch, stopped)
+    assert cli.main(["train"]) == 143
+    assert capsys.readouterr().err == "clickflax train: ended by SIGTERM at step 3\n"
 
 
 def test_an_interrupted_verb_ends_with_status_130(monkeypatch, capsys):

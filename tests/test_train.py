@@ -1,7 +1,9 @@
 """Training: the same numbers on any number of devices, and after any interruption."""
 
 import json
+import os
 import shutil
+import signal
 
 import jax
 import numpy as np
@@ -10,6 +12,7 @@ import pytest
 from toy import small_config
 
 from clickflax import recommend
+from clickflax import train as train_module
 from clickflax.config import from_dict, to_dict
 from clickflax.data.shop import Shop
 from clickflax.data.simulate import simulate
@@ -18,6 +21,7 @@ from clickflax.evaluate import evaluate_run
 from clickflax.run import load_run
 from clickflax.runtime import checkpoint, sharding
 from clickflax.runtime.optim import learning_rate, make_optimizer
+from clickflax.runtime.signals import Stopped
 from clickflax.setup import set_up
 from clickflax.train import train
 
@@ -221,6 +225,31 @@ def test_many_steps_of_a_dispatch_resume_to_the_bit(shop, tmp_path):
     train(config_for(shop, steps_at_once=2, steps=9), tmp_path / "two")
     train(config_for(shop, steps_at_once=2, steps=9), tmp_path / "one")
     assert_alike(last_state(tmp_path / "two")[1], last_state(tmp_path / "one")[1], rtol=0, atol=0)
+
+
+def test_a_run_that_is_told_to_end_saves_and_goes_on_to_the_bit(shop, tmp_path, monkeypatch):
+    config = config_for(shop, steps_at_once=2, steps=14, eval_every=10)
+    config.train.log_every = 4
+    look = train_module.check_finite
+
+    def told_to_end(setting, step, metrics):
+        look(setting, step, metrics)
+        if step in (3, 11):
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(train_module, "check_finite", told_to_end)
+        # What was sent is ended: two steps behind those that were looked at.
+        with pytest.raises(Stopped, match="at step 6; the same command goes on"):
+            train(config, tmp_path / "run")
+        assert len(last_state(tmp_path / "run")[0]["losses"]) == 2  # since the line of step 4
+        assert train(config, tmp_path / "run")["step"] == 14  # at its end there is nothing to stop
+    train(config, tmp_path / "whole")
+    found, expected = last_state(tmp_path / "run"), last_state(tmp_path / "whole")
+    assert_alike(found[1], expected[1], rtol=0, atol=0)
+    assert untimed(tmp_path / "run") == untimed(tmp_path / "whole")
+    del found[0]["seconds"], expected[0]["seconds"]
+    assert found[0] == expected[0]
 
 
 def test_a_run_without_validation_keeps_its_last_parameters(shop, tmp_path):

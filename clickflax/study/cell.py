@@ -7,11 +7,13 @@ still nobody else's, and one that was killed is free at once.
 import argparse
 import os
 import pathlib
+import signal
 import sys
 
 import filelock
 
 from clickflax.evaluate import evaluate_run
+from clickflax.runtime.signals import Stopped
 from clickflax.study.plan import Cell, Study, folder_of, read_plan, record_of
 from clickflax.train import train
 
@@ -65,6 +67,9 @@ def main(argv: list[str]) -> int:
                 run(flags.out, study, cell)
     except filelock.Timeout:
         return TAKEN
+    except Stopped as reason:
+        print(reason, file=sys.stderr)
+        return 128 + signal.SIGTERM
     except (ValueError, OSError, FloatingPointError) as error:
         if os.environ.get("CLICKFLAX_TRACEBACK", "0") not in ("", "0"):
             raise

@@ -7,9 +7,8 @@ import pathlib
 import signal
 import subprocess
 import sys
-import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import rich.console
@@ -17,6 +16,7 @@ import rich.live
 import rich.table
 
 from clickflax.run import read_json
+from clickflax.runtime.signals import asked_to_end
 from clickflax.study.cell import TAKEN, is_done, is_taken
 from clickflax.study.plan import Cell, Study, folder_of
 
@@ -190,21 +190,6 @@ def last_step(folder: pathlib.Path) -> int:
     return 0
 
 
-@contextlib.contextmanager
-def ended_by_signals() -> Iterator[threading.Event]:
-    """An event that is set when the study is to end: by Ctrl-C, or as a scheduler says so."""
-    stop = threading.Event()
-    before = {
-        number: signal.signal(number, lambda *_: stop.set())
-        for number in (signal.SIGINT, signal.SIGTERM)
-    }
-    try:
-        yield stop
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-
-
 def run_cells(out: pathlib.Path, study: Study, cells: Sequence[Cell], workers: int) -> Board:
     """Runs every cell that is not done, `workers` at once, and tells what became of all.
 
@@ -213,7 +198,10 @@ def run_cells(out: pathlib.Path, study: Study, cells: Sequence[Cell], workers: i
     """
     free = places(workers)
     running: dict[subprocess.Popen, tuple[Cell, Place]] = {}
-    with ended_by_signals() as stop, Board(out, study, cells, workers) as board:
+    with (
+        asked_to_end(signal.SIGINT, signal.SIGTERM) as stop,
+        Board(out, study, cells, workers) as board,
+    ):
         waiting = [cell for cell in cells if not board.state[cell]]
         while running or (waiting and not stop.is_set()):
             while waiting and free and not stop.is_set():

@@ -1,0 +1,27 @@
+"""Signals that ask for an end, as a scheduler sends them before it takes the machine away."""
+
+import contextlib
+import signal
+import threading
+from collections.abc import Iterator
+
+
+class Stopped(Exception):
+    """What was asked to end has ended, and can go on later."""
+
+
+@contextlib.contextmanager
+def asked_to_end(*numbers: signal.Signals) -> Iterator[threading.Event]:
+    """An event that is set when one of these signals comes, which then ends nothing by itself; in
+    another thread than the first, which no signal reaches, it never is.
+    """
+    asked = threading.Event()
+    if threading.current_thread() is not threading.main_thread():
+        yield asked
+        return
+    before = {number: signal.signal(number, lambda *_: asked.set()) for number in numbers}
+    try:
+        yield asked
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
