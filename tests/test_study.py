@@ -13,6 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from clickflax.config import to_dict
 from clickflax.data.shop import Shop
 from clickflax.data.simulate import simulate
 from clickflax.run import write_json
@@ -111,7 +112,8 @@ def pretend(out, one, places, seconds=10.0):
     write_json(folder / "config.json", {"tasks": ["next_item"], "train": {"steps": 4}})
     rows = {"question": owner, "sequence": owner, "place": np.array(places, np.float32)}
     pq.write_table(pa.table(rows), folder / "test.next_item.parquet")
-    more = {"train_seconds": seconds, "environment": {"commit": "abc"}}
+    environment = {"commit": "abc", "started": "now"}
+    more = {"train_seconds": seconds, "environment": environment, "config": to_dict(one.load())}
     write_json(folder / "test.json", {**metrics, **more})
 
 
@@ -133,7 +135,8 @@ def test_a_table_has_means_over_seeds_and_differences_over_users(tmp_path):
     assert planned == cells and study.baseline == "narrow"
     [found] = results.results(out, study, planned)
     narrow, wide = found.lines
-    seeds = [record["ndcg@10"] for record in wide.records]
+    seeds = wide.values["ndcg@10"]
+    assert len(seeds) == 2 and wide.knobs["model.width"] == 16 and "seed" not in wide.knobs
     result = wide.results["ndcg@10"]
     assert result.seeds.mean == pytest.approx(np.mean(seeds))
     assert result.apart.mean == pytest.approx(
@@ -146,9 +149,11 @@ def test_a_table_has_means_over_seeds_and_differences_over_users(tmp_path):
     assert "better and † worse than narrow" in text
     tex = table.WRITERS["latex"]([found], study.metrics, study.baseline)
     assert r"$^{*}$ & 2 & a paper: .1 & 10 s \\" in tex and r"\begin{tabular}{lrrrll}" in tex
-    told = json.loads(table.WRITERS["json"]([found], study.metrics, study.baseline))
-    assert told[1]["metrics"]["recall@10"]["difference"]["than"] == "narrow"
-    assert told[1]["metrics"]["recall@10"]["values"] == [r["recall@10"] for r in wide.records]
+    told = table.WRITERS["json"]([found], study.metrics, study.baseline)
+    apart = json.loads(told)["tables"][0]["lines"][1]["results"]["ndcg@10"]["apart"]
+    assert apart["mean"] == result.apart.mean
+    again = table.read_tables(told)
+    assert table.WRITERS["md"](*again) == text and table.WRITERS["json"](*again) == told
 
 
 def test_what_is_missing_is_said(tmp_path):

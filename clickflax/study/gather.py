@@ -104,11 +104,9 @@ def told_tables(source: Source) -> list[dict[str, Any]]:
                 {
                     "config": line.config,
                     "published": line.published,
-                    "seeds": len(line.records),
+                    "seeds": len(line.seconds),
                     "planned": table.planned,
-                    "seconds": float(np.mean([one["train_seconds"] for one in line.records]))
-                    if line.records
-                    else None,
+                    "seconds": float(np.mean(line.seconds)) if line.seconds else None,
                     "results": {name: told_result(one) for name, one in line.results.items()},
                 }
                 for line in table.lines

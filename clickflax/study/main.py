@@ -8,7 +8,7 @@ from clickflax.runtime.environment import checkout
 from clickflax.study.plan import cells_of, load_study, read_plan, write_plan
 from clickflax.study.results import results
 from clickflax.study.runner import run_cells
-from clickflax.study.table import WRITERS
+from clickflax.study.table import WRITERS, read_tables
 
 
 def refuse_dirty(allowed: bool) -> None:
@@ -38,10 +38,13 @@ def run(flags: argparse.Namespace) -> int:
 
 
 def table(flags: argparse.Namespace) -> int:
-    """`clickflax study table DIR`."""
-    study, cells = read_plan(flags.out)
-    found = results(flags.out, study, cells)
-    print(WRITERS[flags.format](found, study.metrics, study.baseline))
+    """`clickflax study table DIR`, or a file that was made of it with `--format json`."""
+    if flags.out.is_file():
+        told = read_tables(flags.out.read_text(encoding="utf-8"))
+    else:
+        study, cells = read_plan(flags.out)
+        told = results(flags.out, study, cells), study.metrics, study.baseline
+    print(WRITERS[flags.format](*told))
     return 0
 
 
@@ -56,7 +59,9 @@ def main(argv: list[str]) -> int:
     runs.add_argument("--allow-dirty", action="store_true", help="with changes not committed")
     runs.set_defaults(verb=run)
     shows = verbs.add_parser("table", help="means over seeds, differences over users")
-    shows.add_argument("out", type=pathlib.Path, metavar="DIR", help="the folder of the study")
+    shows.add_argument(
+        "out", type=pathlib.Path, metavar="DIR", help="a study, or its table as JSON"
+    )
     shows.add_argument("--format", choices=list(WRITERS), default="md")
     shows.set_defaults(verb=table)
     flags = parser.parse_args(argv)

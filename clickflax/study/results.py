@@ -8,11 +8,14 @@ import numpy as np
 import pyarrow.parquet as pq
 from jaxtyping import Float
 
+from clickflax.config import default, from_dict
+from clickflax.config import differences as differences_of
 from clickflax.run import read_json
 from clickflax.study.plan import Cell, Study, check_name, folder_of, record_of
 from clickflax.study.statistics import Difference, Spread, difference, holm, spread
 from clickflax.tasks.metrics import ranking
 
+ENVIRONMENT = ("commit", "dirty", "versions", "backend", "devices", "cpu", "cores")
 LEVEL = 0.05  # of a significant difference, corrected for all of its table
 
 
@@ -25,11 +28,14 @@ class Result(NamedTuple):
 
 
 class Line(NamedTuple):
-    """A config on a data set: its records, one a seed, and a result for each metric."""
+    """A config on a data set: what made it, and a result for each metric."""
 
     config: str
     published: str
-    records: list[dict[str, Any]]
+    knobs: dict[str, Any]  # in which its config is not the default; the seed is left out
+    seconds: list[float]  # of training, of each seed
+    values: dict[str, list[float]]  # of each metric, of each seed
+    environments: list[dict[str, Any]]  # the different ones: commit, versions, machine
     results: dict[str, Result]
 
 
@@ -115,14 +121,39 @@ def table_of(
     }
     lines = []
     for config, found in records.items():
-        published = study.published.get(data, {}).get(config, "")
-        of_line = {}
-        for metric in study.metrics if found else ():
-            values = values_of(found, metric, f"{data}, {config}")
+        line = Line(
+            config=config,
+            published=study.published.get(data, {}).get(config, ""),
+            knobs=changed_knobs(found[0]["config"]) if found else {},
+            seconds=[one["train_seconds"] for one in found],
+            values={m: values_of(found, m, f"{data}, {config}") for m in study.metrics if found},
+            environments=environments_of(found),
+            results={},
+        )
+        for metric, values in line.values.items():
             against, p = apart[metric].get(config, (None, float("nan")))
-            of_line[metric] = Result(spread(values), against, p)
-        lines.append(Line(config, published, found, of_line))
+            line.results[metric] = Result(spread(values), against, p)
+        lines.append(line)
     return Table(data, asked, lines, len(study.seeds))
+
+
+def changed_knobs(config: Mapping[str, Any]) -> dict[str, Any]:
+    """The knobs of a record's config that are not as `default()` has them, but for the seed and
+    for where the data lie.
+    """
+    changed = differences_of(default(), from_dict(config))
+    found = {name.removeprefix("config."): value for name, (_, value) in changed.items()}
+    return {name: value for name, value in found.items() if name not in ("seed", "data.path")}
+
+
+def environments_of(records: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """What the records were made with, each once, without what tells one start from another."""
+    found = []
+    for record in records:
+        told = record["environment"]
+        one = {name: told[name] for name in ENVIRONMENT if name in told}
+        found += [] if one in found else [one]
+    return found
 
 
 def values_of(records: Sequence[dict[str, Any]], metric: str, where: str) -> list[float]:

@@ -2,11 +2,11 @@
 
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from clickflax.study.results import LEVEL, Line, Result, Table
-
-FORMATS = ("md", "latex", "json")
+from clickflax.study.statistics import Difference, Spread
 
 
 def number(result: Result, level: float = LEVEL) -> str:
@@ -22,9 +22,8 @@ def number(result: Result, level: float = LEVEL) -> str:
 
 
 def seconds(line: Line) -> str:
-    """The mean time of training."""
-    times = [record["train_seconds"] for record in line.records]
-    return f"{sum(times) / len(times):,.0f} s"
+    """The mean time of training; "" as long as nothing is."""
+    return f"{sum(line.seconds) / len(line.seconds):,.0f} s" if line.seconds else ""
 
 
 def cells(table: Table, metrics: Sequence[str]) -> list[list[str]]:
@@ -32,12 +31,12 @@ def cells(table: Table, metrics: Sequence[str]) -> list[list[str]]:
     published = any(line.published for line in table.lines)
     rows = [["", *metrics, "seeds", *(["published"] if published else []), "training"]]
     for line in table.lines:
-        there = [number(line.results[metric]) if line.records else "" for metric in metrics]
-        seeds = str(len(line.records))
-        if len(line.records) < table.planned:
-            seeds += f" of {table.planned}"
+        results = [line.results.get(metric) for metric in metrics]
+        there = ["" if result is None else number(result) for result in results]
+        done = len(line.seconds)
+        seeds = str(done) if done == table.planned else f"{done} of {table.planned}"
         beside = [line.published] if published else []
-        rows.append([line.config, *there, seeds, *beside, seconds(line) if line.records else ""])
+        rows.append([line.config, *there, seeds, *beside, seconds(line)])
     return rows
 
 
@@ -96,36 +95,60 @@ def latex(tables: Sequence[Table], metrics: Sequence[str], baseline: str) -> str
 
 
 def as_json(tables: Sequence[Table], metrics: Sequence[str], baseline: str) -> str:
-    """All numbers."""
+    """All numbers; `read_tables` reads them again."""
+    told = {
+        "metrics": list(metrics),
+        "baseline": baseline,
+        "tables": [table._replace(lines=[plain(line) for line in table.lines]) for table in tables],
+    }
+    told["tables"] = [table._asdict() for table in told["tables"]]
+    return json.dumps(told, indent=1, allow_nan=False)
 
-    def finite(value: float) -> float | None:
-        return value if math.isfinite(value) else None
 
-    def told(line: Line, metric: str) -> dict:
-        result = line.results[metric]
-        found: dict = {name: finite(value) for name, value in result.seeds._asdict().items()}
-        found["values"] = [record[metric] for record in line.records]
-        if result.apart is not None:
-            apart = result.apart._asdict() | {"p_holm": result.p, "than": baseline}
-            found["difference"] = {k: finite(v) if k != "than" else v for k, v in apart.items()}
-        return found
+def plain(line: Line) -> dict[str, Any]:
+    """A line as JSON has it: what is no number is null."""
 
-    found = [
-        {
-            "data": table.data,
-            "asked": table.asked,
-            "config": line.config,
-            "published": line.published,
-            "seeds": len(line.records),
-            "planned": table.planned,
-            "metrics": {metric: told(line, metric) for metric in line.results},
-            "train_seconds": [record["train_seconds"] for record in line.records],
-            "commits": sorted({str(record["environment"]["commit"]) for record in line.records}),
-        }
-        for table in tables
-        for line in table.lines
+    def finite(fields: Mapping[str, Any]) -> dict[str, Any]:
+        broken = (k for k, v in fields.items() if isinstance(v, float) and not math.isfinite(v))
+        return {**fields, **dict.fromkeys(broken)}
+
+    results = {
+        name: finite(
+            {
+                "seeds": finite(one.seeds._asdict()),
+                "apart": None if one.apart is None else finite(one.apart._asdict()),
+                "p": one.p,
+            }
+        )
+        for name, one in line.results.items()
+    }
+    return line._asdict() | {"results": results}
+
+
+def read_tables(text: str) -> tuple[list[Table], list[str], str]:
+    """Tables, metrics and baseline of `as_json`."""
+    told = json.loads(text)
+
+    def number_of(fields: Mapping[str, Any]) -> dict[str, float]:
+        return {name: math.nan if value is None else value for name, value in fields.items()}
+
+    def result_of(fields: Mapping[str, Any]) -> Result:
+        apart = fields["apart"]
+        return Result(
+            Spread(**number_of(fields["seeds"])),
+            None if apart is None else Difference(**number_of(apart)),
+            math.nan if fields["p"] is None else fields["p"],
+        )
+
+    def line_of(fields: Mapping[str, Any]) -> Line:
+        results = {name: result_of(one) for name, one in fields["results"].items()}
+        return Line(**{**fields, "results": results})
+
+    tables = [
+        Table(**{**table, "lines": [line_of(line) for line in table["lines"]]})
+        for table in told["tables"]
     ]
-    return json.dumps(found, indent=1)
+    return tables, told["metrics"], told["baseline"]
 
 
 WRITERS = {"md": markdown, "latex": latex, "json": as_json}
