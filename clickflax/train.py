@@ -23,9 +23,10 @@ from clickflax.data.split import inside
 from clickflax.evaluate import prefixed
 from clickflax.events import RESERVED
 from clickflax.flags import flags_of, parse_flags
-from clickflax.run import last_checkpoint
+from clickflax.model.model import Model
+from clickflax.run import last_checkpoint, load_run
 from clickflax.runtime import checkpoint, sharding
-from clickflax.runtime.log import MetricsWriter, Progress
+from clickflax.runtime.log import MetricsWriter, Progress, write_projector
 from clickflax.runtime.params import count, split
 from clickflax.runtime.signals import Stopped, asked_to_end
 from clickflax.setup import Setting, set_up
@@ -33,6 +34,7 @@ from clickflax.step import State
 from clickflax.tasks.label_metrics import LOWER
 from clickflax.tasks.tasks import LABELS
 
+PROJECTED = 10_000  # items that the projector has to draw
 norm = jax.jit(optax.global_norm)  # one program: alone it is 60, which take 2 s to compile
 
 
@@ -250,6 +252,18 @@ def train(config: ConfigDict, workdir: str | pathlib.Path) -> dict[str, Any]:
     }
 
 
+def show_items(folder: pathlib.Path) -> None:
+    """Has TensorBoard's projector show the best vectors of the items; of many the most frequent."""
+    run = load_run(folder)
+
+    def table(model: Model) -> Array:
+        return model.embedder.table("item")[RESERVED : RESERVED + PROJECTED]
+
+    vectors = run.model.apply({"params": run.params, "given": run.given}, method=table)
+    titles = run.items.column("title") or run.items.tokens()
+    write_projector(folder, np.asarray(vectors, np.float32), [str(t) for t in titles[:PROJECTED]])
+
+
 def parse_train_flags(argv: Sequence[str]) -> tuple[ConfigDict, str]:
     """The config and the work folder of `--config=FILE --workdir=DIR --config.train.steps=100`."""
     parser = flags_of("train", "--workdir=DIR")
@@ -262,4 +276,6 @@ def parse_train_flags(argv: Sequence[str]) -> tuple[ConfigDict, str]:
 def main(argv: list[str]) -> None:
     """`clickflax train --config=FILE --workdir=DIR`."""
     config, workdir = parse_train_flags(argv)
-    print(json.dumps(train(config, workdir)))
+    result = train(config, workdir)
+    show_items(pathlib.Path(workdir))
+    print(json.dumps(result))

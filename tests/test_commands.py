@@ -91,6 +91,9 @@ def test_a_killed_run_that_is_started_again_equals_the_one_that_was_not(folder, 
     assert step == whole_step == 200, f"killed {delay} s after the first checkpoint"
     assert all(np.array_equal(a, b) for a, b in zip(killed, whole, strict=True))
     assert untimed_metrics(folder / "killed") == untimed_metrics(folder / "whole")
+    vectors = np.loadtxt(folder / "whole" / "items.tsv", delimiter="\t")
+    titles = (folder / "whole" / "titles.tsv").read_text().splitlines()
+    assert vectors.shape[0] == len(titles) == 60
 
 
 def test_evaluate_prints_a_table_and_then_one_json_object(folder):

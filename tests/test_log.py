@@ -5,11 +5,14 @@ import pty
 import subprocess
 import sys
 
+import numpy as np
 import pytest
+from google.protobuf import text_format
 from tensorboard.backend.event_processing import event_accumulator
+from tensorboard.plugins import projector
 from tensorboard.plugins.hparams import plugin_data_pb2
 
-from clickflax.runtime.log import MetricsWriter, Progress
+from clickflax.runtime.log import MetricsWriter, Progress, write_projector
 
 
 def lines(folder):
@@ -184,3 +187,14 @@ def test_on_a_terminal_the_line_is_drawn_over_and_results_stay_on_standard_outpu
     assert done.stdout == b"result\n"
     assert "0/3  compiling" in drawn and "3/3" in drawn and "loss 0.2500" in drawn
     assert "\x1b[2K" in drawn  # the line before is erased
+
+
+def test_the_projector_finds_the_vectors_and_a_title_for_each(tmp_path):
+    vectors = np.array([[0.5, -1.0], [2.0, 1e-9]], np.float32)
+    write_projector(tmp_path, vectors, ["A\tfilm", "Another\none"])
+    text = (tmp_path / "projector_config.pbtxt").read_text()
+    config = text_format.Parse(text, projector.ProjectorConfig())
+    [shown] = config.embeddings
+    found = np.loadtxt(tmp_path / shown.tensor_path, delimiter="\t")
+    np.testing.assert_allclose(found, vectors, rtol=1e-4)
+    assert (tmp_path / shown.metadata_path).read_text().splitlines() == ["A film", "Another one"]

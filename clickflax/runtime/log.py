@@ -9,14 +9,17 @@ import os
 import pathlib
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import rich.console
 import rich.live
 import rich.text
 from google.protobuf import message_factory
+from jaxtyping import Float
 from tensorboard.compat.proto import event_pb2
+from tensorboard.plugins import projector
 from tensorboard.plugins.hparams import summary_v2
 from tensorboard.summary.writer import event_file_writer
 
@@ -91,6 +94,22 @@ def _keep(path: pathlib.Path, last: int | None) -> None:
     partial = path.with_name(f"{path.name}.partial")
     partial.write_text("".join(kept), encoding="utf-8")
     os.replace(partial, path)
+
+
+def write_projector(
+    folder: pathlib.Path, vectors: Float[np.ndarray, "N D"], titles: Sequence[str]
+) -> None:
+    """Vectors with their titles, as TensorBoard's projector shows them."""
+    names = {"items": folder / "items.tsv", "titles": folder / "titles.tsv"}
+    lines = ("\t".join(f"{value:.5g}" for value in row) for row in vectors)
+    names["items"].write_text("\n".join(lines) + "\n", encoding="utf-8")
+    plain = (" ".join(title.split()) for title in titles)  # a tab would begin another column
+    names["titles"].write_text("\n".join(plain) + "\n", encoding="utf-8")
+    config = projector.ProjectorConfig()
+    shown = config.embeddings.add()
+    shown.tensor_name = "items"
+    shown.tensor_path, shown.metadata_path = (path.name for path in names.values())
+    projector.visualize_embeddings(str(folder), config)
 
 
 class Progress:
