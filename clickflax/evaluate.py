@@ -1,6 +1,7 @@
 """`clickflax evaluate`: ranks every item of the catalog for every user, and counts."""
 
 import argparse
+import glob
 import json
 import math
 import pathlib
@@ -113,6 +114,7 @@ class Listing(NamedTuple):
 
     features: tuple[str, ...] = ()  # of the catalog, by which they are diverse
     reference: str = ""  # the folder of a run whose lists they are compared with
+    name: str = ""  # of the record, as `record_name` has it
 
 
 def examine(
@@ -124,6 +126,8 @@ def examine(
     mesh = sharding.make_mesh()
     params, columns = sharding.replicate(run.params, mesh), read(dataset, run.variables)
     record, rows, questions = {}, {}, ask_about(config, dataset)
+    if listing is not None and all(asked.task.head != "item" for asked in questions.values()):
+        raise ValueError(f"--lists: no task of {list(questions)} answers with items.")
     for name, asked in questions.items():
         if not len(getattr(asked, which)):
             raise ValueError(
@@ -166,7 +170,9 @@ def list_part(
     )
     reference = None
     if listing.reference:
-        path = pathlib.Path(listing.reference) / f"{which}.{name}.lists.parquet"
+        told = protocol(config, dataset, name, asked.task, which)
+        check_reference(listing, which, name, dataset, told, k)
+        path = pathlib.Path(listing.reference) / f"{which}{listing.name}.{name}.lists.parquet"
         reference = read_lists(path, len(part), k)
     found = describe(
         items,
@@ -179,6 +185,25 @@ def list_part(
         reference,
     )
     return found, rows_of_lists(items, scores)
+
+
+def check_reference(
+    listing: Listing, which: str, task: str, dataset: Dataset, told: dict[str, Any], k: int
+) -> None:
+    """Refuses lists that answer other questions, or end too early."""
+    theirs = read_json(pathlib.Path(listing.reference) / f"{which}{listing.name}.json")
+    if theirs["fingerprint"] != dataset.fingerprint:
+        raise ValueError(f"--reference={listing.reference} was evaluated on {theirs['data']}.")
+    protocols = (theirs.get("protocol") or theirs.get(f"{task}/protocol") or {}, told)
+    # How far a model looks back is its own affair, and what JSON has as a list was a tuple.
+    ours = [{**one, "history": "", "given": list(one.get("given", ()))} for one in protocols]
+    if ours[0] != ours[1]:
+        raise ValueError(
+            f"--reference={listing.reference} was asked otherwise: {ours[0]}, and here {ours[1]}."
+        )
+    longest = max(theirs["config"]["eval"]["cutoffs"])
+    if longest < k:
+        raise ValueError(f"--reference={listing.reference} has lists of {longest}, not of {k}.")
 
 
 def evaluate_run(
@@ -225,7 +250,8 @@ def evaluate_run(
     check_candidates(config)
     if not config.eval.negatives and (drawn, unseen) != (None, None):
         raise ValueError("--drawn and --unseen are about candidates: name --negatives, too.")
-    listing = Listing(tuple(features), reference) if lists else None
+    name = record_name(where, given, negatives, drawn, unseen)
+    listing = Listing(tuple(features), reference, name) if lists else None
     found, rows = examine(config, run, dataset, which, listing)
     record = found | {
         "data": str(dataset.path),
@@ -243,10 +269,11 @@ def evaluate_run(
     }
     environment = read_json(run.folder / "environment.json")
     full = {**record, "environment": environment, "config": to_dict(config)}
-    name = record_name(where, given, negatives, drawn, unseen)
-    write_json(run.folder / f"{which}{name}.json", full)
+    for old in run.folder.glob(f"{glob.escape(which + name)}.*.lists.parquet"):
+        old.unlink()  # they would be taken for those of this evaluation
     for file, columns in rows.items():
         write_rows(run.folder / f"{which}{name}.{file}.parquet", columns)
+    write_json(run.folder / f"{which}{name}.json", full)  # the last: it says that all is there
     return record
 
 

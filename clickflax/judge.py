@@ -156,8 +156,9 @@ def rows_of(
     asked: Asked, which: str, found: Shaped[np.ndarray, " N"], columns: Columns
 ) -> dict[str, Shaped[np.ndarray, " N"]]:
     """Columns with a line for each `found` of a part. Of a target: its question and the sequence of
-    that, its id, its place (0 is first), the events of the history, and the training events that
-    have it. Of a label: its event, what it is, and what is told.
+    that, its id, its place (0 is first), the items of the history, where that ends among the places
+    of the log, and the training events that have the target. Of a label: its event, what it is, and
+    what is told.
     """
     part = getattr(asked, which)
     if isinstance(part, LabelPart):
@@ -165,13 +166,14 @@ def rows_of(
         return {"event": event, "label": part.label[event], "told": found}
     column = columns[asked.task.head]
     trained = np.bincount(column[inside(asked.train, len(column))], minlength=column.max() + 1)
-    long = part.history.stop - part.history.start
+    known = np.append(0, np.cumsum(column >= RESERVED))
     return {
         "question": part.owner,
         "sequence": part.sequence[part.owner],
         "target": part.targets,
         "place": found,
-        "history": long[part.owner],
+        "history": (known[part.history.stop] - known[part.history.start])[part.owner],
+        "end": part.history.stop[part.owner],
         "trained": trained[part.targets],
     }
 

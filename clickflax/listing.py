@@ -5,15 +5,17 @@ import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import jax.numpy as jnp
 import numpy as np
 import pyarrow.parquet as pq
-from jaxtyping import Float, Int, Shaped
+from jaxtyping import Array, Float, Int, Shaped
 
 from clickflax.asker import Asker
 from clickflax.data.batches import Windows
 from clickflax.data.split import Examples, inside
 from clickflax.data.store import Dataset, Vocabulary
 from clickflax.events import RESERVED
+from clickflax.model.heads import Answers
 from clickflax.questions import Asked
 from clickflax.tasks.lists import beyond_hits, table_of, trained_of
 from clickflax.tasks.scores import best
@@ -21,14 +23,42 @@ from clickflax.tasks.scores import best
 Columns = Mapping[str, Shaped[np.ndarray, "E ..."]]
 
 
+def targets_of(part: Examples) -> Int[np.ndarray, "Q T"]:
+    """The targets of every question, 0 ... V-1 and -1 for none."""
+    most = max(1, int(np.bincount(part.owner).max()))
+    found = np.full((len(part), most), -1)
+    first = np.searchsorted(part.owner, np.arange(len(part)))
+    found[part.owner, np.arange(len(part.owner)) - first[part.owner]] = part.targets - RESERVED
+    return found
+
+
+def best_with_targets(
+    answers: Answers, seen: Int[Array, "N 2"], chunk: int, targets: Int[Array, "A T"], k: int
+) -> tuple[Float[Array, "A K"], Int[Array, "A K"]]:
+    """As `best`, but that targets are never left out."""
+    wanted = (targets[seen[:, 0]] == seen[:, 1:]).any(1)
+    return best(answers, jnp.where(wanted[:, None], -1, seen), chunk, k)
+
+
 def lists_of(
     asker: Asker, params: Any, columns: Columns, part: Examples, k: int, filter_seen: bool
 ) -> tuple[Int[np.ndarray, "Q K"], Float[np.ndarray, "Q K"]]:
-    """The best `k` items after every history, 0 ... V-1 and -1 for none, and their scores."""
+    """The best `k` items after every history, 0 ... V-1 and -1 for none, and their scores; a target
+    is not filtered, as places have it.
+    """
     items = np.full((len(part), k), -1, np.int32)
     scores = np.full((len(part), k), -np.inf, np.float32)
-    compiled = asker.compile(functools.partial(best, k=k))
-    for example, (score, item) in asker.ask(params, compiled, columns, part.history, filter_seen):
+    compiled = asker.compile(functools.partial(best_with_targets, k=k))
+    wanted = targets_of(part)
+    asked = asker.ask(
+        params,
+        compiled,
+        columns,
+        part.history,
+        filter_seen,
+        lambda example: np.where(example[..., None] >= 0, wanted[example], -1),
+    )
+    for example, (score, item) in asked:
         there = example >= 0
         items[example[there]] = np.where(np.isneginf(score), -1, item)[there]
         scores[example[there]] = score[there]
@@ -51,10 +81,10 @@ def describe(
     begins = dataset.ranges(Windows(dataset.offsets[:-1], dataset.offsets[1:])).start
     sequence = np.searchsorted(begins, train, side="right")
     trained = trained_of(item[train] - RESERVED, sequence, dataset.size("item") - RESERVED)
-    wanted = np.full((len(part), int(np.bincount(part.owner).max())), -2)
-    first = np.searchsorted(part.owner, np.arange(len(part)))
-    wanted[part.owner, np.arange(len(part.owner)) - first[part.owner]] = part.targets - RESERVED
-    relevant = (lists[:, :, None] == wanted[:, None, :]).any(2)
+    wanted = targets_of(part)
+    relevant = np.zeros(lists.shape, bool)
+    for targets in wanted.T:  # one at a time: nothing has the shape [Q, K, T]
+        relevant |= (lists == targets[:, None]) & (lists >= 0)
     table = table_of(features_of(dataset.vocabulary("item"), features)) if features else None
     return beyond_hits(lists, relevant, trained, cutoffs, table, reference)
 

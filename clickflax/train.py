@@ -260,8 +260,7 @@ def show_items(folder: pathlib.Path) -> None:
         return model.embedder.table("item")[RESERVED : RESERVED + PROJECTED]
 
     vectors = run.model.apply({"params": run.params, "given": run.given}, method=table)
-    titles = run.items.column("title") or run.items.tokens()
-    write_projector(folder, np.asarray(vectors, np.float32), [str(t) for t in titles[:PROJECTED]])
+    write_projector(folder, np.asarray(vectors, np.float32), run.items.names()[:PROJECTED])
 
 
 def parse_train_flags(argv: Sequence[str]) -> tuple[ConfigDict, str]:

@@ -67,6 +67,12 @@ class Vocabulary:
         """Another column of the catalog (count, title, genres, ...), None where there is none."""
         return read_column(self.path, name)
 
+    def names(self) -> list[str]:
+        """What people call the tokens: the title, where there is one."""
+        tokens = self.tokens()
+        titles = self.column("title") or tokens
+        return [str(title or token) for title, token in zip(titles, tokens, strict=True)]
+
     @functools.cached_property
     def _tokens(self) -> list[str]:
         return pq.read_table(self.path, columns=["token"])["token"].to_pylist()

@@ -10,16 +10,29 @@ class Stopped(Exception):
     """What was asked to end has ended, and can go on later."""
 
 
+class Asked(threading.Event):
+    """Set when an end is asked for; `number` is the signal that has asked."""
+
+    number: int = 0
+
+    def by(self, number: int) -> None:
+        """Notes the signal."""
+        self.number = number
+        self.set()
+
+
 @contextlib.contextmanager
-def asked_to_end(*numbers: signal.Signals) -> Iterator[threading.Event]:
+def asked_to_end(*numbers: signal.Signals) -> Iterator[Asked]:
     """An event that is set when one of these signals comes, which then ends nothing by itself; in
     another thread than the first, which no signal reaches, it never is.
     """
-    asked = threading.Event()
+    asked = Asked()
     if threading.current_thread() is not threading.main_thread():
         yield asked
         return
-    before = {number: signal.signal(number, lambda *_: asked.set()) for number in numbers}
+    before = {
+        number: signal.signal(number, lambda number, _: asked.by(number)) for number in numbers
+    }
     try:
         yield asked
     finally:

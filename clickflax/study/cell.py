@@ -5,18 +5,23 @@ still nobody else's, and one that was killed is free at once.
 """
 
 import argparse
+import json
 import os
 import pathlib
 import signal
 import sys
+import traceback
+from typing import Any
 
 import filelock
 
 from clickflax.evaluate import evaluate_run
+from clickflax.run import read_json, write_json
 from clickflax.runtime.signals import Stopped
-from clickflax.study.plan import Cell, Study, folder_of, read_plan, record_of
+from clickflax.study.plan import Cell, Study, folder_of, read_plan
 from clickflax.train import train
 
+ANSWERED = "answered.json"  # what has been asked of a run, and answered
 TAKEN = 75  # the exit status where another process has the cell (EX_TEMPFAIL)
 
 
@@ -27,10 +32,15 @@ def lock_of(out: pathlib.Path, cell: Cell) -> filelock.BaseFileLock:
     return filelock.FileLock(folder / cell.name, timeout=0)
 
 
+def plain(study: Study) -> Any:
+    """What a study asks, as JSON has it."""
+    return json.loads(json.dumps(dict(study.asked)))
+
+
 def is_done(out: pathlib.Path, study: Study, cell: Cell) -> bool:
     """Whether all that is asked of a cell has been answered."""
-    folder = folder_of(out, cell)
-    return all((folder / f"{record_of(asked)}.json").is_file() for asked in study.asked.values())
+    path = folder_of(out, cell) / ANSWERED
+    return path.is_file() and read_json(path) == plain(study)
 
 
 def is_taken(out: pathlib.Path, cell: Cell) -> bool:
@@ -48,6 +58,7 @@ def run(out: pathlib.Path, study: Study, cell: Cell) -> None:
     train(cell.load(), folder)
     for asked in study.asked.values():
         evaluate_run(folder, "test", **asked)
+    write_json(folder / ANSWERED, plain(study))
 
 
 def main(argv: list[str]) -> int:
@@ -60,7 +71,10 @@ def main(argv: list[str]) -> int:
     if flags.cores:
         os.sched_setaffinity(0, {int(core) for core in flags.cores.split(",")})
     study, cells = read_plan(flags.out)
-    cell = next(cell for cell in cells if cell.name == flags.name)
+    cell = next((cell for cell in cells if cell.name == flags.name), None)
+    if cell is None:
+        print(f"error: {flags.name} is no longer in the plan of {flags.out}", file=sys.stderr)
+        return 1
     try:
         with lock_of(flags.out, cell):
             if not is_done(flags.out, study, cell):
@@ -74,6 +88,10 @@ def main(argv: list[str]) -> int:
         if os.environ.get("CLICKFLAX_TRACEBACK", "0") not in ("", "0"):
             raise
         print(f"error: {error}", file=sys.stderr)
+        return 1
+    except RuntimeError as error:  # of the compiler, or of a device that is full
+        traceback.print_exc()
+        print(f"error: {type(error).__name__}: {str(error).splitlines()[0]}", file=sys.stderr)
         return 1
     return 0
 

@@ -14,8 +14,17 @@ from clickflax.data.store import open_dataset, open_vocabulary
 from clickflax.events import RESERVED
 from clickflax.run import read_json
 from clickflax.study.plan import Cell, Study, folder_of, read_plan
-from clickflax.study.results import Result, answer_of, results, rows_of
+from clickflax.study.results import (
+    Result,
+    answer_of,
+    columns_of,
+    numbers,
+    ranked,
+    results,
+    rows_of,
+)
 from clickflax.study.table import legend, title
+from clickflax.tasks.label_metrics import LOWER
 from clickflax.tasks.metrics import ranking
 
 GROUPS = {"history": "events before the question", "trained": "training events of the target"}
@@ -35,15 +44,14 @@ class Source(NamedTuple):
         """What is asked first, of which there is more than a table."""
         return next(iter(self.study.asked.values()))
 
-    def rows(self, cell: Cell, more: str = "") -> pathlib.Path:
+    def rows(self, cell: Cell, task: str | None = None, more: str = "") -> pathlib.Path:
         """The file of a cell with a line for each target, or the one of its lists."""
-        return rows_of(self.out, cell, self.first(), more)
+        return rows_of(self.out, cell, self.first(), task, more)
 
-    def done(self, data: str, more: str = "") -> list[Cell]:
-        """The cells on a data set that have been evaluated, and have that file."""
+    def done(self, data: str) -> list[Cell]:
+        """The cells on a data set that have been evaluated."""
         of_data = (cell for cell in self.cells if cell.data == data)
-        answered = (cell for cell in of_data if answer_of(self.out, cell, self.first()))
-        return [cell for cell in answered if self.rows(cell, more).is_file()]
+        return [cell for cell in of_data if answer_of(self.out, cell, self.first())]
 
 
 def open_source(folders: Sequence[pathlib.Path]) -> Source:
@@ -54,7 +62,10 @@ def open_source(folders: Sequence[pathlib.Path]) -> Source:
     cells = []
     for folder in folders:
         config = from_dict(read_json(folder / "config.json"))
-        read_json(folder / "test.json")
+        if not (folder / "test.json").is_file():
+            raise FileNotFoundError(
+                f"{folder} has not been evaluated: `clickflax evaluate --run={folder}` does that."
+            )
         data = pathlib.Path(config.data.path).name or "simulated shop"
         # The folder of a cell that has a path of its own is that path.
         place = str(folder.resolve())
@@ -64,7 +75,7 @@ def open_source(folders: Sequence[pathlib.Path]) -> Source:
         configs={cell.config: () for cell in cells},
         data={cell.data: () for cell in cells},
         seeds=(0,),
-        metrics=metrics_of(read_json(folders[0] / "test.json")),
+        metrics=metrics_of([read_json(folder / "test.json") for folder in folders]),
         baseline=cells[0].config,
     )
     if len(study.configs) < len(cells):
@@ -72,11 +83,12 @@ def open_source(folders: Sequence[pathlib.Path]) -> Source:
     return Source(folders[0], study, cells)
 
 
-def metrics_of(record: Mapping[str, Any]) -> tuple[str, ...]:
-    """The metrics that a run is best known by."""
+def metrics_of(records: Sequence[Mapping[str, Any]]) -> tuple[str, ...]:
+    """The metrics that runs are best known by; of all their tasks."""
+    there = dict.fromkeys(name for record in records for name in numbers(record))
     known = ("recall@10", "ndcg@10", "auc", "average_precision", "accuracy", "mae")
-    found = tuple(name for name in known if name in record)
-    return found or tuple(name for name in record if "@" in name)[:2]
+    found = tuple(name for name in there if name.rpartition("/")[2] in known)
+    return found or tuple(there)[:2]
 
 
 def finite(value: Any) -> Any:
@@ -86,10 +98,10 @@ def finite(value: Any) -> Any:
 
 def told_result(result: Result) -> dict[str, Any]:
     """A number of the table, and how it differs from the baseline's."""
-    found = {"mean": result.seeds.mean, "half": finite(result.seeds.half)}
+    found = {"mean": finite(result.seeds.mean), "half": finite(result.seeds.half)}
     if result.apart is not None:
-        found |= {"p": result.p, **result.apart._asdict(), "mean": result.seeds.mean}
-        found["apart"] = result.apart.mean
+        found |= {"p": result.p, "apart": result.apart.mean}
+        found |= {"low": result.apart.low, "high": result.apart.high}
     return found
 
 
@@ -125,13 +137,13 @@ def told_cells(source: Source) -> list[dict[str, Any]]:
             continue
         folder = folder_of(source.out, cell)
         flat = knobs(from_dict(record["config"]))
-        numbers = {name: value for name, value in record.items() if isinstance(value, float)}
+        metrics = {name: record[name] for name in numbers(record)}
         found.append(
             {
                 "config": cell.config,
                 "data": cell.data,
                 "seed": cell.seed,
-                "metrics": {**numbers, "train_seconds": float(record["train_seconds"])},
+                "metrics": {**metrics, "train_seconds": float(record["train_seconds"])},
                 "knobs": {name.removeprefix("config."): value for name, value in flat.items()},
                 "curve": curve(folder, f"validation/{flat['config.train.monitor']}"),
                 "reliability": {
@@ -173,33 +185,29 @@ def names_of(values: np.ndarray, edges: Sequence[float]) -> list[str]:
 
 def told_groups(source: Source) -> list[dict[str, Any]]:
     """The last metric of the table for targets with short and long histories, rare and common."""
-    metric = source.study.metrics[-1]
-    k = metric.partition("@")[2]
+    wanted = [kind for kind in map(ranked, source.study.metrics) if kind]
     found = []
-    for data in source.study.data if k.isdigit() else ():
-        cells = [
-            c
-            for c in source.cells
-            if c.data == data and rows_of(source.out, c, source.first()).is_file()
-        ]
-        tables = {cell: pq.read_table(rows_of(source.out, cell, source.first())) for cell in cells}
-        for column, words in GROUPS.items():
-            some = {c: t for c, t in tables.items() if column in t.column_names}
-            if not some:
-                continue
-            values = next(iter(some.values()))[column].to_numpy()
+    for data in source.study.data if wanted else ():
+        metric = wanted[-1]
+        files = {cell: source.rows(cell, metric.task) for cell in source.done(data)}
+        tables = {cell: columns_of(path) for cell, path in files.items() if path.is_file()}
+        for column, words in GROUPS.items() if tables else ():
+            values = next(iter(tables.values()))[column].to_numpy()
             edges = edges_of(values)
             group = np.searchsorted(edges, values)
             lines: dict[str, list] = {}
-            for cell, table in some.items():
+            for cell, table in tables.items():
                 place = table["place"].to_numpy()
-                alone = ranking(place, np.arange(len(place)), len(place), (int(k),))[metric]
+                if len(place) != len(values):  # it was asked otherwise
+                    continue
+                each = np.arange(len(place))
+                alone = ranking(place, each, len(place), (metric.cutoff,))[metric.name]
                 lines.setdefault(cell.config, []).append(
                     np.bincount(group, alone) / np.maximum(1, np.bincount(group))
                 )
             found.append(
                 {
-                    "title": f"{data}: {metric} by {words}",
+                    "title": f"{data}: {metric.name} by {words}",
                     "bins": names_of(values, edges),
                     "targets": np.bincount(group).tolist(),
                     "lines": {name: np.mean(v, axis=0).tolist() for name, v in lines.items()},
@@ -215,8 +223,9 @@ def told_users(source: Source) -> list[dict[str, Any]]:
     found = []
     for data in source.study.data:
         first: dict[str, Cell] = {}
-        for cell in source.done(data, ".lists"):
-            first.setdefault(cell.config, cell)
+        for cell in source.done(data):
+            if source.rows(cell, more=".lists").is_file():
+                first.setdefault(cell.config, cell)
         if first:
             found.extend(users_of_data(source, data, first))
     return found
@@ -224,23 +233,21 @@ def told_users(source: Source) -> list[dict[str, Any]]:
 
 def users_of_data(source: Source, data: str, first: Mapping[str, Cell]) -> list[dict[str, Any]]:
     """The users of a data set, from one run of each config."""
-    tables = {
-        name: pq.read_table(rows_of(source.out, cell, source.first())).to_pandas()
-        for name, cell in first.items()
-    }
-    gain = np.stack([1 / (table["place"].to_numpy() + 1) for table in tables.values()])
+    tables = {name: pq.read_table(source.rows(cell)).to_pandas() for name, cell in first.items()}
     rows = next(iter(tables.values()))
+    # Of models that were asked otherwise, the first one is shown, and those that were asked as it.
+    alike = {n for n, t in tables.items() if t["target"].tolist() == rows["target"].tolist()}
+    tables = {name: table for name, table in tables.items() if name in alike}
+    gain = np.stack([1 / (table["place"].to_numpy() + 1) for table in tables.values()])
     apart = np.argsort(-(gain.max(0) - gain.min(0)), kind="stable")[: PEOPLE // 2]
     others = np.random.default_rng(0).permutation(len(rows))[: PEOPLE - len(apart)]
     chosen = list(dict.fromkeys(rows["question"].to_numpy()[[*apart, *others]].tolist()))
     folder = folder_of(source.out, next(iter(first.values())))
     catalog = open_vocabulary(folder / "vocab" / "item.parquet")
-    titles = catalog.column("title") or catalog.tokens()
-    histories = histories_of(folder, rows, chosen)
-    lists = {
-        name: pq.read_table(rows_of(source.out, cell, source.first(), ".lists"))
-        for name, cell in first.items()
-    }
+    titles = catalog.names()
+    record = answer_of(source.out, next(iter(first.values())), source.first()) or {}
+    histories = histories_of(record, rows, chosen)
+    lists = {name: pq.read_table(source.rows(first[name], more=".lists")) for name in tables}
     found = []
     for question in chosen:
         mine = rows[rows["question"] == question]
@@ -254,7 +261,7 @@ def users_of_data(source: Source, data: str, first: Mapping[str, Cell]) -> list[
             of_models.append({"config": name, "items": shown, "place": finite(float(place))})
         found.append(
             {
-                "name": f"{data}: user {int(mine['sequence'].iloc[0])}",
+                "name": f"{data}: user {int(mine['sequence'].iloc[0])}, question {question}",
                 "history": [titles[i - RESERVED] for i in histories.get(question, ())],
                 "length": int(mine["history"].iloc[0]),
                 "targets": [titles[i - RESERVED] for i in targets],
@@ -264,17 +271,17 @@ def users_of_data(source: Source, data: str, first: Mapping[str, Cell]) -> list[
     return found
 
 
-def histories_of(folder: pathlib.Path, rows: Any, chosen: Sequence[int]) -> dict[int, list[int]]:
+def histories_of(
+    record: Mapping[str, Any], rows: Any, chosen: Sequence[int]
+) -> dict[int, list[int]]:
     """The last items of some histories, the newest first; none where the data set is gone."""
-    config = from_dict(read_json(folder / "config.json"))
-    path = pathlib.Path(config.data.path) if config.data.path else folder / "data"
-    if config.data.chain or not (path / "dataset.json").is_file():
+    path = pathlib.Path(record["data"])
+    if record["config"]["data"]["chain"] or not (path / "dataset.json").is_file():
         return {}
     dataset, found = open_dataset(path), {}
     for question in chosen:
         line = rows[rows["question"] == question].iloc[0]
-        start = dataset.offsets[int(line["sequence"])]
-        stop = start + int(line["history"])
+        start, stop = dataset.offsets[int(line["sequence"])], int(line["end"])
         items = np.asarray(dataset.columns["item"][max(start, stop - SHOWN) : stop])[::-1]
         found[question] = [int(i) for i in items if i >= RESERVED]
     return found
@@ -288,6 +295,7 @@ def told(source: Source) -> dict[str, Any]:
     return {
         "question": source.study.question,
         "metrics": list(source.study.metrics),
+        "lower": [name for name in source.study.metrics if name.rpartition("/")[2] in LOWER],
         "baseline": source.study.baseline,
         "planned": len(source.cells),
         "tables": told_tables(source),

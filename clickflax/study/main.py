@@ -2,9 +2,11 @@
 
 import argparse
 import pathlib
+import signal
 import sys
 
 from clickflax.runtime.environment import checkout
+from clickflax.runtime.signals import Stopped
 from clickflax.study.plan import cells_of, load_study, read_plan, write_plan
 from clickflax.study.results import results
 from clickflax.study.runner import run_cells
@@ -34,7 +36,11 @@ def run(flags: argparse.Namespace) -> int:
         if board.state[cell] == "failed":
             print(f"{cell.name}: {board.words[cell]}", file=sys.stderr)
     print(f"{board.count()}; `clickflax study table {flags.out}` shows what is there")
-    return 0 if states.count("done") == len(states) else 1
+    if board.ended_by == signal.SIGINT:
+        raise KeyboardInterrupt
+    if board.ended_by:
+        raise Stopped("ended by SIGTERM; the same command goes on from there")
+    return 1 if "failed" in states else 0
 
 
 def table(flags: argparse.Namespace) -> int:

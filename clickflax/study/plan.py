@@ -14,7 +14,7 @@ from ml_collections import ConfigDict
 
 from clickflax.checks import check_config
 from clickflax.config import load, to_dict
-from clickflax.evaluate import record_name
+from clickflax.evaluate import evaluate_run, record_name
 from clickflax.run import read_json, write_json
 
 
@@ -50,8 +50,8 @@ class Cell(NamedTuple):
         config = load(self.file, self.changes)
         if name_of(self.config, self.data, self.seed, config) != self.name:
             raise ValueError(
-                f"{self.file} has changed since {self.name} was planned: run the study anew, "
-                "which plans it as another one."
+                f"{self.file}, or what clickflax has for a knob that it does not name, has changed "
+                f"since {self.name} was planned: run the study anew, which plans it as another one."
             )
         return config
 
@@ -67,7 +67,7 @@ def name_of(config: str, data: str, seed: int, values: ConfigDict) -> str:
 def cells_of(study: Study) -> list[Cell]:
     """The runs of a study, seed by seed: what is there early tells something of all configs."""
     found = []
-    for seed in study.seeds:
+    for seed in map(int, study.seeds):
         for data, knobs in study.data.items():
             for name, (file, *changes) in study.configs.items():
                 flags = tuple(f"config.{knob}" for knob in (*knobs, *changes, f"seed={seed}"))
@@ -107,6 +107,22 @@ def check_study(study: Study, where: str) -> None:
     twice = sorted({seed for seed in study.seeds if list(study.seeds).count(seed) > 1})
     if twice:
         raise ValueError(f"{where}: seed {twice[0]} is there twice: it would be the same run.")
+    if isinstance(study.metrics, str):
+        raise ValueError(f"{where}: metrics={study.metrics!r} must be a list of names.")
+    files = [record_of(asked) for asked in study.asked.values()]
+    for name, asked in study.asked.items():
+        for key in asked:
+            known = list(inspect.signature(evaluate_run).parameters)[2:]
+            check_name(key, known, f"{where}: asked[{name!r}]")
+        if files.count(record_of(asked)) > 1:
+            raise ValueError(
+                f"{where}: asked[{name!r}] and another one have the same record, "
+                f"{record_of(asked)}.json: make them two studies."
+            )
+    try:
+        json.dumps(dict(study.asked))
+    except TypeError as error:
+        raise ValueError(f"{where}: asked={study.asked!r}: {error}.") from None
     for part in ("configs", "data"):
         for name, words in getattr(study, part).items():
             if isinstance(words, str):
@@ -131,6 +147,7 @@ def write_plan(out: pathlib.Path, study: Study, cells: Sequence[Cell]) -> None:
     out.mkdir(parents=True, exist_ok=True)
     told = study._asdict() | {"configs": list(study.configs), "data": list(study.data)}
     told["baseline"] = study.baseline or next(iter(study.configs))
+    told |= {"seeds": [int(seed) for seed in study.seeds], "metrics": list(study.metrics)}
     write_json(out / "study.json", {**told, "cells": [cell._asdict() for cell in cells]})
 
 
@@ -145,7 +162,11 @@ def read_plan(out: str | pathlib.Path) -> tuple[Study, list[Cell]]:
     told = read_json(out / "study.json")
     cells = [Cell(**{**cell, "changes": tuple(cell["changes"])}) for cell in told.pop("cells")]
     names = {part: {name: () for name in told[part]} for part in ("configs", "data")}
-    return Study(**{**told, **names}), cells
+    asked = {
+        name: {key: tuple(one) if isinstance(one, list) else one for key, one in how.items()}
+        for name, how in told["asked"].items()
+    }
+    return Study(**{**told, **names, "asked": asked}), cells
 
 
 def record_of(asked: Mapping[str, Any]) -> str:

@@ -1,29 +1,30 @@
 """What the runs of a study have found: means over seeds, and differences over users."""
 
+import math
 import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow.parquet as pq
-from jaxtyping import Float
+from jaxtyping import Float, Int
 
 from clickflax.config import default, from_dict
 from clickflax.config import differences as differences_of
 from clickflax.run import read_json
 from clickflax.study.plan import Cell, Study, check_name, folder_of, record_of
 from clickflax.study.statistics import Difference, Spread, difference, holm, spread
-from clickflax.tasks.metrics import ranking
+from clickflax.tasks.metrics import METRICS, ranking
 
 ENVIRONMENT = ("commit", "dirty", "versions", "backend", "devices", "cpu", "cores")
-LEVEL = 0.05  # of a significant difference, corrected for all of its table
+LEVEL = 0.05  # of a significant difference, corrected for the lines of its table
 
 
 class Result(NamedTuple):
     """A metric of a config on a data set."""
 
     seeds: Spread
-    apart: Difference | None  # from the baseline, over users; None: it is the baseline, or no mean
+    apart: Difference | None  # from the baseline, over users, of a metric of a ranking
     p: float  # of the difference, by the bootstrap, with Holm's correction; NaN without
 
 
@@ -46,25 +47,58 @@ class Table(NamedTuple):
     asked: str
     lines: list[Line]
     planned: int  # seeds of each line
+    strangers: list[str]  # configs that were asked of other users than the baseline, or other items
 
 
-def per_user(path: pathlib.Path, metric: str) -> Float[np.ndarray, " U"] | None:
-    """What each user, in the order of the log, adds to the mean of a metric over the questions;
-    None where it is no mean, as the area under a curve is none.
+class Users(NamedTuple):
+    """What each user adds to the mean of a metric over all questions, and who was asked what."""
+
+    value: Float[np.ndarray, " U"]
+    sequence: Int[np.ndarray, " T"]  # of each target
+    target: Int[np.ndarray, " T"]
+
+    def alike(self, other: "Users") -> bool:
+        """Whether the same users were asked for the same."""
+        return np.array_equal(self.sequence, other.sequence) and np.array_equal(
+            self.target, other.target
+        )
+
+
+class Ranked(NamedTuple):
+    """A metric of a ranking, such as next_item/ndcg@10: of which task (None: of the only one), and
+    at which cut-off.
     """
-    rows = pq.read_table(path)
-    name, _, k = metric.partition("@")
-    if "place" not in rows.column_names or not k:
+
+    task: str | None
+    name: str
+    cutoff: int
+
+
+def ranked(metric: str) -> Ranked | None:
+    """What a metric of a ranking is; None for one of labels or of lists."""
+    task, _, own = metric.rpartition("/")
+    name, _, k = own.partition("@")
+    if name not in METRICS or not k.isdigit() or task == "cold":
         return None
-    question, sequence = rows["question"].to_numpy(), rows["sequence"].to_numpy()
-    count = int(question.max()) + 1
-    found = ranking(rows["place"].to_numpy(), question, count, (int(k),))
-    if metric not in found:
-        return None
+    return Ranked(task or None, own, int(k))
+
+
+def per_user(path: pathlib.Path, metric: Ranked) -> Users:
+    """The users of a file of places, in the order of the log."""
+    rows = {name: column.to_numpy() for name, column in columns_of(path).items()}
+    question, count = rows["question"], int(rows["question"].max()) + 1
+    found = ranking(rows["place"], question, count, (metric.cutoff,))[metric.name]
     asked = np.zeros(count, np.int64)
-    asked[question] = sequence
+    asked[question] = rows["sequence"]
     users, which = np.unique(asked, return_inverse=True)
-    return np.bincount(which, weights=found[metric]) * (len(users) / count)
+    value = np.bincount(which, weights=found) * (len(users) / count)
+    return Users(value, rows["sequence"], rows["target"])
+
+
+def columns_of(path: pathlib.Path) -> dict[str, Any]:
+    """The columns of a Parquet file."""
+    table = pq.read_table(path)
+    return {name: table[name] for name in table.column_names}
 
 
 def answer_of(out: pathlib.Path, cell: Cell, asked: Mapping[str, Any]) -> dict[str, Any] | None:
@@ -74,25 +108,33 @@ def answer_of(out: pathlib.Path, cell: Cell, asked: Mapping[str, Any]) -> dict[s
 
 
 def rows_of(
-    out: pathlib.Path, cell: Cell, asked: Mapping[str, Any], more: str = ""
+    out: pathlib.Path,
+    cell: Cell,
+    asked: Mapping[str, Any],
+    task: str | None = None,
+    more: str = "",
 ) -> pathlib.Path:
-    """The file of a cell that has a line for each target of its first task, or one beside it."""
+    """The file of a cell that has a line for each target of a task, of the first one by default, or
+    one beside it.
+    """
     folder = folder_of(out, cell)
-    task = read_json(folder / "config.json")["tasks"][0]
+    task = task or read_json(folder / "config.json")["tasks"][0]
     return folder / f"{record_of(asked)}.{task}{more}.parquet"
 
 
 def users_of(
-    out: pathlib.Path, cells: Sequence[Cell], asked: Mapping[str, Any], metric: str
-) -> Float[np.ndarray, " U"] | None:
-    """The mean over seeds of what each user adds to a metric."""
-    found = []
-    for cell in cells:
-        users = per_user(rows_of(out, cell, asked), metric)
-        if users is None:
-            return None
-        found.append(users)
-    return np.mean(found, axis=0) if found else None
+    out: pathlib.Path, cells: Sequence[Cell], asked: Mapping[str, Any], metric: Ranked
+) -> Users | None:
+    """The mean over seeds of what each user adds to a metric; None where seeds were asked of
+    different users, or one has kept no places.
+    """
+    paths = [rows_of(out, cell, asked, metric.task) for cell in cells]
+    if not all(path.is_file() for path in paths):
+        return None
+    found = [per_user(path, metric) for path in paths]
+    if not all(one.alike(found[0]) for one in found):
+        return None
+    return found[0]._replace(value=np.mean([one.value for one in found], axis=0))
 
 
 def results(out: pathlib.Path, study: Study, cells: Sequence[Cell]) -> list[Table]:
@@ -116,9 +158,13 @@ def table_of(
         if record is not None:
             done[cell.config].append(cell)
             records[cell.config].append(record)
+    known = [name for found in records.values() for one in found for name in numbers(one)]
+    for metric in study.metrics if known else ():
+        check_name(metric, known, f"metric of {data}")
     apart = {
         metric: differences(out, done, how, study.baseline, metric) for metric in study.metrics
     }
+    strangers = {config for found in apart.values() for config, one in found.items() if one is None}
     lines = []
     for config, found in records.items():
         line = Line(
@@ -126,15 +172,15 @@ def table_of(
             published=study.published.get(data, {}).get(config, ""),
             knobs=changed_knobs(found[0]["config"]) if found else {},
             seconds=[one["train_seconds"] for one in found],
-            values={m: values_of(found, m, f"{data}, {config}") for m in study.metrics if found},
+            values={metric: values_of(found, metric) for metric in study.metrics if found},
             environments=environments_of(found),
             results={},
         )
         for metric, values in line.values.items():
-            against, p = apart[metric].get(config, (None, float("nan")))
+            against, p = apart[metric].get(config) or (None, float("nan"))
             line.results[metric] = Result(spread(values), against, p)
         lines.append(line)
-    return Table(data, asked, lines, len(study.seeds))
+    return Table(data, asked, lines, len(study.seeds), sorted(strangers))
 
 
 def changed_knobs(config: Mapping[str, Any]) -> dict[str, Any]:
@@ -156,34 +202,44 @@ def environments_of(records: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]
     return found
 
 
-def values_of(records: Sequence[dict[str, Any]], metric: str, where: str) -> list[float]:
-    """A metric of some records; an unknown one is refused, and the nearest named."""
-    for record in records:
-        numbers = [name for name, value in record.items() if isinstance(value, float)]
-        check_name(metric, numbers, f"metric of {where}")
-    return [record[metric] for record in records]
+def numbers(record: Mapping[str, Any]) -> list[str]:
+    """The metrics of a record; one that could not be told is null there."""
+    beside = ("train_seconds", "seconds_to_checkpoint", "evaluate_seconds")
+    kinds = (float, type(None))
+    return [name for name, one in record.items() if isinstance(one, kinds) and name not in beside]
+
+
+def values_of(records: Sequence[Mapping[str, Any]], metric: str) -> list[float]:
+    """A metric of some records, NaN where it could not be told."""
+    found = (record.get(metric) for record in records)
+    return [math.nan if value is None else value for value in found]
 
 
 def differences(
     out: pathlib.Path,
-    done: dict[str, list[Cell]],
+    done: Mapping[str, Sequence[Cell]],
     asked: Mapping[str, Any],
     baseline: str,
     metric: str,
-) -> dict[str, tuple[Difference, float]]:
-    """How every config differs from the baseline, and how likely that is by chance among all of
-    them; of the seeds that both have.
+) -> dict[str, tuple[Difference, float] | None]:
+    """How every config differs from the baseline in a metric of a ranking, and how likely that is
+    by chance among all of them; of the seeds that both have. None for one that cannot be compared,
+    as it was asked of other users.
     """
-    found = {}
+    kind = ranked(metric)
+    if kind is None:
+        return {}
+    found: dict[str, Difference | None] = {}
     for config, cells in done.items():
         seeds = {cell.seed for cell in cells} & {cell.seed for cell in done[baseline]}
         if config == baseline or not seeds:
             continue
-        sides = []
-        for one in (config, baseline):
-            some = [cell for cell in done[one] if cell.seed in seeds]
-            sides.append(users_of(out, some, asked, metric))
-        if sides[0] is not None and sides[1] is not None:
-            found[config] = difference(sides[0], sides[1])
-    p = holm({config: one.p_bootstrap for config, one in found.items()})
-    return {config: (one, p[config]) for config, one in found.items()}
+        ours, theirs = (
+            users_of(out, [cell for cell in done[one] if cell.seed in seeds], asked, kind)
+            for one in (config, baseline)
+        )
+        found[config] = None
+        if ours is not None and theirs is not None and ours.alike(theirs):
+            found[config] = difference(ours.value, theirs.value)
+    p = holm({config: one.p_bootstrap for config, one in found.items() if one is not None})
+    return {config: one and (one, p[config]) for config, one in found.items()}

@@ -19,6 +19,7 @@ from clickflax.run import read_json
 from clickflax.runtime.signals import asked_to_end
 from clickflax.study.cell import TAKEN, is_done, is_taken
 from clickflax.study.plan import Cell, Study, folder_of
+from clickflax.study.results import answer_of
 
 TICK = 0.5  # seconds between two looks at what the workers do
 
@@ -28,19 +29,23 @@ class Place(NamedTuple):
 
     cores: tuple[int, ...]
     accelerators: tuple[str, ...] = ()
+    sharing: int = 1  # workers that have the same accelerator
 
 
 def places(workers: int) -> list[Place]:
     """The cores of this process, and the GPUs that it may see, shared out among the workers."""
     cores = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []
-    seen = [one for one in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if one]
+    every = [path.name.removeprefix("nvidia") for path in pathlib.Path("/dev").glob("nvidia[0-9]*")]
+    told = os.environ.get("CUDA_VISIBLE_DEVICES", ",".join(sorted(every, key=int)))
+    seen = [one for one in told.split(",") if one]
 
     def share(of: Sequence[Any], i: int) -> tuple[Any, ...]:
         if len(of) < workers:
             return (of[i % len(of)],) if of else ()
         return tuple(of[i * len(of) // workers : (i + 1) * len(of) // workers])
 
-    return [Place(share(cores, i), share(seen, i)) for i in range(workers)]
+    sharing = -(-workers // len(seen)) if seen else 1
+    return [Place(share(cores, i), share(seen, i), sharing) for i in range(workers)]
 
 
 def start(out: pathlib.Path, cell: Cell, place: Place) -> subprocess.Popen:
@@ -50,6 +55,9 @@ def start(out: pathlib.Path, cell: Cell, place: Place) -> subprocess.Popen:
     environment = dict(os.environ)
     if place.accelerators:
         environment["CUDA_VISIBLE_DEVICES"] = ",".join(place.accelerators)
+        if place.sharing > 1:  # or the first would take nearly all memory
+            fraction = str(round(0.9 / place.sharing, 3))
+            environment.setdefault("XLA_PYTHON_CLIENT_MEM_FRACTION", fraction)
     call = [sys.executable, "-m", "clickflax.study.cell", str(out), cell.name]
     call += [",".join(map(str, place.cores))] if place.cores else []
     logs = out / "logs"
@@ -81,9 +89,10 @@ class Board:
         self.out, self.study, self.cells, self.workers = out, study, cells, workers
         self.state = {cell: "done" if is_done(out, study, cell) else "" for cell in cells}
         self.words: dict[Cell, str] = {}  # why one has failed
-        self.begun: dict[Cell, float] = {}
-        self.seconds: dict[Cell, float] = {}  # of those that this process has run
+        self.begun: dict[Cell, tuple[float, float]] = {}  # when, and the share that was done then
+        self.whole: dict[Cell, float] = {}  # seconds of those that this process has run to the end
         self.steps: dict[Cell, int] = {}
+        self.ended_by = 0  # the signal, if one has
         self.console = rich.console.Console(stderr=True)
         self.live = None
         if sys.stderr.isatty() and not self.console.is_dumb_terminal:
@@ -92,9 +101,11 @@ class Board:
     def now(self, cell: Cell, state: str, words: str = "") -> None:
         """Notes what has become of a cell: running, done, failed, or elsewhere."""
         if state == "running":
-            self.begun[cell] = time.monotonic()
+            self.begun[cell] = time.monotonic(), self.share(cell)
         elif cell in self.begun:
-            self.seconds[cell] = time.monotonic() - self.begun.pop(cell)
+            begun, before = self.begun.pop(cell)
+            if state == "done" and before < 0.9:
+                self.whole[cell] = (time.monotonic() - begun) / (1 - before)
         self.state[cell], self.words[cell] = state, words
         if self.live is None:
             told = ", ".join(filter(None, [self.count(), self.time_left()]))
@@ -120,10 +131,11 @@ class Board:
         """When the study will have ended, by the cells that this process has run; "" as long as
         there is none to go by.
         """
-        known = {(cell.config, cell.data): s for cell, s in self.seconds.items() if s}
-        for cell, begun in self.begun.items():
-            if (share := self.share(cell)) > 0.02:
-                known.setdefault((cell.config, cell.data), (time.monotonic() - begun) / share)
+        now = time.monotonic()
+        known = {(cell.config, cell.data): s for cell, s in self.whole.items()}
+        for cell, (begun, before) in self.begun.items():
+            if (share := self.share(cell) - before) > 0.02:
+                known.setdefault((cell.config, cell.data), (now - begun) / share)
         if not known:
             return ""
         usual = sum(known.values()) / len(known)
@@ -131,7 +143,8 @@ class Board:
         left = 0.0
         for cell in waiting:
             whole = known.get((cell.config, cell.data), usual)
-            left += max(0.0, whole - (time.monotonic() - self.begun.get(cell, time.monotonic())))
+            begun, before = self.begun.get(cell, (now, 0.0))
+            left += max(0.0, (1 - before) * whole - (now - begun))
         each = left / max(1, min(self.workers, len(waiting)))
         return f"about {datetime.timedelta(seconds=round(each))} left" if waiting else ""
 
@@ -157,10 +170,19 @@ class Board:
         running = [f"{self.share(c):.0%}" for c in cells if self.state[c] == "running"]
         running += ["elsewhere" for c in cells if self.state[c] == "elsewhere"]
         failed = sum(self.state[cell] == "failed" for cell in cells)
-        records = (read_json(folder_of(self.out, cell) / "test.json") for cell in done)
+        asked = next(iter(self.study.asked.values()))
+        records = (answer_of(self.out, cell, asked) or {} for cell in done)
         found = [one[metric] for one in records if one.get(metric) is not None]
         mean = f"{sum(found) / len(found):.4f}" if found else ""
         return f"{len(done)}/{len(cells)}", " ".join(running), str(failed or ""), mean
+
+    def look_again(self) -> list[Cell]:
+        """The cells that others had and have no longer, but for those that they have ended."""
+        others = [cell for cell, state in self.state.items() if state == "elsewhere"]
+        for cell in others:
+            if is_done(self.out, self.study, cell):
+                self.now(cell, "done")
+        return [c for c in others if self.state[c] == "elsewhere" and not is_taken(self.out, c)]
 
     def draw(self) -> None:
         """Shows the table as it is now."""
@@ -173,9 +195,11 @@ class Board:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self.draw()
-        if self.live is not None:
-            self.live.stop()
+        try:
+            self.draw()
+        finally:
+            if self.live is not None:
+                self.live.stop()
 
 
 def last_step(folder: pathlib.Path) -> int:
@@ -194,7 +218,7 @@ def run_cells(out: pathlib.Path, study: Study, cells: Sequence[Cell], workers: i
     """Runs every cell that is not done, `workers` at once, and tells what became of all.
 
     A cell that fails does not stop the others, and is tried again when the study is run again; one
-    that another process has is left to it.
+    that another process has is left to it, as long as it has it.
     """
     free = places(workers)
     running: dict[subprocess.Popen, tuple[Cell, Place]] = {}
@@ -217,8 +241,11 @@ def run_cells(out: pathlib.Path, study: Study, cells: Sequence[Cell], workers: i
                 free.append(place)
                 board.now(cell, *outcome(out, cell, process.returncode, stop.is_set()))
             if stop.is_set():
+                board.ended_by = stop.number
                 for process in running:
                     process.terminate()
+            elif not (waiting or running):  # of what others had, something may be free
+                waiting = board.look_again()
             board.draw()
             time.sleep(TICK)
     return board

@@ -11,8 +11,10 @@ from clickflax.study.statistics import Difference, Spread
 
 def number(result: Result, level: float = LEVEL) -> str:
     """A mean, its interval over seeds, and whether it differs from the baseline: * for better, †
-    for worse.
+    for worse, of a metric of a ranking, which is better when it is higher. Nothing for NaN.
     """
+    if math.isnan(result.seeds.mean):
+        return ""
     text = f"{result.seeds.mean:.4f}"
     if not math.isnan(result.seeds.half):
         text += f" ± {result.seeds.half:.4f}"
@@ -67,6 +69,10 @@ def legend(tables: Sequence[Table], baseline: str) -> str:
             f"\\* is better and † worse than {baseline} for the same users: p < {LEVEL:g} by the "
             "paired bootstrap, with Holm's correction for the lines of a table."
         )
+    for table in tables:
+        if table.strangers:
+            names = ", ".join(table.strangers)
+            words.append(f"{title(table)}: {names}: asked of others than {baseline}, not compared.")
     return " ".join(words)
 
 
@@ -122,7 +128,10 @@ def plain(line: Line) -> dict[str, Any]:
         )
         for name, one in line.results.items()
     }
-    return line._asdict() | {"results": results}
+    values = {
+        name: [v if math.isfinite(v) else None for v in some] for name, some in line.values.items()
+    }
+    return line._asdict() | {"results": results, "values": values}
 
 
 def read_tables(text: str) -> tuple[list[Table], list[str], str]:
@@ -142,7 +151,11 @@ def read_tables(text: str) -> tuple[list[Table], list[str], str]:
 
     def line_of(fields: Mapping[str, Any]) -> Line:
         results = {name: result_of(one) for name, one in fields["results"].items()}
-        return Line(**{**fields, "results": results})
+        values = {
+            name: [math.nan if value is None else value for value in some]
+            for name, some in fields["values"].items()
+        }
+        return Line(**{**fields, "results": results, "values": values})
 
     tables = [
         Table(**{**table, "lines": [line_of(line) for line in table["lines"]]})

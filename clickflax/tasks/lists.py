@@ -80,7 +80,9 @@ def beyond_hits(
         if features is not None:
             found[f"diversity@{k}"] = float(diversity(lists[has, :k], features).mean())
         if reference is not None:
-            both = (lists[:, :k, None] == reference[:, None, :k]).any(2)
+            both = np.zeros(some.shape, bool)
+            for other in reference[:, :k].T:  # one at a time: nothing has the shape [Q, K, K]
+                both |= lists[:, :k] == other[:, None]
             found[f"intersection@{k}"] = float(mean_of(both, some)[has].mean())
     return found
 

@@ -82,7 +82,8 @@ function showTable(section, told) {
     head.append(header);
   });
   const best = Object.fromEntries(found.metrics.map(metric =>
-    [metric, Math.max(...told.lines.map(line => line.results[metric]?.mean ?? -Infinity))]));
+    [metric, told.lines.map(line => line.results[metric]?.mean).filter(mean => mean != null)
+      .reduce((a, b) => (found.lower.includes(metric) ? b < a : b > a) ? b : a, null)]));
   const body = table.createTBody();
   for (const line of told.lines) {
     const row = body.insertRow();
@@ -90,7 +91,7 @@ function showTable(section, told) {
     for (const metric of found.metrics) {
       const result = line.results[metric];
       const cell = make("td", four(result?.mean), { "data-value": result?.mean ?? "" });
-      if (result?.mean === best[metric]) cell.className = "best";
+      if (result?.mean != null && result.mean === best[metric]) cell.className = "best";
       if (result?.half != null) cell.append(make("span", ` ± ${four(result.half)}`, { class: "small" }));
       if (result?.p != null && result.p < 0.05) cell.append(result.apart > 0 ? "*" : "†");
       row.append(cell);
