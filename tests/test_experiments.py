@@ -15,6 +15,8 @@ from clickflax.checks import check_config
 from clickflax.config import differences, from_dict, load
 from clickflax.data.batches import Windows, training_batches
 from clickflax.events import RESERVED
+from clickflax.study.plan import cells_of, load_study
+from clickflax.tasks.metrics import METRICS
 
 
 @pytest.mark.parametrize("page", table.PAGES, ids=lambda page: page.name)
@@ -84,6 +86,19 @@ def test_every_run_of_a_model_is_accepted(name):
 def test_every_run_on_the_simulated_shop_has_a_config_that_is_accepted(name):
     config, changes = simulated.RUNS[name]
     check_config(load(config, [f"config.{change}" for change in changes]))
+
+
+STUDIES = [path for path in sorted(table.HERE.glob("*.py")) if "get_study" in path.read_text()]
+
+
+@pytest.mark.parametrize("path", STUDIES, ids=lambda path: path.stem)
+def test_every_cell_of_a_study_is_accepted(path):
+    study = load_study(path)
+    cells = cells_of(study)
+    assert len(cells) == len(study.configs) * len(study.data) * len(study.seeds)
+    for cell in cells:
+        names = {f"{name}@{k}" for k in cell.load().eval.cutoffs for name in METRICS}
+        assert set(study.metrics) <= names
 
 
 def test_of_several_rounds_the_fastest_counts():

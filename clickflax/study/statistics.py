@@ -52,8 +52,8 @@ def difference(
     """How two models differ over the same users, who are what is drawn from a larger crowd.
 
     A percentile bootstrap (Efron, 1979): how often each difference is drawn has a multinomial
-    distribution, and users with the same difference are drawn together. The metrics of a ranking
-    take few values, so that a draw costs about as much for a million users as for a thousand.
+    distribution, and users with the same difference are drawn together: a draw costs as much as
+    there are different differences.
     """
     if len(ours) != len(theirs):
         raise ValueError(f"{len(ours)} users of one model, and {len(theirs)} of the other.")
