@@ -8,9 +8,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from test_study import pretend, study_of
+from test_study import CONFIGS, pretend, study_of
 
-from clickflax.config import default, to_dict
+from clickflax.config import default, load, to_dict
 from clickflax.data.shop import Shop
 from clickflax.data.simulate import simulate
 from clickflax.data.store import open_dataset
@@ -169,7 +169,63 @@ def test_a_title_ends_no_script(studied):
     assert json.loads(data) == json.loads(json.dumps(found))
 
 
+@pytest.fixture
+def told_labels(tmp_path):
+    """The folder of a run that was asked for labels, one of whose metrics could not be told."""
+    config = to_dict(load(CONFIGS / "purchase_simulated.py"))
+    bins = [{"labels": 5, "told": t, "yes": t / 2, "least": t, "most": t} for t in (0.2, 0.6)]
+    record = {"auc": 0.7, "average_precision": None, "log_loss": 0.4, "reliability": bins}
+    more = {"train_seconds": 3.0, "environment": {"commit": "abc"}, "config": config}
+    (tmp_path / "run").mkdir()
+    write_json(tmp_path / "run" / "config.json", config)
+    write_json(tmp_path / "run" / "test.json", record | more)
+    (tmp_path / "run" / "metrics.jsonl").write_text("")
+    return tmp_path / "run"
+
+
+def test_a_run_of_labels_has_its_reliability_and_no_users(told_labels):
+    found = gather.told(gather.open_source([told_labels]))
+    assert found["metrics"] == ["auc", "average_precision"] and found["lower"] == []
+    [cell] = found["cells"]
+    assert [bin["told"] for bin in cell["reliability"]["purchase"]] == [0.2, 0.6]
+    [line] = found["tables"][0]["lines"]
+    assert line["results"]["average_precision"]["mean"] is None
+    assert not found["groups"] and not found["users"]
+
+
+def test_a_lower_error_is_better(told_labels):
+    source = gather.open_source([told_labels])
+    source = source._replace(study=source.study._replace(metrics=("log_loss",)))
+    assert gather.told(source)["lower"] == ["log_loss"]
+
+
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="there is no Chromium on this machine")
+def test_a_browser_shows_a_single_run_of_labels(told_labels, tmp_path):
+    from playwright.sync_api import sync_playwright
+
+    report.main([str(told_labels), "--out", str(tmp_path / "report.html")])
+    with sync_playwright() as play:
+        browser = play.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        page = browser.new_page(offline=True)
+        said = []
+        page.on("console", lambda message: said.append(message.text))
+        page.on("pageerror", lambda error: said.append(str(error)))
+        page.goto(f"file://{tmp_path / 'report.html'}")
+        page.wait_for_selector("body[data-drawn=yes]")
+        assert said == []
+        assert page.locator("#reliability .scatterlayer .trace").count() == 2  # with the diagonal
+        assert page.locator("#users, #groups, #differences").count() == 0
+        assert page.locator("#tables tbody tr").inner_text().split() == [
+            "run",
+            "0.7000",
+            "1",
+            "3",
+            "s",
+        ]
+        browser.close()
 
 
 @pytest.mark.skipif(CHROMIUM is None, reason="there is no Chromium on this machine")

@@ -142,6 +142,7 @@ function showDifferences(section) {
 }
 
 function showCurves(section) {
+  if (!found.cells.some(cell => cell.curve.step.length)) return section.remove();
   const data = [...new Set(found.cells.map(cell => cell.data))];
   const choices = make("div", "", { class: "choices" });
   section.append(choices);
