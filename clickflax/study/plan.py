@@ -26,7 +26,7 @@ class Study(NamedTuple):
     """
 
     question: str
-    configs: Mapping[str, Sequence[str]]
+    configs: Mapping[str, Sequence[str | pathlib.Path]]
     data: Mapping[str, Sequence[str]]
     seeds: Sequence[int]
     metrics: Sequence[str] = ("recall@10", "ndcg@10")
