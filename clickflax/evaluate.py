@@ -49,6 +49,7 @@ def protocol(
     """What the numbers of a task depend on, to stand beside them."""
     data = config.data
     moments = {"validation_from": data.validation_from, "test_from": data.test_from}
+    moments |= {"test_until": data.test_until} if data.test_until else {}
     where = of_task(config.task_where, config.tasks, name)
     common = {"split": data.split, "part": which, **(moments if "time" in data.split else {})}
     if "ratio" in data.split:

@@ -154,7 +154,7 @@ def test_every_event_of_a_period_is_a_question_about_what_came_before_it():
     assert list(zip(*found.validation.history, strict=True)) == [(0, 1)]
     assert list(zip(*found.test.history, strict=True)) == [(0, 2), (3, 4)]
     assert found.test.targets.tolist() == [2 + RESERVED, 4 + RESERVED]
-    assert found.dropped == {"events without a history": 1}
+    assert found.dropped == {"events without a history": 1, "events after the test": 0}
 
 
 @pytest.mark.parametrize("task", ["next_item", "masked_item"])

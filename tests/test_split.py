@@ -193,3 +193,51 @@ def test_every_prefix_of_the_sessions_of_the_test_file_is_asked():
     assert list(parts.train.stop) == [SHARED[s + 1] for s in trained]
     with pytest.raises(ValueError, match="needs a data set with a test file"):
         split("parts_each", SHARED, NUMBERS, None, SplitOptions(1, "", ""))
+
+
+def told(parts, item, names):
+    """What is trained on and asked, in terms that do not depend on where events stand."""
+
+    def events(windows, sequences):
+        return [(names[s], item[a:b].tolist()) for s, a, b in zip(sequences, *windows, strict=True)]
+
+    def examples(part):
+        targets = [part.targets[part.owner == i].tolist() for i in range(len(part))]
+        return list(zip(events(part.history, part.sequence), targets, strict=True))
+
+    trained = [item[a:b].tolist() for a, b in zip(*parts.train, strict=True) if b > a]
+    return sorted(trained), examples(parts.validation), examples(parts.test)
+
+
+@pytest.mark.parametrize("name", ["time", "time_each", "sequence_time"])
+def test_a_test_that_ends_is_that_of_a_log_that_ends(name):
+    chance = np.random.default_rng(0)
+    lengths = chance.integers(1, 5, 300)
+    offsets = np.concatenate([[0], np.cumsum(lengths)])
+    begin = chance.integers(0, 7, 300)
+    days = np.concatenate(
+        [b + np.sort(chance.integers(0, 3, n)) for b, n in zip(begin, lengths, strict=True)]
+    )
+    item = chance.integers(6, 30, offsets[-1]).astype(np.int32)
+    fold = SplitOptions(-1, "1970-01-03", "1970-01-05", test_until="1970-01-07")
+    found = split(name, offsets, {"item": item, "time": days * DAY}, None, fold)
+    kept = days < 6
+    counts = np.add.reduceat(kept, offsets[:-1])
+    if name == "sequence_time":  # what does not end in the period is left out as a whole
+        kept &= np.repeat(counts == lengths, lengths)
+        counts = np.where(counts == lengths, counts, 0)
+    there = np.flatnonzero(counts)
+    columns = {"item": item[kept], "time": days[kept] * DAY}
+    short = np.concatenate([[0], np.cumsum(counts[there])])
+    expected = split(name, short, columns, None, fold._replace(test_until=""))
+    assert len(found.test) > 5
+    assert told(found, item, np.arange(300)) == told(expected, columns["item"], there)
+    if name != "sequence_time":
+        assert found.dropped.pop("events after the test") == (days >= 6).sum()
+        assert expected.dropped.pop("events after the test") == 0
+
+
+def test_a_test_that_ends_before_it_begins_is_refused():
+    fold = options()._replace(test_until="1970-01-03")
+    with pytest.raises(ValueError, match="data.test_until is not after data.test_from"):
+        split("time", OFFSETS, COLUMNS, None, fold)

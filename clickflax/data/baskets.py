@@ -4,7 +4,7 @@ import numpy as np
 from jaxtyping import Int
 
 from clickflax.data.batches import Windows
-from clickflax.data.split import Split, SplitOptions, check_part, draw, period, two_moments
+from clickflax.data.split import Split, SplitOptions, check_part, draw, moments, period
 from clickflax.data.store import Dataset
 
 
@@ -42,13 +42,13 @@ def last_baskets(dataset: Dataset, item: Int[np.ndarray, " E"], options: SplitOp
 
 def later_baskets(dataset: Dataset, item: Int[np.ndarray, " E"], options: SplitOptions) -> Split:
     """The parts that begin in a period; all events before the first period are trained on."""
-    first, second = two_moments(dataset.columns, options)
+    first, second, last = moments(dataset.columns, options)
     time = dataset.columns["time"]
     begin, end = dataset.bounds[:-1], dataset.bounds[1:]
     sequence = np.searchsorted(dataset.offsets, begin, side="right") - 1
     start = dataset.offsets[sequence]
     later, known = time[begin] >= first, begin > start
-    tested = np.flatnonzero(known & (time[begin] >= second))
+    tested = np.flatnonzero(known & (time[begin] >= second) & (time[begin] < last))
     validated = np.flatnonzero(known & later & (time[begin] < second))
     drawn = draw(validated, begin[validated], end[validated], item, options.validation_users)
     earlier = np.concatenate([[0], np.cumsum(time < first)])
@@ -57,7 +57,10 @@ def later_baskets(dataset: Dataset, item: Int[np.ndarray, " E"], options: SplitO
         Windows(dataset.offsets[:-1], trained),
         period(sequence[drawn], start[drawn], begin[drawn], end[drawn], item),
         period(sequence[tested], start[tested], begin[tested], end[tested], item),
-        {"parts without a history": int((later & ~known).sum())},
+        {
+            "parts without a history": int((later & ~known & (time[begin] < last)).sum()),
+            "parts after the test": int((time[begin] >= last).sum()),
+        },
     )
 
 

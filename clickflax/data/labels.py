@@ -16,7 +16,7 @@ import numpy as np
 from jaxtyping import Float, Int, Shaped
 
 from clickflax.data.batches import Windows
-from clickflax.data.split import SplitOptions, check_part, inside, two_moments
+from clickflax.data.split import SplitOptions, check_part, inside, moments
 from clickflax.data.store import Dataset
 from clickflax.events import UNK
 
@@ -208,7 +208,7 @@ def split_labels(
     check_part(name, dataset.part)
     asked = np.isfinite(labelled.label)
     if name in ("time", "time_each", "sequence_time"):
-        first, second = two_moments(dataset.columns, options)
+        first, second, end = moments(dataset.columns, options)
         time = np.asarray(dataset.columns["time"])
         known = time[labelled.known]
         if name == "sequence_time":
@@ -217,7 +217,7 @@ def split_labels(
             known = np.repeat(dataset.columns["time"][dataset.offsets[1:] - 1], lengths)
         train = known < first
         validation = (time >= first) & (known < second)
-        test = time >= second
+        test = (time >= second) & (known < end)
     elif name == "parts":
         if dataset.part is None:
             raise ValueError(f"data.split='parts': {dataset.path} has no test file of its own.")

@@ -46,6 +46,7 @@ class SplitOptions(NamedTuple):
     test_from: str
     validation_share: float = 0.0
     test_share: float = 0.0
+    test_until: str = ""
 
 
 def next_one(
@@ -131,14 +132,19 @@ def moment(text: str, knob: str) -> int:
     return round(time.timestamp() * 1_000_000)
 
 
-def two_moments(
+def moments(
     columns: Mapping[str, Shaped[np.ndarray, " E"]], options: SplitOptions
-) -> tuple[int, int]:
-    """When the validation and the test begin, in microseconds since 1970."""
+) -> tuple[int, int, int]:
+    """When the validation and the test begin, and the test ends, in microseconds since 1970."""
     if "time" not in columns:
         raise ValueError("a split by time needs a data set with times; this one has only an order.")
     first = moment(options.validation_from, "data.validation_from")
     second = moment(options.test_from, "data.test_from")
     if second < first:
         raise ValueError("data.test_from is before data.validation_from.")
-    return first, second
+    if not options.test_until:
+        return first, second, np.iinfo(np.int64).max
+    end = moment(options.test_until, "data.test_until")
+    if end <= second:
+        raise ValueError("data.test_until is not after data.test_from: the test would be empty.")
+    return first, second, end

@@ -21,9 +21,9 @@ from clickflax.data.split import (
     SplitOptions,
     check_part,
     draw,
+    moments,
     next_one,
     period,
-    two_moments,
 )
 
 
@@ -101,12 +101,12 @@ def by_sequence_time(
     """Whole sequences, such as sessions, by the time at which they begin: the last event of one
     that begins in a period is its target. What has not ended before the next period is left out.
     """
-    first, second = two_moments(columns, options)
+    first, second, end = moments(columns, options)
     start, stop = offsets[:-1], offsets[1:]
     begins, ends = columns["time"][start], columns["time"][stop - 1]
     trained = ends < first
     validated = (begins >= first) & (ends < second)
-    tested = begins >= second
+    tested = (begins >= second) & (ends < end)
     asks = stop - start >= 2
     longer = np.flatnonzero(validated & asks)
     target, item = stop[longer] - 1, columns["item"]
@@ -132,25 +132,28 @@ def by_time(
     """Everybody's events before a moment are the training, those of the period after it the
     targets: all the different items of it.
     """
-    first, second = two_moments(columns, options)
+    first, second, last = moments(columns, options)
     start, stop = offsets[:-1], offsets[1:]
-    earlier = np.concatenate([[0], np.cumsum(columns["time"] < first)])
-    trained = start + earlier[stop] - earlier[start]
-    earlier = np.concatenate([[0], np.cumsum(columns["time"] < second)])
-    known = start + earlier[stop] - earlier[start]
+
+    def before(moment: int) -> Int[np.ndarray, " S"]:
+        earlier = np.concatenate([[0], np.cumsum(columns["time"] < moment)])
+        return start + earlier[stop] - earlier[start]
+
+    trained, known, until = before(first), before(second), before(last)
     candidates = np.flatnonzero((trained > start) & (known > trained))
     begin, end, item = trained[candidates], known[candidates], columns["item"]
     chosen = draw(candidates, begin, end, item, options.validation_users)
-    tested = np.flatnonzero((known > start) & (stop > known))
+    tested = np.flatnonzero((known > start) & (until > known))
     return Split(
         Windows(start, trained),
         period(chosen, start[chosen], trained[chosen], known[chosen], item),
-        period(tested, start[tested], known[tested], stop[tested], item),
+        period(tested, start[tested], known[tested], until[tested], item),
         {
             "validation sequences without a history": int(
                 ((trained == start) & (known > trained)).sum()
             ),
-            "test sequences without a history": int(((known == start) & (stop > known)).sum()),
+            "test sequences without a history": int(((known == start) & (until > known)).sum()),
+            "events after the test": int((stop - until).sum()),
         },
     )
 
@@ -164,11 +167,11 @@ def by_each_event(
     """Everybody's events before a moment are the training; every one of the period after it is a
     target, and all that was before it in its sequence the history.
     """
-    first, second = two_moments(columns, options)
+    first, second, end = moments(columns, options)
     time = columns["time"]
     sequence = np.repeat(np.arange(len(offsets) - 1), np.diff(offsets))
     later, known = time >= first, np.arange(len(time)) > offsets[sequence]
-    tested = np.flatnonzero(known & (time >= second))
+    tested = np.flatnonzero(known & (time >= second) & (time < end))
     validated = np.flatnonzero(known & later & (time < second))
     start, item = offsets[sequence], columns["item"]
     drawn = draw(validated, validated, validated + 1, item, options.validation_users)
@@ -177,7 +180,10 @@ def by_each_event(
         Windows(offsets[:-1], offsets[:-1] + np.diff(earlier[offsets])),
         next_one(sequence[drawn], start[drawn], drawn, item),
         next_one(sequence[tested], start[tested], tested, item),
-        {"events without a history": int((later & ~known).sum())},
+        {
+            "events without a history": int((later & ~known & (time < end)).sum()),
+            "events after the test": int((time >= end).sum()),
+        },
     )
 
 
