@@ -64,6 +64,7 @@ TABLES = (
         {
             "bert4rec_ml1m": Run("bert4rec_ml1m", "Turning Dross: .2843 / .1537"),
             "sasrec_ml1m": Run("sasrec_ml1m", "Turning Dross: .3152 / .1821"),
+            "albert4rec_ml1m": Run("albert4rec_ml1m", f"in {STUDY}: about .300 / .1656"),
             "gsasrec_ml1m": Run("gsasrec_ml1m", "gSASRec: .3003 / .1726"),
             "sasrec_cosine_ml1m": Run("sasrec_cosine_ml1m", "HSTU-large: .3294 / .1893"),
         },
