@@ -91,7 +91,8 @@ def main(argv: list[str]) -> int:
         return 1
     except RuntimeError as error:  # of the compiler, or of a device that is full
         traceback.print_exc()
-        print(f"error: {type(error).__name__}: {str(error).splitlines()[0]}", file=sys.stderr)
+        first = next(iter(str(error).splitlines()), "")
+        print(f"error: {type(error).__name__}: {first}", file=sys.stderr)
         return 1
     return 0
 
