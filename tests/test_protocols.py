@@ -196,8 +196,11 @@ def test_lists_are_kept_and_described(tmp_path, optax_promotes):
         evaluate_run(tmp_path / "run", "test", features=features)
     with pytest.raises(ValueError, match="ranks among few"):
         evaluate_run(tmp_path / "run", "test", lists=True, negatives=5)
-    with pytest.raises(FileNotFoundError, match="--lists. makes it"):
+    with pytest.raises(FileNotFoundError, match="is not the folder of a run"):
         evaluate_run(tmp_path / "run", "test", lists=True, reference=str(tmp_path))
+    evaluate_run(tmp_path / "run", "test")  # of an evaluation without lists, there are none
+    with pytest.raises(FileNotFoundError, match="--lists. makes it"):
+        evaluate_run(tmp_path / "run", "test", lists=True, reference=str(tmp_path / "run"))
 
 
 @pytest.mark.parametrize("part", ["test", "validation"])
