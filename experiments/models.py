@@ -91,7 +91,9 @@ TABLES = (
             "bert4rec_ml1m_popular": Run(
                 "bert4rec_ml1m", "BERT4Rec: .6970 / .4818", candidates=POPULAR
             ),
+            "albert4rec_ml1m_popular": Run("albert4rec_ml1m", candidates=POPULAR),
             "sasrec_ml1m_popular": Run("sasrec_ml1m", candidates=POPULAR),
+            "sasrec_cosine_ml1m_popular": Run("sasrec_cosine_ml1m", candidates=POPULAR),
         },
         "",
     ),
@@ -104,9 +106,11 @@ TABLES = (
             "bert4rec_ml1m_study": Run(
                 "bert4rec_ml1m", f"RecTools in {STUDY}: .7151 / .5020", candidates=ALL_DRAWN
             ),
+            "albert4rec_ml1m_study": Run("albert4rec_ml1m", candidates=ALL_DRAWN),
             "sasrec_ml1m_study": Run(
                 "sasrec_ml1m", f"RecTools in {STUDY}: .7041 / .4951", candidates=ALL_DRAWN
             ),
+            "sasrec_cosine_ml1m_study": Run("sasrec_cosine_ml1m", candidates=ALL_DRAWN),
         },
         "",
     ),
