@@ -106,6 +106,7 @@ def check_config(config: ConfigDict) -> None:
             f"config.model.block='gru' looks back alone, and config.tasks={tuple(tasks)} do not: "
             "it can answer next_item, not masked_item."
         )
+    check_split(config)
     check_loss(config, tasks)
     check_candidates(config)
     check_given(config)
@@ -131,6 +132,22 @@ def check_config(config: ConfigDict) -> None:
             "config.model.attention='cudnn' wants one sequence a row: set "
             "config.data.packing=False, or config.model.attention='auto'."
         )
+
+
+def check_split(config: ConfigDict) -> None:
+    """Refuses what is about another split, or about other windows."""
+    plain, data = default().data, config.data
+    for about, needs, is_so in (
+        (("validation_from", "test_from", "test_until"), "a split by time", "time" in data.split),
+        (("validation_share", "test_share"), "a split by ratio", "ratio" in data.split),
+        (("stride",), "config.data.window='sliding'", data.window == "sliding"),
+    ):
+        for name in about:
+            if data[name] != plain[name] and not is_so:
+                raise ValueError(
+                    f"config.data.{name}={data[name]!r} is about {needs}, and here are "
+                    f"config.data.split={data.split!r}, config.data.window={data.window!r}."
+                )
 
 
 def check_given(config: ConfigDict) -> None:

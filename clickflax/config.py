@@ -6,9 +6,11 @@ import pathlib
 import runpy
 import traceback
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 import ml_collections
+
+T = TypeVar("T")
 
 
 def default() -> ml_collections.ConfigDict:
@@ -148,7 +150,34 @@ def load(path: str | pathlib.Path, overrides: Sequence[str] = ()) -> ml_collecti
     Raises FileNotFoundError without the file, and ValueError for a knob that does not exist (the
     nearest one is named), for a value of another type, and for an error inside the file.
     """
-    return override(_with(knobs(_run(pathlib.Path(path))), f"{path}: "), overrides)
+    config = call_in(path, "get_config", ml_collections.ConfigDict)
+    values = knobs(config.copy_and_resolve_references())
+    return override(_with(values, f"{path}: "), overrides)
+
+
+def call_in(path: str | pathlib.Path, function: str, kind: type[T]) -> T:
+    """What a function of a Python file returns, which must be of this kind.
+
+    Raises FileNotFoundError without the file, and ValueError for an error inside it.
+    """
+    path = pathlib.Path(path)
+    if not path.is_file():
+        beside = sorted(str(other) for other in path.parent.glob("*.py"))
+        raise FileNotFoundError(
+            f"{path} is not a file; its folder has {', '.join(beside) or 'no .py file'}."
+        )
+    try:
+        names = runpy.run_path(str(path))
+        if function not in names:
+            raise ValueError(f"there is no function {function}() in this file.")
+        found = names[function]()
+    except SyntaxError as error:
+        raise ValueError(f"{error.filename}, line {error.lineno}: {error.msg}.") from error
+    except Exception as error:
+        raise ValueError(f"{path}{_line(error, path)}: {_explain(error)}") from error
+    if not isinstance(found, kind):
+        raise ValueError(f"{path}: {function}() returned {found!r}, not a {kind.__name__}.")
+    return found
 
 
 def override(
@@ -258,27 +287,6 @@ def _parse(text: str, example: Any) -> Any:
     return value
 
 
-def _run(path: pathlib.Path) -> ml_collections.ConfigDict:
-    """What `get_config()` of a Python file returns."""
-    if not path.is_file():
-        beside = sorted(str(other) for other in path.parent.glob("*.py"))
-        raise FileNotFoundError(
-            f"{path} is not a file; its folder has {', '.join(beside) or 'no .py file'}."
-        )
-    try:
-        names = runpy.run_path(str(path))
-        if "get_config" not in names:
-            raise ValueError("there is no function get_config() in this file.")
-        config = names["get_config"]()
-    except SyntaxError as error:
-        raise ValueError(f"{error.filename}, line {error.lineno}: {error.msg}.") from error
-    except Exception as error:
-        raise ValueError(f"{path}{_line(error, path)}: {_explain(error)}") from error
-    if not isinstance(config, ml_collections.ConfigDict):
-        raise ValueError(f"{path}: get_config() returned {config!r}, not a ConfigDict.")
-    return config.copy_and_resolve_references()
-
-
 def _line(error: Exception, path: pathlib.Path) -> str:
     """The line of the file, if any, on which an error arose."""
     frames = traceback.extract_tb(error.__traceback__)
@@ -287,7 +295,7 @@ def _line(error: Exception, path: pathlib.Path) -> str:
 
 
 def _explain(error: Exception) -> str:
-    """An error of a config file in words; a group that is not there names the nearest one."""
+    """An error of such a file in words; a group that is not there names the nearest one."""
     if isinstance(error, AttributeError) and isinstance(error.obj, ml_collections.ConfigDict):
         groups = {key.rsplit(".", 1)[0]: None for key in knobs(default())}
         return _not_a_knob(f"config.{error.name}", groups)

@@ -3,32 +3,26 @@
 import argparse
 import glob
 import json
-import math
 import pathlib
 import sys
 import time
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 import rich.console
 import rich.table
 from ml_collections import ConfigDict
 
 from clickflax.asker import make_asker
 from clickflax.checks import check_candidates, check_given
-from clickflax.config import of_task, override, to_dict
-from clickflax.data.asking import count_repeats
-from clickflax.data.labels import LABELS, LabelPart
-from clickflax.data.split import cold_targets
+from clickflax.config import override, to_dict
 from clickflax.data.store import Dataset
 from clickflax.data.variables import read
-from clickflax.events import MASK, RESERVED, SEP
-from clickflax.judge import Columns, Judge, rows_of
-from clickflax.listing import describe, lists_of, read_lists, rows_of_lists
-from clickflax.questions import Asked, ask_about
+from clickflax.judge import Judge, rows_of
+from clickflax.listing import Listing, check_listing, list_part
+from clickflax.questions import ask_about
+from clickflax.record import count_of, prefixed, protocol, record_name, write_rows
 from clickflax.run import (
     Run,
     load_run,
@@ -40,44 +34,7 @@ from clickflax.run import (
     write_json,
 )
 from clickflax.runtime import sharding
-from clickflax.tasks.tasks import BASKET, MASKED, NEXT, Task
-
-
-def protocol(
-    config: ConfigDict, dataset: Dataset, name: str, task: Task, which: str
-) -> dict[str, Any]:
-    """What the numbers of a task depend on, to stand beside them."""
-    data = config.data
-    moments = {"validation_from": data.validation_from, "test_from": data.test_from}
-    moments |= {"test_until": data.test_until} if data.test_until else {}
-    where = of_task(config.task_where, config.tasks, name)
-    common = {"split": data.split, "part": which, **(moments if "time" in data.split else {})}
-    if "ratio" in data.split:
-        common |= {"validation_share": data.validation_share, "test_share": data.test_share}
-    common |= {"chain": data.chain, "where": where}
-    if name in LABELS:
-        read = "the events so far" if task.causal else "the whole range that may be read"
-        return {**common, **{key: config.label[key] for key in config.label}, "read": read}
-    until = "before the moment of the split" if data.split == "time" else "before the target"
-    if name == BASKET:
-        until = "before the part that is asked for"
-    elif data.chain:
-        until += ", and the SEP between them where the target begins a part"
-    looks = config.model.max_len - config.data.cls - (task.ask in (MASK, SEP))
-    candidates = f"all {dataset.size(task.head) - RESERVED} {task.head}s"
-    if config.eval.negatives:
-        candidates = f"the targets and, for each, {config.eval.negatives} {task.head}s drawn "
-        candidates += {"uniform": "uniformly", "popularity": "by popularity"}[config.eval.drawn]
-        candidates += "" if config.eval.unseen else " of all, less those seen"
-    return {
-        **common,
-        "validation_users": data.validation_users,
-        "history": f"every event {until}; the model looks at the last {looks}",
-        "candidates": candidates,
-        "filter_seen": bool(config.eval.filter_seen and task.head == "item"),
-        "given": config.eval.given if name.startswith((NEXT, MASKED)) else (),
-        "ties": "mean place",
-    }
+from clickflax.runtime.log import finite
 
 
 def table(metrics: Mapping[str, float], title: str) -> rich.table.Table:
@@ -94,28 +51,6 @@ def table(metrics: Mapping[str, float], title: str) -> rich.table.Table:
             values = (metrics.get(f"{name}@{k}") for k in cutoffs)
             lines.add_row(name, *("" if v is None else f"{v:.4f}" for v in values))
     return lines
-
-
-def count_of(asked: Asked, which: str, columns: Columns) -> dict[str, Any]:
-    """How many examples a part has, and what about them should be known."""
-    part = getattr(asked, which)
-    if isinstance(part, LabelPart):
-        return {"labels": len(part)}
-    item = columns[asked.task.head]
-    return {
-        "users": len(np.unique(part.sequence)),
-        "questions": len(part),
-        "targets_in_the_history": count_repeats(item, part.history, part.targets, part.owner),
-        "targets_never_trained_on": int(cold_targets(asked.train, part, item).sum()),
-    }
-
-
-class Listing(NamedTuple):
-    """Whether lists are made, too, and what is asked of them."""
-
-    features: tuple[str, ...] = ()  # of the catalog, by which they are diverse
-    reference: str = ""  # the folder of a run whose lists they are compared with
-    name: str = ""  # of the record, as `record_name` has it
 
 
 def examine(
@@ -155,56 +90,23 @@ def examine(
     return record, rows
 
 
-def list_part(
-    judge: Judge, params: Any, dataset: Dataset, which: str, name: str, listing: Listing
-) -> tuple[dict[str, float], dict[str, np.ndarray]]:
-    """The metrics of the lists of a part, as long as the last cut-off, and their rows."""
-    asked, config = judge.asked, judge.config
-    part, k = getattr(asked, which), max(config.eval.cutoffs)
-    if config.eval.negatives:
-        raise ValueError(
-            f"--lists are of all items, and eval.negatives={config.eval.negatives} ranks among few:"
-            " --negatives=0 asks of all."
-        )
-    items, scores = lists_of(
-        judge.rank.asker, params, judge.columns, part, k, config.eval.filter_seen
-    )
-    reference = None
-    if listing.reference:
-        told = protocol(config, dataset, name, asked.task, which)
-        check_reference(listing, which, name, dataset, told, k)
-        path = pathlib.Path(listing.reference) / f"{which}{listing.name}.{name}.lists.parquet"
-        reference = read_lists(path, len(part), k)
-    found = describe(
-        items,
-        asked,
-        part,
-        dataset,
-        judge.columns,
-        tuple(config.eval.cutoffs),
-        listing.features,
-        reference,
-    )
-    return found, rows_of_lists(items, scores)
-
-
-def check_reference(
-    listing: Listing, which: str, task: str, dataset: Dataset, told: dict[str, Any], k: int
-) -> None:
-    """Refuses lists that answer other questions, or end too early."""
-    theirs = read_json(pathlib.Path(listing.reference) / f"{which}{listing.name}.json")
-    if theirs["fingerprint"] != dataset.fingerprint:
-        raise ValueError(f"--reference={listing.reference} was evaluated on {theirs['data']}.")
-    protocols = (theirs.get("protocol") or theirs.get(f"{task}/protocol") or {}, told)
-    # How far a model looks back is its own affair, and what JSON has as a list was a tuple.
-    ours = [{**one, "history": "", "given": list(one.get("given", ()))} for one in protocols]
-    if ours[0] != ours[1]:
-        raise ValueError(
-            f"--reference={listing.reference} was asked otherwise: {ours[0]}, and here {ours[1]}."
-        )
-    longest = max(theirs["config"]["eval"]["cutoffs"])
-    if longest < k:
-        raise ValueError(f"--reference={listing.reference} has lists of {longest}, not of {k}.")
+def asked_otherwise(config: ConfigDict, changes: Mapping[str, Any]) -> ConfigDict:
+    """The config of a run with what an evaluation asks otherwise; None leaves a knob as it is."""
+    names = {"where": "task_where", "labels": "label.path"}
+    values = {names.get(name, f"eval.{name}"): value for name, value in changes.items()}
+    if values["task_where"] is not None:
+        values["task_where"] = (values["task_where"],)
+    if values["eval.negatives"] == 0:
+        # Where all items are ranked, it does not matter how the run drew some.
+        values |= {"eval.drawn": changes["drawn"] or "uniform"}
+        values |= {"eval.unseen": changes["unseen"] is not False}
+    flags = [f"config.{knob}={value}" for knob, value in values.items() if value is not None]
+    config = override(config, flags)
+    check_given(config)
+    check_candidates(config)
+    if not config.eval.negatives and (changes["drawn"], changes["unseen"]) != (None, None):
+        raise ValueError("--drawn and --unseen are about candidates: name --negatives, too.")
+    return config
 
 
 def evaluate_run(
@@ -230,31 +132,17 @@ def evaluate_run(
     Beside DIR/test.json stands DIR/test.TASK.parquet, a line for each target or label (`rows_of`),
     and with `lists` DIR/test.TASK.lists.parquet (`rows_of_lists`) and their metrics in the record.
     """
-    if (features or reference) and not lists:
-        raise ValueError("--features and --reference are about lists: say --lists, too.")
+    check_listing(lists, features, reference)
     run, start = load_run(folder, checkpoint), time.perf_counter()
     dataset = open_data(run, data)
-    changed = {
-        "config.eval.filter_seen": filter_seen,
-        "config.eval.cutoffs": cutoffs,
-        "config.task_where": None if where is None else (where,),
-        "config.eval.given": given,
-        "config.label.path": labels,
-        "config.eval.negatives": negatives,
-        # Where all items are ranked, it does not matter how the run drew some.
-        "config.eval.drawn": "uniform" if negatives == 0 and drawn is None else drawn,
-        "config.eval.unseen": True if negatives == 0 and unseen is None else unseen,
-    }
-    flags = [f"{knob}={value}" for knob, value in changed.items() if value is not None]
-    config = override(run.config, flags)
-    check_given(config)
-    check_candidates(config)
-    if not config.eval.negatives and (drawn, unseen) != (None, None):
-        raise ValueError("--drawn and --unseen are about candidates: name --negatives, too.")
-    name = record_name(where, given, negatives, drawn, unseen)
+    drawing = {"negatives": negatives, "drawn": drawn, "unseen": unseen}
+    asking = {"where": where, "given": given, **drawing}
+    others = {"filter_seen": filter_seen, "cutoffs": cutoffs, "labels": labels}
+    config = asked_otherwise(run.config, {**asking, **others})
+    name = record_name(**asking)
     listing = Listing(tuple(features), reference, name) if lists else None
     found, rows = examine(config, run, dataset, which, listing)
-    record = found | {
+    record = finite(found) | {
         "data": str(dataset.path),
         "fingerprint": dataset.fingerprint,
         "run": str(folder),
@@ -264,50 +152,38 @@ def evaluate_run(
         "seconds_to_checkpoint": round(run.progress["seconds_to_here"], 1),
         "evaluate_seconds": round(time.perf_counter() - start, 2),
     }
-    record = {  # JSON has no NaN
-        name: None if isinstance(value, float) and not math.isfinite(value) else value
-        for name, value in record.items()
-    }
-    environment = read_json(run.folder / "environment.json")
-    full = {**record, "environment": environment, "config": to_dict(config)}
     for old in run.folder.glob(f"{glob.escape(which + name)}.*.lists.parquet"):
         old.unlink()  # they would be taken for those of this evaluation
     for file, columns in rows.items():
         write_rows(run.folder / f"{which}{name}.{file}.parquet", columns)
+    environment = read_json(run.folder / "environment.json")
+    full = {**record, "environment": environment, "config": to_dict(config)}
     write_json(run.folder / f"{which}{name}.json", full)  # the last: it says that all is there
     return record
 
 
-def write_rows(path: pathlib.Path, columns: Mapping[str, np.ndarray]) -> None:
-    """Columns of a Parquet file, whole or not at all."""
-    partial = path.with_name(f".{path.name}.tmp")
-    pq.write_table(pa.table(dict(columns)), partial)
-    partial.replace(path)
+def show(record: Mapping[str, Any], tasks: Sequence[str], which: str, run: str) -> None:
+    """Prints a table for each task, and warns of numbers that are too good."""
+    for name in tasks:
+        prefix = f"{name}/" if len(tasks) > 1 else ""
+        own = {key.removeprefix(prefix): v for key, v in record.items() if key.startswith(prefix)}
+        repeats = own.get("targets_in_the_history", 0)
+        if repeats and own["protocol"]["filter_seen"]:
+            print(
+                f"clickflax evaluate: warning: {repeats:,} targets had been in their history "
+                "before. With the rest of it filtered they are easy to find: where people come back"
+                " to what they had, --no-filter-seen is the honest number.",
+                file=sys.stderr,
+            )
+        count = f"{own['questions']:,} questions" if "users" in own else f"{own['labels']:,} labels"
+        metrics = {key: value for key, value in own.items() if isinstance(value, float)}
+        for key in ("train_seconds", "seconds_to_checkpoint", "evaluate_seconds"):
+            metrics.pop(key, None)
+        rich.console.Console().print(table(metrics, f"{name}, {which} of {run}: {count}"))
 
 
-def record_name(
-    where: str | None = None,
-    given: tuple[str, ...] | None = None,
-    negatives: int | None = None,
-    drawn: str | None = None,
-    unseen: bool | None = None,
-) -> str:
-    """What the name of a record says of the question, where it is not that of the config."""
-    parts = [] if where is None else [f"where.{where}"]
-    parts += [] if given is None else [f"given.{','.join(given)}"]
-    parts += [] if negatives is None else [f"negatives.{negatives}"]
-    parts += [] if drawn is None else [drawn]
-    parts += [] if unseen is None else ["unseen" if unseen else "all"]
-    return "".join(f".{part}".replace("|", "+").replace("/", "_") for part in parts)
-
-
-def prefixed(task: str, found: Mapping[str, Any]) -> dict[str, Any]:
-    """What was found for one of several tasks."""
-    return {f"{task}/{name}": value for name, value in found.items()}
-
-
-def main(argv: list[str]) -> None:
-    """`clickflax evaluate --run DIR --split test`."""
+def parser_of() -> argparse.ArgumentParser:
+    """The flags of the verb."""
     parser = argparse.ArgumentParser(prog="clickflax evaluate", description=__doc__)
     parser.add_argument("--run", required=True, help="the folder of a run")
     parser.add_argument("--split", choices=("test", "validation"), default="test")
@@ -338,13 +214,19 @@ def main(argv: list[str]) -> None:
     parser.add_argument("--features", help="of the catalog, such as genres,year: diversity by them")
     parser.add_argument("--reference", default="", help="a run: how much of its lists is the same")
     parser.add_argument("--labels", help="another file of labels; default: config.label.path")
-    flags = parser.parse_args(argv)
+    return parser
+
+
+def main(argv: list[str]) -> None:
+    """`clickflax evaluate --run DIR --split test`."""
+    flags = parser_of().parse_args(argv)
     cutoffs = None
     if flags.cutoffs is not None:
         if not all(k.isdigit() and int(k) for k in flags.cutoffs.split(",")):
             raise ValueError(f"--cutoffs={flags.cutoffs!r} is not a list such as 5,10,20.")
         cutoffs = tuple(int(k) for k in flags.cutoffs.split(","))
-    sharding.use_devices(read_config(flags.run).train.cpu_devices)
+    config = read_config(flags.run)
+    sharding.use_devices(config.train.cpu_devices)
     record = evaluate_run(
         flags.run,
         flags.split,
@@ -362,22 +244,5 @@ def main(argv: list[str]) -> None:
         features=flags.features.split(",") if flags.features else (),
         reference=flags.reference,
     )
-    tasks = read_config(flags.run).tasks
-    for name in tasks:
-        prefix = f"{name}/" if len(tasks) > 1 else ""
-        own = {key.removeprefix(prefix): v for key, v in record.items() if key.startswith(prefix)}
-        repeats = own.get("targets_in_the_history", 0)
-        if repeats and own["protocol"]["filter_seen"]:
-            print(
-                f"clickflax evaluate: warning: {repeats:,} targets had been in their history "
-                "before. With the rest of it filtered they are easy to find: where people come back"
-                " to what they had, --no-filter-seen is the honest number.",
-                file=sys.stderr,
-            )
-        count = f"{own['questions']:,} questions" if "users" in own else f"{own['labels']:,} labels"
-        metrics = {key: value for key, value in own.items() if isinstance(value, float)}
-        for key in ("train_seconds", "seconds_to_checkpoint", "evaluate_seconds"):
-            metrics.pop(key, None)
-        title = f"{name}, {flags.split} of {flags.run}: {count}"
-        rich.console.Console().print(table(metrics, title))
+    show(record, config.tasks, flags.split, flags.run)
     print(json.dumps(record))

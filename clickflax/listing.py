@@ -3,7 +3,7 @@
 import functools
 import pathlib
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
@@ -15,8 +15,11 @@ from clickflax.data.batches import Windows
 from clickflax.data.split import Examples, inside
 from clickflax.data.store import Dataset, Vocabulary
 from clickflax.events import RESERVED
+from clickflax.judge import Judge
 from clickflax.model.heads import Answers
 from clickflax.questions import Asked
+from clickflax.record import protocol
+from clickflax.run import read_json
 from clickflax.tasks.lists import beyond_hits, table_of, trained_of
 from clickflax.tasks.scores import best
 
@@ -124,3 +127,69 @@ def read_lists(path: pathlib.Path, questions: int, k: int) -> Int[np.ndarray, "Q
     some = rows["place"] < k
     found[rows["question"][some], rows["place"][some]] = rows["item"][some] - RESERVED
     return found
+
+
+class Listing(NamedTuple):
+    """Whether lists are made, too, and what is asked of them."""
+
+    features: tuple[str, ...] = ()  # of the catalog, by which they are diverse
+    reference: str = ""  # the folder of a run whose lists they are compared with
+    name: str = ""  # of the record, as `record_name` has it
+
+
+def check_listing(lists: bool, features: Sequence[str], reference: str) -> None:
+    """Refuses what is about lists where none are made."""
+    if (features or reference) and not lists:
+        raise ValueError("--features and --reference are about lists: say --lists, too.")
+
+
+def list_part(
+    judge: Judge, params: Any, dataset: Dataset, which: str, name: str, listing: Listing
+) -> tuple[dict[str, float], dict[str, np.ndarray]]:
+    """The metrics of the lists of a part, as long as the last cut-off, and their rows."""
+    asked, config = judge.asked, judge.config
+    part, k = getattr(asked, which), max(config.eval.cutoffs)
+    if config.eval.negatives:
+        raise ValueError(
+            f"--lists are of all items, and eval.negatives={config.eval.negatives} ranks among few:"
+            " --negatives=0 asks of all."
+        )
+    items, scores = lists_of(
+        judge.rank.asker, params, judge.columns, part, k, config.eval.filter_seen
+    )
+    reference = None
+    if listing.reference:
+        told = protocol(config, dataset, name, asked.task, which)
+        check_reference(listing, which, name, dataset, told, k)
+        path = pathlib.Path(listing.reference) / f"{which}{listing.name}.{name}.lists.parquet"
+        reference = read_lists(path, len(part), k)
+    found = describe(
+        items,
+        asked,
+        part,
+        dataset,
+        judge.columns,
+        tuple(config.eval.cutoffs),
+        listing.features,
+        reference,
+    )
+    return found, rows_of_lists(items, scores)
+
+
+def check_reference(
+    listing: Listing, which: str, task: str, dataset: Dataset, told: dict[str, Any], k: int
+) -> None:
+    """Refuses lists that answer other questions, or end too early."""
+    theirs = read_json(pathlib.Path(listing.reference) / f"{which}{listing.name}.json")
+    if theirs["fingerprint"] != dataset.fingerprint:
+        raise ValueError(f"--reference={listing.reference} was evaluated on {theirs['data']}.")
+    protocols = (theirs.get("protocol") or theirs.get(f"{task}/protocol") or {}, told)
+    # How far a model looks back is its own affair, and what JSON has as a list was a tuple.
+    ours = [{**one, "history": "", "given": list(one.get("given", ()))} for one in protocols]
+    if ours[0] != ours[1]:
+        raise ValueError(
+            f"--reference={listing.reference} was asked otherwise: {ours[0]}, and here {ours[1]}."
+        )
+    longest = max(theirs["config"]["eval"]["cutoffs"])
+    if longest < k:
+        raise ValueError(f"--reference={listing.reference} has lists of {longest}, not of {k}.")

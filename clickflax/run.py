@@ -165,6 +165,8 @@ def load_run(folder: str | pathlib.Path, which: str = "best") -> Run:
 
     A run without validation has no best ones: then the last.
     """
+    if which not in ("best", "last"):
+        raise ValueError(f"{which!r} is no checkpoint: there are best and last.")
     folder = pathlib.Path(folder)
     config = read_config(folder)
     # What was trained with the kernel of one machine is asked on any other.

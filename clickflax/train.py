@@ -20,10 +20,10 @@ from ml_collections import ConfigDict
 
 from clickflax.config import knobs
 from clickflax.data.split import inside
-from clickflax.evaluate import prefixed
 from clickflax.events import RESERVED
 from clickflax.flags import flags_of, parse_flags
 from clickflax.model.model import Model
+from clickflax.record import prefixed
 from clickflax.run import last_checkpoint, load_run
 from clickflax.runtime import checkpoint, sharding
 from clickflax.runtime.log import MetricsWriter, Progress, write_projector

@@ -18,7 +18,7 @@ from study import HERE, clickflax, commits, keep, machine, markdown, records, sp
 from truth import beside
 
 from clickflax.config import load
-from clickflax.evaluate import record_name
+from clickflax.record import record_name
 
 CONFIGS, RECORDS = HERE.parent / "configs", HERE / "simulated"
 SHOP, GIVEN = CONFIGS / "shop_simulated.py", CONFIGS / "given_simulated.py"

@@ -7,11 +7,11 @@ import subprocess
 import sys
 from collections.abc import Iterable
 
-import numpy as np
-import scipy.stats
+from clickflax.study import statistics
+from clickflax.study.results import ENVIRONMENT
 
 HERE = pathlib.Path(__file__).resolve().parent
-MACHINE = ("commit", "dirty", "versions", "backend", "devices", "cpu", "cores", "started")
+MACHINE = (*ENVIRONMENT, "started")
 
 
 def clickflax(*words: str) -> dict:
@@ -44,18 +44,10 @@ def commits(records: list[dict]) -> str:
     return ", ".join(dict.fromkeys(one["environment"]["commit"][:7] for one in records))
 
 
-def interval(values: list[float]) -> tuple[float, float]:
-    """Mean, and the half-width of its 95 % interval by Student's t; NaN for a single value."""
-    if len(values) < 2:
-        return float(np.mean(values)), float("nan")
-    half = scipy.stats.t.ppf(0.975, len(values) - 1) * scipy.stats.sem(values)
-    return float(np.mean(values)), float(half)
-
-
 def spread(values: list[float], sign: str = "") -> str:
     """A mean and its interval in words, "+" has it signed in any case; a single value is alone."""
-    mean, half = interval(values)
-    return f"{mean:{sign}.4f}" + (f" ± {half:.4f}" if len(values) > 1 else "")
+    found = statistics.spread(values)
+    return f"{found.mean:{sign}.4f}" + (f" ± {found.half:.4f}" if len(values) > 1 else "")
 
 
 def without_places(record: dict) -> dict:

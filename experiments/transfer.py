@@ -16,7 +16,9 @@ import json
 import pathlib
 
 import numpy as np
-from study import HERE, MACHINE, clickflax, interval, markdown, spread
+from study import HERE, MACHINE, clickflax, markdown, spread
+
+from clickflax.study import statistics
 
 CONFIG = HERE.parent / "configs" / "purchase_simulated.py"
 RECORD, PLOT = HERE / "transfer.json", HERE / "transfer.svg"
@@ -101,8 +103,8 @@ def plot() -> None:
     figure, axes = plt.subplots(figsize=(6.4, 4.2), layout="constrained")
     colours = ("#777777", "#0b6e99", "#d9730d")
     for shift, colour, line in zip((-1, 0, 1), colours, LINES, strict=True):
-        found = [interval(aucs(points, line, share)) for share in SHARES]
-        mean, half = zip(*found, strict=True)
+        found = [statistics.spread(aucs(points, line, share)) for share in SHARES]
+        mean, half = [one.mean for one in found], [one.half for one in found]
         place = np.arange(len(SHARES)) + 0.05 * shift  # beside each other, so that none is hidden
         axes.errorbar(place, mean, half, label=line, color=colour, marker="o", capsize=3)
     axes.set_xticks(range(len(SHARES)), [f"{share:.0%}" for share in SHARES])

@@ -31,8 +31,9 @@ MAY_IMPORT = {
     "cold": NOUNS,
     "objectives": NOUNS | {"questions", "step"},
     "judge": NOUNS | {"asker", "questions"},
-    "listing": NOUNS | {"asker", "questions"},
-    "evaluate": NOUNS | {"checks", "run", "asker", "questions", "judge", "listing"},
+    "record": NOUNS | {"questions"},
+    "listing": NOUNS | {"asker", "questions", "judge", "record", "run"},
+    "evaluate": NOUNS | {*("checks", "run", "asker", "questions", "judge", "listing", "record")},
     "step": NOUNS,
     "transfer": NOUNS | {"run"},
     "reading": NOUNS | {"build", "run", "questions", "cold", "transfer"},
@@ -40,10 +41,10 @@ MAY_IMPORT = {
     "setup": NOUNS
     | {*("checks", "run", "asker", "questions", "objectives", "judge", "step", "feed")}
     | {"build", "reading", "transfer", "weights", "cold"},
-    "train": NOUNS | {"flags", "run", "evaluate", "step", "setup"},
+    "train": NOUNS | {"flags", "run", "record", "step", "setup"},
     "recommend": NOUNS | {"checks", "run", "asker", "questions"},
-    "baselines": NOUNS | {"flags", "checks", "questions", "judge", "evaluate", "run"},
-    "study": NOUNS | {"checks", "run", "train", "evaluate"},
+    "baselines": NOUNS | {"flags", "checks", "questions", "judge", "record", "run"},
+    "study": NOUNS | {"checks", "run", "train", "evaluate", "listing", "record"},
     "cli": {"", "runtime"},
 }
 # What a room may not import from outside: data/ is numpy, models know neither files nor flags.

@@ -1,5 +1,6 @@
 """The page of a report: what it holds, and that a browser shows it."""
 
+import contextlib
 import json
 import re
 import shutil
@@ -202,20 +203,28 @@ def test_a_lower_error_is_better(told_labels):
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 
 
-@pytest.mark.skipif(CHROMIUM is None, reason="there is no Chromium on this machine")
-def test_a_browser_shows_a_single_run_of_labels(told_labels, tmp_path):
+@contextlib.contextmanager
+def shown(folder, place, width=1200):
+    """The page of a folder in a browser without a network; nothing may be on its console."""
     from playwright.sync_api import sync_playwright
 
-    report.main([str(told_labels), "--out", str(tmp_path / "report.html")])
+    report.main([str(folder), "--out", str(place / "report.html")])
+    said = []
     with sync_playwright() as play:
         browser = play.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
-        page = browser.new_page(offline=True)
-        said = []
+        page = browser.new_page(viewport={"width": width, "height": 800}, offline=True)
         page.on("console", lambda message: said.append(message.text))
         page.on("pageerror", lambda error: said.append(str(error)))
-        page.goto(f"file://{tmp_path / 'report.html'}")
+        page.goto(f"file://{place / 'report.html'}")
         page.wait_for_selector("body[data-drawn=yes]")
-        assert said == []
+        yield page
+        browser.close()
+    assert said == []
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="there is no Chromium on this machine")
+def test_a_browser_shows_a_single_run_of_labels(told_labels, tmp_path):
+    with shown(told_labels, tmp_path) as page:
         assert page.locator("#reliability .scatterlayer .trace").count() == 2  # with the diagonal
         assert page.locator("#users, #groups, #differences").count() == 0
         assert page.locator("#tables tbody tr").inner_text().split() == [
@@ -225,25 +234,12 @@ def test_a_browser_shows_a_single_run_of_labels(told_labels, tmp_path):
             "3",
             "s",
         ]
-        browser.close()
 
 
 @pytest.mark.skipif(CHROMIUM is None, reason="there is no Chromium on this machine")
 @pytest.mark.parametrize("width", [1200, 390])
 def test_a_browser_shows_the_page_without_a_network(studied, tmp_path, width):
-    from playwright.sync_api import sync_playwright
-
-    out, _ = studied
-    report.main([str(out), "--out", str(tmp_path / "report.html")])
-    with sync_playwright() as play:
-        browser = play.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
-        page = browser.new_page(viewport={"width": width, "height": 800}, offline=True)
-        said = []
-        page.on("console", lambda message: said.append(message.text))
-        page.on("pageerror", lambda error: said.append(str(error)))
-        page.goto(f"file://{tmp_path / 'report.html'}")
-        page.wait_for_selector("body[data-drawn=yes]")
-        assert said == []
+    with shown(studied[0], tmp_path, width) as page:
         for section in ("differences", "curves", "pairs", "groups"):
             assert page.locator(f"#{section} .main-svg").count() >= 1
         assert page.locator("#curves .scatterlayer .trace").count() == 4  # a line for each run
@@ -261,5 +257,3 @@ def test_a_browser_shows_the_page_without_a_network(studied, tmp_path, width):
         assert "What they had" in page.locator("#users").inner_text()
         # Nothing is wider than the screen.
         assert page.evaluate("document.documentElement.scrollWidth") <= width
-        browser.close()
-    assert said == []

@@ -3,6 +3,8 @@
 import numpy as np
 import pytest
 
+from clickflax.checks import check_config
+from clickflax.config import default
 from clickflax.data.split import SplitOptions, cold_targets
 from clickflax.data.splits import split
 
@@ -241,3 +243,19 @@ def test_a_test_that_ends_before_it_begins_is_refused():
     fold = options()._replace(test_until="1970-01-03")
     with pytest.raises(ValueError, match="data.test_until is not after data.test_from"):
         split("time", OFFSETS, COLUMNS, None, fold)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"test_until": "2026-01-01"}, "test_until='2026-01-01' is about a split by time"),
+        ({"split": "ratio", "validation_from": "2026-01-01"}, "is about a split by time"),
+        ({"split": "time", "test_share": 0.2}, "test_share=0.2 is about a split by ratio"),
+        ({"stride": 10}, "stride=10 is about config.data.window='sliding'"),
+    ],
+)
+def test_knobs_of_another_split_are_refused(changes, message):
+    c = default()
+    c.data.update(changes)
+    with pytest.raises(ValueError, match=message):
+        check_config(c)

@@ -87,6 +87,7 @@ def test_a_file_that_changed_after_the_plan_is_noticed(tmp_path):
         ({"asked": {"few": {"negativs": 5}}}, "did you mean 'negatives'"),
         ({"asked": {"a": {}, "b": {"filter_seen": False}}}, "have the same record, test.json"),
         ({"asked": {"a": {"data": FILE}}}, "not JSON serializable"),
+        ({"asked": {"a": {"features": ("genres",)}}}, "are about lists: say --lists"),
     ],
 )
 def test_a_study_that_makes_no_sense_is_refused(changed, message):
@@ -108,6 +109,9 @@ def test_a_file_without_a_study_is_refused(tmp_path):
     (tmp_path / "b.py").write_text("")
     with pytest.raises(ValueError, match="no function get_study"):
         load_study(tmp_path / "b.py")
+    (tmp_path / "d.py").write_text("def get_study():\n    return 1 / 0\n")
+    with pytest.raises(ValueError, match=r"d\.py, line 2: ZeroDivisionError"):
+        load_study(tmp_path / "d.py")
     with pytest.raises(FileNotFoundError, match=r"a\.py.*b\.py"):
         load_study(tmp_path / "c.py")
     with pytest.raises(FileNotFoundError, match="not the folder of a study"):

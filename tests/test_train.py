@@ -258,6 +258,8 @@ def test_a_run_without_validation_keeps_its_last_parameters(shop, tmp_path):
     result = train(config, tmp_path / "run")
     assert result["best_step"] == 0
     assert load_run(tmp_path / "run").checkpoint == "last"
+    with pytest.raises(ValueError, match="'lastt' is no checkpoint"):
+        load_run(tmp_path / "run", "lastt")
 
 
 def test_a_run_that_was_trained_with_a_kernel_of_another_machine_can_be_asked_here(run):

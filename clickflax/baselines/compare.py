@@ -9,7 +9,6 @@ training, and by a linear model and boosted trees on hand-made features (pip ins
 
 import importlib.metadata
 import json
-import math
 import pathlib
 import time
 from collections.abc import Mapping, Sequence
@@ -29,12 +28,13 @@ from clickflax.data.condition import chosen
 from clickflax.data.labels import LabelPart
 from clickflax.data.split import Examples
 from clickflax.data.store import Dataset, open_dataset
-from clickflax.evaluate import count_of, prefixed, protocol
 from clickflax.flags import flags_of, parse_flags
 from clickflax.judge import candidates_of
 from clickflax.questions import Asked, ask_about, check_trainable
+from clickflax.record import count_of, prefixed, protocol
 from clickflax.run import write_json
 from clickflax.runtime.environment import environment
+from clickflax.runtime.log import finite
 from clickflax.tasks.label_metrics import curve
 from clickflax.tasks.metrics import mean, ranking
 
@@ -197,13 +197,6 @@ def compare(config: ConfigDict, which: str, without: Sequence[str] = ()) -> dict
     }
 
 
-def without_nan(value: Any) -> Any:
-    """The same with None for every number that is not finite: JSON has none of these."""
-    if isinstance(value, dict):
-        return {name: without_nan(one) for name, one in value.items()}
-    return None if isinstance(value, float) and not math.isfinite(value) else value
-
-
 def table(found: Mapping[str, Mapping[str, Any]], title: str) -> rich.table.Table:
     """A row for every baseline and, where there are cut-offs, each of them; metrics across."""
     rows = [(name, cut(metrics)) for name, metrics in found.items()]
@@ -253,7 +246,7 @@ def main(argv: list[str]) -> None:
     )
     parser.add_argument("--out", type=pathlib.Path, help="a file for the record, config included")
     config, flags = parse_flags(parser, argv)
-    record = without_nan(compare(config, flags.split, flags.without))
+    record = finite(compare(config, flags.split, flags.without))
     if flags.out:
         flags.out.parent.mkdir(parents=True, exist_ok=True)
         write_json(flags.out, {**record, "config": to_dict(config)})

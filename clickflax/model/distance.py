@@ -32,8 +32,8 @@ def at_distance(
     each of the `length` events, at most M.
 
     A row is the one before it, moved by one: so that all asking events need one slice of rows that
-    are a number shorter, and those at some `places` one slice each. Both, and above all their
-    gradients, take a third or a quarter of the time of reading number by number on CPU.
+    are a number shorter, and those at some `places` one slice each: the gradient of reading number
+    by number would be scattered number by number.
     """
     *lead, asking, distances = x.shape
     most = distances // 2  # M - 1

@@ -30,6 +30,15 @@ START = 1  # SessionLog.START: TensorBoard forgets what an earlier start wrote f
 WINDOW = 30.0  # seconds over which speed is measured
 
 
+def finite(value: Any) -> Any:
+    """The same, with None for every number in it that is not finite: JSON has none of these."""
+    if isinstance(value, Mapping):
+        return {name: finite(one) for name, one in value.items()}
+    if isinstance(value, list | tuple):
+        return type(value)(finite(one) for one in value)
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
 class MetricsWriter:
     """Writes metrics to `metrics.jsonl` and, with the hyper-parameters, to TensorBoard.
 
@@ -61,10 +70,9 @@ class MetricsWriter:
         self._events.flush()
 
     def write(self, step: int, metrics: Mapping[str, float]) -> None:
-        """Adds the metrics of a step; in JSON, which has no NaN, what is not finite is null."""
+        """Adds the metrics of a step."""
         values = {k: v if isinstance(v, int) else float(v) for k, v in metrics.items()}
-        finite = {k: v if math.isfinite(v) else None for k, v in values.items()}
-        self._lines.write(json.dumps({"step": int(step), **finite}) + "\n")
+        self._lines.write(json.dumps({"step": int(step), **finite(values)}) + "\n")
         self._lines.flush()
         event = Event(step=int(step), wall_time=time.time())
         for tag, value in values.items():

@@ -1,7 +1,6 @@
 """What a report shows, as JSON can hold it: tables, curves, groups, users."""
 
 import json
-import math
 import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
@@ -13,6 +12,7 @@ from clickflax.config import from_dict, knobs
 from clickflax.data.store import open_dataset, open_vocabulary
 from clickflax.events import RESERVED
 from clickflax.run import read_json
+from clickflax.runtime.log import finite
 from clickflax.study.plan import Cell, Study, folder_of, read_plan
 from clickflax.study.results import (
     Result,
@@ -91,14 +91,9 @@ def metrics_of(records: Sequence[Mapping[str, Any]]) -> tuple[str, ...]:
     return found or tuple(there)[:2]
 
 
-def finite(value: Any) -> Any:
-    """A number as JSON has it: nothing for what is no number."""
-    return None if isinstance(value, float) and not math.isfinite(value) else value
-
-
 def told_result(result: Result) -> dict[str, Any]:
     """A number of the table, and how it differs from the baseline's."""
-    found = {"mean": finite(result.seeds.mean), "half": finite(result.seeds.half)}
+    found: dict[str, Any] = {"mean": result.seeds.mean, "half": result.seeds.half}
     if result.apart is not None:
         found |= {"p": result.p, "apart": result.apart.mean}
         found |= {"low": result.apart.low, "high": result.apart.high}
@@ -258,7 +253,7 @@ def users_of_data(source: Source, data: str, first: Mapping[str, Cell]) -> list[
             items = table["item"].to_numpy()[some][:SHOWN].tolist()
             shown = [{"title": titles[i - RESERVED], "hit": i in targets} for i in items]
             place = tables[name].loc[tables[name]["question"] == question, "place"].min()
-            of_models.append({"config": name, "items": shown, "place": finite(float(place))})
+            of_models.append({"config": name, "items": shown, "place": float(place)})
         found.append(
             {
                 "name": f"{data}: user {int(mine['sequence'].iloc[0])}, question {question}",
@@ -292,7 +287,7 @@ def told(source: Source) -> dict[str, Any]:
     done = told_cells(source)
     if not done:
         raise ValueError(f"No run of {source.out} has been evaluated: there is nothing to show.")
-    return {
+    found = {
         "question": source.study.question,
         "metrics": list(source.study.metrics),
         "lower": [name for name in source.study.metrics if name.rpartition("/")[2] in LOWER],
@@ -303,3 +298,4 @@ def told(source: Source) -> dict[str, Any]:
         "groups": told_groups(source),
         "users": told_users(source),
     }
+    return finite(found)

@@ -6,15 +6,16 @@ import inspect
 import json
 import pathlib
 import re
-import runpy
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from ml_collections import ConfigDict
 
 from clickflax.checks import check_config
-from clickflax.config import load, to_dict
-from clickflax.evaluate import evaluate_run, record_name
+from clickflax.config import call_in, load, to_dict
+from clickflax.evaluate import evaluate_run
+from clickflax.listing import check_listing
+from clickflax.record import record_name
 from clickflax.run import read_json, write_json
 
 
@@ -79,22 +80,8 @@ def cells_of(study: Study) -> list[Cell]:
 
 
 def load_study(path: str | pathlib.Path) -> Study:
-    """The study that `get_study()` of a Python file gives.
-
-    Raises FileNotFoundError without the file, and ValueError for a study that makes no sense.
-    """
-    path = pathlib.Path(path)
-    if not path.is_file():
-        beside = sorted(str(other) for other in path.parent.glob("*.py"))
-        raise FileNotFoundError(
-            f"{path} is not a file; its folder has {', '.join(beside) or 'none'}."
-        )
-    names = runpy.run_path(str(path))
-    if "get_study" not in names:
-        raise ValueError(f"{path}: there is no function get_study() in this file.")
-    study = names["get_study"]()
-    if not isinstance(study, Study):
-        raise ValueError(f"{path}: get_study() returned {study!r}, not a Study.")
+    """The study that `get_study()` of a Python file gives; ValueError for one without sense."""
+    study = call_in(path, "get_study", Study)
     check_study(study, str(path))
     return study
 
@@ -114,6 +101,8 @@ def check_study(study: Study, where: str) -> None:
         for key in asked:
             known = list(inspect.signature(evaluate_run).parameters)[2:]
             check_name(key, known, f"{where}: asked[{name!r}]")
+        about = {"lists": False, "features": (), "reference": ""} | dict(asked)
+        check_listing(about["lists"], about["features"], about["reference"])
         if files.count(record_of(asked)) > 1:
             raise ValueError(
                 f"{where}: asked[{name!r}] and another one have the same record, "

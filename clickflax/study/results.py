@@ -1,5 +1,6 @@
 """What the runs of a study have found: means over seeds, and differences over users."""
 
+import functools
 import math
 import pathlib
 from collections.abc import Mapping, Sequence
@@ -229,15 +230,17 @@ def differences(
     kind = ranked(metric)
     if kind is None:
         return {}
+    known = functools.cache(  # the baseline is read once for all configs with the same seeds
+        lambda config, seeds: users_of(
+            out, [cell for cell in done[config] if cell.seed in seeds], asked, kind
+        )
+    )
     found: dict[str, Difference | None] = {}
     for config, cells in done.items():
-        seeds = {cell.seed for cell in cells} & {cell.seed for cell in done[baseline]}
+        seeds = frozenset(cell.seed for cell in cells) & {cell.seed for cell in done[baseline]}
         if config == baseline or not seeds:
             continue
-        ours, theirs = (
-            users_of(out, [cell for cell in done[one] if cell.seed in seeds], asked, kind)
-            for one in (config, baseline)
-        )
+        ours, theirs = known(config, seeds), known(baseline, seeds)
         found[config] = None
         if ours is not None and theirs is not None and ours.alike(theirs):
             found[config] = difference(ours.value, theirs.value)

@@ -5,6 +5,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from clickflax.runtime.log import finite
 from clickflax.study.results import LEVEL, Line, Result, Table
 from clickflax.study.statistics import Difference, Spread
 
@@ -108,30 +109,20 @@ def as_json(tables: Sequence[Table], metrics: Sequence[str], baseline: str) -> s
         "tables": [table._replace(lines=[plain(line) for line in table.lines]) for table in tables],
     }
     told["tables"] = [table._asdict() for table in told["tables"]]
-    return json.dumps(told, indent=1, allow_nan=False)
+    return json.dumps(finite(told), indent=1, allow_nan=False)
 
 
 def plain(line: Line) -> dict[str, Any]:
-    """A line as JSON has it: what is no number is null."""
-
-    def finite(fields: Mapping[str, Any]) -> dict[str, Any]:
-        broken = (k for k, v in fields.items() if isinstance(v, float) and not math.isfinite(v))
-        return {**fields, **dict.fromkeys(broken)}
-
+    """A line as dictionaries and lists."""
     results = {
-        name: finite(
-            {
-                "seeds": finite(one.seeds._asdict()),
-                "apart": None if one.apart is None else finite(one.apart._asdict()),
-                "p": one.p,
-            }
-        )
+        name: {
+            "seeds": one.seeds._asdict(),
+            "apart": None if one.apart is None else one.apart._asdict(),
+            "p": one.p,
+        }
         for name, one in line.results.items()
     }
-    values = {
-        name: [v if math.isfinite(v) else None for v in some] for name, some in line.values.items()
-    }
-    return line._asdict() | {"results": results, "values": values}
+    return line._asdict() | {"results": results}
 
 
 def read_tables(text: str) -> tuple[list[Table], list[str], str]:
