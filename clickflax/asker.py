@@ -15,6 +15,7 @@ from clickflax.data.batches import Windows, training_batches
 from clickflax.events import CLS, MASK, RESERVED, SEP, Batch
 from clickflax.model.model import Model
 from clickflax.runtime import sharding
+from clickflax.tables import trim
 from clickflax.tasks.tasks import Task
 
 
@@ -46,7 +47,7 @@ class Asker:
         rows = max(1, round(self.batch_size * float(share)))
         if len(history.start) <= rows:  # few: the same shapes for about as many
             rows = 1 << (len(history.start) - 1).bit_length()
-        devices = self.mesh.size
+        devices = sharding.groups(self.mesh)
         group_rows = sharding.micro_rows(self.micro_rows, row_length, -(-rows // devices))
         return asking_batches(
             columns,
@@ -60,6 +61,10 @@ class Asker:
             seen=seen,
             layout=Layout(devices, -(-rows // (group_rows * devices)), group_rows),
         )
+
+    def trimmed(self, collections: Any) -> Any:
+        """What the model is asked with."""
+        return collections | {"params": trim(self.model, collections["params"])}
 
     def compile(self, finish: Callable[..., Any]) -> Callable[..., Any]:
         """`finish(answers, seen [N, 2], chunk, *extras [A, ...])` of a batch, on all devices.
@@ -86,14 +91,15 @@ class Asker:
             return jax.tree.map(lambda x: x[row, nth], (hidden, past))
 
         def answer(collections: Any, shard: tuple[AskedRows, tuple[Array, ...]]) -> Any:
-            asked, extras = shard
+            collections, (asked, extras) = self.trimmed(collections), shard
             groups = (asked.batch, asked.last, asked.row, asked.nth)
             found = jax.lax.map(lambda group: encode(collections, group), groups)
             hidden, past = jax.tree.map(lambda x: x.reshape(-1, x.shape[-1]), found)
             answers: Any = self.model.apply(
                 collections, hidden, self.task.head, past, method="answer"
             )
-            chunk = sharding.chunk_items(0, hidden.shape[0], answers.items)
+            shares = self.mesh.shape[sharding.MODEL]
+            chunk = sharding.chunk_items(0, hidden.shape[0], answers.items, shares)
             seen = asked.seen - jnp.array([[0, RESERVED]])  # pairs of an answer and an id
             return finish(answers, seen, chunk, *extras)
 
@@ -150,7 +156,7 @@ class Asker:
             follow=False,
             opens=self.opens,
         )
-        devices = self.mesh.size
+        devices = sharding.groups(self.mesh)
         rows = sharding.micro_rows(self.micro_rows, self.max_len, -(-batches.rows // devices))
         collections = {"params": params, "given": self.given}
         found: np.ndarray | None = None
@@ -177,6 +183,7 @@ class Asker:
         """The logits at every event of groups of rows [G, M, L], on all devices."""
 
         def answer(collections: Any, rows: Batch) -> Float[Array, "M L C"]:
+            collections = self.trimmed(collections)
             hidden: Any = self.model.apply(
                 collections,
                 rows.variables,

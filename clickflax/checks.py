@@ -60,6 +60,7 @@ RANGES = {
     "config.train.softmax_chunk": (0, math.inf),
     "config.train.steps_at_once": (0, math.inf),
     "config.train.cpu_devices": (0, math.inf),
+    "config.train.model_devices": (1, math.inf),
     "config.train.log_every": (1, math.inf),
     "config.train.eval_every": (1, math.inf),
     "config.train.patience": (0, math.inf),
@@ -105,6 +106,12 @@ def check_config(config: ConfigDict) -> None:
         raise ValueError(
             f"config.model.block='gru' looks back alone, and config.tasks={tuple(tasks)} do not: "
             "it can answer next_item, not masked_item."
+        )
+    train = config.train
+    if train.model_devices > 1 and (train.parallel == "pmap" or train.softmax_chunk):
+        raise ValueError(
+            f"config.train.parallel={train.parallel!r}, softmax_chunk={train.softmax_chunk}: where "
+            f"model_devices={train.model_devices} share a table, leave these at 'jit' and 0."
         )
     check_split(config)
     check_loss(config, tasks)

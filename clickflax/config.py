@@ -121,6 +121,7 @@ def default() -> ml_collections.ConfigDict:
     c.train.steps_at_once = 0  # a dispatch, on resident data; 1: host batches; 0: by backend, size
     c.train.parallel = "jit"  # or pmap: the same step, the same numbers
     c.train.cpu_devices = 0  # devices that the CPU is split into; 0: one a core
+    c.train.model_devices = 1  # that share each table by rows; the others have rows of the batch
     c.train.log_every = 50  # steps
     c.train.eval_every = 200  # steps
     c.train.monitor = "ndcg@10"  # the validation metric that chooses the best checkpoint

@@ -35,6 +35,7 @@ from clickflax.run import (
 )
 from clickflax.runtime import sharding
 from clickflax.runtime.log import finite
+from clickflax.tables import mesh_of, place
 
 
 def table(metrics: Mapping[str, float], title: str) -> rich.table.Table:
@@ -59,8 +60,8 @@ def examine(
     """What is found for a part by each task of a run, and what it depends on; and by the names of
     their files the rows that the metrics are the means of.
     """
-    mesh = sharding.make_mesh()
-    params, columns = sharding.replicate(run.params, mesh), read(dataset, run.variables)
+    mesh = mesh_of(config)
+    params, columns = place(run.params, mesh), read(dataset, run.variables)
     record, rows, questions = {}, {}, ask_about(config, dataset)
     if listing is not None and all(asked.task.head != "item" for asked in questions.values()):
         raise ValueError(f"--lists: no task of {list(questions)} answers with items.")

@@ -20,6 +20,7 @@ from clickflax.data.batches import TrainingBatches, epoch_plan, lay_out
 from clickflax.events import CLS, PAD, Batch, put
 from clickflax.runtime import sharding
 from clickflax.step import Shared, State
+from clickflax.tables import keep_placed
 
 AHEAD = 2  # batches that the host makes before they are asked for
 
@@ -147,7 +148,7 @@ def many_at_once(feed: Feed, at_once: int) -> Advance:
         data, epochs, first, count, constant = shared
 
         def batch_of(name: str, i: Int[Array, ""]) -> Batch:
-            batches, rows_each = sources[name].batches, sources[name].rows // mesh.size
+            batches, rows_each = sources[name].batches, sources[name].rows // sharding.groups(mesh)
             place = device[0] * rows_each + jnp.arange(rows_each)
             wanted = first[name] + i * batches.rows + place
             there = place < batches.rows
@@ -170,10 +171,10 @@ def many_at_once(feed: Feed, at_once: int) -> Advance:
         nothing = {name: jnp.zeros(at_once, value.dtype) for name, value in found.items()}
         return jax.lax.fori_loop(0, count, one, (state, nothing))
 
-    compiled = sharding.compile_step(many, mesh, feed.parallel)
+    compiled = sharding.compile_step(many, mesh, feed.parallel, keep_placed)
     data = {name: resident(source.batches) for name, source in sources.items()}
     data = sharding.replicate(data, mesh)
-    devices = sharding.split_rows(np.arange(mesh.size, dtype=np.int32), mesh)
+    devices = sharding.split_rows(np.arange(sharding.groups(mesh), dtype=np.int32), mesh)
 
     @functools.lru_cache(maxsize=len(sources))
     def epochs_from(name: str, epoch: int) -> Epochs:
@@ -199,7 +200,7 @@ def many_at_once(feed: Feed, at_once: int) -> Advance:
 
 def one_by_one(feed: Feed) -> Advance:
     """One step a dispatch, on batches that a thread of the host has made ahead."""
-    compiled = sharding.compile_step(feed.step, feed.mesh, feed.parallel)
+    compiled = sharding.compile_step(feed.step, feed.mesh, feed.parallel, keep_placed)
     threads = concurrent.futures.ThreadPoolExecutor(2)
     coming: dict[int, concurrent.futures.Future[dict[str, Batch]]] = {}
 

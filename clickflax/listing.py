@@ -20,8 +20,9 @@ from clickflax.model.heads import Answers
 from clickflax.questions import Asked
 from clickflax.record import protocol
 from clickflax.run import read_json
+from clickflax.runtime import sharding
 from clickflax.tasks.lists import beyond_hits, table_of, trained_of
-from clickflax.tasks.scores import best
+from clickflax.tasks.scores import TopK, best
 
 Columns = Mapping[str, Shaped[np.ndarray, "E ..."]]
 
@@ -36,11 +37,16 @@ def targets_of(part: Examples) -> Int[np.ndarray, "Q T"]:
 
 
 def best_with_targets(
-    answers: Answers, seen: Int[Array, "N 2"], chunk: int, targets: Int[Array, "A T"], k: int
+    answers: Answers,
+    seen: Int[Array, "N 2"],
+    chunk: int,
+    targets: Int[Array, "A T"],
+    k: int,
+    top_k: TopK,
 ) -> tuple[Float[Array, "A K"], Int[Array, "A K"]]:
     """As `best`, but that targets are never left out."""
     wanted = (targets[seen[:, 0]] == seen[:, 1:]).any(1)
-    return best(answers, jnp.where(wanted[:, None], -1, seen), chunk, k)
+    return best(answers, jnp.where(wanted[:, None], -1, seen), chunk, k, top_k)
 
 
 def lists_of(
@@ -51,7 +57,8 @@ def lists_of(
     """
     items = np.full((len(part), k), -1, np.int32)
     scores = np.full((len(part), k), -np.inf, np.float32)
-    compiled = asker.compile(functools.partial(best_with_targets, k=k))
+    top_k = sharding.find_top_k(asker.mesh)
+    compiled = asker.compile(functools.partial(best_with_targets, k=k, top_k=top_k))
     wanted = targets_of(part)
     asked = asker.ask(
         params,

@@ -75,9 +75,13 @@ def beside_negatives(loss: ConfigDict, values: int) -> tuple[Callable[..., Any],
     return functools.partial(sampled_loss, loss=one, log_q=loss.log_q), begin
 
 
-def bytes_of_row(config: ConfigDict, targets: int, values: int) -> int:
-    """What the scores of a row take that has so many targets, if it has negatives of its own."""
-    loss = config.loss
+def bytes_of_row(config: ConfigDict, targets: int, values: int, mesh: jax.sharding.Mesh) -> int:
+    """What the scores of a row take that has so many targets: of negatives of its own, or of the
+    items that a device has of a table that it shares; 0 where they are made in chunks.
+    """
+    loss, shares = config.loss, mesh.shape[sharding.MODEL]
+    if not loss.negatives and shares > 1:
+        return 4 * targets * -(-values // shares)
     if not loss.negatives or loss.shared:
         return 0
     return 4 * targets * min(values, loss.negatives * config.model.width)
@@ -90,7 +94,7 @@ def make_objective(
     batches: TrainingBatches,
     sizes: Mapping[str, int],
     cold: Bool[np.ndarray, " V"],
-    devices: int,
+    mesh: jax.sharding.Mesh,
 ) -> Objective:
     """What a task is in a step."""
     task, mask, packing = asked.task, config.mask, batches.packing
@@ -100,8 +104,8 @@ def make_objective(
     micro_rows = sharding.micro_rows(
         config.train.micro_rows,
         config.model.max_len,
-        -(-batches.rows // devices),
-        bytes_of_row(config, targets, values),
+        -(-batches.rows // sharding.groups(mesh)),
+        bytes_of_row(config, targets, values, mesh),
     )
     given = tuple(one for one in config.data.given if one != task.head)
     others = RESERVED + np.flatnonzero(~cold).astype(np.int32) if cold.any() else None
@@ -119,7 +123,9 @@ def make_objective(
         sampling = make_sampling(config, asked, np.asarray(batches.columns[task.head]), may)
         loss, begin = beside_negatives(config.loss, int(may.sum()))
     else:
-        chunk = sharding.chunk_items(config.train.softmax_chunk, micro_rows * targets, values)
+        chunk = sharding.chunk_items(
+            config.train.softmax_chunk, micro_rows * targets, values, mesh.shape[sharding.MODEL]
+        )
         loss = functools.partial(softmax_loss, chunk=chunk, smoothing=config.loss.smoothing)
 
     def prepare(key: Key[Array, ""], batch: Batch) -> Question:

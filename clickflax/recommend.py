@@ -33,6 +33,7 @@ from clickflax.events import AFTER, RESERVED, UNK
 from clickflax.questions import hidden_after, without
 from clickflax.run import Run, load_run, open_data, read_config, told_of, told_pairs
 from clickflax.runtime import sharding
+from clickflax.tables import mesh_of, place
 from clickflax.tasks.scores import best
 
 load = load_run
@@ -69,13 +70,14 @@ class Lists(NamedTuple):
 @functools.lru_cache(maxsize=8)
 def compiled(run: Run, k: int, given: tuple[str, ...]) -> tuple[Asker, Any, Callable[..., Any]]:
     """What answers for a run, kept so that a second question does not compile again."""
-    mesh = sharding.make_mesh()
     config = override(run.config, [f"config.eval.given={given}"])
+    mesh = mesh_of(config)
     check_given(config)
     name = item_task(run)
     told = told_of(config, name, run.tasks[name], run.variables, run.vocabularies)
     asker = make_asker(config, run.model, run.tasks[name], mesh, run.given, told)
-    return asker, sharding.replicate(run.params, mesh), asker.compile(functools.partial(best, k=k))
+    finish = functools.partial(best, k=k, top_k=sharding.find_top_k(mesh))
+    return asker, place(run.params, mesh), asker.compile(finish)
 
 
 def item_task(run: Run) -> str:

@@ -21,6 +21,7 @@ from clickflax.events import AFTER, MASK, value_of
 from clickflax.model.attention import or_auto
 from clickflax.model.model import Model
 from clickflax.runtime import checkpoint
+from clickflax.tables import trim
 from clickflax.tasks.tasks import MASKED, NEXT, Task, find_tasks
 
 
@@ -185,11 +186,12 @@ def load_run(folder: str | pathlib.Path, which: str = "best") -> Run:
         progress = progress | {"seconds": of_run, "seconds_to_here": progress["seconds"]}
     else:
         which, progress = "last", progress | {"seconds_to_here": progress["seconds"]}
+    built = build_model(model, sizes_of(variables), sizes_of(features), *heads_of(config))
     return Run(
         folder=folder,
         config=config,
-        model=build_model(model, sizes_of(variables), sizes_of(features), *heads_of(config)),
-        params=params,
+        model=built,
+        params=trim(built, params),
         checkpoint=which,
         tasks=find_tasks(config.tasks, config.label.causal, config.label.at),
         items=vocabularies["item"],

@@ -44,6 +44,7 @@ from clickflax.runtime.environment import environment
 from clickflax.runtime.optim import make_optimizer
 from clickflax.runtime.params import by_name, split, tree_of
 from clickflax.step import Objective, Shared, State, init_params, make_step
+from clickflax.tables import place
 from clickflax.transfer import (
     Learning,
     Taken,
@@ -64,6 +65,7 @@ class Setting(NamedTuple):
     at_once: int  # steps of one `advance`, at most
     judges: dict[str, Judge]  # of each task
     mesh: jax.sharding.Mesh
+    model: Model
     taken: Taken | None  # from the run that this one starts from, if it starts now
     learning: Learning
 
@@ -83,6 +85,10 @@ def labels_fingerprint(config: ConfigDict) -> str | None:
     return hashlib.sha256(pathlib.Path(config.label.path).read_bytes()).hexdigest()
 
 
+# What may be otherwise when a run goes on: where its data lie, and on what devices.
+ANYWHERE = ("config.data.path", "config.train.cpu_devices", "config.train.model_devices")
+
+
 def prepare_folder(
     config: ConfigDict,
     folder: pathlib.Path,
@@ -93,8 +99,8 @@ def prepare_folder(
 ) -> None:
     """Makes the folder of a run, or checks that it is the folder of this very run.
 
-    Only the place of the data may differ, and the number of steps under a constant learning rate:
-    a run can be made longer.
+    Only where it runs may differ, and the number of steps under a constant learning rate: a run can
+    be made longer.
     """
     if not (folder / "config.json").is_file():
         # A start that was killed may have left these.
@@ -114,7 +120,8 @@ def prepare_folder(
         write_json(folder / "config.json", to_dict(config))
         return
     stored = differences(from_dict(read_json(folder / "config.json")), config)
-    stored.pop("config.data.path", None)
+    for name in ANYWHERE:
+        stored.pop(name, None)
     if config.optim.schedule == "constant":
         stored.pop("config.train.steps", None)
     if stored:
@@ -193,7 +200,8 @@ def make_advance(
 ) -> tuple[Advance, int]:
     """What takes steps, and how many at once at most."""
     sources = {
-        name: Source(one, mesh.size * objectives[name].micro_rows) for name, one in batches.items()
+        name: Source(one, sharding.groups(mesh) * objectives[name].micro_rows)
+        for name, one in batches.items()
     }
     shared = sharding.replicate(shared, mesh)
     feed = Feed(step, sources, mesh, shared, config.seed, config.train.parallel)
@@ -212,10 +220,10 @@ def set_up(config: ConfigDict, folder: pathlib.Path) -> tuple[Setting, State]:
     reading = find_reading(config, folder, dataset, asked)
     sizes, given, cold = sizes_of(reading.variables), given_of(reading.features), reading.cold
     model = build_model(config.model, sizes, sizes_of(reading.features), *heads_of(config))
-    mesh = sharding.make_mesh()
+    mesh = sharding.make_mesh(config.train.model_devices)
     batches = {name: make_batches(config, one, reading.columns) for name, one in asked.items()}
     objectives = {
-        name: make_objective(config, name, one, batches[name], sizes, cold, mesh.size)
+        name: make_objective(config, name, one, batches[name], sizes, cold, mesh)
         for name, one in asked.items()
     }
     init_key, key = jax.random.split(jax.random.key(config.seed))
@@ -236,9 +244,10 @@ def set_up(config: ConfigDict, folder: pathlib.Path) -> tuple[Setting, State]:
         at_once=at_once,
         judges=make_judges(config, model, dataset, asked, reading, mesh),
         mesh=mesh,
+        model=model,
         taken=taken,
         learning=learning,
     )
     prepare_folder(config, folder, dataset, reading.variables, reading.features, taken)
     state = first_state(params, optimizer, learning)
-    return setting, sharding.replicate(state, mesh)
+    return setting, place(state, mesh)

@@ -13,6 +13,7 @@ from clickflax.events import Batch
 from clickflax.model.model import Model
 from clickflax.runtime import sharding
 from clickflax.runtime.params import join, split
+from clickflax.tables import trim
 from clickflax.tasks.negatives import Negatives, Sampling, against, draw, make_pool
 from clickflax.tasks.tasks import Question
 
@@ -111,7 +112,7 @@ def gradient_of(
     sampling, pool = objective.sampling, None
     if sampling is not None and sampling.drawn == "in_batch":
         told = (questions.targets, questions.weights)
-        pool = make_pool(*jax.lax.all_gather(told, sharding.DATA))
+        pool = make_pool(*sharding.gathered(told))
 
     def negatives(
         sampling: Sampling, rows: Batch, questions: Question, keys: Key[Array, " M"]
@@ -124,7 +125,7 @@ def gradient_of(
         return against(sampling, rows, questions, objective.head, drawn)
 
     def loss_of(trained: Any, rows: Batch, questions: Question, keys: Keys) -> tuple[Array, Array]:
-        collections = {"params": join(trained, frozen), "given": given}
+        collections = {"params": trim(model, join(trained, frozen)), "given": given}
         asked = jax.vmap(functools.partial(ask, model, collections, objective))
         hidden, past = asked(rows, questions, keys.dropout)
         answers: Any = model.apply(collections, hidden, objective.head, past, method="answer")
@@ -141,7 +142,7 @@ def gradient_of(
     pieces = jax.tree.map(lambda x: x.reshape(*cut, *x.shape[1:]), (batch, questions, of))
     zero = ((jnp.zeros(()), jnp.zeros(())), jax.tree.map(jnp.zeros_like, trained))
     sums, _ = jax.lax.scan(add, zero, pieces)
-    return jax.lax.psum(sums, sharding.DATA)
+    return sharding.summed(sums)
 
 
 def make_step(

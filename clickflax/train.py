@@ -1,5 +1,6 @@
 """`clickflax train`: from a config to a run folder; started again, it goes on where it was."""
 
+import functools
 import hashlib
 import json
 import math
@@ -31,6 +32,7 @@ from clickflax.runtime.params import count, split
 from clickflax.runtime.signals import Stopped, asked_to_end
 from clickflax.setup import Setting, set_up
 from clickflax.step import State
+from clickflax.tables import trim
 from clickflax.tasks.label_metrics import LOWER
 from clickflax.tasks.tasks import LABELS
 
@@ -191,6 +193,7 @@ def run_steps(
 def banner(setting: Setting, state: State, past: Progressed) -> str:
     """What is about to be trained, on what, and what the split left out."""
     dataset = setting.dataset
+    params = jax.eval_shape(functools.partial(trim, setting.model), state.params)
     lines = [
         f"{dataset.path}: {dataset.sequences:,} sequences, {dataset.events:,} events, "
         f"{dataset.size('item') - RESERVED:,} items"
@@ -210,17 +213,23 @@ def banner(setting: Setting, state: State, past: Progressed) -> str:
             + "".join(f", {n:,} {why}" for why, n in dropped.items() if n)
         )
     lines.append(
-        f"{count(state.params):,} parameters{origin(setting, state)} on "
-        f"{setting.mesh.size} x {jax.default_backend()}, "
+        f"{count(params):,} parameters{origin(setting, params)} on "
+        f"{setting.mesh.size} x {jax.default_backend()}{sharing(setting)}, "
         + (f"resumed at step {past.step:,}" if past.step else "a new run")
     )
     return "\n".join(lines)
 
 
-def origin(setting: Setting, state: State) -> str:
+def sharing(setting: Setting) -> str:
+    """How the devices share tables; "" if each has all."""
+    shares = setting.config.train.model_devices
+    return f" ({shares} share each table)" if shares > 1 else ""
+
+
+def origin(setting: Setting, params: Any) -> str:
     """Where the parameters came from, and how many are frozen, in brackets; "" if all is usual."""
     learning = setting.learning
-    frozen = count(split(state.params, learning.frozen)[1])
+    frozen = count(split(params, learning.frozen)[1])
     until = f" for {learning.thaw:,} steps" if learning.thaw else ""
     parts = [str(setting.taken)] if setting.taken else []
     parts += [f"{frozen:,} frozen{until}"] if frozen else []

@@ -8,6 +8,7 @@ import pytest
 from clickflax.data.batches import Windows, epoch_plan, following, training_batches
 from clickflax.events import RESERVED
 from clickflax.feed import Epochs, Feed, Source, one_by_one, pick, resident, resident_bytes
+from clickflax.runtime import sharding
 from clickflax.step import State
 
 
@@ -81,7 +82,7 @@ def test_the_bytes_of_what_stays_on_the_devices_are_counted():
 
 def test_the_host_makes_batches_ahead_and_finds_the_place_after_a_jump():
     batches = batches_of([3, 12, 5, 8, 2, 9, 4, 4, 6, 2, 7])
-    mesh = jax.make_mesh((1,), ("data",), (jax.sharding.AxisType.Auto,), devices=jax.devices()[:1])
+    mesh = sharding.make_mesh(devices=jax.devices()[:1])
 
     def told(items):
         """A number that tells these items, in this order, from others."""

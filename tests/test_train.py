@@ -26,6 +26,7 @@ from clickflax.setup import set_up
 from clickflax.train import train
 
 pytestmark = pytest.mark.usefixtures("optax_promotes")
+all_devices = sharding.make_mesh
 
 
 @pytest.fixture(scope="module")
@@ -63,9 +64,8 @@ def config_for(shop, **train_knobs):
     return from_dict(to_dict(c))
 
 
-def one_device():
-    auto = (jax.sharding.AxisType.Auto,)
-    return jax.make_mesh((1,), (sharding.DATA,), auto, devices=jax.devices()[:1])
+def one_device(*_):
+    return all_devices(devices=jax.devices()[:1])
 
 
 def steps(config, folder, count):

@@ -110,13 +110,17 @@ class Answers(NamedTuple):
         These are the items from `begin` on; where fewer are left, the last ones, and those before
         `begin` score `before`, which is -inf or NaN.
         """
-        start = jnp.minimum(begin, self.items - size)
-        rows = jax.lax.dynamic_slice_in_dim(self.table, self.first + start, size)
+        whole = size == self.items
+        start = jnp.int32(0) if whole else jnp.minimum(begin, self.items - size)
+        # Of a table that devices share, a slice with known ends leaves the rows where they are.
+        rows = self.table[self.first :]
+        if not whole:
+            rows = jax.lax.dynamic_slice_in_dim(self.table, self.first + start, size)
         rows = rows.astype(self.features.dtype)
         scores = jnp.matmul(self.features, rows.T, preferred_element_type=jnp.float32)
         extra = jnp.zeros(size)
         if self.bias is not None:
-            extra = jax.lax.dynamic_slice_in_dim(self.bias, start, size)
+            extra = self.bias if whole else jax.lax.dynamic_slice_in_dim(self.bias, start, size)
         extra = jnp.where(jnp.arange(size) >= begin - start, extra, before)
         scores = scores + extra.reshape((1,) * (scores.ndim - 1) + (-1,))
         if self.raised is not None:

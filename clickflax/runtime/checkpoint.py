@@ -69,9 +69,13 @@ def newest(folder: pathlib.Path) -> int | None:
 
 
 def resume(folder: pathlib.Path, **like: Any) -> tuple[dict, dict[str, Any]]:
-    """Progress and trees of the newest checkpoint, placed as the arrays of `like` are."""
+    """Progress and trees of the newest checkpoint, placed as the arrays of `like` are.
+
+    On other devices tables are filled up with other numbers of zeros: not strict, what is saved is
+    cut, or filled up with zeros.
+    """
     with manager(folder) as checkpoints:
-        items = {name: ocp.args.StandardRestore(tree) for name, tree in like.items()}
+        items = {name: ocp.args.StandardRestore(tree, strict=False) for name, tree in like.items()}
         found = checkpoints.restore(
             checkpoints.latest_step(),
             args=ocp.args.Composite(progress=ocp.args.JsonRestore(), **items),

@@ -1,14 +1,16 @@
 """The mesh, where things live on it, and one step for all of its devices."""
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 from jax.sharding import AxisType, Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 DATA = "data"  # the axis over which the rows of a batch are split
+MODEL = "model"  # the axis over which the rows of large tables are split
 
 # On CPU a gradient is taken of so many tokens at a time, so that their attention matrices stay in
 # the second-level cache: `experiments/speed.py ... config.train.micro_rows=N` measures another N.
@@ -46,9 +48,29 @@ def use_devices(cpu_devices: int) -> None:
             ) from None
 
 
-def make_mesh() -> Mesh:
-    """All devices in a line."""
-    return jax.make_mesh((jax.device_count(),), (DATA,), axis_types=(AxisType.Auto,))
+def make_mesh(model: int = 1, devices: Sequence[Any] | None = None) -> Mesh:
+    """All devices, or these: so many share each table, and as many as there are such groups share
+    the rows of a batch.
+    """
+    devices = jax.devices() if devices is None else devices
+    if len(devices) % model:
+        raise ValueError(
+            f"train.model_devices={model} does not divide the {len(devices)} devices that are here."
+        )
+    shape, types = (len(devices) // model, model), (AxisType.Auto, AxisType.Auto)
+    return jax.make_mesh(shape, (DATA, MODEL), axis_types=types, devices=devices)
+
+
+def groups(mesh: Mesh) -> int:
+    """Into how many parts the rows of a batch are split."""
+    return mesh.shape[DATA]
+
+
+def by_hand(mesh: Mesh) -> set[str]:
+    """The axes over which our own code says what each device does. How a table is shared is left to
+    the compiler, which then knows what to fetch for an item; where it is not shared, nothing is.
+    """
+    return {DATA} if mesh.shape[MODEL] > 1 else {DATA, MODEL}
 
 
 def micro_rows(wanted: int, row_length: int, rows: int, row_bytes: int = 0) -> int:
@@ -74,8 +96,12 @@ def steps_at_once(wanted: int, resident_bytes: int) -> int:
     return ACCELERATOR_STEPS
 
 
-def chunk_items(wanted: int, targets: int, items: int) -> int:
-    """Items whose float32 scores for `targets` are held at once; 0 leaves it to their size."""
+def chunk_items(wanted: int, targets: int, items: int, shares: int = 1) -> int:
+    """Items whose float32 scores for `targets` are held at once; 0 leaves it to their size. Where
+    devices share the table, each has the scores of its own items.
+    """
+    if shares > 1:
+        return items
     backend = "cpu" if jax.default_backend() == "cpu" else "accelerator"
     if wanted or 4 * targets * items <= WHOLE_SCORES[backend]:
         return min(wanted or items, items)
@@ -92,28 +118,82 @@ def split_rows(tree: Any, mesh: Mesh) -> Any:
     return jax.device_put(tree, NamedSharding(mesh, P(DATA)))
 
 
-def compile_step(step: Callable[..., Any], mesh: Mesh, parallel: str) -> Callable[..., Any]:
-    """`step(state, rows, shared)` of one device, made to run on all: each has its own rows.
+def summed(tree: Any) -> Any:
+    """In a step: the sum over all groups."""
+    # XLA refuses a sum over a group alone, beside an axis that is left to it.
+    return tree if jax.lax.axis_size(DATA) == 1 else jax.lax.psum(tree, DATA)
 
-    The step sums over the axis DATA itself; all but the rows is the same everywhere.
+
+def gathered(tree: Any) -> Any:
+    """In a step: what each group has, one after the other."""
+    alone = jax.lax.axis_size(DATA) == 1
+    return jax.tree.map(lambda x: x[None], tree) if alone else jax.lax.all_gather(tree, DATA)
+
+
+def compile_step(
+    step: Callable[..., Any], mesh: Mesh, parallel: str, keep: Callable[[Any, Mesh], Any]
+) -> Callable[..., Any]:
+    """`step(state, rows, shared)` of one device, made to run on all: each has its own rows, and
+    what comes of the state is placed by `keep`.
+
+    The step sums over the axis DATA itself.
     """
     if parallel == "jit":
         mapped = jax.shard_map(
-            step, mesh=mesh, in_specs=(P(), P(DATA), P()), out_specs=P(), check_vma=False
+            step,
+            mesh=mesh,
+            in_specs=(P(), P(DATA), P()),
+            out_specs=P(),
+            axis_names=by_hand(mesh),
+            check_vma=False,
         )
-        return jax.jit(mapped, donate_argnums=0)
+
+        def placed(state: Any, rows: Any, shared: Any) -> Any:
+            state, found = mapped(state, rows, shared)
+            return keep(state, mesh), found
+
+        return jax.jit(placed, donate_argnums=0)
     if parallel == "pmap":
         mapped = jax.pmap(
             step, DATA, in_axes=(None, 0, None), out_axes=None, devices=list(mesh.devices.flat)
         )
 
         def run(state: Any, rows: Any, shared: Any) -> Any:
-            shape = (mesh.size, -1)
+            shape = (groups(mesh), -1)
             rows = jax.tree.map(lambda x: x.reshape(*shape, *x.shape[1:]), rows)
             return mapped(state, rows, shared)
 
         return run
     raise ValueError(f"train.parallel={parallel!r} is not one of ['jit', 'pmap'].")
+
+
+def find_top_k(mesh: Mesh) -> Callable[[Any, int], Any]:
+    """In a compiled function: `jax.lax.top_k` of the lines of a matrix whose columns devices share.
+
+    Each finds the highest of its own, of which the highest are found: no device needs to know the
+    columns of another one, which the compiler would otherwise have sent to all.
+    """
+    shares = mesh.shape[MODEL]
+    if shares == 1:
+        return jax.lax.top_k
+
+    def top_k(scores: Any, k: int) -> Any:
+        size = -(-scores.shape[1] // shares)
+        fill = ((0, 0), (0, size * shares - scores.shape[1]))
+        scores = jnp.pad(scores, fill, constant_values=-jnp.inf)
+
+        def own(part: Any) -> Any:
+            score, column = jax.lax.top_k(part, min(k, size))
+            return score, column + size * jax.lax.axis_index(MODEL)
+
+        lines = P(None, MODEL)
+        score, column = jax.shard_map(
+            own, in_specs=lines, out_specs=lines, axis_names={MODEL}, check_vma=False
+        )(scores)
+        score, place = jax.lax.top_k(score, k)
+        return score, jnp.take_along_axis(column, place, axis=1)
+
+    return top_k
 
 
 def compile_groups(answer: Callable[..., Any], mesh: Mesh) -> Callable[..., Any]:
@@ -124,6 +204,11 @@ def compile_groups(answer: Callable[..., Any], mesh: Mesh) -> Callable[..., Any]
 
     return jax.jit(
         jax.shard_map(
-            on_one, mesh=mesh, in_specs=(P(), P(DATA)), out_specs=P(DATA), check_vma=False
+            on_one,
+            mesh=mesh,
+            in_specs=(P(), P(DATA)),
+            out_specs=P(DATA),
+            axis_names=by_hand(mesh),
+            check_vma=False,
         )
     )

@@ -16,6 +16,9 @@ from jaxtyping import Array, Float, Int
 
 from clickflax.model.heads import Answers
 
+# The highest numbers of each line and their columns, of equals the first.
+TopK = Callable[[Float[Array, "A C"], int], tuple[Float[Array, "A K"], Int[Array, "A K"]]]
+
 
 class Chunk(NamedTuple):
     """Scores of some items, NaN for what is left out; column i is the item `start + i`."""
@@ -87,7 +90,7 @@ def ranks_among(
 
 
 def best(
-    answers: Answers, seen: Int[Array, "N 2"], chunk: int, k: int
+    answers: Answers, seen: Int[Array, "N 2"], chunk: int, k: int, top_k: TopK = jax.lax.top_k
 ) -> tuple[Float[Array, "A K"], Int[Array, "A K"]]:
     """The `k` highest scores and their items, without those in `seen`; of equals the first item.
 
@@ -96,7 +99,7 @@ def best(
 
     def merge(found: tuple[Array, Array], part: Chunk) -> tuple[Array, Array]:
         scores = jnp.where(jnp.isnan(part.scores), -jnp.inf, part.scores)
-        score, column = jax.lax.top_k(scores, min(k, scores.shape[1]))
+        score, column = top_k(scores, min(k, scores.shape[1]))
         score = jnp.concatenate([found[0], score], axis=1)
         item = jnp.concatenate([found[1], column + part.start], axis=1)
         score, place = jax.lax.top_k(score, k)

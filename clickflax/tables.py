@@ -1,0 +1,83 @@
+"""Tables with a row for every token, which devices may share: where their rows lie.
+
+Over the axis MODEL of the mesh the rows of a table, and of the moments that the optimiser has for
+it, are cut into equal pieces, so that each device holds one. A table whose rows do not divide is
+filled up with zeros, which the model never sees: `trim` leaves them out, and nothing moves them.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax.sharding import Mesh, NamedSharding
+from jax.sharding import PartitionSpec as P
+from jaxtyping import Array, Shaped
+from ml_collections import ConfigDict
+
+from clickflax.model.heads import ItemHead
+from clickflax.model.model import Model
+from clickflax.model.names import rows_of
+from clickflax.runtime.params import by_name, tree_of
+from clickflax.runtime.sharding import MODEL, make_mesh
+
+
+def mesh_of(config: ConfigDict) -> Mesh:
+    """All devices, to ask a run: as it was trained, if so many share a table here, too."""
+    shares = config.train.model_devices
+    return make_mesh(shares if jax.device_count() % shares == 0 else 1)
+
+
+def name_of(path: tuple[Any, ...]) -> str:
+    """The name of the parameter that a leaf of a state is of: itself, or what is kept for it."""
+    return "/".join(key.key for key in path if isinstance(key, jax.tree_util.DictKey))
+
+
+def spec_of(path: tuple[Any, ...], leaf: Shaped[Array, "..."]) -> P:
+    """Over which axis of the mesh a leaf of a state is split."""
+    return P(MODEL) if leaf.ndim and rows_of(name_of(path)) else P()
+
+
+def place(tree: Any, mesh: Mesh) -> Any:
+    """A state, or parameters, on the devices: tables by rows, all else the same on each."""
+    shares = mesh.shape[MODEL]
+
+    def put(path: tuple[Any, ...], leaf: Shaped[Array, "..."]) -> Shaped[Array, "..."]:
+        spec = spec_of(path, leaf)
+        if spec == P(MODEL) and leaf.shape[0] % shares:
+            fill = -leaf.shape[0] % shares
+            leaf = jnp.pad(leaf, [(0, fill)] + [(0, 0)] * (leaf.ndim - 1))
+        return jax.device_put(leaf, NamedSharding(mesh, spec))
+
+    return jax.tree_util.tree_map_with_path(put, tree)
+
+
+def keep_placed(tree: Any, mesh: Mesh) -> Any:
+    """In a compiled function: what comes out lies as `place` has put it."""
+
+    def put(path: tuple[Any, ...], leaf: Shaped[Array, "..."]) -> Shaped[Array, "..."]:
+        return jax.lax.with_sharding_constraint(leaf, NamedSharding(mesh, spec_of(path, leaf)))
+
+    return jax.tree_util.tree_map_with_path(put, tree)
+
+
+def rows_in(model: Model, name: str) -> int | None:
+    """How many rows the model has in a parameter; None where rows are no tokens."""
+    vocabulary, reserved = rows_of(name) or ("", 0)
+    if not vocabulary:
+        return None
+    if not reserved:
+        head = model.head[vocabulary]
+        return head.items if isinstance(head, ItemHead) else None
+    sizes: Mapping[str, int] = {**model.embedder.sizes, **model.embedder.features}
+    return sizes[vocabulary]
+
+
+def trim(model: Model, params: Any) -> Any:
+    """The parameters as the model knows them, without the rows that fill up a table."""
+
+    def own(name: str, value: Shaped[Array, "..."]) -> Shaped[Array, "..."]:
+        rows = rows_in(model, name)
+        return value if rows in (None, value.shape[0]) else value[:rows]
+
+    return tree_of({name: own(name, value) for name, value in by_name(params).items()})

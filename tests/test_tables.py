@@ -1,0 +1,153 @@
+"""Tables that devices share by rows: the same numbers, and no device is sent the rows of others."""
+
+import re
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from test_train import OWN, assert_alike, config_for, steps
+from toy import small_config
+
+from clickflax import feed, recommend
+from clickflax.checks import check_config
+from clickflax.data.shop import Shop
+from clickflax.data.simulate import simulate
+from clickflax.evaluate import evaluate_run
+from clickflax.run import load_run
+from clickflax.runtime import sharding
+from clickflax.tables import place, trim
+from clickflax.train import train
+
+pytestmark = pytest.mark.usefixtures("optax_promotes")
+
+ITEMS = 61  # and 6 reserved ids: neither 4 nor 8 devices have equally many
+SHARED = {"negatives": 5, "drawn": "in_batch", "shared": True}
+
+
+@pytest.fixture(scope="module")
+def shop(tmp_path_factory):
+    path = tmp_path_factory.mktemp("shop") / "data"
+    simulate(path, Shop(sequences=40, items=ITEMS, mean_length=6.0, max_length=12))
+    return path
+
+
+def shared_config(shop, model_devices, task="next_item", loss=(), **changes):
+    config = config_for(shop, model_devices=model_devices, batch_size=13)
+    config.tasks = (task,)
+    config.loss.update(dict(loss))
+    config.model.update(changes)
+    return config
+
+
+@pytest.mark.parametrize(
+    ("shares", "task", "loss", "model"),
+    [
+        (8, "masked_item", {}, {}),
+        (4, "next_item", SHARED, {"cosine": True, "repeat": True}),
+        (8, "next_item", OWN, {"tied": False}),
+    ],
+)
+def test_devices_that_share_tables_learn_what_one_learns(shop, tmp_path, shares, task, loss, model):
+    params, places = [], []
+    for model_devices in (1, shares):
+        config = shared_config(shop, model_devices, task, loss, **model)
+        setting, state, _ = steps(config, tmp_path / str(model_devices), 3)
+        judge = setting.judges[task]
+        params.append(trim(setting.model, state.params))
+        places.append(judge.rank(state.params, judge.columns, judge.asked.test))
+    assert dict(setting.mesh.shape) == {"data": 8 // shares, "model": shares}
+    assert_alike(*params, rtol=1e-4, atol=1e-6)
+    assert np.array_equal(*places)
+
+
+def test_a_device_has_its_rows_of_a_table_and_of_its_moments_and_is_sent_no_more(
+    shop, tmp_path, monkeypatch
+):
+    compiled, compile_step = [], sharding.compile_step
+
+    def spy(*args):
+        step = compile_step(*args)
+
+        def run(*given):
+            compiled.append(step.lower(*given).compile().as_text())
+            return step(*given)
+
+        return run
+
+    monkeypatch.setattr(feed.sharding, "compile_step", spy)
+    _, state, _ = steps(shared_config(shop, 8, width=32), tmp_path / "run", 1)
+    tables = [x for x in jax.tree.leaves((state.params, state.optimizer)) if x.shape == (72, 32)]
+    assert len(tables) == 3  # with both moments of Adam
+    for table in tables:
+        assert {shard.data.shape for shard in table.addressable_shards} == {(9, 32)}
+    sent = [
+        [int(n) for n in shape.split(",") if n]
+        for line in compiled[0].splitlines()
+        if re.search(r" (all-gather|all-reduce|all-to-all|collective-permute)(-start)?\(", line)
+        for shape in re.findall(r"\[([\d,]*)\]", line.split(" = ")[1].split("(%")[0])
+    ]
+    assert sent  # this is how the text of a program names what devices send
+    assert not [shape for shape in sent if np.prod(shape) >= ITEMS * 32]
+
+
+def test_a_run_goes_on_and_answers_with_another_number_of_sharing_devices(shop, tmp_path):
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    train(shared_config(shop, 1), whole)
+    config = shared_config(shop, 4)
+    config.train.steps = 3
+    train(config, parts)
+    assert load_run(parts).params["embedder"]["tables_item"]["embedding"].shape[0] == ITEMS + 6
+    train(shared_config(shop, 8), parts)
+    runs = [load_run(folder, "last") for folder in (whole, parts)]
+    assert_alike(runs[0].params, runs[1].params, rtol=1e-4, atol=1e-6)
+    records = [evaluate_run(folder, "test", lists=True) for folder in (whole, parts)]
+    for name, value in records[0].items():
+        if isinstance(value, float) and "seconds" not in name:
+            assert records[1][name] == pytest.approx(value), name
+    lists = [recommend.top_k(run, [["item-1", "item-2"]], k=5)[0] for run in runs]
+    assert [one.title for one in lists[0]] == [one.title for one in lists[1]]
+
+
+def test_the_highest_of_shared_columns_are_those_of_all():
+    mesh = sharding.make_mesh(8)
+    scores = np.random.default_rng(0).integers(0, 9, (5, 21)).astype(np.float32)  # many are equal
+    here = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec())
+    for k in (1, 3, 21):
+        with jax.set_mesh(mesh):
+            found = jax.jit(sharding.find_top_k(mesh), static_argnums=1)(
+                jax.device_put(scores, here), k
+            )
+        for ours, theirs in zip(found, jax.lax.top_k(scores, k), strict=True):
+            assert np.array_equal(ours, theirs)
+
+
+def test_rows_that_fill_up_a_table_are_zero_and_no_part_of_the_model(shop, tmp_path):
+    setting, state, _ = steps(shared_config(shop, 8), tmp_path / "run", 1)
+    table = state.params["embedder"]["tables_item"]["embedding"]
+    assert table.shape[0] == 72 and not np.asarray(table[ITEMS + 6 :]).any()
+    small = trim(setting.model, state.params)
+    assert small["embedder"]["tables_item"]["embedding"].shape[0] == ITEMS + 6
+    assert_alike(trim(setting.model, place(small, setting.mesh)), small, rtol=0, atol=0)
+    assert small["head_item"]["bias"].shape == (ITEMS,)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"model_devices": 0}, "model_devices=0 must be at least 1"),
+        ({"model_devices": 2, "parallel": "pmap"}, "parallel='pmap'"),
+        ({"model_devices": 2, "softmax_chunk": 10}, "softmax_chunk=10"),
+    ],
+)
+def test_what_does_not_go_with_shared_tables_is_refused(changes, message):
+    config = small_config()
+    config.train.update(changes)
+    with pytest.raises(ValueError, match=message):
+        check_config(config)
+
+
+def test_a_mesh_that_does_not_divide_the_devices_is_refused():
+    with pytest.raises(ValueError, match="model_devices=3 does not divide the 8 devices"):
+        sharding.make_mesh(3)
+    assert jnp.array_equal(sharding.make_mesh(2).devices.shape, (4, 2))
