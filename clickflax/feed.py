@@ -174,7 +174,9 @@ def many_at_once(feed: Feed, at_once: int) -> Advance:
     compiled = sharding.compile_step(many, mesh, feed.parallel, keep_placed)
     data = {name: resident(source.batches) for name, source in sources.items()}
     data = sharding.replicate(data, mesh)
-    devices = sharding.split_rows(np.arange(sharding.groups(mesh), dtype=np.int32), mesh)
+    groups = sharding.groups(mesh)
+    here = np.arange(groups, dtype=np.int32)[sharding.own_rows(mesh, groups)]
+    devices = sharding.split_rows(here, mesh, groups)
 
     @functools.lru_cache(maxsize=len(sources))
     def epochs_from(name: str, epoch: int) -> Epochs:
@@ -210,8 +212,11 @@ def one_by_one(feed: Feed) -> Advance:
             epoch, row = divmod(number * batches.rows, batches.packing.rows)
             if row < batches.rows:  # the first batch of an epoch: time to plan the next one
                 threads.submit(epoch_plan, batches, feed.seed, epoch + 1)
-            made[name] = batches.batch(feed.seed, number, rows_divide_by)
-        return sharding.split_rows(made, feed.mesh)
+            rows = feed.sources[name].rows
+            own = sharding.own_rows(feed.mesh, rows)
+            batch = batches.batch(feed.seed, number, rows_divide_by, own)
+            made[name] = sharding.split_rows(batch, feed.mesh, rows)
+        return made
 
     def advance(state: State, first: int, count: int) -> tuple[State, Metrics]:
         if count != 1:

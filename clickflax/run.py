@@ -176,7 +176,7 @@ def load_run(folder: str | pathlib.Path, which: str = "best") -> Run:
     vocabularies = vocabularies_of(folder)
     variables, numbers = variables_of(folder)
     features = read_features(vocabularies["item"], config.data.variables, numbers)
-    here = jax.sharding.SingleDeviceSharding(jax.devices()[0])
+    here = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
     progress, params = checkpoint.load_params(last_checkpoint(folder), here)
     if which == "best" and progress["best"] is not None:
         of_run = progress["seconds"]

@@ -39,7 +39,7 @@ from clickflax.run import (
     vocabularies_of,
     write_json,
 )
-from clickflax.runtime import sharding
+from clickflax.runtime import processes, sharding
 from clickflax.runtime.environment import environment
 from clickflax.runtime.optim import make_optimizer
 from clickflax.runtime.params import by_name, split, tree_of
@@ -73,8 +73,9 @@ class Setting(NamedTuple):
 def open_or_simulate(config: ConfigDict, folder: pathlib.Path) -> Dataset:
     """The data set that the config names; without a name, a simulated shop in the run folder."""
     path = data_path(config, folder)
-    if not config.data.path and not (path / "dataset.json").is_file():
+    if not config.data.path and processes.is_first() and not (path / "dataset.json").is_file():
         simulate(path, Shop(sequences=20_000))
+    processes.wait_for_all("data")
     return open_dataset(path).chained(config.data.chain)
 
 
@@ -248,6 +249,9 @@ def set_up(config: ConfigDict, folder: pathlib.Path) -> tuple[Setting, State]:
         taken=taken,
         learning=learning,
     )
-    prepare_folder(config, folder, dataset, reading.variables, reading.features, taken)
+    processes.wait_for_all("reading")  # of what the run has been so far
+    if processes.is_first():
+        prepare_folder(config, folder, dataset, reading.variables, reading.features, taken)
+    processes.wait_for_all("folder")
     state = first_state(params, optimizer, learning)
     return setting, place(state, mesh)

@@ -19,6 +19,7 @@ from clickflax.model.heads import ItemHead
 from clickflax.model.model import Model
 from clickflax.model.names import rows_of
 from clickflax.runtime.params import by_name, tree_of
+from clickflax.runtime.processes import put
 from clickflax.runtime.sharding import MODEL, make_mesh
 
 
@@ -42,23 +43,23 @@ def place(tree: Any, mesh: Mesh) -> Any:
     """A state, or parameters, on the devices: tables by rows, all else the same on each."""
     shares = mesh.shape[MODEL]
 
-    def put(path: tuple[Any, ...], leaf: Shaped[Array, "..."]) -> Shaped[Array, "..."]:
+    def on_devices(path: tuple[Any, ...], leaf: Shaped[Array, "..."]) -> Shaped[Array, "..."]:
         spec = spec_of(path, leaf)
         if spec == P(MODEL) and leaf.shape[0] % shares:
             fill = -leaf.shape[0] % shares
             leaf = jnp.pad(leaf, [(0, fill)] + [(0, 0)] * (leaf.ndim - 1))
-        return jax.device_put(leaf, NamedSharding(mesh, spec))
+        return put(leaf, NamedSharding(mesh, spec))
 
-    return jax.tree_util.tree_map_with_path(put, tree)
+    return jax.tree_util.tree_map_with_path(on_devices, tree)
 
 
 def keep_placed(tree: Any, mesh: Mesh) -> Any:
     """In a compiled function: what comes out lies as `place` has put it."""
 
-    def put(path: tuple[Any, ...], leaf: Shaped[Array, "..."]) -> Shaped[Array, "..."]:
+    def as_placed(path: tuple[Any, ...], leaf: Shaped[Array, "..."]) -> Shaped[Array, "..."]:
         return jax.lax.with_sharding_constraint(leaf, NamedSharding(mesh, spec_of(path, leaf)))
 
-    return jax.tree_util.tree_map_with_path(put, tree)
+    return jax.tree_util.tree_map_with_path(as_placed, tree)
 
 
 def rows_in(model: Model, name: str) -> int | None:

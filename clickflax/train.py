@@ -1,5 +1,6 @@
 """`clickflax train`: from a config to a run folder; started again, it goes on where it was."""
 
+import argparse
 import functools
 import hashlib
 import json
@@ -13,7 +14,6 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import optax
 from jaxtyping import Array
@@ -26,8 +26,8 @@ from clickflax.flags import flags_of, parse_flags
 from clickflax.model.model import Model
 from clickflax.record import prefixed
 from clickflax.run import last_checkpoint, load_run
-from clickflax.runtime import checkpoint, sharding
-from clickflax.runtime.log import MetricsWriter, Progress, write_projector
+from clickflax.runtime import checkpoint, processes, sharding
+from clickflax.runtime.log import MetricsWriter, Progress, Silent, write_projector
 from clickflax.runtime.params import count, split
 from clickflax.runtime.signals import Stopped, asked_to_end
 from clickflax.setup import Setting, set_up
@@ -65,7 +65,7 @@ def resume(setting: Setting, state: State) -> tuple[State, Progressed]:
     if checkpoint.newest(last) is None:
         return state, Progressed()
     progress, found = checkpoint.resume(last, params=state.params, optimizer=state.optimizer)
-    step = sharding.replicate(jnp.asarray(progress["step"], jnp.int32), setting.mesh)
+    step = sharding.replicate(np.asarray(progress["step"], np.int32), setting.mesh)
     past = Progressed(**progress)
     return State(step, found["params"], found["optimizer"]), past._replace(
         losses=tuple(past.losses)
@@ -87,7 +87,11 @@ def check_finite(setting: Setting, step: int, metrics: Mapping[str, float]) -> N
 
 
 def validate(
-    setting: Setting, state: State, past: Progressed, writer: MetricsWriter, progress: Progress
+    setting: Setting,
+    state: State,
+    past: Progressed,
+    writer: MetricsWriter | Silent,
+    progress: Progress | Silent,
 ) -> Progressed:
     """Ranks the validation users, and saves the state, and the parameters when they are best."""
     step, train = past.step, setting.config.train
@@ -132,8 +136,8 @@ def run_steps(
     setting: Setting,
     state: State,
     past: Progressed,
-    writer: MetricsWriter,
-    progress: Progress,
+    writer: MetricsWriter | Silent,
+    progress: Progress | Silent,
     asked: threading.Event,
 ) -> Progressed:
     """The loop. The host looks at metrics when the next steps have been sent.
@@ -173,7 +177,8 @@ def run_steps(
         sent = (step, metrics)
         step += count
         ended = step == end_of_stretch(step - 1)
-        if not (ended or asked.is_set()):
+        ending = processes.asked_to_end(asked.is_set(), step)
+        if not (ended or ending):
             continue
         look(*sent)
         sent = None
@@ -183,7 +188,7 @@ def run_steps(
                 past = validate(setting, state, past._replace(losses=()), writer, progress)
         else:
             save_last(setting, state, past._replace(losses=tuple(losses)))
-        if asked.is_set() and step < train.steps:
+        if ending and step < train.steps:
             raise Stopped(f"ended by SIGTERM at step {step:,}; the same command goes on from there")
         if train.patience and past.evaluations_since >= train.patience:
             break
@@ -242,14 +247,16 @@ def train(config: ConfigDict, workdir: str | pathlib.Path) -> dict[str, Any]:
     folder = pathlib.Path(workdir)
     setting, state = set_up(config, folder)
     state, past = resume(setting, state)
-    print(banner(setting, state, past), file=sys.stderr)
-    train = config.train
+    first, train = processes.is_first(), config.train
+    if first:
+        print(banner(setting, state, past), file=sys.stderr)
     stopped = bool(train.patience) and past.evaluations_since >= train.patience
     if past.step < train.steps and not stopped:
         with (
-            MetricsWriter(folder, knobs(config), past.step) as writer,
-            Progress(train.steps, past.step, train.eval_every) as progress,
-            asked_to_end(signal.SIGTERM) as asked,
+            MetricsWriter(folder, knobs(config), past.step) if first else Silent() as writer,
+            Progress(train.steps, past.step, train.eval_every) if first else Silent() as progress,
+            # Where there are several processes, JAX sees to it, and has them agree.
+            asked_to_end(*() if processes.several() else (signal.SIGTERM,)) as asked,
         ):
             past = run_steps(setting, state, past, writer, progress, asked)
     return {
@@ -272,18 +279,27 @@ def show_items(folder: pathlib.Path) -> None:
     write_projector(folder, np.asarray(vectors, np.float32), run.items.names()[:PROJECTED])
 
 
-def parse_train_flags(argv: Sequence[str]) -> tuple[ConfigDict, str]:
-    """The config and the work folder of `--config=FILE --workdir=DIR --config.train.steps=100`."""
+def parse_train_flags(argv: Sequence[str]) -> tuple[ConfigDict, argparse.Namespace]:
+    """The config and the flags of `--config=FILE --workdir=DIR --config.train.steps=100`."""
     parser = flags_of("train", "--workdir=DIR")
     parser.description = "Train a model. Started again with the same work folder, it resumes."
     parser.add_argument("--workdir", required=True, help="the folder of the run")
-    config, flags = parse_flags(parser, argv)
-    return config, flags.workdir
+    parser.add_argument(
+        "--processes", default="", help="that train together: a number, or auto: Slurm, TPU VM, GKE"
+    )
+    parser.add_argument("--coordinator", default="", help="HOST:PORT of the first of N processes")
+    parser.add_argument("--process", type=int, help="which of N processes this is, from 0 on")
+    parser.add_argument("--devices", type=int, default=0, help="of all; without them it ends")
+    return parse_flags(parser, argv)
 
 
 def main(argv: list[str]) -> None:
     """`clickflax train --config=FILE --workdir=DIR`."""
-    config, workdir = parse_train_flags(argv)
-    result = train(config, workdir)
-    show_items(pathlib.Path(workdir))
-    print(json.dumps(result))
+    config, flags = parse_train_flags(argv)
+    sharding.use_devices(config.train.cpu_devices)
+    processes.start(flags.coordinator, flags.processes, flags.process, flags.devices)
+    result = train(config, flags.workdir)
+    if processes.is_first():
+        show_items(pathlib.Path(flags.workdir))
+        print(json.dumps(result))
+    processes.wait_for_all("end")

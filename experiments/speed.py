@@ -79,7 +79,7 @@ def peak_gflops(mesh: jax.sharding.Mesh, dtype: str, size: int = 4096) -> float:
 
     spec = jax.sharding.PartitionSpec(sharding.DATA)
     run = jax.jit(jax.shard_map(product, mesh=mesh, in_specs=spec, out_specs=spec))
-    x = sharding.split_rows(np.ones((mesh.size, size, size), jnp.dtype(dtype)), mesh)
+    x = sharding.split_rows(np.ones((mesh.size, size, size), jnp.dtype(dtype)), mesh, mesh.size)
     seconds = []
     for _ in range(6):
         start = time.perf_counter()

