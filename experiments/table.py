@@ -9,6 +9,7 @@ config, commit, machine. One of speed is what `speed.py --record` has kept.
 import argparse
 import pathlib
 
+import devices
 import models
 import simulated
 import tasks
@@ -69,6 +70,7 @@ def speeds() -> str:
 
 
 PAGES = {
+    HERE / "devices.md": devices.table,
     HERE / "models.md": models.tables,
     HERE / "speed.md": speeds,
     HERE / "tasks.md": tasks.table,
