@@ -1,8 +1,8 @@
 """The same training on other devices: what comes of it, and what each of them holds.
 
-    python experiments/devices.py same --data data/ml-1m    # one device, eight, two processes of four
-    python experiments/devices.py share                     # a table of 2,000,000 items on eight
-    python experiments/table.py                             # experiments/devices.md
+    python experiments/devices.py same --data data/ml-1m    # on one device, eight, two times four
+    python experiments/devices.py share                   # a table of 2,000,000 items on eight
+    python experiments/table.py                           # experiments/devices.md
 
 CPU devices, into which the cores of one machine are split.
 """
@@ -58,10 +58,12 @@ def same(data: pathlib.Path, runs: pathlib.Path) -> None:
         keep(RECORDS / f"same.{list(WAYS).index(way)}.json", {**record, "way": way})
 
 
-def held(device: jax.Device) -> int:
-    """Bytes of the arrays that are alive on a device."""
-    shards = [shard for array in jax.live_arrays() for shard in array.addressable_shards]
-    return sum(shard.data.nbytes for shard in shards if shard.device == device)
+def held() -> list[int]:
+    """Bytes that are alive on each device; an array and its shards are the same bytes."""
+    parts = [shard for array in jax.live_arrays() for shard in array.addressable_shards]
+    sizes = {(p.device.id, p.data.unsafe_buffer_pointer()): p.data.nbytes for p in parts}
+    owners = [device.id for device in jax.devices()]
+    return [sum(n for (owner, _), n in sizes.items() if owner == one) for one in owners]
 
 
 def share(steps: int) -> None:
@@ -92,7 +94,7 @@ def share(steps: int) -> None:
             "last_loss": losses[-1],
             "table_bytes": table.nbytes,
             "table_bytes_of_each": [shard.data.nbytes for shard in table.addressable_shards],
-            "bytes_of_each": [held(device) for device in jax.devices()],
+            "bytes_of_each": held(),
             "environment": environment(""),
         }
     keep(RECORDS / "share.json", record)
