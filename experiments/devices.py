@@ -1,6 +1,6 @@
 """The same training on other devices: what comes of it, and what each of them holds.
 
-    python experiments/devices.py same --data data/ml-1m    # on one device, eight, two times four
+    python experiments/devices.py same --data data/ml-1m  # on one device, eight, two times four
     python experiments/devices.py share                   # a table of 2,000,000 items on eight
     python experiments/table.py                           # experiments/devices.md
 
@@ -42,6 +42,7 @@ ITEMS, WIDTH, SHARES = 2_000_000, 64, 8
 
 def same(data: pathlib.Path, runs: pathlib.Path) -> None:
     """Trains in each way, and keeps the metrics of the test."""
+    found = {}  # kept when all is done: a new record makes the checkout another one
     for way, (processes, devices, shares) in WAYS.items():
         folder = runs / way.replace(" ", "-").replace(",", "")
         flags = [f"--config={CONFIG}", f"--workdir={folder}", f"--config.data.path={data}"]
@@ -54,8 +55,9 @@ def same(data: pathlib.Path, runs: pathlib.Path) -> None:
             call = [str(LOCAL), str(processes), *flags]
             subprocess.run(call, check=True, env={**os.environ, "PATH": path})
         clickflax("evaluate", f"--run={folder}")
-        record = json.loads((folder / "test.json").read_text(encoding="utf-8"))
-        keep(RECORDS / f"same.{list(WAYS).index(way)}.json", {**record, "way": way})
+        found[way] = json.loads((folder / "test.json").read_text(encoding="utf-8"))
+    for i, (way, record) in enumerate(found.items()):
+        keep(RECORDS / f"same.{i}.json", {**record, "way": way})
 
 
 def held() -> list[int]:
