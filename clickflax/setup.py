@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from jaxtyping import Array, Key
 from ml_collections import ConfigDict
@@ -44,7 +45,7 @@ from clickflax.runtime.environment import environment
 from clickflax.runtime.optim import make_optimizer
 from clickflax.runtime.params import by_name, split, tree_of
 from clickflax.step import Objective, Shared, State, init_params, make_step
-from clickflax.tables import place
+from clickflax.tables import keep_placed, place
 from clickflax.transfer import (
     Learning,
     Taken,
@@ -168,10 +169,19 @@ def begin_at(params: Any, biases: Mapping[str, float]) -> Any:
     return tree_of(named | changed)
 
 
-def first_state(params: Any, optimizer: optax.GradientTransformation, learning: Learning) -> State:
-    """The state before the first step; the optimiser knows nothing of what is never trained."""
+def first_state(
+    params: Any,
+    optimizer: optax.GradientTransformation,
+    learning: Learning,
+    mesh: jax.sharding.Mesh,
+) -> State:
+    """The state before the first step, on the devices; the optimiser knows nothing of what is never
+    trained.
+    """
+    params = place(params, mesh)
     trained, _ = split(params, learning.never)
-    return State(jnp.zeros((), jnp.int32), params, jax.jit(optimizer.init)(trained))
+    moments = jax.jit(lambda trained: keep_placed(optimizer.init(trained), mesh))(trained)
+    return State(place(np.zeros((), np.int32), mesh), params, moments)
 
 
 def make_judges(
@@ -214,6 +224,8 @@ def make_advance(
 def set_up(config: ConfigDict, folder: pathlib.Path) -> tuple[Setting, State]:
     """Everything that a run needs, and its first state."""
     check_config(config)
+    if processes.several() and config.train.parallel == "pmap":
+        raise ValueError("config.train.parallel='pmap' is for one process: leave it at 'jit'.")
     dataset = open_or_simulate(config, folder)
     asked = ask_about(config, dataset)
     check_trainable(asked)
@@ -253,5 +265,5 @@ def set_up(config: ConfigDict, folder: pathlib.Path) -> tuple[Setting, State]:
     if processes.is_first():
         prepare_folder(config, folder, dataset, reading.variables, reading.features, taken)
     processes.wait_for_all("folder")
-    state = first_state(params, optimizer, learning)
-    return setting, place(state, mesh)
+    state = first_state(params, optimizer, learning, mesh)
+    return setting, state

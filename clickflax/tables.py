@@ -5,6 +5,7 @@ it, are cut into equal pieces, so that each device holds one. A table whose rows
 filled up with zeros, which the model never sees: `trim` leaves them out, and nothing moves them.
 """
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -19,14 +20,15 @@ from clickflax.model.heads import ItemHead
 from clickflax.model.model import Model
 from clickflax.model.names import rows_of
 from clickflax.runtime.params import by_name, tree_of
-from clickflax.runtime.processes import put
+from clickflax.runtime.processes import put_everywhere
 from clickflax.runtime.sharding import MODEL, make_mesh
 
 
 def mesh_of(config: ConfigDict) -> Mesh:
-    """All devices, to ask a run: as it was trained, if so many share a table here, too."""
-    shares = config.train.model_devices
-    return make_mesh(shares if jax.device_count() % shares == 0 else 1)
+    """All devices, to ask a run: as many share a table as in its training, where there are so many;
+    else the most of them that divide both numbers.
+    """
+    return make_mesh(math.gcd(config.train.model_devices, jax.device_count()))
 
 
 def name_of(path: tuple[Any, ...]) -> str:
@@ -34,7 +36,7 @@ def name_of(path: tuple[Any, ...]) -> str:
     return "/".join(key.key for key in path if isinstance(key, jax.tree_util.DictKey))
 
 
-def spec_of(path: tuple[Any, ...], leaf: Shaped[Array, "..."]) -> P:
+def spec_of(path: tuple[Any, ...], leaf: Any) -> P:
     """Over which axis of the mesh a leaf of a state is split."""
     return P(MODEL) if leaf.ndim and rows_of(name_of(path)) else P()
 
@@ -43,12 +45,12 @@ def place(tree: Any, mesh: Mesh) -> Any:
     """A state, or parameters, on the devices: tables by rows, all else the same on each."""
     shares = mesh.shape[MODEL]
 
-    def on_devices(path: tuple[Any, ...], leaf: Shaped[Array, "..."]) -> Shaped[Array, "..."]:
+    def on_devices(path: tuple[Any, ...], leaf: Any) -> Shaped[Array, "..."]:
         spec = spec_of(path, leaf)
         if spec == P(MODEL) and leaf.shape[0] % shares:
             fill = -leaf.shape[0] % shares
             leaf = jnp.pad(leaf, [(0, fill)] + [(0, 0)] * (leaf.ndim - 1))
-        return put(leaf, NamedSharding(mesh, spec))
+        return put_everywhere(leaf, NamedSharding(mesh, spec))
 
     return jax.tree_util.tree_map_with_path(on_devices, tree)
 

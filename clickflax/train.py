@@ -24,6 +24,7 @@ from clickflax.data.split import inside
 from clickflax.events import RESERVED
 from clickflax.flags import flags_of, parse_flags
 from clickflax.model.model import Model
+from clickflax.model.names import rows_of
 from clickflax.record import prefixed
 from clickflax.run import last_checkpoint, load_run
 from clickflax.runtime import checkpoint, processes, sharding
@@ -64,7 +65,9 @@ def resume(setting: Setting, state: State) -> tuple[State, Progressed]:
     last = last_checkpoint(setting.folder)
     if checkpoint.newest(last) is None:
         return state, Progressed()
-    progress, found = checkpoint.resume(last, params=state.params, optimizer=state.optimizer)
+    progress, found = checkpoint.resume(
+        last, lambda name: rows_of(name) is not None, state.params, state.optimizer
+    )
     step = sharding.replicate(np.asarray(progress["step"], np.int32), setting.mesh)
     past = Progressed(**progress)
     return State(step, found["params"], found["optimizer"]), past._replace(
@@ -119,9 +122,9 @@ def validate(
         writer.write(step, {**named, "seconds": round(past.seconds, 2)})
         progress.evaluated(train.monitor, value, past.best or value, past.best_step)
     if best:
-        # Two are kept: until the next line is done, the last checkpoint names the one before.
+        # Two are kept: until the state is saved, too, the last one names the best one before.
         folder = setting.folder / "checkpoints" / "best"
-        checkpoint.save(folder, step, past._asdict(), keep=2, params=state.params)
+        checkpoint.save(folder, step, past._asdict(), params=state.params)
     save_last(setting, state, past)
     return past
 
@@ -168,7 +171,7 @@ def run_steps(
         return min((step // train.eval_every + 1) * train.eval_every, train.steps)
 
     sent: tuple[int, Mapping[str, Array]] | None = None
-    step = past.step
+    step, dispatches = past.step, 0
     while step < train.steps:
         count = min(setting.at_once, end_of_stretch(step) - step)
         state, metrics = setting.advance(state, step, count)
@@ -177,7 +180,8 @@ def run_steps(
         sent = (step, metrics)
         step += count
         ended = step == end_of_stretch(step - 1)
-        ending = processes.asked_to_end(asked.is_set(), step)
+        dispatches += 1
+        ending = processes.asked_to_end(asked.is_set(), dispatches)
         if not (ended or ending):
             continue
         look(*sent)
@@ -289,7 +293,9 @@ def parse_train_flags(argv: Sequence[str]) -> tuple[ConfigDict, argparse.Namespa
     )
     parser.add_argument("--coordinator", default="", help="HOST:PORT of the first of N processes")
     parser.add_argument("--process", type=int, help="which of N processes this is, from 0 on")
-    parser.add_argument("--devices", type=int, default=0, help="of all; without them it ends")
+    parser.add_argument(
+        "--devices", type=int, default=0, help="that all have together, or it does not start"
+    )
     return parse_flags(parser, argv)
 
 

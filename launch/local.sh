@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Several processes of this machine train together, each on its share of the GPUs, or of the CPU.
+# Several processes of this machine train together, each on its share of the GPUs. Where there is none
+# the CPU is split: --config.train.cpu_devices=N says into how many devices for each.
 #
 #     launch/local.sh 2 --config=configs/quickstart.py --workdir=runs/quickstart
 #     launch/local.sh --dry-run 2 ...      # print what would run, and run nothing
@@ -7,7 +8,7 @@
 # When one ends, so do the others. The work folder must be the same for all; PORT=N names a port.
 set -euo pipefail
 
-usage() { sed -n '2,7s/^# \{0,1\}//p' "$0"; exit 2; }
+usage() { sed -n '2,8s/^# \{0,1\}//p' "$0"; exit 2; }
 
 dry=
 if [ "${1:-}" = --dry-run ]; then
@@ -54,14 +55,20 @@ for ((i = 0; i < processes; i++)); do
     pids+=($!)
 done
 
-# The first that fails, or is ended by a signal, says how all have ended.
+# The first that fails, or a signal to this script, says how all have ended; it waits for all, as
+# they may be saving.
 status=0
-for ((i = 0; i < ${#pids[@]}; i++)); do
+while [ -n "$(jobs -pr)" ]; do
     code=0
-    wait -n "${pids[@]}" || code=$?
-    if ((code != 0 && status == 0)); then
+    wait -n || code=$?
+    if ((code && !status)); then
         status=$code
         end
     fi
+done
+for pid in "${pids[@]}"; do
+    code=0
+    wait "$pid" || code=$?
+    ((status)) || status=$code
 done
 exit "$status"

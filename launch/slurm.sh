@@ -2,7 +2,7 @@
 # A training on the nodes of a Slurm job; ended early, the job is queued again and goes on.
 #
 #     sbatch --nodes=2 --gpus-per-node=8 launch/slurm.sh --config=FILE --workdir=DIR ...
-#     launch/slurm.sh --dry-run --config=FILE --workdir=DIR ...   # print what would run
+#     SLURM_JOB_NUM_NODES=2 SLURM_GPUS_ON_NODE=8 launch/slurm.sh --dry-run ...   # what such a job runs
 #
 # One process a node, with all of its GPUs. Two minutes before the time is up, and when a job of a
 # higher priority wants the nodes, Slurm sends SIGTERM: the training saves and ends with 143.
@@ -14,20 +14,34 @@
 #SBATCH --signal=TERM@120
 set -euo pipefail
 
-call=(srun --kill-on-bad-exit=1 clickflax train)
-if [ "${1:-}" = --dry-run ]; then
-    shift
-    printf '%q ' "${call[@]}" "$@" --processes=auto
-    echo
-    exit
+nodes=${SLURM_JOB_NUM_NODES:-1} gpus=${SLURM_GPUS_ON_NODE:-0}
+call=(srun --kill-on-bad-exit=1)
+if ((gpus)); then
+    # JAX gives each task of Slurm one GPU, unless it is told.
+    call+=(env "JAX_LOCAL_DEVICE_IDS=$(seq -s, 0 $((gpus - 1)))")
 fi
-if [ -z "${SLURM_JOB_ID:-}" ]; then
+call+=(clickflax train)
+
+dry=
+if [ "${1:-}" = --dry-run ]; then
+    dry=1
+    shift
+elif [ -z "${SLURM_JOB_ID:-}" ]; then
     echo "launch/slurm.sh: this is a job: sbatch --nodes=N launch/slurm.sh $*" >&2
     exit 2
 fi
-
 # A job of one task is no cluster to JAX.
-[ "${SLURM_NTASKS:-1}" = 1 ] || set -- "$@" --processes=auto
+if ((nodes > 1)); then
+    set -- "$@" --processes=auto
+fi
+if ((gpus)); then
+    set -- "$@" "--devices=$((nodes * gpus))"
+fi
+if [ -n "$dry" ]; then
+    printf '%q ' "${call[@]}" "$@"
+    echo
+    exit
+fi
 
 status=0
 "${call[@]}" "$@" || status=$?

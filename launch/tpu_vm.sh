@@ -44,10 +44,16 @@ run() {
 # A command on all workers.
 everywhere() { run "${tpus[@]}" tpu-vm ssh "$TPU" "${place[@]}" --worker=all --command="$1"; }
 
-# What has become of the request: ACCEPTED, ACTIVE, FAILED, SUSPENDED, ...
+# What has become of the request: ACCEPTED, ACTIVE, FAILED, SUSPENDED, ..., nothing without one.
 state() {
-    "${tpus[@]}" queued-resources describe "$TPU" "${place[@]}" \
-        --format='value(state.state)' 2>/dev/null || true
+    local said
+    if said=$("${tpus[@]}" queued-resources describe "$TPU" "${place[@]}" \
+        --format='value(state.state)' 2>&1); then
+        echo "$said"
+    elif [[ $said != *NOT_FOUND* ]]; then
+        echo "launch/tpu_vm.sh: $said" >&2
+        exit 1
+    fi
 }
 
 request() {
@@ -91,7 +97,7 @@ setup)
             sudo apt-get install -y -qq gcsfuse
         fi
         mkdir -p ~/bucket
-        mountpoint -q ~/bucket || gcsfuse --implicit-dirs $(printf %q "$BUCKET") ~/bucket
+        mountpoint -q ~/bucket || gcsfuse --implicit-dirs --rename-dir-limit=100000 $(printf %q "$BUCKET") ~/bucket
         [ -d ~/clickflax ] || git clone -q $(printf %q "$repository") ~/clickflax
         cd ~/clickflax && git fetch -q origin && git checkout -q $commit
         command -v ~/.local/bin/uv >/dev/null || curl -LsSf https://astral.sh/uv/install.sh | sh
@@ -99,6 +105,7 @@ setup)
         ~/.local/bin/uv pip install -q --python ~/venv/bin/python -e ~/clickflax 'jax[tpu]'"
     ;;
 run)
+    (($#)) || usage
     words=$(printf '%q ' "$@")
     everywhere "cd ~
         ln -sfn ~/clickflax/configs configs

@@ -66,3 +66,85 @@ def test_a_full_disk_is_a_clear_sentence(tmp_path):
         checkpoint.naming_a_full_disk(tmp_path),
     ):
         raise ZeroDivisionError
+
+
+@pytest.fixture
+def two(tmp_path):
+    """A folder with the checkpoints of steps 1 and 2, full of these numbers."""
+    for step in (1, 2):
+        params = {"a": jnp.full((50, 40), float(step)), "b": jnp.arange(7) * step}
+        checkpoint.save(tmp_path / "last", step, {"step": step}, params=params, optimizer=params)
+    return tmp_path / "last"
+
+
+def resume(folder, params, in_rows=False):
+    return checkpoint.resume(folder, lambda name: in_rows, params, params)
+
+
+def damage(folder, how):
+    """Changes the files of a checkpoint that hold its arrays, one way or another."""
+    files = [path for path in (folder / "params").rglob("d/*") if path.is_file()]
+    largest = max(files, key=lambda path: path.stat().st_size)
+    data = bytearray(largest.read_bytes())
+    if how == "cut":
+        data = data[: len(data) // 2]
+    elif how == "flipped":
+        data[len(data) // 2] ^= 4
+    elif how == "empty":
+        data = bytearray()
+    if how == "gone":
+        largest.unlink()
+    else:
+        largest.write_bytes(data)
+
+
+@pytest.mark.parametrize("how", ["cut", "flipped", "empty", "gone"])
+def test_a_damaged_checkpoint_is_noticed_and_the_one_before_is_used(two, capsys, how):
+    damage(two / "2", how)
+    progress, params = checkpoint.load_params(two, here())
+    assert progress == {"step": 1} and float(params["a"].sum()) == 50 * 40
+    told = capsys.readouterr().err
+    assert "damaged: step 2 (" in told and "that of step 1 is used" in told
+    like = jax.tree.map(jnp.zeros_like, params)
+    assert resume(two, like)[0] == {"step": 1}
+    damage(two / "1", how)
+    with pytest.raises(ValueError, match="every checkpoint is damaged: step 2 .*, step 1 "):
+        resume(two, like)
+
+
+def test_only_tables_may_have_another_number_of_rows(two):
+    longer = {"a": jnp.zeros((52, 40)), "b": jnp.zeros(7, jnp.int32)}
+    _, found = resume(two, longer, in_rows=True)
+    assert float(found["params"]["a"].sum()) == 2 * 50 * 40 and not found["params"]["a"][50:].any()
+    with pytest.raises(ValueError, match=r"a is \(52, 40\), and \(50, 40\) in the checkpoint"):
+        resume(two, longer)
+    with pytest.raises(ValueError, match=r"a is \(50, 41\)"):
+        resume(two, longer | {"a": jnp.zeros((50, 41))}, in_rows=True)
+
+
+def test_numbers_that_are_not_those_that_were_saved_are_noticed(two, monkeypatch, capsys):
+    checkpoint.load_params(two, here())
+    assert capsys.readouterr().err == ""
+    monkeypatch.setattr(checkpoint, "checksum", lambda tree: float(tree["a"][0, 0]) == 1)
+    with pytest.raises(ValueError, match="params: not the numbers that were saved"):
+        checkpoint.load_params(two, here())
+
+
+def test_a_checksum_sees_every_bit_and_no_zeros_at_the_end():
+    tree = {"a": jnp.arange(6.0).reshape(3, 2), "b": jnp.array([True, False]), "c": jnp.int32(5)}
+    whole = int(checkpoint.checksum(tree))
+    filled = tree | {"a": jnp.pad(tree["a"], ((0, 3), (0, 0)))}
+    assert int(checkpoint.checksum(filled)) == whole
+    seen = {whole}
+    bits = np.asarray(tree["a"]).view(np.uint32)
+    for place in np.ndindex(bits.shape):
+        for bit in range(32):
+            flipped = bits.copy()
+            flipped[place] ^= np.uint32(1 << bit)
+            changed = tree | {"a": jnp.asarray(flipped.view(np.float32))}
+            assert int(checkpoint.checksum(changed)) != whole
+            seen.add(int(checkpoint.checksum(changed)))
+    assert int(checkpoint.checksum(tree | {"b": jnp.array([False, True])})) != whole
+    swapped = tree | {"a": tree["a"][::-1]}
+    assert int(checkpoint.checksum(swapped)) != whole
+    assert int(checkpoint.checksum(jax.tree.map(lambda x: x.astype(jnp.bfloat16), tree))) != whole

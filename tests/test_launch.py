@@ -6,6 +6,8 @@ import shlex
 import shutil
 import subprocess
 import sys
+import threading
+import time
 
 import pytest
 
@@ -92,6 +94,35 @@ def test_where_one_process_fails_all_end_with_its_status(launch, stub):
     assert done.returncode == 3
 
 
+SAVE = """
+trap 'touch {0}/ended$i' TERM
+touch {0}/begun$i
+for n in $(seq 200); do [ -e {0}/ended$i ] && break; /bin/sleep 0.05; done
+/bin/sleep 0.3
+touch {0}/saved$i
+exit 143
+"""
+
+
+def test_a_signal_reaches_all_and_the_script_waits_until_they_have_saved(launch, stub, tmp_path):
+    stub("nvidia-smi", "exit 1")
+    i = '"${@: -1}"'
+    stub("clickflax", f"i={i}; i=${{i#--process=}}\n{SAVE.format(tmp_path)}")
+    begun = [tmp_path / f"begun{i}" for i in range(2)]
+
+    def ask():
+        while not all(path.exists() for path in begun):
+            time.sleep(0.05)
+        subprocess.run(["pkill", "-TERM", "-f", "local.sh 2 --mark"], check=True)
+
+    asking = threading.Thread(target=ask)
+    asking.start()
+    done, _ = launch("local.sh", "2", "--mark")
+    asking.join()
+    assert done.returncode == 143
+    assert all((tmp_path / f"saved{i}").exists() for i in range(2))
+
+
 def test_what_cannot_be_launched_here_is_refused(launch, stub):
     assert launch("local.sh", "two")[0].returncode == 2
     stub("nvidia-smi", "printf 'a\\nb\\nc\\n'")
@@ -102,11 +133,13 @@ def test_what_cannot_be_launched_here_is_refused(launch, stub):
 def test_a_job_that_is_ended_early_is_queued_again(launch, stub):
     stub("srun", "exit 143")
     stub("scontrol")
-    done, calls = launch("slurm.sh", *TRAIN, SLURM_JOB_ID="7", SLURM_NTASKS="2")
+    job = {"SLURM_JOB_NUM_NODES": "2", "SLURM_GPUS_ON_NODE": "3"}
+    done, calls = launch("slurm.sh", *TRAIN, SLURM_JOB_ID="7", **job)
     assert done.returncode == 143
-    train = ["srun", "--kill-on-bad-exit=1", "clickflax", "train", *TRAIN, "--processes=auto"]
+    train = ["srun", "--kill-on-bad-exit=1", "env", "JAX_LOCAL_DEVICE_IDS=0,1,2", "clickflax"]
+    train += ["train", *TRAIN, "--processes=auto", "--devices=6"]
     assert calls == [train, ["scontrol", "requeue", "7"]]
-    shown, _ = launch("slurm.sh", "--dry-run", *TRAIN)
+    shown, _ = launch("slurm.sh", "--dry-run", *TRAIN, **job)
     assert shlex.split(shown.stdout) == train
 
 
@@ -114,7 +147,7 @@ def test_a_job_that_is_ended_early_is_queued_again(launch, stub):
 def test_a_job_that_ends_by_itself_is_not(launch, stub, status):
     stub("srun", f"exit {status}")
     stub("scontrol")
-    done, calls = launch("slurm.sh", *TRAIN, SLURM_JOB_ID="7", SLURM_NTASKS="1")
+    done, calls = launch("slurm.sh", *TRAIN, SLURM_JOB_ID="7", SLURM_JOB_NUM_NODES="1")
     assert done.returncode == status
     assert calls == [["srun", "--kill-on-bad-exit=1", "clickflax", "train", *TRAIN]]
 
@@ -127,7 +160,8 @@ def test_outside_a_job_it_says_how_to_make_one(launch):
 STATES = """
 case "$*" in
 *describe*) n=$(cat {0}/n 2>/dev/null || echo 0); echo $((n + 1)) >{0}/n
-    echo "FAILED  ACCEPTED ACTIVE" | cut -d' ' -f$((n + 1)) ;;
+    now=$(echo "FAILED  ACCEPTED ACTIVE" | cut -d' ' -f$((n + 1)))
+    if [ -n "$now" ]; then echo "$now"; else echo "NOT_FOUND: no such" >&2; exit 1; fi ;;
 esac
 """
 
@@ -146,6 +180,7 @@ def test_a_slice_that_was_taken_away_is_asked_for_again(launch, stub, tmp_path):
 def test_every_worker_trains_and_is_told_to_end(launch, stub):
     stub("gcloud")
     ssh = ["gcloud", "compute", "tpus", "tpu-vm", "ssh", "pod", "--zone=z", "--worker=all"]
+    assert launch("tpu_vm.sh", "run", **TPU)[0].returncode == 2
     done, calls = launch("tpu_vm.sh", "run", *TRAIN, **TPU)
     assert done.returncode == 0, done.stderr
     assert calls[0][:-1] == ssh
@@ -160,9 +195,15 @@ def test_every_worker_trains_and_is_told_to_end(launch, stub):
 @pytest.mark.parametrize("verb", ["create", "setup", "run", "logs", "status", "stop", "delete"])
 def test_a_dry_run_prints_what_would_run_and_runs_nothing(launch, stub, verb):
     stub("gcloud")
-    done, calls = launch("tpu_vm.sh", "--dry-run", verb, **TPU)
+    done, calls = launch("tpu_vm.sh", "--dry-run", verb, *TRAIN, **TPU)
     assert done.returncode == 0 and calls == []
     assert done.stdout.startswith("gcloud compute tpus ")
+
+
+def test_an_error_of_the_cloud_is_told_and_not_taken_for_a_slice_that_is_not_there(launch, stub):
+    stub("gcloud", "echo PERMISSION_DENIED >&2; exit 1")
+    done, calls = launch("tpu_vm.sh", "create", **TPU)
+    assert done.returncode == 1 and "PERMISSION_DENIED" in done.stderr and len(calls) == 1
 
 
 def test_what_a_slice_needs_is_asked_for(launch, stub):

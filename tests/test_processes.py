@@ -101,13 +101,16 @@ def test_two_processes_of_four_devices_do_what_one_does_and_end_together(shop, t
 
 def test_a_signal_to_one_process_ends_both_at_the_same_step(shop, tmp_path):
     folder = tmp_path / "run"
-    started = together(shop, folder, 100_000)
-    until(lambda: len(lines_of(folder)) > 2, started)
-    started[1].send_signal(signal.SIGTERM)
-    status, said = end_of(started, folder)
-    assert status == [128 + signal.SIGTERM] * 2, said
-    ends = {text.splitlines()[-1] for text in said}
-    assert len(ends) == 1 and "ended by SIGTERM at step" in ends.pop()
+    many = ("--config.train.steps_at_once=3", "--config.train.eval_every=7")
+    for _ in range(2):  # the second goes on where the first was ended
+        before = len(lines_of(folder))
+        started = together(shop, folder, 100_000, *many)
+        until(lambda before=before: len(lines_of(folder)) > before + 8, started)
+        started[1].send_signal(signal.SIGTERM)
+        status, said = end_of(started, folder)
+        assert status == [128 + signal.SIGTERM] * 2, said
+        ends = {text.splitlines()[-1] for text in said}
+        assert len(ends) == 1 and "ended by SIGTERM at step" in ends.pop()
 
 
 @pytest.mark.slow

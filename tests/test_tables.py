@@ -1,5 +1,6 @@
 """Tables that devices share by rows: the same numbers, and no device is sent the rows of others."""
 
+import functools
 import re
 
 import jax
@@ -17,6 +18,7 @@ from clickflax.evaluate import evaluate_run
 from clickflax.run import load_run
 from clickflax.runtime import sharding
 from clickflax.tables import place, trim
+from clickflax.tasks.scores import best
 from clickflax.train import train
 
 pytestmark = pytest.mark.usefixtures("optax_promotes")
@@ -61,34 +63,53 @@ def test_devices_that_share_tables_learn_what_one_learns(shop, tmp_path, shares,
     assert np.array_equal(*places)
 
 
+def spy_on(function, texts):
+    """The function; the text of its compiled program is added at each call."""
+
+    def run(*given):
+        texts.append(function.lower(*given).compile().as_text())
+        return function(*given)
+
+    return run
+
+
+@pytest.mark.parametrize(
+    ("loss", "at_once"), [({}, 1), ({"negatives": 5, "shared": True}, 1), ({}, 3)]
+)
 def test_a_device_has_its_rows_of_a_table_and_of_its_moments_and_is_sent_no_more(
-    shop, tmp_path, monkeypatch
+    shop, tmp_path, monkeypatch, loss, at_once
 ):
     compiled, compile_step = [], sharding.compile_step
-
-    def spy(*args):
-        step = compile_step(*args)
-
-        def run(*given):
-            compiled.append(step.lower(*given).compile().as_text())
-            return step(*given)
-
-        return run
-
-    monkeypatch.setattr(feed.sharding, "compile_step", spy)
-    _, state, _ = steps(shared_config(shop, 8, width=32), tmp_path / "run", 1)
+    monkeypatch.setattr(
+        feed.sharding, "compile_step", lambda *args: spy_on(compile_step(*args), compiled)
+    )
+    config = shared_config(shop, 8, loss=loss, width=32)
+    config.train.steps_at_once = at_once
+    setting, state, _ = steps(config, tmp_path / "run", at_once)
     tables = [x for x in jax.tree.leaves((state.params, state.optimizer)) if x.shape == (72, 32)]
     assert len(tables) == 3  # with both moments of Adam
     for table in tables:
         assert {shard.data.shape for shard in table.addressable_shards} == {(9, 32)}
+    judge, top_k = setting.judges["next_item"], sharding.find_top_k(setting.mesh)
+    list(
+        judge.rank.asker.ask(
+            state.params,
+            spy_on(judge.rank.asker.compile(functools.partial(best, k=3, top_k=top_k)), compiled),
+            judge.columns,
+            judge.asked.test.history,
+            True,
+        )
+    )
     sent = [
         [int(n) for n in shape.split(",") if n]
-        for line in compiled[0].splitlines()
+        for line in "\n".join(compiled).splitlines()
         if re.search(r" (all-gather|all-reduce|all-to-all|collective-permute)(-start)?\(", line)
         for shape in re.findall(r"\[([\d,]*)\]", line.split(" = ")[1].split("(%")[0])
     ]
     assert sent  # this is how the text of a program names what devices send
-    assert not [shape for shape in sent if np.prod(shape) >= ITEMS * 32]
+    whole = {ITEMS, ITEMS + 6, 72}  # items, rows of the table, and these filled up
+    assert not [shape for shape in sent if whole & set(shape)]
+    assert len(compiled) >= 2  # of the steps, and of the lists
 
 
 def test_a_run_goes_on_and_answers_with_another_number_of_sharing_devices(shop, tmp_path):

@@ -277,7 +277,7 @@ def test_a_run_killed_between_its_two_checkpoints_still_has_the_best_of_before(r
     # What a kill would leave: a newer best that the last checkpoint does not know.
     folder = run / "checkpoints" / "best"
     progress = loaded.progress | {"step": 9, "best_step": 9}
-    checkpoint.save(folder, 9, progress, keep=2, params=jax.tree.map(np.zeros_like, loaded.params))
+    checkpoint.save(folder, 9, progress, params=jax.tree.map(np.zeros_like, loaded.params))
     again = load_run(run)
     assert again.progress["best_step"] == before
     assert_alike(again.params, loaded.params, rtol=0, atol=0)

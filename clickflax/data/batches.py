@@ -232,7 +232,8 @@ class TrainingBatches:
     def batch(
         self, seed: int, step: int, rows_divide_by: int = 1, own: slice | None = None
     ) -> Batch:
-        """The rows of step `step`, or only the `own` ones: always the same for the same seed.
+        """The rows of step `step`, or only its `own` ones, from one number to another: always the
+        same for the same seed.
 
         Empty rows are added until their number is a multiple of `rows_divide_by`.
         """
@@ -244,8 +245,8 @@ class TrainingBatches:
         windows, row = [Windows(none, none)], [none]  # all of its own may be empty
         for epoch in np.unique(wanted // self.packing.rows):
             here = np.flatnonzero(wanted // self.packing.rows == epoch)
-            cut, rows = epoch_plan(self, seed, int(epoch))
-            slots, which = slots_of(self.packing, rows[wanted[here] % self.packing.rows])
+            cut, order = epoch_plan(self, seed, int(epoch))
+            slots, which = slots_of(self.packing, order[wanted[here] % self.packing.rows])
             windows.append(Windows(cut.start[slots], cut.stop[slots]))
             row.append(here[which])
         return fill(

@@ -88,7 +88,7 @@ class Answers(NamedTuple):
     """Scores of the items in factors, so that nobody has to hold all of them at once.
 
     Item i has the row `first + i` of the table: where the table of the inputs is used, the rows
-    before are those of the reserved ids, and a slice without them would be a copy.
+    before are those of the reserved ids.
     """
 
     features: Float[Array, "... D"]
@@ -110,17 +110,17 @@ class Answers(NamedTuple):
         These are the items from `begin` on; where fewer are left, the last ones, and those before
         `begin` score `before`, which is -inf or NaN.
         """
-        whole = size == self.items
-        start = jnp.int32(0) if whole else jnp.minimum(begin, self.items - size)
-        # Of a table that devices share, a slice with known ends leaves the rows where they are.
-        rows = self.table[self.first :]
-        if not whole:
+        extra = jnp.zeros(size) if self.bias is None else self.bias
+        if size == self.items:
+            # With ends that are known, the rows of a table that devices share stay where they are.
+            start, rows = jnp.int32(0), self.table[self.first :]
+        else:
+            start = jnp.minimum(begin, self.items - size)
             rows = jax.lax.dynamic_slice_in_dim(self.table, self.first + start, size)
+            if self.bias is not None:
+                extra = jax.lax.dynamic_slice_in_dim(self.bias, start, size)
         rows = rows.astype(self.features.dtype)
         scores = jnp.matmul(self.features, rows.T, preferred_element_type=jnp.float32)
-        extra = jnp.zeros(size)
-        if self.bias is not None:
-            extra = self.bias if whole else jax.lax.dynamic_slice_in_dim(self.bias, start, size)
         extra = jnp.where(jnp.arange(size) >= begin - start, extra, before)
         scores = scores + extra.reshape((1,) * (scores.ndim - 1) + (-1,))
         if self.raised is not None:

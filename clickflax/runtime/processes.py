@@ -12,6 +12,7 @@ import threading
 from typing import Any
 
 import jax
+import numpy as np
 from jax.experimental import multihost_utils
 
 # A process that is gone is noticed by the others after so many seconds, and ends them.
@@ -29,7 +30,8 @@ def start(coordinator: str, processes: str, process: int | None, devices: int) -
     """
     if processes:
         numbered = processes != "auto"
-        if numbered and not (processes.isdigit() and coordinator and process is not None):
+        number = processes.isdigit() and processes != "0"
+        if numbered and not (number and coordinator and process is not None):
             raise ValueError(
                 f"--processes={processes}: say --processes=auto, or how many there are, where the "
                 f"first one listens (--coordinator=HOST:PORT, here {coordinator!r}) and which one "
@@ -51,7 +53,9 @@ def start(coordinator: str, processes: str, process: int | None, devices: int) -
                 shutdown_timeout_seconds=HEARTBEAT,
             )
         except (RuntimeError, ValueError) as error:
-            raise ValueError(f"--processes={processes}: no one to join: {error}") from None
+            way = "there is neither Slurm nor a TPU VM, GKE or Open MPI here: say --processes=N"
+            reason = "no one to join" if numbered else f"{way} --coordinator=HOST:PORT --process=I"
+            raise ValueError(f"--processes={processes}: {reason} ({error}).") from None
         finally:
             waiting.cancel()
     elif coordinator or process is not None:
@@ -76,7 +80,7 @@ def _say_that_it_waits(coordinator: str, processes: str) -> None:
     """Says why nothing happens: JAX itself ends the process, with more lines than anyone reads."""
     where = f" at {coordinator}" if coordinator else ""
     print(
-        f"clickflax train: {PATIENCE} s have gone, and not all processes (--processes={processes}) "
+        f"{PATIENCE} s have gone, and not all processes (--processes={processes}) "
         f"have come together{where}: have all been started, and can they reach each other? "
         f"{START - PATIENCE} s more, and this one ends.",
         file=sys.stderr,
@@ -94,24 +98,31 @@ def is_first() -> bool:
     return jax.process_index() == 0
 
 
+def told_by_first(number: int) -> int:
+    """The number that the first process has, in all."""
+    return int(multihost_utils.broadcast_one_to_all(np.int32(number))) if several() else number
+
+
 def wait_for_all(what: str) -> None:
     """Goes on when all processes have come here."""
     if several():
         multihost_utils.sync_global_devices(what)
 
 
-def asked_to_end(asked: bool, step: int) -> bool:
-    """Whether to end after this step, alike in all processes: where there are several, SIGTERM to
-    one of them asks all, which then agree on a step that none has passed.
+def asked_to_end(asked: bool, call: int) -> bool:
+    """Whether to end now, alike in all processes: where there are several, SIGTERM to one of them
+    asks all, which then agree on a call that none has passed.
+
+    Calls are counted from 1 at each start: the one that is agreed on is the next of some process.
     """
-    return multihost_utils.reached_preemption_sync_point(step) if several() else asked
+    return multihost_utils.reached_preemption_sync_point(call) if several() else asked
 
 
-def put(x: Any, sharding: jax.sharding.Sharding) -> Any:
+def put_everywhere(x: Any, sharding: jax.sharding.Sharding) -> Any:
     """An array that all processes have, on the devices of all."""
     if sharding.is_fully_addressable:
         return jax.device_put(x, sharding)
     if jax.numpy.issubdtype(x.dtype, jax.dtypes.prng_key):
-        return jax.random.wrap_key_data(put(jax.random.key_data(x), sharding))
+        return jax.random.wrap_key_data(put_everywhere(jax.random.key_data(x), sharding))
     whole = jax.device_get(x)
     return jax.make_array_from_callback(whole.shape, sharding, lambda index: whole[index])

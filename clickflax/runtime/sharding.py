@@ -6,6 +6,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
@@ -60,8 +61,10 @@ def make_mesh(model: int = 1, devices: Sequence[Any] | None = None) -> Mesh:
         raise ValueError(
             f"train.model_devices={model} does not divide the {len(devices)} devices that are here."
         )
-    shape, types = (len(devices) // model, model), (AxisType.Auto, AxisType.Auto)
-    return jax.make_mesh(shape, (DATA, MODEL), axis_types=types, devices=devices)
+    # Those of a process stand beside each other, and so do the rows that it reads.
+    ordered = sorted(devices, key=lambda device: (device.process_index, device.id))
+    grid = np.array(ordered).reshape(-1, model)
+    return Mesh(grid, (DATA, MODEL), axis_types=(AxisType.Auto, AxisType.Auto))
 
 
 def groups(mesh: Mesh) -> int:
@@ -113,7 +116,7 @@ def chunk_items(wanted: int, targets: int, items: int, shares: int = 1) -> int:
 
 def replicate(tree: Any, mesh: Mesh) -> Any:
     """The same arrays on every device."""
-    return jax.tree.map(lambda x: processes.put(x, NamedSharding(mesh, P())), tree)
+    return jax.tree.map(lambda x: processes.put_everywhere(x, NamedSharding(mesh, P())), tree)
 
 
 def own_rows(mesh: Mesh, rows: int) -> slice:
