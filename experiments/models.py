@@ -48,6 +48,8 @@ class Table(NamedTuple):
 
 
 DROSS = "Nobody trains on the last two events of a user; the test is told the last but one."
+PREFIXES = "Every prefix of a test session is a question, and seen items are ranked, too; with one "
+PREFIXES += "target for each, R@20 is what SR-GNN calls P@20."
 SHORT = ("train.steps=283", "optim.warmup_steps=0", "optim.schedule=constant")
 RECBOLE_1 = ("model.output=none", "model.output_bias=False", "model.max_len=50")
 RECBOLE_1 += ("model.dropout=0.5", "model.attention_dropout=0.5")
@@ -65,6 +67,7 @@ TABLES = (
             "bert4rec_ml1m": Run("bert4rec_ml1m", "Turning Dross: .2843 / .1537"),
             "sasrec_ml1m": Run("sasrec_ml1m", "Turning Dross: .3152 / .1821"),
             "albert4rec_ml1m": Run("albert4rec_ml1m", f"in {STUDY}: about .300 / .1656"),
+            "deberta4rec_ml1m": Run("deberta4rec_ml1m", f"in {STUDY}: about .290 / .1596"),
             "gsasrec_ml1m": Run("gsasrec_ml1m", "gSASRec: .3003 / .1726"),
             "sasrec_cosine_ml1m": Run("sasrec_cosine_ml1m", "HSTU-large: .3294 / .1893"),
         },
@@ -135,9 +138,15 @@ TABLES = (
         "sasrec_s3rec_beauty",
     ),
     Table(
+        "Diginetica",
+        PREFIXES,
+        ("recall@20", "mrr@20"),
+        {"sasrec_diginetica": Run("sasrec_diginetica", "GCE-GNN: .5422 / .1904")},
+        "sasrec_diginetica",
+    ),
+    Table(
         "YooChoose 1/64",
-        "Every prefix of a test session is a question, and seen items are ranked, too; with one "
-        "target for each, R@20 is what SR-GNN calls P@20.",
+        PREFIXES,
         ("recall@20", "mrr@20"),
         {"sasrec_yoochoose": Run("sasrec_yoochoose", "SR-GNN: .7057 / .3094")},
         "sasrec_yoochoose",

@@ -30,6 +30,9 @@ def test_a_changed_file_makes_a_checkout_dirty(tmp_path):
     git(root, "commit", "-m", "first")
     clean = environment.checkout(root)
     assert len(clean["commit"]) == 40 and clean["dirty"] is False
+    (root / "records").mkdir()
+    (root / "records" / "a.json").write_text("{}")  # a result is no code
+    assert environment.checkout(root) == clean
     (root / "a.py").write_text("a = 2\n")
     assert environment.checkout(root) == {"commit": clean["commit"], "dirty": True}
 

@@ -43,12 +43,13 @@ def environment(data_fingerprint: str) -> dict[str, Any]:
 
 
 def checkout(root: pathlib.Path = HERE) -> dict[str, Any]:
-    """Commit of the checkout at `root` and whether files differ from it; None without git."""
+    """Commit of the checkout at `root`, and whether files but JSON differ; None without git."""
     top = _git(root, "rev-parse", "--show-toplevel")
     # An installed package may lie inside the checkout of something else.
     if top is None or pathlib.Path(top).resolve() != root:
         return {"commit": None, "dirty": None}
-    status = _git(root, "status", "--porcelain")
+    # Records of results, which several runs in a row write into the checkout, are no code.
+    status = _git(root, "status", "--porcelain", "--", ":(exclude)*.json")
     return {
         "commit": _git(root, "rev-parse", "--verify", "HEAD"),
         "dirty": None if status is None else status != "",

@@ -1,0 +1,38 @@
+"""SASRec on Diginetica, every prefix of a test session (SR-GNN: Wu et al., 2019).
+
+    clickflax prepare sessions --raw diginetica --out data/diginetica
+    clickflax train --config=configs/sasrec_diginetica.py --workdir=runs/sasrec_diginetica
+    clickflax evaluate --run runs/sasrec_diginetica
+
+Test P@20 (here recall@20) 53.63 %, MRR@20 19.26 %, every item ranked, seen ones, too (the best of
+6 validations, the last; one seed, 1,710 s in all on one core of an Intel Xeon that other work
+shared).
+
+With 4,096 negatives in the place of the softmax over the catalog, and a temperature of 0.1, it is
+52.41 % and 18.96 % after 3,000 steps.
+"""
+
+from clickflax.config import default
+from clickflax.protocols import follow
+from clickflax.variants import vary
+
+
+def get_config():
+    c = follow(vary(default(), "sasrec+"), "sr_gnn")
+    c.data.path = "data/diginetica"
+    c.data.validation_users = 4000
+    c.model.max_len = 50
+    c.model.width = 128
+    c.model.feed_forward = 512
+    c.model.positions = "relative"
+    c.model.cosine = True
+    c.model.temperature = 0.08
+    c.model.repeat = True
+    c.model.dropout = 0.3
+    c.model.attention_dropout = 0.1
+    c.optim.schedule = "cosine"
+    c.train.batch_size = 512
+    c.train.steps = 2400
+    c.train.eval_every = 400
+    c.train.monitor = "mrr@20"
+    return c
