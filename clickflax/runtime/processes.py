@@ -29,35 +29,8 @@ def start(coordinator: str, processes: str, process: int | None, devices: int) -
     Raises ValueError when they, or so many `devices` in all, are not there.
     """
     if processes:
-        numbered = processes != "auto"
-        number = processes.isdigit() and processes != "0"
-        if numbered and not (number and coordinator and process is not None):
-            raise ValueError(
-                f"--processes={processes}: say --processes=auto, or how many there are, where the "
-                f"first one listens (--coordinator=HOST:PORT, here {coordinator!r}) and which one "
-                f"this is (--process, here {process})."
-            )
-        if numbered and not 0 <= (process or 0) < int(processes):
-            raise ValueError(f"--process={process} is not one of 0 to {int(processes) - 1}.")
-        jax.config.update("jax_cpu_collectives_implementation", "gloo")
-        waiting = threading.Timer(PATIENCE, _say_that_it_waits, (coordinator, processes))
-        waiting.daemon = True
-        waiting.start()
-        try:
-            jax.distributed.initialize(
-                coordinator or None,
-                int(processes) if numbered else None,
-                process,
-                initialization_timeout=START,
-                heartbeat_timeout_seconds=HEARTBEAT,
-                shutdown_timeout_seconds=HEARTBEAT,
-            )
-        except (RuntimeError, ValueError) as error:
-            way = "there is neither Slurm nor a TPU VM, GKE or Open MPI here: say --processes=N"
-            reason = "no one to join" if numbered else f"{way} --coordinator=HOST:PORT --process=I"
-            raise ValueError(f"--processes={processes}: {reason} ({error}).") from None
-        finally:
-            waiting.cancel()
+        _check(coordinator, processes, process)
+        _join(coordinator, processes, process)
     elif coordinator or process is not None:
         raise ValueError("--coordinator and --process are about several processes: --processes=N.")
     if devices and jax.device_count() != devices:
@@ -74,6 +47,45 @@ def start(coordinator: str, processes: str, process: int | None, devices: int) -
             file=sys.stderr,
         )
         logging.getLogger("jax").setLevel(logging.ERROR)
+
+
+def _check(coordinator: str, processes: str, process: int | None) -> None:
+    """Refuses flags that do not say who the others are."""
+    if processes == "auto":
+        return
+    number = processes.isdigit() and processes != "0"
+    if not (number and coordinator and process is not None):
+        raise ValueError(
+            f"--processes={processes}: say --processes=auto, or how many there are, where the "
+            f"first one listens (--coordinator=HOST:PORT, here {coordinator!r}) and which one "
+            f"this is (--process, here {process})."
+        )
+    if not 0 <= process < int(processes):
+        raise ValueError(f"--process={process} is not one of 0 to {int(processes) - 1}.")
+
+
+def _join(coordinator: str, processes: str, process: int | None) -> None:
+    """Waits until all processes are there."""
+    auto = processes == "auto"
+    jax.config.update("jax_cpu_collectives_implementation", "gloo")
+    waiting = threading.Timer(PATIENCE, _say_that_it_waits, (coordinator, processes))
+    waiting.daemon = True
+    waiting.start()
+    try:
+        jax.distributed.initialize(
+            coordinator or None,
+            None if auto else int(processes),
+            process,
+            initialization_timeout=START,
+            heartbeat_timeout_seconds=HEARTBEAT,
+            shutdown_timeout_seconds=HEARTBEAT,
+        )
+    except (RuntimeError, ValueError) as error:
+        way = "there is neither Slurm nor a TPU VM, GKE or Open MPI here: say --processes=N"
+        reason = f"{way} --coordinator=HOST:PORT --process=I" if auto else "no one to join"
+        raise ValueError(f"--processes={processes}: {reason} ({error}).") from None
+    finally:
+        waiting.cancel()
 
 
 def _say_that_it_waits(coordinator: str, processes: str) -> None:
