@@ -10,6 +10,7 @@ import argparse
 import pathlib
 
 import devices
+import kills
 import models
 import simulated
 import tasks
@@ -71,6 +72,7 @@ def speeds() -> str:
 
 PAGES = {
     HERE / "devices.md": devices.table,
+    HERE / "kills.md": kills.table,
     HERE / "models.md": models.tables,
     HERE / "speed.md": speeds,
     HERE / "tasks.md": tasks.table,

@@ -1,0 +1,148 @@
+"""What is left when a process is killed at any moment: a run goes on to the bit, a store is whole.
+
+    python experiments/kills.py --out kills        # some minutes; writes experiments/kills.json
+    python experiments/table.py                    # experiments/kills.md
+
+A training of the simulated shop is killed (SIGKILL) after a random time, started again, and so on
+until it ends; its parameters and what it has written are then those of the one that nobody killed.
+`clickflax prepare` is killed likewise: what lies there afterwards is nothing, or the whole store.
+"""
+
+import argparse
+import json
+import pathlib
+import random
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+from study import HERE, MACHINE, clickflax, sat
+
+from clickflax.data.store import open_dataset
+from clickflax.run import load_run
+from clickflax.runtime.environment import environment
+from clickflax.runtime.params import by_name
+
+RECORD = HERE / "kills.json"
+CONFIG = HERE.parent / "configs" / "quickstart.py"
+SHORT = ["steps=60", "eval_every=10", "log_every=5", "batch_size=16"]
+
+
+def killed(call: list[str], seconds: float) -> bool:
+    """Runs a verb, and kills it after a time; whether it was still there."""
+    with subprocess.Popen(
+        [sys.executable, "-m", "clickflax.cli", *call],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    ) as process:
+        try:
+            process.wait(seconds)
+        except subprocess.TimeoutExpired:
+            process.send_signal(signal.SIGKILL)
+    if process.returncode not in (0, -signal.SIGKILL):
+        raise RuntimeError(f"clickflax {' '.join(call)} ended with {process.returncode}.")
+    return process.returncode != 0
+
+
+def written(folder: pathlib.Path) -> list[dict]:
+    """The lines of a run, but for how long they took."""
+    lines = (folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
+    return [{k: v for k, v in json.loads(line).items() if k != "seconds"} for line in lines]
+
+
+def same_run(one: pathlib.Path, other: pathlib.Path) -> bool:
+    """Whether two runs have the same parameters, bit for bit, and have written the same."""
+    ours, theirs = (by_name(load_run(folder, "last").params) for folder in (one, other))
+    alike = all(np.array_equal(ours[name], theirs[name]) for name in ours)
+    return alike and ours.keys() == theirs.keys() and written(one) == written(other)
+
+
+def trainings(kills: int, out: pathlib.Path, chance: random.Random) -> dict:
+    """Kills trainings so often, and compares those that have ended with one that was not killed."""
+    knobs = [f"--config.train.{knob}" for knob in SHORT]
+
+    def call(folder: pathlib.Path) -> list[str]:
+        data = f"--config.data.path={out / 'whole' / 'data'}" if folder.name != "whole" else ""
+        return ["train", f"--config={CONFIG}", f"--workdir={folder}", *knobs, *filter(None, [data])]
+
+    began = time.monotonic()
+    clickflax(*call(out / "whole"))
+    seconds, done, runs, alike = time.monotonic() - began, 0, 0, 0
+    while done < kills:
+        folder = out / f"killed-{runs}"
+        while killed(call(folder), chance.uniform(0, seconds) if done < kills else 3600):
+            done += 1
+        runs += 1
+        alike += same_run(folder, out / "whole")
+    return {"kills": done, "runs": runs, "equal": alike}
+
+
+def stores(kills: int, out: pathlib.Path, chance: random.Random) -> dict:
+    """Kills preparations so often, and counts what lies there afterwards."""
+    log, found = out / "log.csv", {"kills": 0, "nothing": 0, "whole": 0, "ended before": 0}
+    numbers = np.random.default_rng(0)
+    columns = [numbers.integers(20_000, size=400_000), numbers.integers(5_000, size=400_000)]
+    table = np.stack([*columns, numbers.integers(2**31, size=400_000)], 1)
+    np.savetxt(log, table, "%d", ",", header="user,item,time", comments="")
+
+    def call(folder: pathlib.Path) -> list[str]:
+        names = "--columns=sequence=user,item=item,time=time"
+        return ["prepare", "log", f"--raw={log}", f"--out={folder}", names, "--k-core=5"]
+
+    began = time.monotonic()
+    subprocess.run(
+        [sys.executable, "-m", "clickflax.cli", *call(out / "store")],
+        check=True,
+        stdout=subprocess.DEVNULL,
+    )
+    seconds, whole = time.monotonic() - began, open_dataset(out / "store").fingerprint
+    while found["kills"] < kills:
+        folder = out / f"store-{found['kills']}-{found['ended before']}"
+        if not killed(call(folder), chance.uniform(0, seconds)):
+            found["ended before"] += 1
+            continue
+        found["kills"] += 1
+        if not folder.exists():
+            found["nothing"] += 1
+        elif open_dataset(folder).fingerprint == whole:
+            found["whole"] += 1
+    return found
+
+
+def table() -> str:
+    """What the page says."""
+    if not RECORD.is_file():
+        return ""
+    record = json.loads(RECORD.read_text(encoding="utf-8"))
+    train, store = record["training"], record["prepare"]
+    return (
+        f"{train['kills']} kills in {train['runs']} trainings, of which {train['equal']} have in "
+        "the end the parameters, bit for bit, and the lines of metrics of the one that was not "
+        f"killed. {store['kills']} kills of a preparation left nothing {store['nothing']} times, "
+        f"and the whole store {store['whole']} times ({sat(record['environment'])})."
+    )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
+    parser.add_argument("--out", type=pathlib.Path, required=True, help="a new folder for all runs")
+    parser.add_argument("--trainings", type=int, default=50, help="kills of trainings")
+    parser.add_argument("--stores", type=int, default=20, help="kills of preparations")
+    parser.add_argument("--seed", type=int, default=0, help="of the moments")
+    flags = parser.parse_args()
+    flags.out.mkdir(parents=True)
+    chance = random.Random(flags.seed)
+    record = {
+        "prepare": stores(flags.stores, flags.out, chance),
+        "training": trainings(flags.trainings, flags.out, chance),
+    }
+    about = environment("")
+    record["environment"] = {key: about[key] for key in MACHINE}
+    RECORD.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+    print(table())
+
+
+if __name__ == "__main__":
+    main()
