@@ -56,9 +56,19 @@ state() {
     fi
 }
 
+# The software of a slice, by its type.
+version() {
+    case $TYPE in
+    v6e-*) echo v2-alpha-tpuv6e ;;
+    v5p-*) echo v2-alpha-tpuv5 ;;
+    v5litepod-*) echo v2-alpha-tpuv5-lite ;;
+    *) echo tpu-ubuntu2204-base ;;
+    esac
+}
+
 request() {
     local call=("${tpus[@]}" queued-resources create "$TPU" --node-id="$TPU" "${place[@]}")
-    call+=(--accelerator-type="$TYPE" --runtime-version="${VERSION:-v2-alpha-tpuv6e}")
+    call+=(--accelerator-type="$TYPE" --runtime-version="${VERSION:-$(version)}")
     [ "${SPOT:-0}" = 0 ] || call+=(--spot)
     run "${call[@]}"
 }
