@@ -85,28 +85,7 @@ def check_config(config: ConfigDict) -> None:
     if not config.eval.cutoffs or min(config.eval.cutoffs) < 1:
         raise ValueError(f"config.eval.cutoffs={config.eval.cutoffs} must be numbers from 1 on.")
     tasks = find_tasks(config.tasks, config.label.causal, config.label.at)
-    if len(config.task_weights) not in (1, len(tasks)) or min(config.task_weights) <= 0:
-        raise ValueError(
-            f"config.task_weights={config.task_weights} must be one number above 0, or one for "
-            f"each of config.tasks={tuple(tasks)}."
-        )
-    if len(config.task_where) not in (1, len(tasks)):
-        raise ValueError(
-            f"config.task_where={config.task_where} must be one condition, or one for each of "
-            f"config.tasks={tuple(tasks)}."
-        )
-    if BASKET in tasks and not config.data.chain:
-        raise ValueError("basket: config.data.chain must say what is a basket: invoice, or 30m.")
-    if config.model.repeat and "item" not in {task.head for task in tasks.values()}:
-        raise ValueError(
-            f"config.model.repeat=True is about the scores of items, and none of config.tasks="
-            f"{tuple(tasks)} asks for items."
-        )
-    if config.model.block == "gru" and not all(task.causal for task in tasks.values()):
-        raise ValueError(
-            f"config.model.block='gru' looks back alone, and config.tasks={tuple(tasks)} do not: "
-            "it can answer next_item, not masked_item."
-        )
+    check_tasks(config, tasks)
     train = config.train
     if train.model_devices > 1 and (train.parallel == "pmap" or train.softmax_chunk):
         raise ValueError(
@@ -138,6 +117,32 @@ def check_config(config: ConfigDict) -> None:
         raise ValueError(
             "config.model.attention='cudnn' wants one sequence a row: set "
             "config.data.packing=False, or config.model.attention='auto'."
+        )
+
+
+def check_tasks(config: ConfigDict, tasks: Mapping[str, Task]) -> None:
+    """Refuses tasks that do not go with their weights and conditions, the data or the model."""
+    if len(config.task_weights) not in (1, len(tasks)) or min(config.task_weights) <= 0:
+        raise ValueError(
+            f"config.task_weights={config.task_weights} must be one number above 0, or one for "
+            f"each of config.tasks={tuple(tasks)}."
+        )
+    if len(config.task_where) not in (1, len(tasks)):
+        raise ValueError(
+            f"config.task_where={config.task_where} must be one condition, or one for each of "
+            f"config.tasks={tuple(tasks)}."
+        )
+    if BASKET in tasks and not config.data.chain:
+        raise ValueError("basket: config.data.chain must say what is a basket: invoice, or 30m.")
+    if config.model.repeat and "item" not in {task.head for task in tasks.values()}:
+        raise ValueError(
+            f"config.model.repeat=True is about the scores of items, and none of config.tasks="
+            f"{tuple(tasks)} asks for items."
+        )
+    if config.model.block == "gru" and not all(task.causal for task in tasks.values()):
+        raise ValueError(
+            f"config.model.block='gru' looks back alone, and config.tasks={tuple(tasks)} do not: "
+            "it can answer next_item, not masked_item."
         )
 
 
