@@ -192,7 +192,8 @@ def run_steps(
                 past = validate(setting, state, past._replace(losses=()), writer, progress)
         else:
             save_last(setting, state, past._replace(losses=tuple(losses)))
-        if ending and step < train.steps:
+        # A signal that came in the meantime; of several processes, the next call agrees on it.
+        if (ending or asked.is_set()) and step < train.steps:
             raise Stopped(f"ended by SIGTERM at step {step:,}; the same command goes on from there")
         if train.patience and past.evaluations_since >= train.patience:
             break

@@ -252,6 +252,19 @@ def test_a_run_that_is_told_to_end_saves_and_goes_on_to_the_bit(shop, tmp_path, 
     assert found[0] == expected[0]
 
 
+def test_a_run_that_is_told_to_end_while_it_validates_ends_with_that(shop, tmp_path, monkeypatch):
+    look = train_module.check_finite
+
+    def told_to_end(setting, step, metrics):
+        look(setting, step, metrics)
+        if "parameter_norm" in metrics and step == 2:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    monkeypatch.setattr(train_module, "check_finite", told_to_end)
+    with pytest.raises(Stopped, match="at step 3; the same command goes on"):
+        train(config_for(shop), tmp_path / "run")
+
+
 def test_a_run_without_validation_keeps_its_last_parameters(shop, tmp_path):
     config = config_for(shop)
     config.data.validation_users = 0

@@ -4,7 +4,6 @@ JAX is what they talk through: `jax.distributed`. Each has some of the devices, 
 these, and runs the same program; the first one writes. All see the same work folder.
 """
 
-import logging
 import os
 import platform
 import sys
@@ -46,7 +45,6 @@ def start(coordinator: str, processes: str, process: int | None, devices: int) -
             f"{jax.default_backend()} devices",
             file=sys.stderr,
         )
-        logging.getLogger("jax").setLevel(logging.ERROR)
 
 
 def _check(coordinator: str, processes: str, process: int | None) -> None:
