@@ -146,7 +146,8 @@ def default() -> ml_collections.ConfigDict:
 
 
 def load(path: str | pathlib.Path, overrides: Sequence[str] = ()) -> ml_collections.ConfigDict:
-    """The config that the file's `get_config()` gives, with overrides `config.train.steps=100`.
+    """The config that the file's `get_config()` gives, with overrides `config.train.steps=100`;
+    of `FILE.py:WORD`, what `get_config(WORD)` gives.
 
     Raises FileNotFoundError without the file, and ValueError for a knob that does not exist (the
     nearest one is named), for a value of another type, and for an error inside the file.
@@ -157,11 +158,13 @@ def load(path: str | pathlib.Path, overrides: Sequence[str] = ()) -> ml_collecti
 
 
 def call_in(path: str | pathlib.Path, function: str, kind: type[T]) -> T:
-    """What a function of a Python file returns, which must be of this kind.
+    """What a function of a Python file returns, which must be of this kind; the file may be named
+    with a word for the function, `FILE.py:WORD`.
 
     Raises FileNotFoundError without the file, and ValueError for an error inside it.
     """
-    path = pathlib.Path(path)
+    name, colon, word = str(path).partition(".py:")
+    path = pathlib.Path(f"{name}.py" if colon else path)
     if not path.is_file():
         beside = sorted(str(other) for other in path.parent.glob("*.py"))
         raise FileNotFoundError(
@@ -171,7 +174,7 @@ def call_in(path: str | pathlib.Path, function: str, kind: type[T]) -> T:
         names = runpy.run_path(str(path))
         if function not in names:
             raise ValueError(f"there is no function {function}() in this file.")
-        found = names[function]()
+        found = names[function](*([word] if colon else []))
     except SyntaxError as error:
         raise ValueError(f"{error.filename}, line {error.lineno}: {error.msg}.") from error
     except Exception as error:

@@ -117,6 +117,21 @@ def test_a_missing_file_names_the_files_beside_it(config_file, tmp_path):
         load(tmp_path / "confg.py")
 
 
+def test_a_file_may_be_named_with_a_word_for_its_function(tmp_path):
+    path = tmp_path / "some.py"
+    path.write_text(
+        "from clickflax.config import default\n"
+        "def get_config(word='none'):\n"
+        "    c = default()\n"
+        "    c.data.path = word\n"
+        "    return c\n"
+    )
+    assert load(path).data.path == "none"
+    assert load(f"{path}:some:data").data.path == "some:data"
+    with pytest.raises(FileNotFoundError, match="other.py is not a file"):
+        load(f"{tmp_path}/other.py:word")
+
+
 def test_a_file_without_get_config_is_an_error(tmp_path):
     (tmp_path / "config.py").write_text("steps = 5\n")
     with pytest.raises(ValueError, match="no function get_config"):

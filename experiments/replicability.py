@@ -1,0 +1,27 @@
+"""The models of clickflax/variants.py on MovieLens-1M, each trained for the same number of steps.
+
+    clickflax study run experiments/replicability.py --out studies/replicability --workers 2
+    clickflax study table studies/replicability
+
+BERT4Rec goes by five dialects: that of its authors, of BERT4Rec-VAE, of RecBole, of RecTools and
+of the replicability study. What a short training costs which of them is what this study tells;
+experiments/models.md has longer ones.
+"""
+
+import pathlib
+
+from clickflax.study import Study
+from clickflax.variants import VARIANTS
+
+CONFIG = pathlib.Path(__file__).resolve().parents[1] / "configs" / "variant_ml1m.py"
+
+
+def get_study() -> Study:
+    """All of them, compared with SASRec as most have it today."""
+    return Study(
+        question="How far do the published models come in the same number of steps?",
+        configs={name: (f"{CONFIG}:{name}",) for name in VARIANTS},
+        data={"MovieLens-1M": ("data.path=data/ml-1m",)},
+        seeds=(0, 1, 2),
+        baseline="sasrec+",
+    )
