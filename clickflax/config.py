@@ -22,7 +22,7 @@ def default() -> ml_collections.ConfigDict:
     c.task_where = ("",)  # of which events they ask, such as action=buy|cart or part=-1; "": of all
 
     c.data = ml_collections.ConfigDict()
-    c.data.path = ""  # folder of a prepared data set; empty: a simulated shop in the work folder
+    c.data.path = ""  # folder or URL of a data set; empty: a simulated shop in the work folder
     c.data.variables = ("item",)  # what is read of an event: item, others, gap, hour, item.FEATURE
     c.data.given = ()  # of these, what is asked for may be told: next item, given action=buy
     c.data.quantiles = ()  # numbers that are read as ids of so many quantiles, such as price=20

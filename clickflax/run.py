@@ -82,9 +82,11 @@ def given_of(features: Mapping[str, Feature]) -> dict[str, Any]:
     return {"embedder": arrays} if arrays else {}
 
 
-def data_path(config: ConfigDict, folder: pathlib.Path) -> pathlib.Path:
-    """The data set of a run: the one that the config names, else its simulated shop."""
-    return pathlib.Path(config.data.path) if config.data.path else folder / "data"
+def data_path(config: ConfigDict, folder: pathlib.Path) -> str:
+    """The data set of a run, a folder or a URL: the one that the config names, else its simulated
+    shop.
+    """
+    return config.data.path or str(folder / "data")
 
 
 def last_checkpoint(folder: pathlib.Path) -> pathlib.Path:

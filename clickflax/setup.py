@@ -74,8 +74,9 @@ class Setting(NamedTuple):
 def open_or_simulate(config: ConfigDict, folder: pathlib.Path) -> Dataset:
     """The data set that the config names; without a name, a simulated shop in the run folder."""
     path = data_path(config, folder)
-    if not config.data.path and processes.is_first() and not (path / "dataset.json").is_file():
-        simulate(path, Shop(sequences=20_000))
+    if not config.data.path and processes.is_first():
+        if not pathlib.Path(path, "dataset.json").is_file():
+            simulate(path, Shop(sequences=20_000))
     processes.wait_for_all("data")
     return open_dataset(path).chained(config.data.chain)
 

@@ -4,8 +4,8 @@ import duckdb
 import pytest
 from logs import UIT, accounts_for_every_row, prepared, sequences, write_parquet
 
+from clickflax.data import duck
 from clickflax.data import prepare as module
-from clickflax.data import readers
 from clickflax.data.options import Options, parse_columns
 from clickflax.data.prepare import prepare
 from clickflax.data.store import open_dataset
@@ -86,7 +86,7 @@ def test_megabytes_of_malformed_lines_lose_no_good_row(tmp_path):
 
 
 def test_too_many_malformed_lines_in_one_place_are_an_error(tmp_path, monkeypatch):
-    monkeypatch.setattr(readers, "BUFFER", 1 << 22)
+    monkeypatch.setattr(duck, "BUFFER", 1 << 22)
     text = "u,i\n1,a\n1,b\n" + ("x" * 9_999 + "\n") * 500 + "1,b\n" * 9
     with pytest.raises(ValueError, match="is the delimiter or the quote right"):
         prepared(tmp_path, text, "sequence=u,item=i", on_bad_rows="skip")

@@ -8,8 +8,8 @@ import ibis
 import pyarrow as pa
 import pyarrow.compute as pc
 from ibis import _
-from ibis.backends.duckdb import Backend
 
+from clickflax.data.engine import Engine
 from clickflax.data.index import MALFORMED, as_token
 from clickflax.data.places import BadRow, Place
 from clickflax.data.readers import Log, read_log
@@ -61,30 +61,32 @@ def numbered_fields(
             raise ValueError(f"{path} is not {encoding}: {error}.") from error
 
 
-def read_items(con: Backend, found: Log, item: str) -> pa.Table:
+def read_items(engine: Engine, found: Log, item: str) -> pa.Table:
     """The features in a table of items, one row for each; no bad row is left out here."""
     rest = {name: name for name in found.names if name != item}
     for name in rest:
         if name.lower() in TAKEN:
             raise ValueError(f"{found.paths[0]}: a feature cannot be named {name!r}. Rename it.")
-    staged = read_log(con, found, {"token": item, **rest}, "catalog")
+    staged = read_log(engine, found, {"token": item, **rest}, "catalog")
     if staged.malformed:
         more = f", and {staged.malformed - 1} more such rows" if staged.malformed > 1 else ""
         raise ValueError(f"{staged.rejected[0]}{more}. Mend it: no item may lose its features.")
     rows = staged.events.order_by("_row")
-    rows = rows.mutate(token=as_token(rows["token"]).cast("string"))
+    rows = rows.mutate(token=as_token(engine, rows["token"]).cast("string"))
     if "_malformed" in rows.columns:
-        bad = con.to_pyarrow(rows.filter(_["_malformed"]).select("_row").limit(1))
+        bad = engine.con.to_pyarrow(rows.filter(_["_malformed"]).select("_row").limit(1))
         for row in bad["_row"].to_pylist():
             raise ValueError(f"{BadRow(*staged.locate(row), None, MALFORMED)}. Mend it.")
-    check_unique(con, rows, "token", staged.locate)
-    return con.to_pyarrow(rows.select("token", *rest))
+    check_unique(engine, rows, "token", staged.locate)
+    return engine.con.to_pyarrow(rows.select("token", *rest))
 
 
-def check_unique(con: Backend, rows: ibis.Table, name: str, locate: Callable[[int], Place]) -> None:
+def check_unique(
+    engine: Engine, rows: ibis.Table, name: str, locate: Callable[[int], Place]
+) -> None:
     """Refuses a table in which a value of a column stands twice."""
     twice = rows.filter(_[name].notnull()).group_by(name).agg(_row=_["_row"].max(), n=_.count())
-    found = con.to_pyarrow(twice.filter(_["n"] > 1).order_by("_row").limit(1)).to_pylist()
+    found = engine.con.to_pyarrow(twice.filter(_["n"] > 1).order_by("_row").limit(1)).to_pylist()
     for row in found:
         file, line = locate(row["_row"])
         raise ValueError(f"{file}, line {line}: {row[name]!r} is there twice. Keep one row of it.")

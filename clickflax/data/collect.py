@@ -9,10 +9,10 @@ import ibis
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-from ibis.backends.duckdb import Backend
 from jaxtyping import Int32
 
 from clickflax.data import index
+from clickflax.data.engine import Engine
 from clickflax.data.index import Variables
 from clickflax.data.options import Options
 from clickflax.data.places import LISTED, BadRow
@@ -38,17 +38,17 @@ class Sorted:
         return np.load(self.folder / f"{name}.npy", mmap_mode="r")
 
 
-def collect(con: Backend, raw: Raw, folder: pathlib.Path, options: Options) -> Sorted:
+def collect(engine: Engine, raw: Raw, folder: pathlib.Path, options: Options) -> Sorted:
     """Checks, numbers and sorts the events of a source, and writes their columns to a folder."""
     kinds = index.variables(raw.staged.events, raw.numeric, raw.several)
     _check_time(kinds, options)
-    checked = index.check(con, raw.staged.events, kinds, options)
-    problems = index.problem_counts(con, checked)
+    checked = index.check(engine, raw.staged.events, kinds, options)
+    problems = index.problem_counts(engine, checked)
     good = problems.pop(None, 0)
     dropped = {**problems, "malformed line": raw.staged.malformed}
     dropped = {reason: count for reason, count in sorted(dropped.items()) if count}
     read = good + sum(dropped.values())
-    bad_rows = _bad_rows(con, raw, checked, dropped, options)
+    bad_rows = _bad_rows(engine, raw, checked, dropped, options)
     if not read:
         raise ValueError("there are no events: the log is empty.")
     if not good:
@@ -56,14 +56,14 @@ def collect(con: Backend, raw: Raw, folder: pathlib.Path, options: Options) -> S
     # without problems nothing is filtered: to look at them costs each pass a parse of every time
     clean = checked.filter(checked["_problem"].isnull()) if problems else checked
     clean = clean.drop("_problem", "_value")
-    sequences = index.index_sequences(con, clean)
-    tokens = {name: index.index_tokens(con, clean, name) for name in kinds.with_tokens}
-    _write(con, clean, kinds, folder, good)
+    sequences = index.index_sequences(engine, clean)
+    tokens = {name: index.index_tokens(engine, clean, name) for name in kinds.with_tokens}
+    _write(engine, clean, kinds, folder, good)
     return Sorted(folder, kinds, sequences, tokens, read, dropped, bad_rows)
 
 
 def _write(
-    con: Backend, clean: ibis.Table, kinds: Variables, folder: pathlib.Path, events: int
+    engine: Engine, clean: ibis.Table, kinds: Variables, folder: pathlib.Path, events: int
 ) -> None:
     """Writes the sorted columns, a batch at a time."""
     types = {
@@ -71,14 +71,14 @@ def _write(
         **dict.fromkeys(kinds.numeric, np.dtype(np.float32)),
         **({"time": np.dtype(np.int64)} if kinds.time else {}),
     }
-    widths = {name: index.most_values(con, clean, name) for name in kinds.several}
+    widths = {name: index.most_values(engine, clean, name) for name in kinds.several}
     shapes = {name: (events, widths[name]) if name in widths else (events,) for name in types}
     with contextlib.ExitStack() as stack:
         writers = {
             name: stack.enter_context(array_writer(folder / f"{name}.npy", type, shapes[name]))
             for name, type in types.items()
         }
-        for batch in index.sorted_events(con, clean, kinds):
+        for batch in index.sorted_events(engine, clean, kinds):
             for name, append in writers.items():
                 column = batch[name]
                 if name in widths:
@@ -108,14 +108,14 @@ def _check_time(kinds: Variables, options: Options) -> None:
 
 
 def _bad_rows(
-    con: Backend, raw: Raw, checked: ibis.Table, dropped: Mapping[str, int], options: Options
+    engine: Engine, raw: Raw, checked: ibis.Table, dropped: Mapping[str, int], options: Options
 ) -> tuple[BadRow, ...]:
     """The first rows that cannot be read; an error unless they are to be skipped."""
     reasons = [reason for reason in dropped if reason not in index.MISSING]
     if not reasons:
         return ()
     rows = list(raw.staged.rejected)
-    for found in index.first_problems(con, checked, reasons, LISTED):
+    for found in index.first_problems(engine, checked, reasons, LISTED):
         file, line = raw.staged.locate(found["_row"])
         rows.append(BadRow(file, line, found["_value"], found["_problem"]))
     rows = sorted(rows, key=lambda row: (row.file, row.line))[:LISTED]

@@ -1,60 +1,113 @@
-"""The engine of the preparation, and its failures in clear words."""
+"""Where tables of events are: what the preparation asks of an engine, and which there are."""
 
 import contextlib
-import os
+import dataclasses
 import pathlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, Protocol, runtime_checkable
 
-import duckdb
 import ibis
 import pyarrow as pa
-from ibis.backends.duckdb import Backend
 
 from clickflax.data.options import Options
-from clickflax.data.store import DISK_FULL
+from clickflax.data.places import BadRow, Place
+
+
+@dataclasses.dataclass(frozen=True)
+class Staged:
+    """Rows in the engine: the wanted columns under their new names, and `_row`.
+
+    Rows of JSON that is malformed have a true `_malformed`; `malformed` counts the records of
+    other text that are, and `rejected` has the first of them. `locate` finds the file and line of
+    a `_row`.
+    """
+
+    events: ibis.Table
+    locate: Callable[[int], Place]
+    malformed: int = 0
+    rejected: tuple[BadRow, ...] = ()
+
+
+@runtime_checkable
+class Engine(Protocol):
+    """Reads files into tables, and has names for what Ibis has none for.
+
+    `_row` rises in the order of the files and of their rows. Columns are wanted as {new name:
+    name}; those of text are text.
+    """
+
+    con: Any  # a backend of Ibis
+
+    def read_text(
+        self,
+        paths: Sequence[pathlib.Path],
+        names: Sequence[str],
+        wanted: Mapping[str, str],
+        *,
+        delimiter: str,
+        header: bool = False,
+        quote: str = "",
+        table: str = "events",
+    ) -> Staged:
+        """Reads delimited text whose columns are `names`."""
+        ...
+
+    def read_lines(self, paths: Sequence[pathlib.Path], table: str) -> ibis.Table:
+        """Reads whole lines as the column `line`; `_row` is the number of the line, from 0, over
+        all files. An empty line is null.
+        """
+        ...
+
+    def read_json_lines(
+        self, paths: Sequence[pathlib.Path], wanted: Mapping[str, str], table: str = "events"
+    ) -> Staged:
+        """Reads files of one JSON object per line; empty lines are none."""
+        ...
+
+    def read_parquet(
+        self, paths: Sequence[pathlib.Path], wanted: Mapping[str, str], table: str = "events"
+    ) -> Staged:
+        """Reads Parquet files, their types as they are, and the same in all of them."""
+        ...
+
+    def stream(self, table: ibis.Table) -> Iterator[pa.RecordBatch]:
+        """The rows of an expression in its order, a batch at a time."""
+        ...
+
+    def microseconds(self, time: Any) -> Any:
+        """A timestamp as microseconds since 1970 UTC."""
+        ...
+
+    def moment(self, text: Any, pattern: str) -> Any:
+        """Text as a timestamp by a pattern such as %Y%m%d, or by ISO 8601 where that is empty;
+        null where it does not parse.
+        """
+        ...
+
+    def number(self, text: Any) -> Any:
+        """Text as a float64, null where it is none."""
+        ...
+
+    def shortest(self, number: Any) -> Any:
+        """The shortest text that is read as the same float64."""
+        ...
+
+    def pieces(self, text: Any, separator: str) -> Any:
+        """What stands between separators, as an array."""
+        ...
+
+    def json_list(self, text: Any) -> Any:
+        """The values of a JSON array as texts, null where the text is none."""
+        ...
 
 
 @contextlib.contextmanager
-def duckdb_engine(folder: pathlib.Path, options: Options) -> Iterator[Backend]:
-    """DuckDB with its tables and what spills out of memory in `folder`."""
-    try:
-        con = ibis.duckdb.connect(
-            folder / "engine.duckdb",
-            memory_limit=options.memory,
-            threads=options.threads,
-            temp_directory=str(folder / "spill"),
-        )
-        try:
-            con.raw_sql("SET enable_progress_bar = false")  # it writes to standard output
-            # times that name no zone are read in the zone of the session
-            con.raw_sql(f"SET TimeZone = '{options.time_zone}'")
-            yield con
-        finally:
-            con.disconnect()
-    except duckdb.Error as error:
-        raise _translated(error, options) from error
-
-
-def stream(con: Backend, table: ibis.Table) -> Iterator[pa.RecordBatch]:
-    """The rows of an expression in its order, a batch at a time."""
-    # Arrow's own stream protocol: Ibis's to_pyarrow_batches calls what DuckDB 2 no longer has
-    return iter(pa.RecordBatchReader.from_stream(con.con.sql(con.compile(table))))
-
-
-def _translated(error: duckdb.Error, options: Options) -> Exception:
-    """A failure of DuckDB as an error for people."""
-    text = str(error)
-    for code in DISK_FULL:
-        if os.strerror(code) in text:
-            return OSError(code, os.strerror(code))
-    if isinstance(error, duckdb.OutOfMemoryException):
-        return OSError(
-            f"DuckDB needs more than --memory {options.memory}, or the disk that it spills to is "
-            f"too small: {text.splitlines()[0]}"
-        )
-    if "state machine reached an invalid state" in text:
-        return ValueError(
-            "the lines of the file end in different ways (CR LF and LF). Convert it, such as with "
-            "dos2unix FILE."
-        )
-    return ValueError(f"DuckDB: {text.splitlines()[0]}")
+def open_engine(folder: pathlib.Path, options: Options) -> Iterator[Engine]:
+    """The engine that options name, with what it needs to keep in `folder`."""
+    if options.engine == "pyspark":
+        # an extra: without it, nothing else asks for Spark
+        from clickflax.data.spark import open_spark as opened
+    else:
+        from clickflax.data.duck import open_duckdb as opened
+    with opened(folder, options) as engine:
+        yield engine

@@ -13,9 +13,8 @@ import ibis
 import ibis.expr.datatypes as dt
 import pyarrow as pa
 from ibis import _
-from ibis.backends.duckdb import Backend
 
-from clickflax.data.engine import stream
+from clickflax.data.engine import Engine
 from clickflax.data.options import Options
 from clickflax.events import NA, RESERVED
 
@@ -26,23 +25,6 @@ MALFORMED = "malformed JSON"
 LARGEST = 3.4e38  # float32
 SAMPLE = 1000  # rows that decide what form the times have
 MOST = 64  # values of an event in one variable: all of its events take the room of the longest
-
-
-# functions of DuckDB that Ibis has no name for
-@ibis.udf.scalar.builtin(signature=(("timestamp('UTC')",), "int64"))
-def epoch_us(time): ...
-
-
-@ibis.udf.scalar.builtin(signature=(("string", "string"), "timestamp"))
-def try_strptime(text, pattern): ...
-
-
-@ibis.udf.scalar.builtin(signature=(("string",), "boolean"))
-def json_valid(text): ...
-
-
-@ibis.udf.scalar.builtin(signature=(("string", "string"), "array<string>"))
-def json_extract_string(text, path): ...
 
 
 @dataclasses.dataclass(frozen=True)
@@ -71,10 +53,13 @@ def variables(events: ibis.Table, numeric: Sequence[str], several: Sequence[str]
     return Variables(("item", *rest), tuple(several), tuple(numeric), "time" in events.columns)
 
 
-def check(con: Backend, events: ibis.Table, kinds: Variables, options: Options) -> ibis.Table:
+def check(engine: Engine, events: ibis.Table, kinds: Variables, options: Options) -> ibis.Table:
     """The events with clean columns, a `_problem` or null, and the `_value` that has it."""
-    clean: dict[str, Any] = {"_row": events["_row"], "sequence": as_token(events["sequence"])}
-    clean.update({name: as_token(events[name]) for name in kinds.categorical})
+    clean: dict[str, Any] = {
+        "_row": events["_row"],
+        "sequence": as_token(engine, events["sequence"]),
+    }
+    clean.update({name: as_token(engine, events[name]) for name in kinds.categorical})
     clean.update({name: events[name] for name in kinds.several})
     if "_part" in events.columns:
         clean["_part"] = events["_part"]
@@ -83,13 +68,14 @@ def check(con: Backend, events: ibis.Table, kinds: Variables, options: Options) 
     if "_malformed" in events.columns:
         problems.insert(0, (events["_malformed"], MALFORMED))
     if kinds.time:
-        clean["time"] = _time(con, events, options)
+        clean["time"] = _time(engine, events, options)
         does_not_parse = ~clean["time"].between(EARLIEST, LATEST).fill_null(False)
         problems += [(events["time"].isnull(), "no time"), (does_not_parse, "time does not parse")]
         values.append((does_not_parse, events["time"].cast("string")))
     for name in kinds.numeric:
-        number = _number(events[name])
-        is_none = number.isnull() & events[name].notnull()
+        number = _number(engine, events[name])
+        # Ibis takes NaN for null in some engines
+        is_none = number.isnull() & ~number.isnan().fill_null(False) & events[name].notnull()
         problems.append((is_none, f"{name} is not a number"))
         values.append((is_none, events[name].cast("string")))
         clean[name] = number.fill_null(float("nan")).cast("float32")
@@ -103,33 +89,33 @@ def check(con: Backend, events: ibis.Table, kinds: Variables, options: Options) 
     return events.select(_problem=ibis.cases(*problems), _value=value, **clean)
 
 
-def problem_counts(con: Backend, checked: ibis.Table) -> dict[str | None, int]:
+def problem_counts(engine: Engine, checked: ibis.Table) -> dict[str | None, int]:
     """How many events have which problem; None is none."""
-    counts = con.to_pyarrow(checked.group_by("_problem").agg(n=checked.count()))
+    counts = engine.con.to_pyarrow(checked.group_by("_problem").agg(n=checked.count()))
     return dict(zip(*(counts[name].to_pylist() for name in ("_problem", "n")), strict=True))
 
 
 def first_problems(
-    con: Backend, checked: ibis.Table, reasons: Sequence[str], count: int
+    engine: Engine, checked: ibis.Table, reasons: Sequence[str], count: int
 ) -> list[dict]:
     """The first events with one of these problems: `_row`, `_problem` and `_value`."""
     found = checked.filter(_["_problem"].isin(reasons)).order_by("_row").limit(count)
-    return con.to_pyarrow(found.select("_row", "_problem", "_value")).to_pylist()
+    return engine.con.to_pyarrow(found.select("_row", "_problem", "_value")).to_pylist()
 
 
-def index_sequences(con: Backend, clean: ibis.Table) -> pa.Table:
+def index_sequences(engine: Engine, clean: ibis.Table) -> pa.Table:
     """Numbers the sequences by first appearance; token, events and part of each, in that order."""
     summary = {"_first": clean["_row"].min(), "events": clean.count()}
     if "_part" in clean.columns:
         summary["part"] = clean["_part"].min()
     found = clean.group_by("sequence").agg(**summary)
     found = found.mutate(_id=ibis.row_number().over(order_by="_first").cast("int32"))
-    con.create_table("ids_sequence", found)
-    ids = con.table("ids_sequence").order_by("_id")
-    return con.to_pyarrow(ids.mutate(token=ids["sequence"].cast("string")).drop("sequence"))
+    engine.con.create_table("ids_sequence", found)
+    ids = engine.con.table("ids_sequence").order_by("_id")
+    return engine.con.to_pyarrow(ids.mutate(token=ids["sequence"].cast("string")).drop("sequence"))
 
 
-def index_tokens(con: Backend, clean: ibis.Table, name: str) -> pa.ChunkedArray:
+def index_tokens(engine: Engine, clean: ibis.Table, name: str) -> pa.ChunkedArray:
     """Gives the tokens of a variable provisional ids, in the order of their text."""
     values: Any = clean[name]
     if values.type().is_array():
@@ -137,35 +123,35 @@ def index_tokens(con: Backend, clean: ibis.Table, name: str) -> pa.ChunkedArray:
     found = clean.select(values).distinct().filter(_[name].notnull())
     found = found.mutate(_token=found[name].cast("string"))
     number = ibis.row_number().over(order_by="_token") + RESERVED
-    con.create_table(f"ids_{name}", found.mutate(_id=number.cast("int32")))
-    ids = con.table(f"ids_{name}").order_by("_id")
-    return con.to_pyarrow(ids.select("_token"))["_token"]
+    engine.con.create_table(f"ids_{name}", found.mutate(_id=number.cast("int32")))
+    ids = engine.con.table(f"ids_{name}").order_by("_id")
+    return engine.con.to_pyarrow(ids.select("_token"))["_token"]
 
 
-def sorted_events(con: Backend, clean: ibis.Table, kinds: Variables) -> Iterator[pa.RecordBatch]:
+def sorted_events(engine: Engine, clean: ibis.Table, kinds: Variables) -> Iterator[pa.RecordBatch]:
     """The events of each sequence in order of time, ties and logs without time as in the file."""
-    ids = con.table("ids_sequence").select("sequence", _sequence="_id")
+    ids = engine.con.table("ids_sequence").select("sequence", _sequence="_id")
     events = clean.join(ids, "sequence")
     for name in kinds.categorical:
-        ids = con.table(f"ids_{name}").select(**{"_key": name, "_id": "_id"})
+        ids = engine.con.table(f"ids_{name}").select(**{"_key": name, "_id": "_id"})
         events = events.left_join(ids, [(name, "_key")]).drop("_key", name)
         events = events.mutate(_["_id"].fill_null(ibis.literal(NA, "int32")).name(name)).drop("_id")
     for name in kinds.several:
-        ids = con.table(f"ids_{name}").select(**{"_key": name, "_id": "_id"})
+        ids = engine.con.table(f"ids_{name}").select(**{"_key": name, "_id": "_id"})
         values: Any = clean[name]
         each = clean.select("_row", _key=values.unnest()).join(ids, "_key")
         lists = each.group_by(_event="_row").agg(_ids=each["_id"].collect().sort())
         events = events.drop(name).left_join(lists, [("_row", "_event")]).drop("_event")
         events = events.rename({name: "_ids"})
     order = ["_sequence", *(["time"] if kinds.time else []), "_row"]
-    return stream(con, events.order_by(order).select(*kinds.names))
+    return engine.stream(events.order_by(order).select(*kinds.names))
 
 
-def most_values(con: Backend, clean: ibis.Table, name: str) -> int:
+def most_values(engine: Engine, clean: ibis.Table, name: str) -> int:
     """The most values that an event has in a variable; 1 where none has any."""
     values: Any = clean[name]
     most = values.length().max().fill_null(0)
-    return max(1, con.to_pyarrow(most.name("most")).as_py())
+    return max(1, engine.con.to_pyarrow(most.name("most")).as_py())
 
 
 def kind_of(type: dt.DataType) -> str:
@@ -180,7 +166,7 @@ def is_fraction(kind: dt.DataType) -> bool:
     return kind.is_floating() or (isinstance(kind, dt.Decimal) and kind.scale != 0)
 
 
-def as_token(value: Any) -> Any:
+def as_token(engine: Engine, value: Any) -> Any:
     """A value as what names something: never empty, whole numbers without a fraction."""
     kind = value.type()
     if kind.is_string():
@@ -190,33 +176,32 @@ def as_token(value: Any) -> Any:
     if is_fraction(kind):  # such as ids that a missing value once turned into fractions
         value = value.cast("float64")
         whole = value.try_cast("int64")
-        token = ibis.ifelse(whole == value, whole.cast("string"), value.cast("string"))
+        token = ibis.ifelse(whole == value, whole.cast("string"), engine.shortest(value))
         return ibis.ifelse(value.isnan(), ibis.null("string"), token)
     return value.cast("string")
 
 
-def as_tokens(value: Any, separator: str, json: bool) -> Any:
+def as_tokens(engine: Engine, value: Any, separator: str, json: bool) -> Any:
     """The different tokens of a list, or of a text with a separator, in their order; where rows
     are JSON, a text may be an array.
     """
     if not value.type().is_array():
         text = value.cast("string")
-        value = text.split(separator)
+        value = engine.pieces(text, separator)
         if json:
-            is_array = text.startswith("[") & json_valid(text)
-            value = ibis.ifelse(is_array, json_extract_string(text, "$[*]"), value)
-    tokens = value.map(lambda one: as_token(one).cast("string"))
+            value = ibis.coalesce(engine.json_list(text), value)
+    tokens = value.map(lambda one: as_token(engine, one).cast("string"))
     return tokens.filter(lambda one: one.notnull()).unique().sort()
 
 
-def _number(value: Any) -> Any:
+def _number(engine: Engine, value: Any) -> Any:
     """A value as a float64 that a float32 can hold; null where there is none, NaN stays."""
-    number = value.try_cast("float64") if value.type().is_string() else value.cast("float64")
+    number = engine.number(value) if value.type().is_string() else value.cast("float64")
     fits = number.isnan() | (number.abs() <= LARGEST)
     return ibis.ifelse(fits, number, ibis.null("float64"))
 
 
-def _time(con: Backend, events: ibis.Table, options: Options) -> Any:
+def _time(engine: Engine, events: ibis.Table, options: Options) -> Any:
     """Times as microseconds since 1970 UTC, null where they do not parse."""
     time: Any = events["time"]
     form = options.time_format
@@ -225,29 +210,28 @@ def _time(con: Backend, events: ibis.Table, options: Options) -> Any:
             raise ValueError(
                 f"--time-format={form} is for text and numbers; the time is a {time.type()}."
             )
-        return epoch_us(time.cast("timestamp('UTC')"))
+        return engine.microseconds(time.cast("timestamp('UTC')"))
     if form == "auto":
-        form = _find_form(con, events)
+        form = _find_form(engine, events)
     if form in UNITS:
-        scaled = _number(time) * UNITS[form]
+        scaled = _number(engine, time) * UNITS[form]
         # what is far out of range would overflow the integer: null, it does not parse
         fits: Any = ibis.ifelse(scaled.abs() < 1e18, scaled, ibis.null("float64"))
         return fits.round().cast("int64")
     if form == "iso":
-        return epoch_us(time.cast("string").try_cast("timestamp('UTC')"))
+        return engine.microseconds(engine.moment(time.cast("string"), ""))
     if "%" not in form:
         raise ValueError(
             f"--time-format={form!r} is not one of {['auto', *UNITS, 'iso']}, "
             "nor a pattern such as %Y-%m-%d."
         )
-    parsed: Any = try_strptime(time.cast("string"), form)
-    return epoch_us(parsed.cast("timestamp('UTC')"))
+    return engine.microseconds(engine.moment(time.cast("string"), form))
 
 
-def _find_form(con: Backend, events: ibis.Table) -> str:
+def _find_form(engine: Engine, events: ibis.Table) -> str:
     """The form of most of the first times: numbers by their size, all of one unit, or ISO text."""
     first = events.filter(_["_row"] < SAMPLE)["time"]
-    values = con.to_pyarrow(first.cast("string").name("time")).to_pylist()
+    values = engine.con.to_pyarrow(first.cast("string").name("time")).to_pylist()
     numbers = [abs(float(value)) for value in values if value and _is_number(value)]
     if len(numbers) * 2 < sum(value is not None for value in values) or not numbers:
         return "iso"

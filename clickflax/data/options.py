@@ -7,6 +7,7 @@ import pathlib
 import re
 from typing import Any
 
+ENGINES = ("duckdb", "pyspark")
 KINDS = ("categorical", "numeric", "several")
 UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]*")
@@ -43,6 +44,7 @@ class Options:
     min_count: int = 1
     min_length: int = 1
     max_length: int | None = None
+    engine: str = "duckdb"
     memory: str = "2GB"
     threads: int = os.cpu_count() or 1
 
@@ -51,6 +53,8 @@ class Options:
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise ValueError(f"--{name.replace('_', '-')}={value} must be at least 1.")
+        if self.engine not in ENGINES and "://" not in self.engine:
+            raise ValueError(f"--engine={self.engine} is not one of {list(ENGINES)}, nor a URL.")
         if len(self.quote) != 1 and self.quote != "none":
             raise ValueError(f"--quote={self.quote} is neither one character nor none.")
         if self.delimiter is not None and len(self.delimiter) != 1:
@@ -185,10 +189,23 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     keep.add_argument("--max-length", type=int, metavar="N", help="keep the last N events")
     engine = parser.add_argument_group("engine")
     engine.add_argument(
-        "--memory", default=Options.memory, help=f"of DuckDB (default {Options.memory})"
+        "--engine",
+        default=Options.engine,
+        metavar="duckdb|pyspark|URL",
+        help="duckdb (default), on this machine; pyspark, on the cluster that Spark is set up for, "
+        "otherwise on this machine; or where Ibis finds the table --raw, such as "
+        "postgres://user@host/shop, which is read from there and prepared here",
     )
     engine.add_argument(
-        "--threads", type=int, default=Options.threads, help="of DuckDB (default: all cores)"
+        "--memory",
+        default=Options.memory,
+        help=f"of the engine on this machine (default {Options.memory})",
+    )
+    engine.add_argument(
+        "--threads",
+        type=int,
+        default=Options.threads,
+        help="of the engine on this machine (default: all cores)",
     )
 
 

@@ -1,4 +1,4 @@
-"""Text files by line: what stands in which file and line, for errors that can be acted on."""
+"""What stands in which file and line, for errors that can be acted on."""
 
 import csv
 import dataclasses
@@ -6,7 +6,7 @@ import gzip
 import io
 import itertools
 import pathlib
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 
 import pyarrow.parquet as pq
 
@@ -111,3 +111,24 @@ def locate_row(paths: Sequence[pathlib.Path], row: int) -> Place:
             return str(path), row + 1
         row -= rows
     raise IndexError(row)
+
+
+def check_columns(path: pathlib.Path, names: Sequence[str], wanted: Mapping[str, str]) -> None:
+    """Refuses a wanted column that is not there, naming those that are."""
+    for new, old in wanted.items():
+        if old not in names:
+            raise ValueError(f"{path} has no column {old!r} for {new}; it has {list(names)}.")
+
+
+def check_types(paths: Sequence[pathlib.Path], wanted: Mapping[str, str]) -> None:
+    """Refuses Parquet files whose wanted columns are not there, or not of one type in all."""
+    first = pq.read_schema(paths[0])
+    for path in paths[1:]:
+        schema = pq.read_schema(path)
+        check_columns(path, schema.names, wanted)
+        for name in wanted.values():
+            if schema.field(name).type != first.field(name).type:
+                raise ValueError(
+                    f"{name!r} is {first.field(name).type} in {paths[0]} and "
+                    f"{schema.field(name).type} in {path}: write all files with the same types."
+                )

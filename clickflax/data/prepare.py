@@ -5,9 +5,12 @@ a block at a time, so that any engine leads to the same bytes.
 """
 
 import argparse
+import contextlib
 import dataclasses
 import pathlib
 import shutil
+import tempfile
+from collections.abc import Iterator
 
 import numpy as np
 import pyarrow as pa
@@ -17,8 +20,9 @@ from jaxtyping import Int32
 from clickflax.data import filters
 from clickflax.data.catalog import attach
 from clickflax.data.collect import Sorted, collect
-from clickflax.data.engine import duckdb_engine
+from clickflax.data.engine import open_engine
 from clickflax.data.options import Options, add_flags, from_flags
+from clickflax.data.remote import bring, is_url, publish
 from clickflax.data.report import print_report
 from clickflax.data.seal import array_writer, seal
 from clickflax.data.sources import SOURCES, Raw
@@ -35,8 +39,10 @@ def main(argv: list[str]) -> None:
         epilog="sources:\n" + "\n".join(f"  {name:<10} {s.raw}" for name, s in SOURCES.items()),
     )
     parser.add_argument("source", help="one of the sources below")
-    parser.add_argument("--raw", type=pathlib.Path, required=True, help="its file or folder")
-    parser.add_argument("--out", type=pathlib.Path, required=True, help="the folder to write")
+    parser.add_argument(
+        "--raw", required=True, help="its file or folder, a URL of one, or a table of --engine=URL"
+    )
+    parser.add_argument("--out", required=True, help="the folder to write, or its URL")
     parser.add_argument("--overwrite", action="store_true", help="replace the data set there")
     add_flags(parser)
     flags = parser.parse_args(argv)
@@ -51,20 +57,41 @@ def prepare(
     options: Options | None = None,
     overwrite: bool = False,
 ) -> dict:
-    """Writes the data set `out` and returns its dataset.json."""
+    """Writes the data set `out` and returns its dataset.json. Both paths may be URLs."""
     options = options or Options()
     _check_options(source, options)
+    if is_url(out):
+        with tempfile.TemporaryDirectory() as room:
+            info = prepare(source, raw, pathlib.Path(room, "new"), options)
+            publish(pathlib.Path(room, "new"), str(out), overwrite)
+            return info
     with writing(out, overwrite) as folder:
         scratch = folder / "scratch"
         scratch.mkdir()
-        with duckdb_engine(scratch, options) as con:
-            found = SOURCES[source].read(con, pathlib.Path(raw), options)
-            events = collect(con, found, scratch, options)
+        with _brought(str(raw), scratch, options) as found, open_engine(scratch, options) as engine:
+            read = SOURCES[source].read(engine, found, options)
+            events = collect(engine, read, scratch, options)
         # the engine is closed, and its memory free, before the columns are filtered
-        counts = _store(folder, events, found, options)
+        counts = _store(folder, events, read, options)
         shutil.rmtree(scratch)
         given = {"raw": str(raw), **_as_json(options)}
         return seal(folder, source=source, options=given, counts=counts)
+
+
+@contextlib.contextmanager
+def _brought(raw: str, scratch: pathlib.Path, options: Options) -> Iterator[pathlib.Path]:
+    """The log on this machine; what is wrong in it is told of where it was."""
+    if not is_url(raw) and not is_url(options.engine):
+        yield pathlib.Path(raw)
+        return
+    (scratch / "raw").mkdir()
+    found = bring(raw, scratch / "raw", options)
+    try:
+        yield found
+    except (ValueError, OSError) as error:
+        if str(found) not in str(error):
+            raise
+        raise type(error)(str(error).replace(str(found), raw)) from error
 
 
 def _store(folder: pathlib.Path, events: Sorted, raw: Raw, options: Options) -> dict:
@@ -179,6 +206,10 @@ def _write_sequences(
 
 def _check_options(source: str, options: Options) -> None:
     """Refuses a source that is not known, and options that it would not look at."""
+    if is_url(options.engine) and source != "log":
+        raise ValueError(
+            f"--engine={options.engine} has a table, which source log reads, not {source}."
+        )
     if source not in SOURCES:
         raise ValueError(f"source {source!r} is not one of {sorted(SOURCES)}.")
     for name in sorted({name for entry in SOURCES.values() for name in entry.takes}):
@@ -196,5 +227,6 @@ def _as_text(time: np.int64) -> str:
 def _as_json(options: Options) -> dict:
     """The options that decide what is stored, in types that JSON has."""
     values = dataclasses.asdict(options)
-    del values["memory"], values["threads"]
+    for name in ("engine", "memory", "threads"):  # they change no byte
+        del values[name]
     return {n: str(v) if isinstance(v, pathlib.Path) else v for n, v in values.items()}

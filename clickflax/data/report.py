@@ -8,7 +8,7 @@ from rich.table import Table
 from clickflax.events import RESERVED
 
 
-def print_report(info: dict, out: pathlib.Path) -> None:
+def print_report(info: dict, out: str | pathlib.Path) -> None:
     """Prints the counts of a dataset.json to standard output."""
     counts = info["counts"]
     # a path or a value must come out as it is: neither markup, nor wrapped

@@ -8,7 +8,6 @@ from collections.abc import Callable, Mapping
 import ibis
 import pyarrow as pa
 from ibis import _
-from ibis.backends.duckdb import Backend
 
 from clickflax.data import readers, recbole
 from clickflax.data.catalog import (
@@ -21,10 +20,10 @@ from clickflax.data.catalog import (
     read_items,
     read_names,
 )
+from clickflax.data.engine import Engine, Staged
 from clickflax.data.index import as_tokens, kind_of
 from clickflax.data.options import Options
-from clickflax.data.places import Place
-from clickflax.data.readers import Staged
+from clickflax.data.places import Place, check_columns
 
 WITHIN = 1 << 30  # `_row` of an event within a line: (part * WITHIN + line) * WITHIN + position
 
@@ -47,7 +46,7 @@ class Raw:
     several: tuple[str, ...] = ()
 
 
-Read = Callable[[Backend, pathlib.Path, Options], Raw]
+Read = Callable[[Engine, pathlib.Path, Options], Raw]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -59,7 +58,7 @@ class Source:
     takes: tuple[str, ...] = ()
 
 
-def read_ml_1m(con: Backend, raw: pathlib.Path, options: Options) -> Raw:
+def read_ml_1m(engine: Engine, raw: pathlib.Path, options: Options) -> Raw:
     """MovieLens-1M as GroupLens hands it out, or as SASRec does, with maps to the original ids."""
     folder = raw if raw.is_dir() else raw.parent
     catalog = features(
@@ -83,16 +82,16 @@ def read_ml_1m(con: Backend, raw: pathlib.Path, options: Options) -> Raw:
     ratings, sequences = folder / "ratings.dat", folder / "sequences.txt"
     if raw != sequences and (ratings.is_file() or not sequences.is_file()):
         names = ("sequence", "item", "rating", "time")
-        return Raw(_text(con, ratings, names, "::"), ("rating",), catalog, users)
-    staged = _text(con, sequences, ("sequence", "item"), " ")
-    staged = _rename(con, staged, "sequence", folder / "sas_to_original_users.txt")
-    staged = _rename(con, staged, "item", folder / "sas_to_original_items.txt")
+        return Raw(_text(engine, ratings, names, "::"), ("rating",), catalog, users)
+    staged = _text(engine, sequences, ("sequence", "item"), " ")
+    staged = _rename(engine, staged, "sequence", folder / "sas_to_original_users.txt")
+    staged = _rename(engine, staged, "item", folder / "sas_to_original_items.txt")
     return Raw(staged, (), catalog, users)
 
 
-def read_ml_100k(con: Backend, raw: pathlib.Path, options: Options) -> Raw:
+def read_ml_100k(engine: Engine, raw: pathlib.Path, options: Options) -> Raw:
     """MovieLens-100K as GroupLens hands it out."""
-    staged = _text(con, raw / "u.data", ("sequence", "item", "rating", "time"), "\t")
+    staged = _text(engine, raw / "u.data", ("sequence", "item", "rating", "time"), "\t")
     genres = [name for name, _number in fields(file(raw / "u.genre"), "|", "latin-1")]
     catalog = features(
         {"token": TEXT, "title": TEXT, "genres": TEXTS},
@@ -113,30 +112,30 @@ def read_ml_100k(con: Backend, raw: pathlib.Path, options: Options) -> Raw:
     return Raw(staged, ("rating",), catalog, users)
 
 
-def read_pairs(con: Backend, raw: pathlib.Path, options: Options) -> Raw:
+def read_pairs(engine: Engine, raw: pathlib.Path, options: Options) -> Raw:
     """Lines of `user item`, those of a user in order of time."""
     delimiter = options.delimiter or readers.find_delimiter(file(raw))
-    return Raw(_text(con, raw, ("sequence", "item"), delimiter))
+    return Raw(_text(engine, raw, ("sequence", "item"), delimiter))
 
 
-def read_sequences(con: Backend, raw: pathlib.Path, options: Options) -> Raw:
+def read_sequences(engine: Engine, raw: pathlib.Path, options: Options) -> Raw:
     """Lines of `user item item ...`, with or without JSON of item -> attributes."""
-    lines = _words(readers.read_lines(con, [file(raw)], "lines"))
+    lines = _words(engine.read_lines([file(raw)], "lines"))
     events = lines.select("_row", sequence=lines["words"][0], item=lines["words"][1:])
     catalog = None
     if options.attributes is not None:
         catalog = features(
             {"token": TEXT, "attributes": TEXTS}, read_attributes(file(options.attributes))
         )
-    return Raw(_unroll(con, events, (raw,)), (), catalog)
+    return Raw(_unroll(engine, events, (raw,)), (), catalog)
 
 
-def read_sessions(con: Backend, raw: pathlib.Path, options: Options) -> Raw:
+def read_sessions(engine: Engine, raw: pathlib.Path, options: Options) -> Raw:
     """Lines of one session each, in a train and a test file."""
     paths = (raw, options.test) if options.test else _train_and_test(raw)
     parts = []
     for part, (name, path) in enumerate(zip(("train", "test"), paths, strict=True)):
-        lines = _words(readers.read_lines(con, [file(path)], f"lines_{name}"))
+        lines = _words(engine.read_lines([file(path)], f"lines_{name}"))
         number = (_["_row"] + 1).cast("string")
         parts.append(
             lines.select(
@@ -146,23 +145,23 @@ def read_sessions(con: Backend, raw: pathlib.Path, options: Options) -> Raw:
                 _part=ibis.literal(part, "int8"),
             )
         )
-    return Raw(_unroll(con, ibis.union(*parts), paths))
+    return Raw(_unroll(engine, ibis.union(*parts), paths))
 
 
-def read_recbole(con: Backend, raw: pathlib.Path, options: Options) -> Raw:
+def read_recbole(engine: Engine, raw: pathlib.Path, options: Options) -> Raw:
     """RecBole's atomic files: X.inter, and X.item and X.user where they are."""
     inter = recbole.find(raw, ".inter")
     if inter is None:
         raise FileNotFoundError(f"{raw} has no file that ends in .inter.")
     types = recbole.types(inter)
     wanted = {column.name: column.source for column in options.columns} or recbole.columns(types)
-    readers.check_columns(inter, tuple(types), wanted)
+    check_columns(inter, tuple(types), wanted)
     names = tuple(f"{name}:{type}" for name, type in types.items())
     full = {new: f"{old}:{types[old]}" for new, old in wanted.items()}
     kinds = {new: _kind(options, new, recbole.KINDS[types[old]]) for new, old in wanted.items()}
-    staged = readers.read_text(con, [inter], names, full, delimiter="\t", header=True)
+    staged = engine.read_text([inter], names, full, delimiter="\t", header=True)
     return Raw(
-        _split(staged, _of_kind(kinds, "several"), " "),
+        _split(engine, staged, _of_kind(kinds, "several"), " "),
         _of_kind(kinds, "numeric"),
         recbole.read_features(recbole.find(raw, ".item"), wanted["item"]),
         recbole.read_features(recbole.find(raw, ".user"), wanted["sequence"]),
@@ -171,7 +170,7 @@ def read_recbole(con: Backend, raw: pathlib.Path, options: Options) -> Raw:
     )
 
 
-def read_log(con: Backend, raw: pathlib.Path, options: Options) -> Raw:
+def read_log(engine: Engine, raw: pathlib.Path, options: Options) -> Raw:
     """Any CSV, TSV, Parquet or JSON-lines file, or a folder of them, with `--columns`."""
     quote = "" if options.quote == "none" else options.quote
     log = readers.find_log(raw, options.delimiter, options.header, quote)
@@ -181,15 +180,15 @@ def read_log(con: Backend, raw: pathlib.Path, options: Options) -> Raw:
             f"{log.paths[0]} has the columns {list(log.names)}."
         )
     wanted = {column.name: column.source for column in options.columns}
-    staged = readers.read_log(con, log, wanted)
+    staged = readers.read_log(engine, log, wanted)
     kinds = {name: _kind(options, name, kind_of(staged.events[name].type())) for name in wanted}
     several = _of_kind(kinds, "several")
     catalog = None
     if options.items is not None:
         found = readers.find_log(options.items, options.delimiter, True, quote)
-        catalog = read_items(con, found, wanted["item"])
+        catalog = read_items(engine, found, wanted["item"])
     return Raw(
-        _split(staged, several, options.separator, log.form == "jsonl"),
+        _split(engine, staged, several, options.separator, log.form == "jsonl"),
         _of_kind(kinds, "numeric"),
         catalog,
         None,
@@ -222,21 +221,21 @@ def file(path: pathlib.Path) -> pathlib.Path:
     return path
 
 
-def _text(con: Backend, path: pathlib.Path, names: tuple[str, ...], delimiter: str) -> Staged:
+def _text(engine: Engine, path: pathlib.Path, names: tuple[str, ...], delimiter: str) -> Staged:
     """Delimited text without a header, every column taken under its own name."""
     wanted = {name: name for name in names}
-    return readers.read_text(con, [file(path)], names, wanted, delimiter=delimiter)
+    return engine.read_text([file(path)], names, wanted, delimiter=delimiter)
 
 
-def _rename(con: Backend, staged: Staged, name: str, path: pathlib.Path) -> Staged:
+def _rename(engine: Engine, staged: Staged, name: str, path: pathlib.Path) -> Staged:
     """The events with the tokens of `name` renamed by a file of `token new_token` lines."""
     names = features({"_old": TEXT, "_new": TEXT}, read_names(file(path)))
     known = ibis.memtable(names)
     lost = staged.events.anti_join(known, [(name, "_old")]).order_by("_row").limit(1)
-    for row in con.to_pyarrow(lost.select("_row", name)).to_pylist():
+    for row in engine.con.to_pyarrow(lost.select("_row", name)).to_pylist():
         where, line = staged.locate(row["_row"])
         raise ValueError(f"{where}, line {line}: {name} {row[name]!r} has no name in {path}.")
-    table = con.create_table(f"names_{name}", ibis.memtable(names))
+    table = engine.con.create_table(f"names_{name}", ibis.memtable(names))
     events = staged.events.left_join(table, [(name, "_old")]).drop("_old", name)
     events = events.rename({name: "_new"})
     return dataclasses.replace(staged, events=events)
@@ -248,12 +247,12 @@ def _words(lines: ibis.Table) -> ibis.Table:
     return lines.mutate(words=_["line"].strip().re_split(r"\s+"))
 
 
-def _unroll(con: Backend, lines: ibis.Table, paths: tuple[pathlib.Path, ...]) -> Staged:
+def _unroll(engine: Engine, lines: ibis.Table, paths: tuple[pathlib.Path, ...]) -> Staged:
     """Lines with a list of items each as one event per item."""
     events = lines.unnest("item", offset="_position")
     rest = [name for name in lines.columns if name != "_row"]
     events = events.select(*rest, _row=_["_row"] * WITHIN + _["_position"])
-    return Staged(con.create_table("events", events), functools.partial(_locate, paths))
+    return Staged(engine.con.create_table("events", events), functools.partial(_locate, paths))
 
 
 def _locate(paths: tuple[pathlib.Path, ...], row: int) -> Place:
@@ -274,10 +273,12 @@ def _of_kind(kinds: Mapping[str, str], kind: str) -> tuple[str, ...]:
     return tuple(name for name, own in kinds.items() if own == kind)
 
 
-def _split(staged: Staged, several: tuple[str, ...], separator: str, json: bool = False) -> Staged:
+def _split(
+    engine: Engine, staged: Staged, several: tuple[str, ...], separator: str, json: bool = False
+) -> Staged:
     """The events with lists of tokens in the columns of several values."""
     events = staged.events
-    lists = {name: as_tokens(events[name], separator, json) for name in several}
+    lists = {name: as_tokens(engine, events[name], separator, json) for name in several}
     return dataclasses.replace(staged, events=events.mutate(**lists))
 
 

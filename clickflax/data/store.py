@@ -31,6 +31,7 @@ from jaxtyping import Int, Int8, Int32, Int64, Shaped
 
 from clickflax.data.batches import Windows
 from clickflax.data.chain import Chain, find_chain
+from clickflax.data.remote import fetch, is_url
 from clickflax.data.seal import FORMAT, array_writer, seal
 from clickflax.events import RESERVED, UNK
 
@@ -172,8 +173,10 @@ class Dataset:
 
 
 def open_dataset(path: str | os.PathLike) -> Dataset:
-    """Opens a prepared data set in milliseconds, whatever its size."""
-    path = pathlib.Path(path)
+    """Opens a prepared data set in milliseconds, whatever its size. One at a URL is fetched
+    before that, once.
+    """
+    path = fetch(str(path)) if is_url(path) else pathlib.Path(path)
     if not path.is_dir():
         raise FileNotFoundError(f"{path} is not there. Make it with `clickflax prepare`.")
     if not (path / "dataset.json").is_file():

@@ -1,0 +1,173 @@
+"""Spark as the engine of the preparation: the bytes that DuckDB leads to."""
+
+import filecmp
+import json
+import os
+import shutil
+
+import duckdb
+import pytest
+
+pytest.importorskip("pyspark", reason="the extra `spark` is not installed")
+if shutil.which("java") is None and "JAVA_HOME" not in os.environ:
+    pytest.skip("Spark needs Java", allow_module_level=True)
+
+from logs import UIT, accounts_for_every_row, sequences, write_parquet  # noqa: E402
+
+from clickflax.data.options import Options, parse_columns  # noqa: E402
+from clickflax.data.prepare import prepare  # noqa: E402
+from clickflax.data.store import open_dataset  # noqa: E402
+
+
+def same(tmp_path, source, raw, **options):
+    """The data set that both engines make of the same files, byte for byte."""
+    if "columns" in options:
+        options["columns"] = parse_columns(options["columns"])
+    for engine in ("duckdb", "pyspark"):
+        given = Options(engine=engine, threads=1, **options)
+        prepare(source, raw, tmp_path / engine, given, overwrite=True)
+    ours = sorted(p.relative_to(tmp_path / "duckdb") for p in (tmp_path / "duckdb").rglob("*.*"))
+    theirs = sorted(
+        p.relative_to(tmp_path / "pyspark") for p in (tmp_path / "pyspark").rglob("*.*")
+    )
+    assert ours == theirs
+    for path in ours:
+        one, other = tmp_path / "duckdb" / path, tmp_path / "pyspark" / path
+        if path.name == "dataset.json":
+            assert json.loads(one.read_text()) == json.loads(other.read_text())
+        assert filecmp.cmp(one, other, shallow=False), path
+    return open_dataset(tmp_path / "pyspark")
+
+
+def test_text_with_all_that_text_has(tmp_path):
+    folder = tmp_path / "log"
+    folder.mkdir()
+    (folder / "a.csv").write_text(
+        "\ufeffu,i,t,p,g,c\n"
+        'ann,"x, ""1""",2020-01-01 10:00:00,1.5,new|red|new,0.25\n'
+        "\n"
+        "bob,y,2020-01-01T09:00:00Z,1e2,,7\n"
+        "ann,ü,2020-01-01,,red,\n"
+        "bob,x,2020-01-02 00:00:00.25+02,nan, ,1e-3\n"
+        "too,few\n"
+        "ann,y,2020,1,,\n"
+        "ann,y,2020-01-03,1d,,\n"
+        ",y,2020-01-03,2,,\n"
+        'ann,"",2020-01-03,2,,\n'
+        "one,too,many,of,all,of,them\n"
+        "bob,5\" pipe,2020-01-05,-.5,a|b,'q'\n",
+        encoding="utf-8",
+    )
+    (folder / "b.csv").write_text("u,i,t,p,g,c\ncat,y,2019-12-31,inf,b,3\ncat,Z,2019-12-31,2,b,3\n")
+    data = same(
+        tmp_path,
+        "log",
+        folder,
+        columns=UIT + ",price=p:numeric,tags=g:several,colour=c",
+        on_bad_rows="skip",
+        time_zone="Europe/Berlin",
+    )
+    assert accounts_for_every_row(data)
+    assert data.info["counts"]["dropped"] == {
+        "malformed line": 2,
+        "no item": 1,
+        "no sequence": 1,
+        "price is not a number": 2,
+        "time does not parse": 1,
+    }
+    assert sequences(data)["bob"] == ["y", "x", '5" pipe']
+
+
+@pytest.mark.slow
+def test_parquet_with_the_types_that_it_has(tmp_path):
+    folder = tmp_path / "log"
+    folder.mkdir()
+    rows = """
+        SELECT (n * 7919 % 13)::DOUBLE AS u, n * 104729 % 31 AS i,
+            TIMESTAMP '2020-01-01' + to_seconds(n * 7 % 100) AS t,
+            n / 8 AS p, [n % 3, n % 5] AS g, n % 2 = 0 AS b, DATE '2020-01-01' + (n % 4)::INT AS d,
+            (n % 7 / 4)::DECIMAL(6, 2) AS m, n % 11 / 1e4 AS f
+        FROM range({}, {}) AS rows(n)
+    """
+    write_parquet(folder / "b.parquet", rows.format(200, 500))
+    write_parquet(folder / "a.parquet", rows.format(0, 200))
+    columns = UIT + ",price=p,tags=g,flag=b,day=d,amount=m:categorical,share=f:categorical"
+    data = same(tmp_path, "log", folder, columns=columns, k_core=2)
+    assert data.info["variables"]["tags"]["kind"] == "several"
+    assert "0.0001" in data.vocabulary("share").tokens()
+
+
+@pytest.mark.slow
+def test_lines_of_json(tmp_path):
+    path = tmp_path / "log.jsonl"
+    path.write_text(
+        '{"u": 1, "i": "a", "t": 1.5e9, "g": ["x", 2, null, 1.50]}\n'
+        "\n"
+        '{"i": "b", "u": 1, "t": 1500000001, "g": "x|z"}\n'
+        '{"u": 1, "i": "c", "t": 15000\n'
+        '{"u": 2.0, "i": "a", "t": 1500000000, "g": []} trailing\n'
+        '{"u": 2.0, "i": true, "t": "1500000000", "g": null}\n'
+        '{"u": "2", "i": "b", "t": 1500000000.25}\n'
+    )
+    data = same(tmp_path, "log", path, columns=UIT + ",tags=g:several", on_bad_rows="skip")
+    assert data.info["counts"]["dropped"] == {"malformed JSON": 2}
+    assert [row["line"] for row in data.info["counts"]["bad_rows"]] == [4, 5]
+
+
+@pytest.mark.slow
+def test_times_by_a_pattern_and_a_text_of_another_time_zone(tmp_path):
+    (tmp_path / "log.tsv").write_text(
+        "u\ti\tt\n1\ta\t01.02.2020 03:04\n1\tb\t2020-02-01\n1\tb\t01.07.2020 00:00\n"
+    )
+    options = {"time_format": "%d.%m.%Y %H:%M", "time_zone": "Europe/Berlin"}
+    data = same(tmp_path, "log", tmp_path / "log.tsv", columns=UIT, on_bad_rows="skip", **options)
+    assert data.info["counts"]["first_time"] == "2020-02-01T02:04:00Z"
+    assert data.info["counts"]["last_time"] == "2020-06-30T22:00:00Z"
+
+
+@pytest.mark.slow
+def test_lines_of_sequences_and_of_sessions(tmp_path):
+    lines = "".join(f"{u} " + " ".join(str(u * k % 7) for k in range(1, 5)) + "\n" for u in (3, 1))
+    (tmp_path / "sequences.txt").write_text(lines + "\n  \n2 5\n")
+    same(tmp_path, "sequences", tmp_path / "sequences.txt")
+    (tmp_path / "train.txt").write_text("1 2 3\n\n2 3\n")
+    (tmp_path / "test.txt").write_text("3 1\n")
+    raw, test = tmp_path / "train.txt", tmp_path / "test.txt"
+    assert same(tmp_path, "sessions", raw, test=test).part.tolist() == [0, 0, 1]
+
+
+@pytest.mark.slow
+def test_a_file_of_several_blocks_keeps_its_order(tmp_path, monkeypatch):
+    # the blocks of a file are read apart, and by size: here the last file has most of them
+    monkeypatch.setenv("SPARK_CONF_DIR", str(tmp_path / "conf"))
+    (tmp_path / "conf").mkdir()
+    (tmp_path / "conf" / "spark-defaults.conf").write_text(
+        "spark.master local[2]\nspark.sql.files.maxPartitionBytes 4096\n"
+        "spark.sql.files.openCostInBytes 1\nspark.sql.shuffle.partitions 4\n"
+    )
+    folder = tmp_path / "log"
+    folder.mkdir()
+    for name, begin, end in (("a", 0, 100), ("b", 100, 100), ("c", 100, 3000)):
+        duckdb.connect().execute(
+            f"COPY (SELECT n % 7 AS u, n * 104729 % 1000 AS i FROM range({begin}, {end}) AS r(n)) "
+            f"TO '{folder / name}.csv' (FORMAT csv, HEADER)"
+        )
+    data = same(tmp_path, "log", folder, columns="sequence=u,item=i")
+    items = data.vocabulary("item").tokens()
+    first = [items[id - 6] for id in data.columns["item"][:4]]
+    assert first == [str(n * 104729 % 1000) for n in (0, 7, 14, 21)]
+
+
+@pytest.mark.slow
+def test_a_quote_that_is_not_closed_is_an_error_with_its_line(tmp_path):
+    path = tmp_path / "log.csv"
+    path.write_text('u,i\n1,a\n1,"b\n1,c\n')
+    given = Options(columns=parse_columns("sequence=u,item=i"), engine="pyspark", threads=1)
+    with pytest.raises(ValueError, match=r"log.csv, line 3: a quote is opened and not closed"):
+        prepare("log", path, tmp_path / "out", given)
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.slow
+def test_movielens_1m_is_the_same_byte_for_byte(tmp_path, shared_data):
+    assert same(tmp_path, "ml-1m", shared_data("ml-1m")).events == 999_611
