@@ -10,6 +10,7 @@ import argparse
 import pathlib
 
 import devices
+import engines
 import kills
 import models
 import simulated
@@ -72,6 +73,7 @@ def speeds() -> str:
 
 PAGES = {
     HERE / "devices.md": devices.table,
+    HERE / "engines.md": engines.table,
     HERE / "kills.md": kills.table,
     HERE / "models.md": models.tables,
     HERE / "speed.md": speeds,

@@ -1,0 +1,113 @@
+"""The same log, prepared by DuckDB and by Spark: seconds, and whether every file is the same.
+
+    python experiments/engines.py --ml-1m RAW       # what is not recorded yet, to engines.json
+    python experiments/table.py                     # experiments/engines.md
+
+Both work on this machine, with the same cores, by the real command; RAW is the folder of
+MovieLens-1M, the other log is made by prepare_scale.py.
+"""
+
+import argparse
+import filecmp
+import importlib.metadata
+import json
+import pathlib
+import subprocess
+import sys
+import tempfile
+import time
+
+from prepare_scale import COLUMNS, generate
+from study import HERE, MACHINE, markdown, sat
+
+from clickflax.runtime.environment import environment
+
+RECORD = HERE / "engines.json"
+ENGINES = ("duckdb", "pyspark")
+SHOP = ("--columns", COLUMNS, "--k-core", "5", "--repeats", "merge", "--max-length", "200")
+
+
+def prepared(
+    source: str, raw: pathlib.Path, out: pathlib.Path, engine: str, *options: str
+) -> float:
+    """Prepares a log, and returns the seconds of the command."""
+    words = [sys.executable, "-m", "clickflax.cli", "prepare", source, f"--raw={raw}"]
+    begin = time.perf_counter()
+    words += [f"--out={out}", f"--engine={engine}", *options]
+    subprocess.run(words, check=True, stdout=sys.stderr)
+    return time.perf_counter() - begin
+
+
+def files(folder: pathlib.Path) -> list[pathlib.Path]:
+    """The files of a folder, however deep."""
+    return sorted(path.relative_to(folder) for path in folder.rglob("*") if path.is_file())
+
+
+def compared(name: str, source: str, raw: pathlib.Path, *options: str) -> dict:
+    """Both engines, one after the other, and what they made."""
+    with tempfile.TemporaryDirectory() as room:
+        outs = {engine: pathlib.Path(room, engine) for engine in ENGINES}
+        seconds = {
+            engine: round(prepared(source, raw, out, engine, *options), 1)
+            for engine, out in outs.items()
+        }
+        one, other = outs.values()
+        names = files(one)
+        differ = [
+            str(name) for name in names if not filecmp.cmp(one / name, other / name, shallow=False)
+        ]
+        info = json.loads((one / "dataset.json").read_text(encoding="utf-8"))
+        return {
+            "log": name,
+            "read": info["counts"]["read"],
+            "kept": info["events"],
+            "items": info["items"],
+            "seconds": seconds,
+            "files": len(names),
+            "bytes": sum((one / name).stat().st_size for name in names),
+            "differ": differ + [str(name) for name in files(other) if name not in names],
+        }
+
+
+def table() -> str:
+    """The record as a table."""
+    record = json.loads(RECORD.read_text(encoding="utf-8"))
+    rows = [
+        [
+            one["log"],
+            f"{one['read']:,}",
+            f"{one['kept']:,}",
+            f"{one['items']:,}",
+            *(f"{one['seconds'][engine]:,.0f} s" for engine in ENGINES),
+            f"{one['files']} files, {one['bytes'] / 1e6:,.0f} MB: "
+            + (f"{', '.join(one['differ'])} differ" if one["differ"] else "the same"),
+        ]
+        for one in record["logs"]
+    ]
+    head = ["", "events", "kept", "items", "DuckDB", "Spark", "what they made"]
+    align = ["---", *["--:"] * 5, "---"]
+    versions = ", ".join(f"{name} {version}" for name, version in record["versions"].items())
+    return f"{versions}; {sat(record['environment'])}.\n\n{markdown(head, align, rows)}"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
+    parser.add_argument("--ml-1m", type=pathlib.Path, required=True)
+    parser.add_argument("--events", type=int, default=5_000_000)
+    flags = parser.parse_args()
+    about = environment("")
+    logs = [compared("MovieLens-1M", "ml-1m", flags.ml_1m)]
+    with tempfile.TemporaryDirectory() as room:
+        log = pathlib.Path(room, "log.parquet")
+        generate(log, flags.events, "text")
+        logs.append(compared("a shop, text ids, 5-core", "log", log, *SHOP))
+    record = {
+        "logs": logs,
+        "versions": {name: importlib.metadata.version(name) for name in ENGINES},
+        "environment": {key: about[key] for key in MACHINE},
+    }
+    RECORD.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
