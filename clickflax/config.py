@@ -125,6 +125,7 @@ def default() -> ml_collections.ConfigDict:
     c.train.log_every = 50  # steps
     c.train.eval_every = 200  # steps
     c.train.monitor = "ndcg@10"  # the validation metric that chooses the best checkpoint
+    c.train.wandb = ""  # project of Weights & Biases that gets the metrics, too; empty: none
     c.train.patience = 0  # evaluations without a new best before an early stop; 0: never
 
     c.eval = ml_collections.ConfigDict()

@@ -90,6 +90,7 @@ def labels_fingerprint(config: ConfigDict) -> str | None:
 
 # What may be otherwise when a run goes on: where its data lie, and on what devices.
 ANYWHERE = ("config.data.path", "config.train.cpu_devices", "config.train.model_devices")
+ANYWHERE += ("config.train.wandb",)
 
 
 def prepare_folder(

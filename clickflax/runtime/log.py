@@ -23,6 +23,8 @@ from tensorboard.plugins import projector
 from tensorboard.plugins.hparams import summary_v2
 from tensorboard.summary.writer import event_file_writer
 
+from clickflax.runtime.mirror import Mirror
+
 # protobuf makes its classes at import, where a type checker cannot see them.
 Event: Any = message_factory.GetMessageClass(event_pb2.DESCRIPTOR.message_types_by_name["Event"])
 START = 1  # SessionLog.START: TensorBoard forgets what an earlier start wrote from this step on
@@ -64,7 +66,8 @@ class Silent:
 
 
 class MetricsWriter:
-    """Writes metrics to `metrics.jsonl` and, with the hyper-parameters, to TensorBoard.
+    """Writes metrics to `metrics.jsonl` and, with the hyper-parameters, to TensorBoard; to a
+    project of Weights & Biases, too, where one is named.
 
     A run that resumes at step `resumed_at` drops what was written after it, so that its file is
     the one of a run that was never interrupted. So write the metrics of a step before the
@@ -76,9 +79,13 @@ class MetricsWriter:
         folder: str | pathlib.Path,
         hparams: Mapping[str, bool | int | float | str | tuple],
         resumed_at: int | None = None,
+        wandb: str = "",
     ):
         folder = pathlib.Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
+        plain = {k: str(v) if isinstance(v, tuple) else v for k, v in hparams.items()}
+        # first: without W&B nothing must be dropped
+        self._mirror = Mirror(wandb, folder, plain) if wandb else None
         path = folder / "metrics.jsonl"
         _keep(path, resumed_at)
         self._lines = path.open("a", encoding="utf-8")
@@ -87,7 +94,6 @@ class MetricsWriter:
             start = Event(step=resumed_at + 1, wall_time=time.time())
             start.session_log.status = START
             self._events.add_event(start)
-        plain = {k: str(v) if isinstance(v, tuple) else v for k, v in hparams.items()}
         event = Event(wall_time=time.time())
         event.summary.CopyFrom(summary_v2.hparams_pb(plain))
         self._events.add_event(event)
@@ -103,11 +109,15 @@ class MetricsWriter:
             event.summary.value.add(tag=tag, simple_value=value)
         self._events.add_event(event)
         self._events.flush()
+        if self._mirror:
+            self._mirror.write(int(step), values)
 
     def close(self) -> None:
-        """Closes both files."""
+        """Closes the files."""
         self._lines.close()
         self._events.close()
+        if self._mirror:
+            self._mirror.close()
 
     def __enter__(self) -> "MetricsWriter":
         return self

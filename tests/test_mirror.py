@@ -1,0 +1,87 @@
+"""What Weights & Biases gets, read from the file that it keeps when it is offline."""
+
+import json
+import struct
+import sys
+import time
+
+import pytest
+
+from clickflax.runtime.log import MetricsWriter
+
+BLOCK = 32768  # of a log as LevelDB has it: 7 bytes before each piece of a record
+
+
+def records(path):
+    """The records of a .wandb file, one after the other."""
+    data, at, whole = path.read_bytes(), 7, b""
+    while at + 7 <= len(data):
+        if BLOCK - at % BLOCK < 7:
+            at += BLOCK - at % BLOCK
+            continue
+        _, length, kind = struct.unpack("<IHB", data[at : at + 7])
+        whole += data[at + 7 : at + 7 + length]
+        at += 7 + length
+        if kind in (1, 4):  # whole, or the last piece
+            yield whole
+            whole = b""
+
+
+def told(folder):
+    """Steps with their metrics, from every start."""
+    import wandb
+    from wandb.proto import wandb_internal_pb2
+
+    wandb.teardown()  # its process has written all when it is gone
+    found = []
+    for path in sorted(folder.glob("wandb/offline-run-*/run-*.wandb")):
+        for text in records(path):
+            record = wandb_internal_pb2.Record()
+            record.ParseFromString(text)
+            if record.WhichOneof("record_type") == "history":
+                items = {
+                    item.key or "/".join(item.nested_key): json.loads(item.value_json)
+                    for item in record.history.item
+                }
+                own = {name: value for name, value in items.items() if name[0] != "_"}
+                found.append({"step": record.history.step.num, **own})
+    return found
+
+
+@pytest.fixture
+def offline(monkeypatch, tmp_path):
+    pytest.importorskip("wandb", reason="the extra `wandb` is not installed")
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    monkeypatch.setenv("WANDB_CONFIG_DIR", str(tmp_path / "home"))
+    monkeypatch.setenv("WANDB_CACHE_DIR", str(tmp_path / "home"))
+
+
+def test_it_gets_the_metrics_under_their_names(offline, tmp_path):
+    folder = tmp_path / "run"
+    with MetricsWriter(folder, {"train.steps": 2, "tasks": ("next_item",)}, wandb="shop") as writer:
+        writer.write(1, {"loss": 2.5})
+        writer.write(2, {"validation/ndcg@10": 0.25, "validation/recall@10": 0.5})
+    lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    assert told(folder) == lines
+    kept = json.loads((folder / "wandb.json").read_text())
+    assert kept["project"] == "shop" and kept["id"]
+
+
+def test_a_run_that_is_resumed_is_the_same_one(offline, tmp_path):
+    folder = tmp_path / "run"
+    for resumed_at in (None, 1):
+        time.sleep(1.1)  # W&B names folders by the second
+        with MetricsWriter(folder, {}, resumed_at, wandb="shop") as writer:
+            writer.write((resumed_at or 0) + 1, {"loss": 1.0})
+    names = {path.name for path in folder.glob("wandb/offline-run-*/run-*.wandb")}
+    assert names == {f"run-{json.loads((folder / 'wandb.json').read_text())['id']}.wandb"}
+    assert [line["step"] for line in told(folder)] == [1, 2]
+
+
+def test_without_the_extra_it_says_so_and_drops_nothing(tmp_path, monkeypatch):
+    with MetricsWriter(tmp_path, {}) as writer:
+        writer.write(1, {"loss": 1.0})
+    monkeypatch.setitem(sys.modules, "wandb", None)
+    with pytest.raises(ModuleNotFoundError, match=r"config.train.wandb='shop'.*clickflax\[wandb\]"):
+        MetricsWriter(tmp_path, {}, wandb="shop")
+    assert (tmp_path / "metrics.jsonl").read_text()
