@@ -3,6 +3,7 @@
 import json
 import os
 import pathlib
+import random
 import signal
 import subprocess
 import sys
@@ -16,7 +17,8 @@ import pytest
 from clickflax.config import to_dict
 from clickflax.data.shop import Shop
 from clickflax.data.simulate import simulate
-from clickflax.run import write_json
+from clickflax.run import load_run, write_json
+from clickflax.runtime.params import by_name
 from clickflax.study import Study, cell, results, runner, table
 from clickflax.study.main import main
 from clickflax.study.plan import cells_of, check_study, folder_of, load_study, read_plan, write_plan
@@ -321,3 +323,35 @@ def test_a_study_is_run_once_goes_on_where_it_was_and_tells_of_failures(tmp_path
     assert main(["run", str(file), "--out", str(out), "--allow-dirty"]) == 0
     assert record.stat().st_mtime_ns == written
     assert main(["table", str(out)]) == 0
+
+
+@pytest.mark.slow
+def test_a_study_that_is_killed_goes_on_to_the_runs_of_one_that_was_not(tmp_path):
+    simulate(tmp_path / "data", Shop(sequences=40, items=20, mean_length=6.0, max_length=12))
+    file = tmp_path / "study.py"
+    small = (*SMALL, "train.steps=40", "train.eval_every=4")
+    file.write_text(STUDY.format(small=small, file=str(FILE), path=tmp_path / "data"))
+    words = ["run", file, "--allow-dirty", "--out"]
+    subprocess.run(study_verb(*words, tmp_path / "whole"), env=environment(), check=True)
+    cells, kills = cells_of(load_study(file)), 0
+    chance = random.Random(0)
+    while True:
+        # in a group of its own, which dies as one, as that of a machine that loses its power
+        process = subprocess.Popen(
+            study_verb(*words, tmp_path / "killed"), env=environment(), start_new_session=True
+        )
+        try:
+            process.wait(chance.uniform(3, 12))
+            break
+        except subprocess.TimeoutExpired:
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+            kills += 1
+    assert process.returncode == 0 and kills
+    for one in cells:
+        ours, theirs = (
+            by_name(load_run(folder_of(tmp_path / name, one), "last").params)
+            for name in ("killed", "whole")
+        )
+        assert ours.keys() == theirs.keys()
+        assert all(np.array_equal(ours[name], theirs[name]) for name in ours)
