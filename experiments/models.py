@@ -10,6 +10,7 @@ under the name that its path has. Records are kept as those of tasks.py.
 
 import json
 import pathlib
+import re
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
@@ -167,6 +168,7 @@ TABLES = (
         f"{ML100K[0]}_uni50",
     ),
 )
+SHOWN = ("MovieLens-1M", "Amazon Beauty", "S3-Rec's Beauty", "Diginetica", "YooChoose 1/64")
 
 
 def all_runs() -> dict[str, Run]:
@@ -238,6 +240,34 @@ def shown(table: Table) -> str:
 def tables() -> str:
     """All tables that have a run."""
     return "\n\n".join(filter(None, map(shown, TABLES)))
+
+
+def best() -> str:
+    """Of the tables that README shows, our best run and the best published one."""
+    rows = []
+    for table in TABLES:
+        known = {name: records("models", f"{name}.[0-9]*") for name in table.runs}
+        means = {
+            name: np.mean([one[table.metrics[1]] for one in found])
+            for name, found in known.items()
+            if found
+        }
+        if table.title not in SHOWN or not means:
+            continue
+        name = max(means, key=means.__getitem__)
+        values = (spread([one[metric] for one in known[name]]) for metric in table.metrics)
+        config = table.runs[name].config
+        published = [run.published for run in table.runs.values() if run.published]
+        rows.append(
+            [
+                table.title,
+                " / ".join(metric.upper().replace("RECALL", "R") for metric in table.metrics),
+                " / ".join(values),
+                f"[{config}](configs/{config}.py)",
+                max(published, key=lambda said: float(re.findall(r"\.\d+", said)[-1])),
+            ]
+        )
+    return markdown(["", "", "ours", "", "published"], ["---"] * 5, rows)
 
 
 def main() -> None:

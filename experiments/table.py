@@ -13,10 +13,14 @@ import devices
 import engines
 import kills
 import models
+import objectives
 import simulated
 import tasks
 import transfer
 from study import HERE, markdown, records, sat
+
+from clickflax.study.table import WRITERS as STUDY_WRITERS
+from clickflax.study.table import read_tables
 
 BEGIN, END = "<!-- python experiments/table.py -->", "<!-- end of tables -->"
 
@@ -71,7 +75,18 @@ def speeds() -> str:
     return "\n\n".join(parts)
 
 
+def studies() -> str:
+    """What README shows: the best run of each data set, and the study of objectives."""
+    record = HERE / "objectives.json"
+    parts = [models.best()]
+    if record.is_file():
+        parts.append(objectives.BEFORE)
+        parts.append(STUDY_WRITERS["md"](*read_tables(record.read_text(encoding="utf-8"))))
+    return "\n\n".join(parts)
+
+
 PAGES = {
+    HERE.parent / "README.md": studies,
     HERE / "devices.md": devices.table,
     HERE / "engines.md": engines.table,
     HERE / "kills.md": kills.table,

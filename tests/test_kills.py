@@ -30,7 +30,8 @@ import pathlib
 import jax.numpy as jnp
 from clickflax.runtime import checkpoint
 for step in (1, 2):
-    checkpoint.save(pathlib.Path(FOLDER), step, {"step": step}, params={"a": jnp.full(1000, float(step))})
+    params = {"a": jnp.full(1000, float(step))}
+    checkpoint.save(pathlib.Path(FOLDER), step, {"step": step}, params=params)
     armed = True
 """
 PREPARE = """
