@@ -16,7 +16,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Int, Shaped
 
-from clickflax.data.batches import TrainingBatches, epoch_plan, lay_out
+from clickflax.data.batches import TrainingBatches, epoch_plan
+from clickflax.data.packing import lay_out
 from clickflax.events import CLS, PAD, Batch, put
 from clickflax.runtime import sharding
 from clickflax.step import Shared, State

@@ -18,8 +18,9 @@ import rich.console
 import rich.table
 
 from clickflax.config import from_dict
-from clickflax.data.batches import Windows, ramp
+from clickflax.data.batches import Windows
 from clickflax.data.labels import LabelPart
+from clickflax.data.packing import ramp
 from clickflax.data.split import Examples
 from clickflax.data.store import Dataset
 from clickflax.data.truth import Truth, gain, load_truth

@@ -13,7 +13,8 @@ import scipy.sparse
 from jaxtyping import Bool, Float, Int
 
 from clickflax.data.asking import distinct_items
-from clickflax.data.batches import Windows, ramp
+from clickflax.data.batches import Windows
+from clickflax.data.packing import ramp
 from clickflax.data.split import Examples, inside
 from clickflax.events import RESERVED
 

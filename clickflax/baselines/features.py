@@ -21,7 +21,8 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from jaxtyping import Bool, Float, Int, Shaped
 
-from clickflax.data.batches import Windows, ramp
+from clickflax.data.batches import Windows
+from clickflax.data.packing import ramp
 from clickflax.data.variables import DAY, HOUR, SECOND
 from clickflax.events import RESERVED
 

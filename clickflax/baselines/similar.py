@@ -7,7 +7,8 @@ import scipy.linalg
 import scipy.sparse
 from jaxtyping import Float, Int
 
-from clickflax.data.batches import Windows, ramp
+from clickflax.data.batches import Windows
+from clickflax.data.packing import ramp
 from clickflax.events import RESERVED
 
 NEIGHBOURS = 100  # of each item

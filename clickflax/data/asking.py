@@ -7,7 +7,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import Int, Shaped
 
-from clickflax.data.batches import Windows, deal, fill, one_each, pack, ramp, slots_of
+from clickflax.data.batches import Windows, fill
+from clickflax.data.packing import deal, one_each, pack, ramp, slots_of
 from clickflax.events import Batch
 
 
@@ -77,12 +78,11 @@ def asking_batches(
         slots, which = slots_of(plan, some[there])
         example, row = dealt[slots], there[which]
         windows = Windows(start[example], history.stop[example])
-        flat = (len(some), max_len)
         batch = fill(
             columns,
             windows,
             row,
-            flat,
+            (len(some), max_len),
             position_from=position_from,
             opens=opens,
             ask=ask,
@@ -90,18 +90,19 @@ def asking_batches(
         )
         places = group_answers(row, lengths[example], example, layout, most, deepest)
         yield AskedRows(
-            Batch(
-                {
-                    name: values.reshape(*layout, *values.shape[1:])
-                    for name, values in batch.variables.items()
-                },
-                batch.segment.reshape(*layout, -1),
-                batch.position.reshape(*layout, -1),
-                {},
-            ),
+            in_groups(batch, layout),
             *places,
             seen_items(columns["item"], history, places[3].reshape(layout.shards, -1), width),
         )
+
+
+def in_groups(batch: Batch, layout: Layout) -> Batch:
+    """The rows of a batch as the devices have them, [S, G, M, ...], without labels."""
+    variables = {
+        name: values.reshape(*layout, *values.shape[1:]) for name, values in batch.variables.items()
+    }
+    segment, position = (one.reshape(*layout, -1) for one in (batch.segment, batch.position))
+    return Batch(variables, segment, position, {})
 
 
 def spread_rows(

@@ -11,7 +11,8 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from clickflax.data.asking import distinct_items
-from clickflax.data.batches import Windows, ramp
+from clickflax.data.batches import Windows
+from clickflax.data.packing import ramp
 from clickflax.data.split import Examples
 from clickflax.events import RESERVED
 

@@ -7,7 +7,8 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Bool, Int, Shaped
 
-from clickflax.data.batches import Windows, ramp
+from clickflax.data.batches import Windows
+from clickflax.data.packing import ramp
 from clickflax.events import RESERVED
 
 # The draw of validation users belongs to the protocol: runs of other seeds get the same users.

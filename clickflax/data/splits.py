@@ -14,7 +14,8 @@ from collections.abc import Callable, Mapping
 import numpy as np
 from jaxtyping import Int, Shaped
 
-from clickflax.data.batches import Windows, ramp
+from clickflax.data.batches import Windows
+from clickflax.data.packing import ramp
 from clickflax.data.split import (
     Examples,
     Split,
