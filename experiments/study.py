@@ -7,11 +7,11 @@ import subprocess
 import sys
 from collections.abc import Iterable
 
+from clickflax.runtime.environment import MADE_WITH, starts
 from clickflax.study import statistics
-from clickflax.study.results import ENVIRONMENT
 
 HERE = pathlib.Path(__file__).resolve().parent
-MACHINE = (*ENVIRONMENT, "started")
+MACHINE = (*MADE_WITH, "started")
 
 
 def clickflax(*words: str) -> dict:
@@ -41,7 +41,8 @@ def which_runs(doc: str | None, names: Iterable[str], records: pathlib.Path) -> 
 
 def commits(records: list[dict]) -> str:
     """The commits of some records."""
-    return ", ".join(dict.fromkeys(one["environment"]["commit"][:7] for one in records))
+    known = (start["commit"][:7] for one in records for start in starts(one["environment"]))
+    return ", ".join(dict.fromkeys(known))
 
 
 def spread(values: list[float], sign: str = "") -> str:
@@ -54,7 +55,10 @@ def without_places(record: dict) -> dict:
     """A record without what tells of its place on the machine."""
     record = dict(record)
     if "environment" in record:
-        record["environment"] = {key: record["environment"][key] for key in (*MACHINE, "data")}
+        told, *later = starts(record["environment"])
+        record["environment"] = {key: told[key] for key in (*MACHINE, "data")}
+        if later:
+            record["environment"]["resumed"] = [{key: one[key] for key in MACHINE} for one in later]
     if "config" in record:
         path = pathlib.Path(record["config"]["data"]["path"]).name
         record["config"] = {**record["config"], "data": {**record["config"]["data"], "path": path}}

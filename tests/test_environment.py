@@ -22,6 +22,16 @@ def test_an_environment_survives_json_and_names_what_a_result_depends_on():
     assert told["started"].endswith("+00:00")
 
 
+def test_a_run_that_goes_on_with_something_else_tells_of_both():
+    told = environment.environment("abc123")
+    assert environment.resumed(told) == told
+    elsewhere = told | {"cpu": "another", "command": "the first one"}
+    both = environment.resumed(elsewhere)
+    assert both["cpu"] == "another"
+    assert [one["cpu"] for one in environment.starts(both)] == ["another", told["cpu"]]
+    assert environment.resumed(both) == both
+
+
 def test_a_changed_file_makes_a_checkout_dirty(tmp_path):
     root = tmp_path.resolve()
     git(root, "init")

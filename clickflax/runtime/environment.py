@@ -7,6 +7,7 @@ import platform
 import shlex
 import subprocess
 import sys
+from collections.abc import Mapping
 from typing import Any
 
 import jax
@@ -15,6 +16,8 @@ import clickflax
 from clickflax.runtime.sharding import cores
 
 HERE = pathlib.Path(clickflax.__file__).resolve().parents[1]
+# What may change numbers, of all that `environment` tells.
+MADE_WITH = ("commit", "dirty", "versions", "backend", "devices", "cpu", "cores")
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
 
 
@@ -40,6 +43,19 @@ def environment(data_fingerprint: str) -> dict[str, Any]:
         "cores": cores(),
         "data": data_fingerprint,
     }
+
+
+def starts(told: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """The environment of the first start, and of those that went on with something else."""
+    return [told, *told.get("resumed", [])]
+
+
+def resumed(told: dict[str, Any]) -> dict[str, Any]:
+    """The environment of a run that goes on, with that of today if it is another one."""
+    now, last = environment(told["data"]), starts(told)[-1]
+    if all(now[name] == last[name] for name in MADE_WITH):
+        return told
+    return told | {"resumed": [*told.get("resumed", []), now]}
 
 
 def checkout(root: pathlib.Path = HERE) -> dict[str, Any]:

@@ -13,11 +13,11 @@ from jaxtyping import Float, Int
 from clickflax.config import default, from_dict
 from clickflax.config import differences as differences_of
 from clickflax.run import read_json
+from clickflax.runtime.environment import MADE_WITH, starts
 from clickflax.study.plan import Cell, Study, check_name, folder_of, record_of
 from clickflax.study.statistics import Difference, Spread, difference, holm, spread
 from clickflax.tasks.metrics import METRICS, ranking
 
-ENVIRONMENT = ("commit", "dirty", "versions", "backend", "devices", "cpu", "cores")
 LEVEL = 0.05  # of a significant difference, corrected for the lines of its table
 
 
@@ -197,9 +197,9 @@ def environments_of(records: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]
     """What the records were made with, each once, without what tells one start from another."""
     found = []
     for record in records:
-        told = record["environment"]
-        one = {name: told[name] for name in ENVIRONMENT if name in told}
-        found += [] if one in found else [one]
+        for told in starts(record["environment"]):
+            one = {name: told[name] for name in MADE_WITH if name in told}
+            found += [] if one in found else [one]
     return found
 
 
