@@ -88,9 +88,11 @@ def labels_fingerprint(config: ConfigDict) -> str | None:
     return hashlib.sha256(pathlib.Path(config.label.path).read_bytes()).hexdigest()
 
 
-# What may be otherwise when a run goes on: where its data lie, and on what devices.
-ANYWHERE = ("config.data.path", "config.train.cpu_devices", "config.train.model_devices")
-ANYWHERE += ("config.train.wandb",)
+# What may be otherwise when a run goes on: where its data lie, on what devices, and who is told.
+ANYWHERE = tuple(
+    f"config.{knob}"
+    for knob in ("data.path", "train.cpu_devices", "train.model_devices", "train.wandb")
+)
 
 
 def prepare_folder(

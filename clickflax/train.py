@@ -257,9 +257,9 @@ def train(config: ConfigDict, workdir: str | pathlib.Path) -> dict[str, Any]:
         print(banner(setting, state, past), file=sys.stderr)
     stopped = bool(train.patience) and past.evaluations_since >= train.patience
     if past.step < train.steps and not stopped:
-        written = (folder, knobs(config), past.step, train.wandb)
+        about = (folder, knobs(config), past.step, train.wandb)
         with (
-            MetricsWriter(*written) if first else Silent() as writer,
+            MetricsWriter(*about) if first else Silent() as writer,
             Progress(train.steps, past.step, train.eval_every) if first else Silent() as progress,
             # Where there are several processes, JAX sees to it, and has them agree.
             asked_to_end(*() if processes.several() else (signal.SIGTERM,)) as asked,

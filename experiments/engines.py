@@ -1,6 +1,6 @@
 """The same log, prepared by DuckDB and by Spark: seconds, and whether every file is the same.
 
-    python experiments/engines.py --ml-1m RAW       # what is not recorded yet, to engines.json
+    python experiments/engines.py --ml-1m RAW       # both logs, to engines.json
     python experiments/table.py                     # experiments/engines.md
 
 Both work on this machine, with the same cores, by the real command; RAW is the folder of
@@ -53,8 +53,13 @@ def compared(name: str, source: str, raw: pathlib.Path, *options: str) -> dict:
         }
         one, other = outs.values()
         names = files(one)
+        theirs = files(other)
         differ = [
-            str(name) for name in names if not filecmp.cmp(one / name, other / name, shallow=False)
+            str(name)
+            for name in sorted({*names, *theirs})
+            if name not in names
+            or name not in theirs
+            or not filecmp.cmp(one / name, other / name, shallow=False)
         ]
         info = json.loads((one / "dataset.json").read_text(encoding="utf-8"))
         return {
@@ -65,7 +70,7 @@ def compared(name: str, source: str, raw: pathlib.Path, *options: str) -> dict:
             "seconds": seconds,
             "files": len(names),
             "bytes": sum((one / name).stat().st_size for name in names),
-            "differ": differ + [str(name) for name in files(other) if name not in names],
+            "differ": differ,
         }
 
 

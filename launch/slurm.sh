@@ -45,7 +45,8 @@ fi
 
 status=0
 "${call[@]}" "$@" || status=$?
-if [ "$status" = 143 ]; then
+# A job that scancel ends is CANCELLED by now, and must stay so.
+if [ "$status" = 143 ] && scontrol show job "$SLURM_JOB_ID" | grep 'JobState=RUNNING' >/dev/null; then
     echo "launch/slurm.sh: ended by SIGTERM; job $SLURM_JOB_ID is queued again"
     scontrol requeue "$SLURM_JOB_ID"
 fi

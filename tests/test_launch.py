@@ -130,15 +130,18 @@ def test_what_cannot_be_launched_here_is_refused(launch, stub):
     assert done.returncode == 2 and "2 processes cannot share 3 GPUs" in done.stderr
 
 
-def test_a_job_that_is_ended_early_is_queued_again(launch, stub):
+@pytest.mark.parametrize("state", ["RUNNING", "CANCELLED"])
+def test_a_job_that_is_ended_early_is_queued_again_unless_it_is_cancelled(launch, stub, state):
     stub("srun", "exit 143")
-    stub("scontrol")
+    stub("scontrol", f"echo '   JobState={state} Reason=None'")
     job = {"SLURM_JOB_NUM_NODES": "2", "SLURM_GPUS_ON_NODE": "3"}
     done, calls = launch("slurm.sh", *TRAIN, SLURM_JOB_ID="7", **job)
     assert done.returncode == 143
     train = ["srun", "--kill-on-bad-exit=1", "env", "JAX_LOCAL_DEVICE_IDS=0,1,2", "clickflax"]
     train += ["train", *TRAIN, "--processes=auto", "--devices=6"]
-    assert calls == [train, ["scontrol", "requeue", "7"]]
+    asked = ["scontrol", "show", "job", "7"]
+    again = [["scontrol", "requeue", "7"]] if state == "RUNNING" else []
+    assert calls == [train, asked, *again]
     shown, _ = launch("slurm.sh", "--dry-run", *TRAIN, **job)
     assert shlex.split(shown.stdout) == train
 

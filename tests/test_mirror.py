@@ -82,6 +82,6 @@ def test_without_the_extra_it_says_so_and_drops_nothing(tmp_path, monkeypatch):
     with MetricsWriter(tmp_path, {}) as writer:
         writer.write(1, {"loss": 1.0})
     monkeypatch.setitem(sys.modules, "wandb", None)
-    with pytest.raises(ModuleNotFoundError, match=r"config.train.wandb='shop'.*clickflax\[wandb\]"):
+    with pytest.raises(ValueError, match=r"config.train.wandb='shop'.*clickflax\[wandb\]"):
         MetricsWriter(tmp_path, {}, wandb="shop")
     assert (tmp_path / "metrics.jsonl").read_text()

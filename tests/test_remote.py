@@ -35,7 +35,7 @@ def test_a_data_set_at_a_url_is_that_of_a_folder(tmp_path, url, monkeypatch):
     (tmp_path / "log.csv").write_text(LOG)
     prepare("log", tmp_path / "log.csv", tmp_path / "shop", given)
     data = open_dataset(f"{url}/shop")
-    assert data.path == tmp_path / "cache" / data.fingerprint
+    assert data.path.parent == tmp_path / "cache"
     for path in (tmp_path / "shop").rglob("*.*"):
         name = path.relative_to(tmp_path / "shop")
         if name.name != "dataset.json":  # it names the log
@@ -65,6 +65,25 @@ def test_a_data_set_is_replaced_only_when_that_is_said(tmp_path, url):
     ]
 
 
+def test_what_a_url_says_is_not_believed(tmp_path, url):
+    data = prepared(tmp_path, LOG)
+    remote.publish(data.path, f"{url}/shop")
+    files = fsspec.filesystem("memory")
+    told = f"/bucket/shop/{data.fingerprint}/files.json"
+    files.pipe_file(told, json.dumps({"../../../away": 3}).encode())
+    with pytest.raises(ValueError, match="names '../../../away', which lies elsewhere"):
+        remote.fetch(f"{url}/shop")
+    files.pipe_file("/bucket/shop/dataset.json", b'{"fingerprint": "../.."}')
+    for call in (remote.fetch, lambda place: remote.publish(data.path, place, overwrite=True)):
+        with pytest.raises(ValueError, match="memory://bucket/shop is no data set"):
+            call(f"{url}/shop")
+
+
+def test_a_password_is_not_shown():
+    assert remote.shown("postgres://ann:secret@host/shop?key=1") == "postgres://ann@host/shop"
+    assert remote.shown("data/log?.csv") == "data/log?.csv"
+
+
 def test_half_a_data_set_is_none(tmp_path, url):
     data = prepared(tmp_path, LOG)
     remote.publish(data.path, f"{url}/shop")
@@ -87,16 +106,10 @@ def test_processes_of_a_machine_fetch_at_the_same_time(tmp_path, monkeypatch):
     monkeypatch.setenv("CLICKFLAX_CACHE", str(tmp_path / "cache"))
     data = prepared(tmp_path, LOG)
     place = (tmp_path / "bucket" / "shop").as_uri()
-    fsspec.filesystem("file").mkdirs(str(tmp_path / "bucket"))
-    monkeypatch.setattr(remote, "_open", _with_folders)
     remote.publish(data.path, place)
     with multiprocessing.get_context("spawn").Pool(4) as pool:
-        assert set(pool.map(_fetch, [place] * 8)) == {str(tmp_path / "cache" / data.fingerprint)}
-
-
-def _with_folders(url):
-    files, root = fsspec.core.url_to_fs(url, auto_mkdir=True)
-    return files, root
+        [found] = set(pool.map(_fetch, [place] * 8))
+    assert open_dataset(found).fingerprint == data.fingerprint
 
 
 def test_what_is_wrong_in_a_log_is_told_of_its_url(url):
@@ -123,6 +136,12 @@ def test_a_table_of_a_warehouse_is_a_log_in_the_order_of_time(tmp_path, capsys):
     assert json.loads((data.path / "dataset.json").read_text())["options"]["raw"] == "events"
     with pytest.raises(ValueError, match=r"events has no column 'w' for item; it has \['u'"):
         main(["log", "--raw", "events", "--engine", engine, "--columns", "sequence=u,item=w",
+              "--out", str(tmp_path / "other")])  # fmt: skip
+    with pytest.raises(ValueError, match="duckdb://.*none"):
+        main(["log", "--raw", "none", "--engine", engine, "--columns", UIT,
+              "--out", str(tmp_path / "other")])  # fmt: skip
+    with pytest.raises(ValueError, match="the rows of events have no order: name its time"):
+        main(["log", "--raw", "events", "--engine", engine, "--columns", "sequence=u,item=i",
               "--out", str(tmp_path / "other")])  # fmt: skip
     with pytest.raises(ValueError, match="has a table, which source log reads, not pairs"):
         main(["pairs", "--raw", "events", "--engine", engine, "--out", str(tmp_path / "other")])

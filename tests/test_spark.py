@@ -3,6 +3,7 @@
 import filecmp
 import json
 import os
+import pathlib
 import shutil
 
 import duckdb
@@ -24,7 +25,7 @@ def same(tmp_path, source, raw, **options):
     if "columns" in options:
         options["columns"] = parse_columns(options["columns"])
     for engine in ("duckdb", "pyspark"):
-        given = Options(engine=engine, threads=1, **options)
+        given = Options(engine=engine, **options)
         prepare(source, raw, tmp_path / engine, given, overwrite=True)
     ours = sorted(p.relative_to(tmp_path / "duckdb") for p in (tmp_path / "duckdb").rglob("*.*"))
     theirs = sorted(
@@ -37,6 +38,13 @@ def same(tmp_path, source, raw, **options):
             assert json.loads(one.read_text()) == json.loads(other.read_text())
         assert filecmp.cmp(one, other, shallow=False), path
     return open_dataset(tmp_path / "pyspark")
+
+
+def prepare_spark(tmp_path, text, **options):
+    """A log in a file, prepared by Spark."""
+    (tmp_path / "log.csv").write_text(text)
+    given = Options(columns=parse_columns(UIT), engine="pyspark", **options)
+    prepare("log", tmp_path / "log.csv", tmp_path / "out", given)
 
 
 def test_text_with_all_that_text_has(tmp_path):
@@ -54,7 +62,9 @@ def test_text_with_all_that_text_has(tmp_path):
         "ann,y,2020-01-03,1d,,\n"
         ",y,2020-01-03,2,,\n"
         'ann,"",2020-01-03,2,,\n'
-        "one,too,many,of,all,of,them\n"
+        "one,too,many,of,all,of,them\n" + "x," * 30 + "far too many\n"
+        'ann,"a",2020/01/03 10:00,2,5" | 6",\n'
+        "ann,a,2020-01-03 10,2,,\n"
         "bob,5\" pipe,2020-01-05,-.5,a|b,'q'\n",
         encoding="utf-8",
     )
@@ -69,32 +79,48 @@ def test_text_with_all_that_text_has(tmp_path):
     )
     assert accounts_for_every_row(data)
     assert data.info["counts"]["dropped"] == {
-        "malformed line": 2,
+        "malformed line": 3,
         "no item": 1,
         "no sequence": 1,
         "price is not a number": 2,
-        "time does not parse": 1,
+        "time does not parse": 2,
     }
     assert sequences(data)["bob"] == ["y", "x", '5" pipe']
 
 
 @pytest.mark.slow
-def test_parquet_with_the_types_that_it_has(tmp_path):
+def test_parquet_with_the_types_that_it_has(tmp_path, monkeypatch):
     folder = tmp_path / "log"
     folder.mkdir()
     rows = """
         SELECT (n * 7919 % 13)::DOUBLE AS u, n * 104729 % 31 AS i,
             TIMESTAMP '2020-01-01' + to_seconds(n * 7 % 100) AS t,
             n / 8 AS p, [n % 3, n % 5] AS g, n % 2 = 0 AS b, DATE '2020-01-01' + (n % 4)::INT AS d,
-            (n % 7 / 4)::DECIMAL(6, 2) AS m, n % 11 / 1e4 AS f
+            (n % 7 / 4)::DECIMAL(6, 2) AS m, n % 11 / 1e4 AS f,
+            [1e-5, 1.5e-7, 1.25e19, 'inf', -2.5e-5, 12345678.125, 5e-301][n % 7 + 1]::DOUBLE AS x
         FROM range({}, {}) AS rows(n)
     """
     write_parquet(folder / "b.parquet", rows.format(200, 500))
     write_parquet(folder / "a.parquet", rows.format(0, 200))
-    columns = UIT + ",price=p,tags=g,flag=b,day=d,amount=m:categorical,share=f:categorical"
-    data = same(tmp_path, "log", folder, columns=columns, k_core=2)
+    columns = (
+        UIT
+        + ",price=p,tags=g,flag=b,day=d,amount=m:categorical,share=f:categorical,odd=x:categorical"
+    )
+    items = tmp_path / "items.parquet"
+    write_parquet(
+        items,
+        "SELECT n AS i, 'title ' || n AS \"the.title\", "
+        "CASE WHEN n % 3 > 0 THEN n + (1::BIGINT << 60) END AS big, "
+        "CASE n % 4 WHEN 1 THEN 'nan'::DOUBLE WHEN 2 THEN n / 4 END AS price, "
+        "['a', 'b'] AS tags FROM range(40) AS rows(n)",
+    )
+    # a path that does not say it from the top
+    monkeypatch.chdir(folder)
+    data = same(tmp_path, "log", pathlib.Path("../log"), columns=columns, items=items, k_core=2)
     assert data.info["variables"]["tags"]["kind"] == "several"
     assert "0.0001" in data.vocabulary("share").tokens()
+    assert {"1e-05", "inf", "12345678.125"} <= set(data.vocabulary("odd").tokens())
+    assert data.vocabulary("item").column("the.title")
 
 
 @pytest.mark.slow
@@ -104,6 +130,7 @@ def test_lines_of_json(tmp_path):
         '{"u": 1, "i": "a", "t": 1.5e9, "g": ["x", 2, null, 1.50]}\n'
         "\n"
         '{"i": "b", "u": 1, "t": 1500000001, "g": "x|z"}\n'
+        '{"u": 1, "i": [3, 4.50, {"a": 1e3}], "t": 1500000002, "g": [[1], "y"]}\n'
         '{"u": 1, "i": "c", "t": 15000\n'
         '{"u": 2.0, "i": "a", "t": 1500000000, "g": []} trailing\n'
         '{"u": 2.0, "i": true, "t": "1500000000", "g": null}\n'
@@ -111,11 +138,13 @@ def test_lines_of_json(tmp_path):
     )
     data = same(tmp_path, "log", path, columns=UIT + ",tags=g:several", on_bad_rows="skip")
     assert data.info["counts"]["dropped"] == {"malformed JSON": 2}
-    assert [row["line"] for row in data.info["counts"]["bad_rows"]] == [4, 5]
+    assert [row["line"] for row in data.info["counts"]["bad_rows"]] == [5, 6]
 
 
 @pytest.mark.slow
 def test_times_by_a_pattern_and_a_text_of_another_time_zone(tmp_path):
+    with pytest.raises(ValueError, match="--time-format='%d.%q': 'q' is a bad directive"):
+        prepare_spark(tmp_path, "u,i,t\n1,a,1\n", time_format="%d.%q")
     (tmp_path / "log.tsv").write_text(
         "u\ti\tt\n1\ta\t01.02.2020 03:04\n1\tb\t2020-02-01\n1\tb\t01.07.2020 00:00\n"
     )
@@ -160,11 +189,10 @@ def test_a_file_of_several_blocks_keeps_its_order(tmp_path, monkeypatch):
 
 @pytest.mark.slow
 def test_a_quote_that_is_not_closed_is_an_error_with_its_line(tmp_path):
-    path = tmp_path / "log.csv"
-    path.write_text('u,i\n1,a\n1,"b\n1,c\n')
-    given = Options(columns=parse_columns("sequence=u,item=i"), engine="pyspark", threads=1)
     with pytest.raises(ValueError, match=r"log.csv, line 3: a quote is opened and not closed"):
-        prepare("log", path, tmp_path / "out", given)
+        prepare_spark(tmp_path, 'u,i,t\n1,a,1\n1,"b,2\n1,c,3\n')
+    with pytest.raises(ValueError, match=r"log.csv, line 2: a quote is opened and not closed"):
+        prepare_spark(tmp_path, 'u,i,t\n1,"a" b,1\n1,"b",2\n')
     assert not (tmp_path / "out").exists()
 
 

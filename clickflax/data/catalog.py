@@ -1,6 +1,7 @@
 """Features that hang on items and sequences: small tables whose first column is `token`."""
 
 import json
+import math
 import pathlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
@@ -74,11 +75,26 @@ def read_items(engine: Engine, found: Log, item: str) -> pa.Table:
     rows = staged.events.order_by("_row")
     rows = rows.mutate(token=as_token(engine, rows["token"]).cast("string"))
     if "_malformed" in rows.columns:
-        bad = engine.con.to_pyarrow(rows.filter(_["_malformed"]).select("_row").limit(1))
+        bad = engine.table(rows.filter(_["_malformed"]).select("_row").limit(1))
         for row in bad["_row"].to_pylist():
             raise ValueError(f"{BadRow(*staged.locate(row), None, MALFORMED)}. Mend it.")
     check_unique(engine, rows, "token", staged.locate)
-    return engine.con.to_pyarrow(rows.select("token", *rest))
+    rows = rows.select("token", *rest)
+    table, schema = engine.table(rows), rows.schema().to_pyarrow()
+    columns = {}
+    for name, kind in zip(schema.names, schema.types, strict=True):
+        # engines name what is in a list differently, which a file keeps and a cast does not see
+        nested = pa.types.is_nested(kind)
+        columns[name] = pa.array(table[name].to_pylist(), kind) if nested else table[name]
+    return pa.table({name: with_one_nan(values) for name, values in columns.items()})
+
+
+def with_one_nan(values: pa.Array | pa.ChunkedArray) -> pa.Array | pa.ChunkedArray:
+    """The same numbers: NaN, which there are many of, is one of them, whatever made it."""
+    if not pa.types.is_floating(values.type):
+        return values
+    nan = pa.scalar(math.nan, values.type)
+    return pc.call_function("if_else", [pc.call_function("is_nan", [values]), nan, values])
 
 
 def check_unique(
@@ -86,7 +102,7 @@ def check_unique(
 ) -> None:
     """Refuses a table in which a value of a column stands twice."""
     twice = rows.filter(_[name].notnull()).group_by(name).agg(_row=_["_row"].max(), n=_.count())
-    found = engine.con.to_pyarrow(twice.filter(_["n"] > 1).order_by("_row").limit(1)).to_pylist()
+    found = engine.table(twice.filter(_["n"] > 1).order_by("_row").limit(1)).to_pylist()
     for row in found:
         file, line = locate(row["_row"])
         raise ValueError(f"{file}, line {line}: {row[name]!r} is there twice. Keep one row of it.")

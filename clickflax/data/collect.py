@@ -12,6 +12,7 @@ import pyarrow.compute as pc
 from jaxtyping import Int32
 
 from clickflax.data import index
+from clickflax.data.catalog import with_one_nan
 from clickflax.data.engine import Engine
 from clickflax.data.index import Variables
 from clickflax.data.options import Options
@@ -32,6 +33,13 @@ class Sorted:
     read: int
     dropped: Mapping[str, int]
     bad_rows: tuple[BadRow, ...]
+
+    def told_of(self, found: str, raw: str) -> "Sorted":
+        """The same, where the log is known by another path."""
+        rows = (
+            dataclasses.replace(row, file=row.file.replace(found, raw)) for row in self.bad_rows
+        )
+        return dataclasses.replace(self, bad_rows=tuple(rows))
 
     def column(self, name: str) -> np.ndarray:
         """A column of the events, mapped."""
@@ -84,7 +92,7 @@ def _write(
                 if name in widths:
                     append(fill_up(column, widths[name]))
                 else:
-                    append(column.to_numpy(zero_copy_only=False))
+                    append(with_one_nan(column).to_numpy(zero_copy_only=False))
 
 
 def fill_up(lists: pa.Array, width: int) -> Int32[np.ndarray, "E M"]:

@@ -117,6 +117,9 @@ class DuckDB:
             raise ValueError(f"{where}: {found['reason']}") from error
         return self._numbered(table)
 
+    def table(self, rows: ibis.Table) -> pa.Table:
+        return self.con.to_pyarrow(rows)
+
     def stream(self, table: ibis.Table) -> Iterator[pa.RecordBatch]:
         # Arrow's own stream protocol: Ibis's to_pyarrow_batches calls what DuckDB 2 no longer has
         return iter(pa.RecordBatchReader.from_stream(self.con.con.sql(self.con.compile(table))))
@@ -161,7 +164,7 @@ def open_duckdb(folder: pathlib.Path, options: Options) -> Iterator[DuckDB]:
         try:
             con.raw_sql("SET enable_progress_bar = false")  # it writes to standard output
             # times that name no zone are read in the zone of the session
-            con.raw_sql(f"SET TimeZone = '{options.time_zone}'")
+            con.raw_sql(f"SET TimeZone = {_text(options.time_zone)}")
             yield DuckDB(con)
         finally:
             con.disconnect()

@@ -32,8 +32,8 @@ class Staged:
 class Engine(Protocol):
     """Reads files into tables, and has names for what Ibis has none for.
 
-    `_row` rises in the order of the files and of their rows. Columns are wanted as {new name:
-    name}; those of text are text.
+    `_row` rises in the order of the files and of their rows, and may leave numbers out. Columns are
+    wanted as {new name: name}; those of text are text.
     """
 
     con: Any  # a backend of Ibis
@@ -68,6 +68,10 @@ class Engine(Protocol):
         self, paths: Sequence[pathlib.Path], wanted: Mapping[str, str], table: str = "events"
     ) -> Staged:
         """Reads Parquet files, their types as they are, and the same in all of them."""
+        ...
+
+    def table(self, rows: ibis.Table) -> pa.Table:
+        """The rows of an expression in its order."""
         ...
 
     def stream(self, table: ibis.Table) -> Iterator[pa.RecordBatch]:

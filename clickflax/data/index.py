@@ -91,7 +91,7 @@ def check(engine: Engine, events: ibis.Table, kinds: Variables, options: Options
 
 def problem_counts(engine: Engine, checked: ibis.Table) -> dict[str | None, int]:
     """How many events have which problem; None is none."""
-    counts = engine.con.to_pyarrow(checked.group_by("_problem").agg(n=checked.count()))
+    counts = engine.table(checked.group_by("_problem").agg(n=checked.count()))
     return dict(zip(*(counts[name].to_pylist() for name in ("_problem", "n")), strict=True))
 
 
@@ -100,7 +100,7 @@ def first_problems(
 ) -> list[dict]:
     """The first events with one of these problems: `_row`, `_problem` and `_value`."""
     found = checked.filter(_["_problem"].isin(reasons)).order_by("_row").limit(count)
-    return engine.con.to_pyarrow(found.select("_row", "_problem", "_value")).to_pylist()
+    return engine.table(found.select("_row", "_problem", "_value")).to_pylist()
 
 
 def index_sequences(engine: Engine, clean: ibis.Table) -> pa.Table:
@@ -112,7 +112,7 @@ def index_sequences(engine: Engine, clean: ibis.Table) -> pa.Table:
     found = found.mutate(_id=ibis.row_number().over(order_by="_first").cast("int32"))
     engine.con.create_table("ids_sequence", found)
     ids = engine.con.table("ids_sequence").order_by("_id")
-    return engine.con.to_pyarrow(ids.mutate(token=ids["sequence"].cast("string")).drop("sequence"))
+    return engine.table(ids.mutate(token=ids["sequence"].cast("string")).drop("sequence"))
 
 
 def index_tokens(engine: Engine, clean: ibis.Table, name: str) -> pa.ChunkedArray:
@@ -125,7 +125,7 @@ def index_tokens(engine: Engine, clean: ibis.Table, name: str) -> pa.ChunkedArra
     number = ibis.row_number().over(order_by="_token") + RESERVED
     engine.con.create_table(f"ids_{name}", found.mutate(_id=number.cast("int32")))
     ids = engine.con.table(f"ids_{name}").order_by("_id")
-    return engine.con.to_pyarrow(ids.select("_token"))["_token"]
+    return engine.table(ids.select("_token"))["_token"]
 
 
 def sorted_events(engine: Engine, clean: ibis.Table, kinds: Variables) -> Iterator[pa.RecordBatch]:
@@ -151,7 +151,7 @@ def most_values(engine: Engine, clean: ibis.Table, name: str) -> int:
     """The most values that an event has in a variable; 1 where none has any."""
     values: Any = clean[name]
     most = values.length().max().fill_null(0)
-    return max(1, engine.con.to_pyarrow(most.name("most")).as_py())
+    return max(1, engine.table(most.name("most").as_table())["most"][0].as_py())
 
 
 def kind_of(type: dt.DataType) -> str:
@@ -230,8 +230,9 @@ def _time(engine: Engine, events: ibis.Table, options: Options) -> Any:
 
 def _find_form(engine: Engine, events: ibis.Table) -> str:
     """The form of most of the first times: numbers by their size, all of one unit, or ISO text."""
-    first = events.filter(_["_row"] < SAMPLE)["time"]
-    values = engine.con.to_pyarrow(first.cast("string").name("time")).to_pylist()
+    first = events.order_by("_row").limit(SAMPLE)
+    text = first.select(time=first["time"].cast("string"))
+    values = engine.table(text)["time"].to_pylist()
     numbers = [abs(float(value)) for value in values if value and _is_number(value)]
     if len(numbers) * 2 < sum(value is not None for value in values) or not numbers:
         return "iso"

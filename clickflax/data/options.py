@@ -53,6 +53,9 @@ class Options:
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise ValueError(f"--{name.replace('_', '-')}={value} must be at least 1.")
+        for name in ("items", "attributes", "test"):
+            if re.match(r"\w+:/", str(getattr(self, name))):
+                raise ValueError(f"--{name} must be on this machine: copy it here first.")
         if self.engine not in ENGINES and "://" not in self.engine:
             raise ValueError(f"--engine={self.engine} is not one of {list(ENGINES)}, nor a URL.")
         if len(self.quote) != 1 and self.quote != "none":

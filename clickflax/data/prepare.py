@@ -22,7 +22,7 @@ from clickflax.data.catalog import attach
 from clickflax.data.collect import Sorted, collect
 from clickflax.data.engine import open_engine
 from clickflax.data.options import Options, add_flags, from_flags
-from clickflax.data.remote import bring, is_url, publish
+from clickflax.data.remote import bring, check_free, is_url, publish, shown
 from clickflax.data.report import print_report
 from clickflax.data.seal import array_writer, seal
 from clickflax.data.sources import SOURCES, Raw
@@ -61,6 +61,7 @@ def prepare(
     options = options or Options()
     _check_options(source, options)
     if is_url(out):
+        check_free(str(out), overwrite)
         with tempfile.TemporaryDirectory() as room:
             info = prepare(source, raw, pathlib.Path(room, "new"), options)
             publish(pathlib.Path(room, "new"), str(out), overwrite)
@@ -70,11 +71,11 @@ def prepare(
         scratch.mkdir()
         with _brought(str(raw), scratch, options) as found, open_engine(scratch, options) as engine:
             read = SOURCES[source].read(engine, found, options)
-            events = collect(engine, read, scratch, options)
+            events = collect(engine, read, scratch, options).told_of(str(found), shown(str(raw)))
         # the engine is closed, and its memory free, before the columns are filtered
         counts = _store(folder, events, read, options)
         shutil.rmtree(scratch)
-        given = {"raw": str(raw), **_as_json(options)}
+        given = {"raw": shown(str(raw)), **_as_json(options)}
         return seal(folder, source=source, options=given, counts=counts)
 
 
@@ -88,10 +89,8 @@ def _brought(raw: str, scratch: pathlib.Path, options: Options) -> Iterator[path
     found = bring(raw, scratch / "raw", options)
     try:
         yield found
-    except (ValueError, OSError) as error:
-        if str(found) not in str(error):
-            raise
-        raise type(error)(str(error).replace(str(found), raw)) from error
+    except (ValueError, FileNotFoundError) as error:
+        raise ValueError(str(error).replace(str(found), shown(raw))) from error
 
 
 def _store(folder: pathlib.Path, events: Sorted, raw: Raw, options: Options) -> dict:
@@ -208,7 +207,7 @@ def _check_options(source: str, options: Options) -> None:
     """Refuses a source that is not known, and options that it would not look at."""
     if is_url(options.engine) and source != "log":
         raise ValueError(
-            f"--engine={options.engine} has a table, which source log reads, not {source}."
+            f"--engine={shown(options.engine)} has a table, which source log reads, not {source}."
         )
     if source not in SOURCES:
         raise ValueError(f"source {source!r} is not one of {sorted(SOURCES)}.")

@@ -1,4 +1,4 @@
-"""Records of text that the engine refused: how many, which, and whether rows were lost by them."""
+"""Records of text that DuckDB refused: how many, which, and whether rows were lost by them."""
 
 import pathlib
 from collections.abc import Collection

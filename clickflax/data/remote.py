@@ -9,9 +9,12 @@ them the dataset.json, which is written last:
 """
 
 import concurrent.futures
+import contextlib
+import hashlib
 import json
 import os
 import pathlib
+import re
 import shutil
 from collections.abc import Callable, Iterable
 from typing import Any
@@ -24,6 +27,7 @@ from fsspec.spec import AbstractFileSystem
 from clickflax.data.options import Options
 from clickflax.data.seal import fingerprint
 
+FINGERPRINT = re.compile("[0-9a-f]{64}")
 PIECE = 1 << 26  # bytes
 AT_ONCE = 16  # pieces
 FILES = "files.json"
@@ -34,18 +38,38 @@ def is_url(path: str | os.PathLike) -> bool:
     return "://" in str(path)
 
 
+def shown(url: str) -> str:
+    """A URL without a password and without what may be a signature; a path as it is."""
+    if not is_url(url):
+        return url
+    return re.sub(r"://([^/:@]*):[^/@]*@", r"://\1@", url).partition("?")[0]
+
+
+def check_free(url: str, overwrite: bool) -> None:
+    """Raises FileExistsError where a data set is that may not be replaced."""
+    files, root = _open(url)
+    if files.exists(f"{root}/dataset.json"):
+        _read(files, root, url)  # nothing else is ever replaced
+        if not overwrite:
+            raise FileExistsError(
+                f"{shown(url)} is there: name another folder, or give --overwrite."
+            )
+
+
 def publish(folder: pathlib.Path, url: str, overwrite: bool = False) -> None:
     """Writes a data set to a URL. Raises FileExistsError where there is one that may not be
     replaced.
     """
+    check_free(url, overwrite)
     files, root = _open(url)
-    old = _read(files, f"{root}/dataset.json")
-    if old is not None and not overwrite:
-        raise FileExistsError(f"{url} is there: name another folder, or give --overwrite.")
+    old = _read(files, root, url)
     info = json.loads((folder / "dataset.json").read_text(encoding="utf-8"))
     there = f"{root}/{info['fingerprint']}"
     names = [path.relative_to(folder) for path in sorted(folder.rglob("*")) if path.is_file()]
     sizes = {str(name): (folder / name).stat().st_size for name in names}
+
+    for parent in {str((pathlib.PurePosixPath(there) / name).parent) for name in sizes}:
+        files.makedirs(parent, exist_ok=True)
 
     def put(name: str, number: int) -> None:
         with (folder / name).open("rb") as file:
@@ -57,7 +81,8 @@ def publish(folder: pathlib.Path, url: str, overwrite: bool = False) -> None:
     # from here on the URL has the new data set, and before that the old one
     files.pipe_file(f"{root}/dataset.json", (folder / "dataset.json").read_bytes())
     if old is not None and old["fingerprint"] != info["fingerprint"]:
-        files.rm(f"{root}/{old['fingerprint']}", recursive=True)
+        with contextlib.suppress(FileNotFoundError):  # another one has replaced it, too
+            files.rm(f"{root}/{old['fingerprint']}", recursive=True)
 
 
 def fetch(url: str) -> pathlib.Path:
@@ -65,19 +90,30 @@ def fetch(url: str) -> pathlib.Path:
     it. It lies in $CLICKFLAX_CACHE, by default in ~/.cache/clickflax.
     """
     files, root = _open(url)
-    info = _read(files, f"{root}/dataset.json")
+    info = _read(files, root, url)
     if info is None:
-        raise FileNotFoundError(f"{url} has no dataset.json: make it with `clickflax prepare`.")
+        raise FileNotFoundError(
+            f"{shown(url)} has no dataset.json: make it with `clickflax prepare`."
+        )
     cache = pathlib.Path(os.environ.get("CLICKFLAX_CACHE", "~/.cache/clickflax")).expanduser()
-    folder = cache / info["fingerprint"]
     cache.mkdir(parents=True, exist_ok=True)
+    # the same columns may come from another log, of which dataset.json tells
+    told = hashlib.sha256(json.dumps(info, sort_keys=True).encode()).hexdigest()
+    folder = cache / f"{info['fingerprint']}-{told[:8]}"
     with FileLock(f"{folder}.lock"):
         if not folder.is_dir():
             new = folder.with_suffix(".new")
             shutil.rmtree(new, ignore_errors=True)  # of a start that was killed
-            _fetch(files, f"{root}/{info['fingerprint']}", new)
+            try:
+                _fetch(files, f"{root}/{info['fingerprint']}", new)
+            except FileNotFoundError as error:
+                raise ValueError(
+                    f"{shown(url)}: {error} is not there. Was it replaced a moment ago? Try again."
+                ) from error
             if fingerprint(new) != info["fingerprint"]:
-                raise ValueError(f"{url} is damaged: its fingerprint is not that of its files.")
+                raise ValueError(
+                    f"{shown(url)} is damaged: its fingerprint is not that of its files."
+                )
             new.replace(folder)
     return folder
 
@@ -91,31 +127,44 @@ def bring(raw: str, folder: pathlib.Path, options: Options) -> pathlib.Path:
     if not is_url(options.engine):
         files, root = _open(raw)
         if not files.exists(root):
-            raise FileNotFoundError(f"{raw} is not there.")
+            raise FileNotFoundError(f"{shown(raw)} is not there.")
         files.get(root, str(folder / name), recursive=files.isdir(root))
         return folder / name
+    try:
+        _write_table(raw, folder / f"{name}.parquet", options)
+    except (ValueError, OSError):
+        raise
+    except Exception as error:  # each warehouse has errors of its own
+        raise ValueError(f"{shown(options.engine)}: {str(error).splitlines()[0]}") from error
+    return folder / f"{name}.parquet"
+
+
+def _write_table(raw: str, path: pathlib.Path, options: Options) -> None:
+    """Writes the wanted columns of a table, TABLE or DATABASE.TABLE, as Parquet."""
     con = ibis.connect(options.engine)
     try:
-        table = con.table(raw)
+        database, _, name = raw.rpartition(".")
+        table = con.table(name, database=database or None)
         wanted = {column.name: column.source for column in options.columns}
         for new, old in wanted.items():
             if old not in table.columns:
                 raise ValueError(
                     f"{raw} has no column {old!r} for {new}; it has {list(table.columns)}."
                 )
-        first = [wanted["time"]] if "time" in wanted else []
-        columns = list(dict.fromkeys([*first, *wanted.values()]))
-        rows = table.select(columns).order_by(columns)
-        con.to_parquet(rows, folder / f"{name}.parquet")
+        if "time" not in wanted:
+            raise ValueError(f"the rows of {raw} have no order: name its time in --columns.")
+        columns = list(dict.fromkeys([wanted["time"], *wanted.values()]))
+        con.to_parquet(table.select(columns).order_by(columns), path)
     finally:
         con.disconnect()
-    return folder / f"{name}.parquet"
 
 
 def _fetch(files: AbstractFileSystem, there: str, folder: pathlib.Path) -> None:
     """Writes the files of a data set, every piece to its place."""
     sizes = json.loads(files.cat_file(f"{there}/{FILES}"))
     for name, size in sizes.items():
+        if not (folder / name).resolve().is_relative_to(folder.resolve()):
+            raise ValueError(f"{there}/{FILES} names {name!r}, which lies elsewhere.")
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         with (folder / name).open("wb") as file:
             file.truncate(size)
@@ -148,13 +197,17 @@ def _open(url: str) -> tuple[AbstractFileSystem, str]:
     try:
         files, root = fsspec.core.url_to_fs(url)
     except (ImportError, ValueError) as error:
-        raise ValueError(f"{url}: {error}") from error
+        raise ValueError(f"{shown(url)}: {error}") from error
     return files, root.rstrip("/")
 
 
-def _read(files: AbstractFileSystem, path: str) -> dict | None:
-    """A file of JSON, None where there is none."""
+def _read(files: AbstractFileSystem, root: str, url: str) -> dict[str, Any] | None:
+    """The dataset.json of a URL, None where there is none."""
     try:
-        return json.loads(files.cat_file(path))
+        info = json.loads(files.cat_file(f"{root}/dataset.json"))
     except FileNotFoundError:
         return None
+    # it names a folder that is written here and, one day, removed there
+    if not FINGERPRINT.fullmatch(str(info.get("fingerprint"))):
+        raise ValueError(f"{shown(url)} is no data set: its dataset.json has no fingerprint.")
+    return info

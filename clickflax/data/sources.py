@@ -232,7 +232,7 @@ def _rename(engine: Engine, staged: Staged, name: str, path: pathlib.Path) -> St
     names = features({"_old": TEXT, "_new": TEXT}, read_names(file(path)))
     known = ibis.memtable(names)
     lost = staged.events.anti_join(known, [(name, "_old")]).order_by("_row").limit(1)
-    for row in engine.con.to_pyarrow(lost.select("_row", name)).to_pylist():
+    for row in engine.table(lost.select("_row", name)).to_pylist():
         where, line = staged.locate(row["_row"])
         raise ValueError(f"{where}, line {line}: {name} {row[name]!r} has no name in {path}.")
     table = engine.con.create_table(f"names_{name}", ibis.memtable(names))

@@ -25,23 +25,28 @@ import pyarrow.parquet as pq
 from clickflax.data.engine import Staged
 from clickflax.data.options import Options
 from clickflax.data.places import LISTED, BadRow, Place, check_types, locate_row
+from clickflax.data.store import DISK_FULL
 
 try:
+    from py4j.protocol import Py4JError
     from pyspark.conf import SparkConf
     from pyspark.errors import PySparkException
     from pyspark.sql import DataFrame, SparkSession
     from pyspark.sql import functions as F
     from pyspark.sql.types import ArrayType, StringType
 except ModuleNotFoundError as error:
-    raise ModuleNotFoundError(
+    raise ValueError(
         f"{error}: --engine=pyspark needs the extra `spark`: pip install 'clickflax[spark]', and "
         "Java 17 or newer."
     ) from error
 
 # Java reads 1d and 0x1p3 as numbers, too, and a year alone as a time
 NUMBER = r"(?i)^\s*[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?\s*$|^\s*[+-]?(nan|inf|infinity)\s*$"
-TIME = r"^\s*[+-]?\d{4,6}-\d{1,2}-\d{1,2}"
+DATE = r"^\s*(\d{4,6})[-/\\ ](\d{1,2})[-/\\ ](\d{1,2})"
+TIME = DATE + r"([ T]\d{1,2}:\d{1,2}.*)?\s*$"
 DIGITS = "decimal(38, 20)"  # of a number that Java writes with an exponent, written out
+LONGEST = 1 << 20  # signs of a line of text, and fields
+NOT_UTF_8 = "it is not UTF-8"
 BLOCK = ("_path", "_start")  # a block of a file, which one task reads
 
 
@@ -93,6 +98,7 @@ class Spark:
         lines = self._table(f"{table}_lines").where("value != ''")
         if header:
             lines = lines.where(~F.col("_row").isin(list(begins)))
+        bad = ~F.col("_valid") | F.col("_fields._bad").isNotNull() | F.col("_fields").isNull()
         if quote:
             self._check_quotes(lines, paths, begins, delimiter, quote)
         columns = [f"_{k}" for k in range(len(names))]
@@ -101,13 +107,14 @@ class Spark:
             "sep": delimiter,
             "quote": quote,
             "escape": quote or "\0",
-            "maxColumns": str(len(names) + 1),
+            "maxColumns": str(LONGEST),
             "columnNameOfCorruptRecord": "_bad",
         }
-        fields = F.from_csv("value", schema, options)
+        # a line of more fields than the parser can hold would end the job
+        text = F.when(F.length("value") < LONGEST, F.col("value"))
+        fields = F.from_csv(text, schema, options)
         parsed = lines.select("_row", "value", "_valid", fields.alias("_fields"))
         chosen = [F.col(f"_fields._{names.index(old)}").alias(new) for new, old in wanted.items()]
-        bad = F.col("_fields._bad").isNotNull() | ~F.col("_valid")
         self._keep(parsed.select("_row", *chosen, F.when(bad, F.col("value")).alias("_bad")), table)
         rows = self._table(table)
         locate = functools.partial(_locate, paths, begins)
@@ -147,6 +154,13 @@ class Spark:
         self, paths: Sequence[pathlib.Path], wanted: Mapping[str, str], table: str = "events"
     ) -> Staged:
         check_types(paths, wanted)
+        for name in wanted.values():
+            kind = pq.read_schema(paths[0]).field(name).type
+            if pa.types.is_timestamp(kind) and kind.unit == "ns":
+                raise ValueError(
+                    f"{paths[0]}: {name!r} has nanoseconds, which Spark does not read. Write it "
+                    "with microseconds, such as by to_parquet(..., coerce_timestamps='us')."
+                )
         counts = [pq.read_metadata(path).num_rows for path in paths]
         begins = dict(zip(map(_key, paths), itertools.accumulate([0, *counts]), strict=False))
         rows = self.session.read.parquet(*map(_escaped, paths))
@@ -155,12 +169,16 @@ class Spark:
         shift = self._small(
             [(one, begins[_key(one)]) for one in found], "_path string, _begin long"
         )
-        chosen = [F.col(f"`{old.replace('`', '``')}`").alias(new) for new, old in wanted.items()]
+        chosen = [_column(old).alias(new) for new, old in wanted.items()]
         rows = rows.select(*chosen, path, F.col("_metadata.row_index").alias("_index"))
         number = (F.col("_begin") + F.col("_index")).alias("_row")
-        self._keep(rows.join(shift, "_path").select(*wanted, number), table)
+        self._keep(rows.join(shift, "_path").select(*map(_column, wanted), number), table)
         events = self._as_ibis(self._table(table), table)
         return Staged(events, functools.partial(locate_row, paths))
+
+    def table(self, rows: ibis.Table) -> pa.Table:
+        # Ibis goes by pandas, which has no whole number that is missing
+        return self._frame(rows).toArrow().cast(rows.schema().to_pyarrow())
 
     def stream(self, table: ibis.Table) -> Iterator[pa.RecordBatch]:
         # sorted, the files of a table follow one another in the order of their names
@@ -172,8 +190,10 @@ class Spark:
         return unix_micros(time)
 
     def moment(self, text: Any, pattern: str) -> Any:
-        text = parsed(text, ibis.literal(pattern)) if pattern else text
-        time = text.try_cast("timestamp('UTC')")
+        if pattern:
+            _check_pattern(pattern)
+            text = parsed(text, ibis.literal(pattern))
+        time = text.re_replace(DATE, "$1-$2-$3").try_cast("timestamp('UTC')")
         return ibis.ifelse(text.re_search(TIME), time, ibis.null(time.type()))
 
     def number(self, text: Any) -> Any:
@@ -181,10 +201,21 @@ class Spark:
         return ibis.ifelse(text.re_search(NUMBER), found, ibis.null("float64"))
 
     def shortest(self, number: Any) -> Any:
+        # Java writes 1.25E7, 5.0E-5 and Infinity, others 12500000, 5e-05 and inf
         text = number.cast("string")
+        exponent = text.re_extract(r"E(-?\d+)$", 1)
         written = text.cast(DIGITS).cast("string").re_replace(r"\.?0*$", "")
-        in_reach = (number.abs() >= 1e-4) & (number.abs() < 1e15)
-        return ibis.ifelse(text.contains("E") & in_reach, written, text)
+        signed = ibis.ifelse(exponent.startswith("-"), "-", "+")
+        digits = exponent.re_replace("^-", "").lpad(2, "0")
+        scientific = text.re_replace(r"(\.0)?E.*$", "") + "e" + signed + digits
+        in_reach = (number.abs() >= 1e-4) & (number.abs() < 1e16)
+        return ibis.cases(
+            (text == "Infinity", "inf"),
+            (text == "-Infinity", "-inf"),
+            (~text.contains("E"), text),
+            (in_reach, written),
+            else_=scientific,
+        )
 
     def pieces(self, text: Any, separator: str) -> Any:
         return text.re_split(re.escape(separator))  # Spark splits by patterns
@@ -233,11 +264,9 @@ class Spark:
         delimiter: str,
         quote: str,
     ) -> None:
-        """Refuses a quote that is not closed in its line."""
-        count = F.length("value") - F.length(F.replace("value", F.lit(quote), F.lit("")))
-        opens = F.col("value").rlike(f"(^|{re.escape(delimiter)}){re.escape(quote)}")
-        broken = lines.where((count % 2 == 1) & opens).orderBy("_row").limit(1).select("_row")
-        for row in broken.collect():
+        """Refuses a field that begins with a quote and does not end with one in its line."""
+        broken = lines.where(~F.col("value").rlike(_quoted(delimiter, quote)))
+        for row in broken.orderBy("_row").limit(1).select("_row").collect():
             file, line = _locate(paths, begins, row["_row"])
             raise ValueError(
                 f"{file}, line {line}: a quote is opened and not closed in its line, where for "
@@ -270,8 +299,14 @@ class Spark:
 def open_spark(folder: pathlib.Path, options: Options) -> Iterator[Spark]:
     """A session of Spark with its tables in `folder`."""
     os.environ.setdefault("PYSPARK_PYTHON", sys.executable)
+    if SparkSession.getActiveSession() is not None:
+        raise ValueError("a session of Spark is open here: prepare in a process of its own.")
     builder = SparkSession.builder.appName("clickflax prepare")
-    if not SparkConf().contains("spark.master"):
+    if SparkConf().contains("spark.master"):
+        for name in ("memory", "threads"):
+            if getattr(options, name) != getattr(Options, name):
+                raise ValueError(f"--{name} is for Spark on this machine; a cluster is set up.")
+    else:
         builder = builder.master(f"local[{options.threads}]").config("spark.ui.enabled", "false")
         builder = builder.config("spark.driver.memory", _jvm_memory(options.memory))
         builder = builder.config("spark.driver.host", "localhost")
@@ -280,6 +315,7 @@ def open_spark(folder: pathlib.Path, options: Options) -> Iterator[Spark]:
     builder = builder.config("spark.log.level", "ERROR")
     builder = builder.config("spark.ui.showConsoleProgress", "false")
     builder = builder.config("spark.sql.warehouse.dir", _uri(folder / "warehouse"))
+    builder = builder.config("spark.sql.catalogImplementation", "in-memory")
     try:
         session = builder.getOrCreate()
         try:
@@ -289,11 +325,41 @@ def open_spark(folder: pathlib.Path, options: Options) -> Iterator[Spark]:
             yield engine
         finally:
             session.stop()
-    except PySparkException as error:
-        raise ValueError(f"Spark: {str(error).splitlines()[0]}") from error
+    except (PySparkException, Py4JError) as error:
+        raise _translated(error) from error
 
 
-NOT_UTF_8 = "it is not UTF-8"
+def _translated(error: Exception) -> Exception:
+    """A failure of Spark as an error for people: the last of its causes."""
+    lines = str(error).splitlines()
+    causes = [line.partition(": ")[2] for line in lines if line.startswith("Caused by: ")]
+    for code in DISK_FULL:
+        if any(os.strerror(code) in line for line in lines):
+            return OSError(code, os.strerror(code))
+    return ValueError(f"Spark: {[*lines[:1], *causes][-1]}")
+
+
+def _column(name: str) -> Any:
+    """The column of this very name."""
+    return F.col(f"`{name.replace('`', '``')}`")
+
+
+def _quoted(delimiter: str, quote: str) -> str:
+    """What a line is whose quotes are right: a field begins with one and ends with one, or does not
+    begin with one. What is matched is not given back: long lines would take all of the stack.
+    """
+    q, d = re.escape(quote), re.escape(delimiter)
+    field = f"(?:{q}[^{q}]*+(?:{q}{q}[^{q}]*+)*+{q} *|[^{q}{d}][^{d}]*+|)"
+    return f"^{field}(?:{d}{field})*+$"
+
+
+def _check_pattern(pattern: str) -> None:
+    """Refuses a pattern that no time could have."""
+    try:
+        datetime.strptime("", pattern)
+    except ValueError as error:
+        if "format" in str(error) and "does not match" not in str(error):
+            raise ValueError(f"--time-format={pattern!r}: {error}.") from error
 
 
 def _reason(names: Sequence[str], delimiter: str, quote: str, line: str) -> str:
@@ -302,7 +368,8 @@ def _reason(names: Sequence[str], delimiter: str, quote: str, line: str) -> str:
     found = len(next(iter(rows))) if quote else len(line.split(delimiter))
     if found == len(names):
         return NOT_UTF_8
-    return f"Expected Number of Columns: {len(names)} Found: {found}"
+    # DuckDB stops counting at the first one too many
+    return f"Expected Number of Columns: {len(names)} Found: {min(found, len(names) + 1)}"
 
 
 def _values(keys: Sequence[str], line: str) -> list[str | None] | None:
@@ -315,22 +382,20 @@ def _values(keys: Sequence[str], line: str) -> list[str | None] | None:
 
 
 def _json(text: str) -> Any:
-    """What a text of JSON says, numbers as the shortest text of their value."""
+    """What a text of JSON says."""
 
-    def whole(digits: str) -> str:
+    def whole(digits: str) -> int | float:
         number = int(digits)
-        return digits if -(1 << 63) <= number < 1 << 64 else repr(float(number))
+        return number if -(1 << 63) <= number < 1 << 64 else float(number)
 
     def refuse(constant: str) -> None:
         raise ValueError(f"{constant} is not JSON.")
 
-    return json.loads(
-        text, parse_int=whole, parse_float=lambda t: repr(float(t)), parse_constant=refuse
-    )
+    return json.loads(text, parse_int=whole, parse_constant=refuse)
 
 
 def _as_text(value: Any) -> str | None:
-    """A value of JSON as text."""
+    """A value of JSON as text: numbers as the shortest that stands for them."""
     if value is None or isinstance(value, str):
         return value
     return json.dumps(value, separators=(",", ":"), ensure_ascii=False)
@@ -345,17 +410,17 @@ def _locate(paths: Sequence[pathlib.Path], begins: Sequence[int], row: int) -> P
 def _key(path: pathlib.Path | str) -> str:
     """A path, or how Spark writes it, without what may be written in two ways."""
     if isinstance(path, pathlib.Path):
-        return str(path.absolute())
+        return str(path.resolve())
     return urllib.parse.unquote(urllib.parse.urlsplit(path).path)
 
 
 def _uri(path: pathlib.Path) -> str:
-    return path.absolute().as_uri()
+    return path.resolve().as_uri()
 
 
 def _escaped(path: pathlib.Path) -> str:
     """A path of which Spark takes no sign for a pattern."""
-    return re.sub(r"([*?\[\]{}\\])", r"\\\1", str(path.absolute()))
+    return re.sub(r"([*?\[\]{}\\])", r"\\\1", str(path.resolve()))
 
 
 def _jvm_memory(memory: str) -> str:

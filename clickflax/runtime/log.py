@@ -112,18 +112,18 @@ class MetricsWriter:
         if self._mirror:
             self._mirror.write(int(step), values)
 
-    def close(self) -> None:
+    def close(self, failed: bool = False) -> None:
         """Closes the files."""
         self._lines.close()
         self._events.close()
         if self._mirror:
-            self._mirror.close()
+            self._mirror.close(failed)
 
     def __enter__(self) -> "MetricsWriter":
         return self
 
-    def __exit__(self, *_: object) -> None:
-        self.close()
+    def __exit__(self, kind: object, *_: object) -> None:
+        self.close(failed=kind is not None)
 
 
 def _keep(path: pathlib.Path, last: int | None) -> None:
