@@ -1,0 +1,30 @@
+"""BERT4Rec on MovieLens-1M as it is best here: scores are cosines, and what was seen is told apart.
+
+    clickflax prepare ml-1m --raw RAW --out data/ml-1m
+    clickflax train --config=configs/bert4rec_cosine_ml1m.py --workdir=runs/bert4rec_cosine_ml1m
+    clickflax evaluate --run runs/bert4rec_cosine_ml1m
+    clickflax evaluate --run runs/bert4rec_cosine_ml1m --negatives 100 --drawn popularity
+"""
+
+from clickflax.config import default
+from clickflax.protocols import follow
+
+
+def get_config():
+    c = follow(default(), "turning_dross")
+    c.data.path = "data/ml-1m"
+    c.tasks = ("masked_item",)
+    c.mask.ratio = 0.3
+    c.model.width = 128
+    c.model.heads = 4
+    c.model.feed_forward = 512
+    c.model.norm = "pre"
+    c.model.cosine = True
+    c.model.temperature = 0.07
+    c.model.repeat = True
+    c.optim.schedule = "cosine"
+    c.optim.warmup_steps = 500
+    c.train.batch_size = 64
+    c.train.steps = 15_000
+    c.train.eval_every = 1000
+    return c
