@@ -68,6 +68,7 @@ TABLES = (
             "bert4rec_ml1m": Run("bert4rec_ml1m", "Turning Dross: .2843 / .1537"),
             "sasrec_ml1m": Run("sasrec_ml1m", "Turning Dross: .3152 / .1821"),
             "albert4rec_ml1m": Run("albert4rec_ml1m", f"in {STUDY}: about .300 / .1656"),
+            "bert4rec_cosine_ml1m": Run("bert4rec_cosine_ml1m"),
             "deberta4rec_ml1m": Run("deberta4rec_ml1m", f"in {STUDY}: about .290 / .1596"),
             "gsasrec_ml1m": Run("gsasrec_ml1m", "gSASRec: .3003 / .1726"),
             "sasrec_cosine_ml1m": Run("sasrec_cosine_ml1m", "HSTU-large: .3294 / .1893"),
@@ -95,6 +96,7 @@ TABLES = (
             "bert4rec_ml1m_popular": Run(
                 "bert4rec_ml1m", "BERT4Rec: .6970 / .4818", candidates=POPULAR
             ),
+            "bert4rec_cosine_ml1m_popular": Run("bert4rec_cosine_ml1m", candidates=POPULAR),
             "albert4rec_ml1m_popular": Run("albert4rec_ml1m", candidates=POPULAR),
             "sasrec_ml1m_popular": Run("sasrec_ml1m", candidates=POPULAR),
             "sasrec_cosine_ml1m_popular": Run("sasrec_cosine_ml1m", candidates=POPULAR),
@@ -110,6 +112,7 @@ TABLES = (
             "bert4rec_ml1m_study": Run(
                 "bert4rec_ml1m", f"RecTools in {STUDY}: .7151 / .5020", candidates=ALL_DRAWN
             ),
+            "bert4rec_cosine_ml1m_study": Run("bert4rec_cosine_ml1m", candidates=ALL_DRAWN),
             "albert4rec_ml1m_study": Run("albert4rec_ml1m", candidates=ALL_DRAWN),
             "sasrec_ml1m_study": Run(
                 "sasrec_ml1m", f"RecTools in {STUDY}: .7041 / .4951", candidates=ALL_DRAWN
