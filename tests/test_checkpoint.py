@@ -108,7 +108,7 @@ def test_a_damaged_checkpoint_is_noticed_and_the_one_before_is_used(two, capsys,
     like = jax.tree.map(jnp.zeros_like, params)
     assert resume(two, like)[0] == {"step": 1}
     damage(two / "1", how)
-    with pytest.raises(ValueError, match="every checkpoint is damaged: step 2 .*, step 1 "):
+    with pytest.raises(ValueError, match="no checkpoint can be read: step 2 .*, step 1 "):
         resume(two, like)
 
 

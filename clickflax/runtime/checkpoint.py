@@ -135,6 +135,8 @@ def restore(
     for step in steps:
         try:
             found = restore_one(checkpoints, step, trees(step))
+        except (PermissionError, MemoryError, jax.errors.JaxRuntimeError):
+            raise  # they tell nothing of the file
         except Exception as error:  # storage libraries have many for a file that is cut or changed
             damaged.append(f"step {step} ({next(iter(str(error).splitlines()), '')[:200]})")
             continue
@@ -143,7 +145,7 @@ def restore(
             print(f"{folder}: damaged: {told}; that of step {step} is used", file=sys.stderr)
         return found
     raise ValueError(
-        f"{folder}: every checkpoint is damaged: {', '.join(damaged)}. Copy it from a backup, or "
+        f"{folder}: no checkpoint can be read: {', '.join(damaged)}. Copy it from a backup, or "
         "begin the run anew in another folder."
     )
 
