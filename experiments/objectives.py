@@ -42,6 +42,6 @@ def get_study() -> Study:
             "BERT4Rec, BCE": (*BASE, *CLOZE, *BCE),
             "BERT4Rec, softmax, 12,000 steps": (*BASE, *CLOZE, "train.steps=12_000"),
         },
-        data={"MovieLens-1M": ML_1M, "Amazon Beauty": BEAUTY},
+        data={"MovieLens-1M": ML_1M, "S3-Rec's Beauty": BEAUTY},
         seeds=(0, 1, 2, 3, 4),
     )

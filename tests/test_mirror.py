@@ -7,7 +7,11 @@ import time
 
 import pytest
 
+from clickflax.config import load
+from clickflax.data.shop import Shop
+from clickflax.data.simulate import simulate
 from clickflax.runtime.log import MetricsWriter
+from clickflax.train import train
 
 BLOCK = 32768  # of a log as LevelDB has it: 7 bytes before each piece of a record
 
@@ -85,3 +89,18 @@ def test_without_the_extra_it_says_so_and_drops_nothing(tmp_path, monkeypatch):
     with pytest.raises(ValueError, match=r"config.train.wandb='shop'.*clickflax\[wandb\]"):
         MetricsWriter(tmp_path, {}, wandb="shop")
     assert (tmp_path / "metrics.jsonl").read_text()
+
+
+def test_a_training_tells_the_project_that_its_config_names(
+    offline, optax_promotes, tmp_path, request
+):
+    simulate(tmp_path / "data", Shop(sequences=40, items=20, mean_length=6.0, max_length=12))
+    knobs = ("train.steps=2", "train.eval_every=2", "train.batch_size=16", "train.log_every=1")
+    knobs += ("model.width=8", "model.heads=1", "model.max_len=8", "train.wandb=shop")
+    flags = [f"config.{knob}" for knob in (*knobs, f"data.path={tmp_path / 'data'}")]
+    folder = tmp_path / "run"
+    train(load(request.config.rootpath / "configs" / "sasrec_ml100k.py", flags), folder)
+    lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    assert [line["step"] for line in lines] == [1, 2, 2]
+    merged = {**lines[1], **lines[2]}  # of a step it keeps one record
+    assert told(folder) == [lines[0], merged]

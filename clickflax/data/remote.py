@@ -48,12 +48,8 @@ def shown(url: str) -> str:
 def check_free(url: str, overwrite: bool) -> None:
     """Raises FileExistsError where a data set is that may not be replaced."""
     files, root = _open(url)
-    if files.exists(f"{root}/dataset.json"):
-        _read(files, root, url)  # nothing else is ever replaced
-        if not overwrite:
-            raise FileExistsError(
-                f"{shown(url)} is there: name another folder, or give --overwrite."
-            )
+    if _read(files, root, url) is not None and not overwrite:
+        raise FileExistsError(f"{shown(url)} is there: name another folder, or give --overwrite.")
 
 
 def publish(folder: pathlib.Path, url: str, overwrite: bool = False) -> None:
@@ -67,7 +63,6 @@ def publish(folder: pathlib.Path, url: str, overwrite: bool = False) -> None:
     there = f"{root}/{info['fingerprint']}"
     names = [path.relative_to(folder) for path in sorted(folder.rglob("*")) if path.is_file()]
     sizes = {str(name): (folder / name).stat().st_size for name in names}
-
     for parent in {str((pathlib.PurePosixPath(there) / name).parent) for name in sizes}:
         files.makedirs(parent, exist_ok=True)
 
