@@ -27,6 +27,7 @@ def default() -> ml_collections.ConfigDict:
     c.data.given = ()  # of these, what is asked for may be told: next item, given action=buy
     c.data.quantiles = ()  # numbers that are read as ids of so many quantiles, such as price=20
     c.data.weight = ""  # a number: what targets weigh in the loss; neither masks nor metrics change
+    c.data.half_life = ""  # targets that are so much older weigh half: 30d; or so many sequences
     c.data.chain = ""  # a pause (30m) or a variable (invoice) begins a new part, after a SEP
     c.data.cls = False  # every window opens with CLS
     c.data.split = "leave_one_out"  # time, ratio, parts (or each of these _each), sequence_time

@@ -1,4 +1,6 @@
-"""What targets weigh in the loss of a training: a number of the log, or of a file of labels."""
+"""What targets weigh in the loss of a training: a number of the log or of a file of labels, and
+less the older they are.
+"""
 
 from collections.abc import Mapping
 
@@ -7,6 +9,7 @@ from jaxtyping import Float, Shaped
 from ml_collections import ConfigDict
 
 from clickflax.data.batches import Windows, following
+from clickflax.data.options import parse_gap
 from clickflax.data.split import inside
 from clickflax.data.store import Dataset
 from clickflax.questions import Asked
@@ -16,23 +19,60 @@ from clickflax.tasks.tasks import LABELS, NEXT, WEIGHT
 def weigh(config: ConfigDict, dataset: Dataset, asked: Mapping[str, Asked]) -> dict[str, Asked]:
     """The tasks with what their targets weigh as one more label, where something says so.
 
-    A target weighs what its event does, or its label in a file that has weights. Raises ValueError
-    for a weight that is missing, infinite or negative, and where all that is trained on has none.
+    A target weighs what its event does, or its label in a file that has weights, times what its age
+    leaves of it. Raises ValueError for a weight that is missing, infinite or negative, and where
+    all that is trained on has none.
     """
-    weight = None
+    weight = recency = None
     if config.data.weight:
         weight = dataset.spread(read_weight(dataset, config.data.weight))
+    if config.data.half_life:
+        recency = dataset.spread(read_recency(dataset, config.data.half_life))
     found = {}
     for name, one in asked.items():
-        source = config.label.path
-        if weight is not None and WEIGHT not in one.labels:
-            own = following(weight) if name.startswith(NEXT) else weight
-            one = one._replace(labels={**one.labels, WEIGHT: own})
-            source = f"config.data.weight={config.data.weight!r}"
+        own = following if name.startswith(NEXT) else np.asarray
+        factors, sources = [], []
         if WEIGHT in one.labels:
-            check_some(name, one, source)
+            factors.append(one.labels[WEIGHT])
+            sources.append(config.label.path)
+        elif weight is not None:
+            factors.append(own(weight))
+            sources.append(f"config.data.weight={config.data.weight!r}")
+        if recency is not None:
+            factors.append(own(recency))
+            sources.append(f"config.data.half_life={config.data.half_life!r}")
+        if factors:
+            weights = np.prod(factors, axis=0, dtype=np.float32)
+            one = one._replace(labels={**one.labels, WEIGHT: weights})
+            check_some(name, one, " with ".join(sources))
         found[name] = one
     return found
+
+
+def read_recency(dataset: Dataset, half_life: str) -> Float[np.ndarray, " E"]:
+    """What is left of the weight of every event of a log: half of it after each half-life, which is
+    a time such as 30d, or a number of sequences where the log has an order alone.
+    """
+    columns, offsets = dataset.columns, dataset.offsets
+    try:
+        sequences = float(half_life)
+    except ValueError:
+        if "time" not in columns:
+            raise ValueError(
+                f"config.data.half_life={half_life!r}: {dataset.path} has no times, so that it "
+                "must be a number of sequences."
+            ) from None
+        time = np.asarray(columns["time"])
+        age = (time.max() - time) / parse_gap("config.data.half_life", half_life)
+    else:
+        if "time" in columns or not 0 < sequences < np.inf:
+            raise ValueError(
+                f"config.data.half_life={half_life!r} is not a time such as 30d; where a log has "
+                "no times, it is a number of sequences above 0."
+            )
+        since = np.arange(len(offsets) - 1)[::-1]  # sequences that came later
+        age = np.repeat(since / sequences, np.diff(offsets))
+    return np.exp2(-age).astype(np.float32)
 
 
 def read_weight(dataset: Dataset, name: str) -> Float[np.ndarray, " E"]:

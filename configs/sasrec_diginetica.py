@@ -22,18 +22,19 @@ def get_config():
     c = follow(vary(default(), "sasrec+"), "sr_gnn")
     c.data.path = "data/diginetica"
     c.data.validation_users = 4000
+    c.data.half_life = "90000"
     c.model.max_len = 50
     c.model.width = 128
     c.model.feed_forward = 512
     c.model.positions = "relative"
     c.model.cosine = True
-    c.model.temperature = 0.08
+    c.model.temperature = 0.07
     c.model.repeat = True
     c.model.dropout = 0.3
     c.model.attention_dropout = 0.1
     c.optim.schedule = "cosine"
     c.train.batch_size = 512
-    c.train.steps = 2400
-    c.train.eval_every = 400
+    c.train.steps = 3000
+    c.train.eval_every = 500
     c.train.monitor = "mrr@20"
     return c

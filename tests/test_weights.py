@@ -13,7 +13,7 @@ from clickflax.events import CLS, RESERVED
 from clickflax.questions import ask_about
 from clickflax.setup import set_up
 from clickflax.tasks.tasks import BASKET, NEXT, WEIGHT, Hiding, find_task, weigh
-from clickflax.weights import read_weight
+from clickflax.weights import read_recency, read_weight
 from clickflax.weights import weigh as weigh_tasks
 
 pytestmark = pytest.mark.usefixtures("optax_promotes")
@@ -28,7 +28,7 @@ ONES = [[1.0] * 6] * 3
 ASKS = [("masked_item", 1), ("next_item", 2)]
 
 
-def write(path, log=LOG, weight=ONES):
+def write(path, log=LOG, weight=ONES, times=True):
     """A log of ten items, in which a day passes before the third event of each user."""
     lengths = [len(one) for one in log]
     time = np.concatenate([np.array([0, 1, 25, 26, 27, 28, 29, 30][:n]) * HOUR for n in lengths])
@@ -40,7 +40,7 @@ def write(path, log=LOG, weight=ONES):
             offsets=np.concatenate([[0], np.cumsum(lengths)]),
             events={
                 "item": (np.concatenate(log) + RESERVED).astype(np.int32),
-                "time": time,
+                **({"time": time} if times else {}),
                 "counts": np.concatenate(weight).astype(np.float32),
             },
             vocabularies={"item": pa.table({"token": list("abcdefghij"), "count": [1] * 10})},
@@ -187,6 +187,64 @@ def test_weights_that_leave_nothing_to_learn_are_refused(tmp_path):
 def test_what_weighs_is_a_number_of_the_log(tmp_path, name):
     with pytest.raises(ValueError, match=f"{name}' is not a number of .* these are: .'counts'"):
         read_weight(write(tmp_path / "data"), name)
+
+
+def test_half_of_a_weight_is_left_after_each_half_life(tmp_path):
+    data = write(tmp_path / "data", weight=[[3.0] * 6] * 3)  # the last event is at 28 h
+    left = read_recency(data, "2h")
+    assert left[:6] == pytest.approx([2**-14, 2**-13.5, 2**-1.5, 0.5, 2**-0.5, 1])
+    config = config_for(tmp_path / "data", "next_item", **{"data.half_life": "2h"})
+    weights = weigh_tasks(config, data, ask_about(config, data))["next_item"].labels[WEIGHT]
+    assert weights[:5] == pytest.approx(3 * left[1:6])  # those of the event that is asked for
+    config.data.weight = ""
+    weights = weigh_tasks(config, data, ask_about(config, data))["next_item"].labels[WEIGHT]
+    assert weights[:5] == pytest.approx(left[1:6])
+    alone = write(tmp_path / "alone", times=False)  # without times, ages are those of sequences
+    assert read_recency(alone, "1")[::6].tolist() == [0.25, 0.5, 1]
+    assert read_recency(alone, "1")[:6].tolist() == [0.25] * 6
+
+
+def test_what_an_age_leaves_counts_for_labels_of_a_file_too(tmp_path):
+    data = write(tmp_path / "data")
+    file = label_file(tmp_path / "labels.csv", "user-0,5,1,3", "user-1,3,0,5")
+    config = label_config(tmp_path / "data", file)
+    config.data.half_life = "2h"
+    one = weigh_tasks(config, data, ask_about(config, data))["label"]
+    told = np.isfinite(one.labels["label"])
+    assert one.labels[WEIGHT][told] == pytest.approx([3, 2.5])
+
+
+@pytest.mark.parametrize("task", ["masked_item", "next_item"])
+def test_a_step_learns_more_of_what_is_young(tmp_path, task):
+    write(tmp_path / "data", times=False)
+
+    def loss(data, **changed):
+        return step(config_for(tmp_path / data, task, **changed), tmp_path / f"run-{data}")[1]
+
+    def of(name, *weights):
+        write(tmp_path / name, weight=[[w] * 6 for w in weights], times=False)
+        return loss(name)
+
+    young = loss("data", **{"data.weight": "", "data.half_life": "0.5"})
+    assert young == pytest.approx(of("weighed", 1, 4, 16), rel=1e-5)
+    assert young != pytest.approx(of("alike", 1, 1, 1), rel=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("times", "half_life", "message"),
+    [
+        (True, "100", "'100' is not a time such as 30d; where a log has no times"),
+        (True, "0d", "config.data.half_life=0d is not a time"),
+        (True, "soon", "config.data.half_life=soon is not a time"),
+        (False, "30d", "has no times, so that it must be a number of sequences"),
+        (False, "0", "a number of sequences above 0"),
+        (False, "nan", "a number of sequences above 0"),
+    ],
+)
+def test_a_half_life_that_is_none_is_refused(tmp_path, times, half_life, message):
+    data = write(tmp_path / "data", times=times)
+    with pytest.raises(ValueError, match=message):
+        read_recency(data, half_life)
 
 
 def test_a_sep_weighs_nothing_and_the_next_item_what_its_own_event_does(tmp_path):
