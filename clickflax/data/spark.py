@@ -8,7 +8,6 @@ import contextlib
 import csv
 import functools
 import itertools
-import json
 import os
 import pathlib
 import re
@@ -25,6 +24,7 @@ import pyarrow.parquet as pq
 from clickflax.data.engine import Staged
 from clickflax.data.options import Options
 from clickflax.data.places import LISTED, BadRow, Place, check_types, locate_row
+from clickflax.data.spark_values import list_values, parse_time, values
 from clickflax.data.store import DISK_FULL
 
 try:
@@ -54,26 +54,8 @@ BLOCK = ("_path", "_start")  # a block of a file, which one task reads
 def unix_micros(time): ...
 
 
-# The functions below are of the module, so that Spark's workers find them by their names.
-def _parsed(text: str, pattern: str) -> str | None:
-    """A time by a pattern, as ISO 8601; None where it does not parse."""
-    try:
-        return datetime.strptime(text, pattern).isoformat(" ")
-    except (TypeError, ValueError):
-        return None
-
-
-def _listed(text: str) -> list[str | None] | None:
-    """The values of a JSON array as texts, None where the text is none."""
-    try:
-        found = _json(text) if text and text.startswith("[") else None
-    except ValueError:
-        return None
-    return [_as_text(one) for one in found] if isinstance(found, list) else None
-
-
-parsed = ibis.udf.scalar.python(signature=(("string", "string"), "string"))(_parsed)
-listed = ibis.udf.scalar.python(signature=(("string",), "array<string>"))(_listed)
+parsed = ibis.udf.scalar.python(signature=(("string", "string"), "string"))(parse_time)
+listed = ibis.udf.scalar.python(signature=(("string",), "array<string>"))(list_values)
 
 
 class Spark:
@@ -94,8 +76,8 @@ class Spark:
         quote: str = "",
         table: str = "events",
     ) -> Staged:
-        begins = self._lines(paths, f"{table}_lines")
-        lines = self._table(f"{table}_lines").where("value != ''")
+        lines, begins = self._lines(paths, f"{table}_lines")
+        lines = lines.where("value != ''")
         if header:
             lines = lines.where(~F.col("_row").isin(list(begins)))
         bad = ~F.col("_valid") | F.col("_fields._bad").isNotNull() | F.col("_fields").isNull()
@@ -127,8 +109,7 @@ class Spark:
         return Staged(self._as_ibis(good, table), locate, malformed, tuple(rejected))
 
     def read_lines(self, paths: Sequence[pathlib.Path], table: str) -> ibis.Table:
-        begins = self._lines(paths, table)
-        lines = self._table(table)
+        lines, begins = self._lines(paths, table)
         broken = lines.where("NOT _valid").orderBy("_row").limit(1).collect()
         for row in broken:
             file, line = _locate(paths, begins, row["_row"])
@@ -138,10 +119,10 @@ class Spark:
     def read_json_lines(
         self, paths: Sequence[pathlib.Path], wanted: Mapping[str, str], table: str = "events"
     ) -> Staged:
-        begins = self._lines(paths, f"{table}_lines")
+        lines, begins = self._lines(paths, f"{table}_lines")
+        lines = lines.where("value != ''")
         keys = list(wanted.values())
-        found = F.udf(functools.partial(_values, keys), ArrayType(StringType()))
-        lines = self._table(f"{table}_lines").where("value != ''")
+        found = F.udf(functools.partial(values, keys), ArrayType(StringType()))
         rows = lines.select("_row", F.when(F.col("_valid"), found("value")).alias("_found"))
         chosen = [F.col("_found")[k].alias(new) for k, new in enumerate(wanted)]
         self._keep(
@@ -223,9 +204,9 @@ class Spark:
     def json_list(self, text: Any) -> Any:
         return listed(text)
 
-    def _lines(self, paths: Sequence[pathlib.Path], table: str) -> list[int]:
-        """Writes the lines of files, with `_row`, `value` and whether it is UTF-8; the rows with
-        which the files begin.
+    def _lines(self, paths: Sequence[pathlib.Path], table: str) -> tuple[DataFrame, list[int]]:
+        """The lines of files, with `_row`, `value` and whether it is UTF-8; the rows with which the
+        files begin.
         """
         lines = self.session.read.text([_escaped(path) for path in paths])
         lines = lines.select(
@@ -235,8 +216,8 @@ class Spark:
             F.col("value"),
             F.is_valid_utf8("value").alias("_valid"),
         )
-        self._keep(lines, f"{table}_read")
-        lines = self._table(f"{table}_read")
+        self._keep(lines, table)
+        lines = self._table(table)
         # lines of a block are numbered one by one, as a task reads it from its begin to its end
         count = [F.min("_number").alias("_first"), F.count("*").alias("_count")]
         of = {_key(path): k for k, path in enumerate(paths)}
@@ -252,9 +233,8 @@ class Spark:
         shift = self._small(offsets, "_path string, _start long, _offset long")
         row = (F.col("_number") + F.col("_offset")).alias("_row")
         text = F.when(row.isin(begins), F.ltrim("value", F.lit("\ufeff"))).otherwise(F.col("value"))
-        joined = lines.join(shift, list(BLOCK)).select(row, text.alias("value"), "_valid")
-        self._keep(joined, table)
-        return begins
+        joined = lines.join(shift, list(BLOCK))
+        return joined.select(row, text.alias("value"), "_valid"), begins
 
     def _check_quotes(
         self,
@@ -370,35 +350,6 @@ def _reason(names: Sequence[str], delimiter: str, quote: str, line: str) -> str:
         return NOT_UTF_8
     # DuckDB stops counting at the first one too many
     return f"Expected Number of Columns: {len(names)} Found: {min(found, len(names) + 1)}"
-
-
-def _values(keys: Sequence[str], line: str) -> list[str | None] | None:
-    """The values of keys as texts, None where the line is no JSON."""
-    try:
-        found = _json(line)
-    except ValueError:
-        return None
-    return [_as_text(found.get(key)) if isinstance(found, dict) else None for key in keys]
-
-
-def _json(text: str) -> Any:
-    """What a text of JSON says."""
-
-    def whole(digits: str) -> int | float:
-        number = int(digits)
-        return number if -(1 << 63) <= number < 1 << 64 else float(number)
-
-    def refuse(constant: str) -> None:
-        raise ValueError(f"{constant} is not JSON.")
-
-    return json.loads(text, parse_int=whole, parse_constant=refuse)
-
-
-def _as_text(value: Any) -> str | None:
-    """A value of JSON as text: numbers as the shortest that stands for them."""
-    if value is None or isinstance(value, str):
-        return value
-    return json.dumps(value, separators=(",", ":"), ensure_ascii=False)
 
 
 def _locate(paths: Sequence[pathlib.Path], begins: Sequence[int], row: int) -> Place:
