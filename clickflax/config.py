@@ -32,8 +32,8 @@ def default() -> ml_collections.ConfigDict:
     c.data.cls = False  # every window opens with CLS
     c.data.split = "leave_one_out"  # time, ratio, parts (or each of these _each), sequence_time
     c.data.validation_users = -1  # users with a validation item: -1 all, 0 none, or that many
-    c.data.validation_from = ""  # split time: first moment of validation, 2015-09-01T00:00:00 (UTC)
-    c.data.test_from = ""  # split time: first moment of the test
+    c.data.validation_from = ""  # split time: where validation begins: 2015-09-01T12:00:00, or 4/6
+    c.data.test_from = ""  # split time: where the test begins: a moment (UTC), or a share of events
     c.data.test_until = ""  # split time: first moment after the test; empty: the log is its end
     c.data.validation_share = 0.1  # split ratio: of the events of a sequence, before the test
     c.data.test_share = 0.1  # split ratio: of its last events

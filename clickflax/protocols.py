@@ -30,27 +30,32 @@ PROTOCOLS: dict[str, dict[str, Any]] = {
     },
     # Petrov and Macdonald, gSASRec, 2023.
     "gsasrec": {**LEAVE_ONE_OUT, "data.validation_users": 512},
-    # Sun et al., BERT4Rec, 2019: among 100 negatives that are drawn by popularity.
+    # Sun et al., BERT4Rec, 2019: among 100 negatives that are drawn by popularity. Their code also
+    # trains on the validation item (data.validation_users=0), and its popularity counts the test.
     "bert4rec": {
         **LEAVE_ONE_OUT,
         "data.validation_users": -1,
         "eval.negatives": 100,
         "eval.drawn": "popularity",
     },
-    # RecBole's `uni50` with `RS: [4, 1, 1]` by time, shares of each user's events: every event of
-    # the test by itself, among 50 negatives.
+    # RecBole's `uni50` with `RS: [4, 1, 1]`, `order: TO` and `group_by: None`: all events in the
+    # order of their times, four sixths for the training, one for the test. Here every event of the
+    # test is a question of its own, among 50 negatives that the user did not have before it;
+    # RecBole ranks those of a user in one list, with all their negatives, which he never had.
     "uni50": {
-        "data.split": "ratio_each",
-        "data.validation_share": 1 / 6,
-        "data.test_share": 1 / 6,
+        "data.split": "time_each",
+        "data.validation_from": "4/6",
+        "data.test_from": "5/6",
         "data.validation_users": -1,
         "eval.filter_seen": True,
         "eval.negatives": 50,
         "eval.drawn": "uniform",
     },
     # Wu et al., SR-GNN, 2019: every prefix of the sessions of the test file; what was seen stays.
+    # How many sessions choose the training they leave open.
     "sr_gnn": {
         "data.split": "parts_each",
+        "data.validation_users": 4000,
         "eval.filter_seen": False,
         "eval.negatives": 0,
         "eval.cutoffs": (5, 10, 20),

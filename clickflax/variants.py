@@ -31,7 +31,8 @@ CAUSAL = {
 # The block that most use today for SASRec: the norm first, GELU, a wide feed-forward layer.
 MODERN = {**CAUSAL, "model.norm": "pre", "model.attention_dropout": 0.2}
 # Its own: attention asks what is normalised about what is not, and there is ReLU. Here attention
-# has a dense layer behind it besides.
+# has a dense layer behind it besides, as in PyTorch, and there is no dropout inside the
+# feed-forward layers, as there is nowhere here.
 ORIGINAL = {
     **CAUSAL,
     "model.heads": 1,
@@ -39,13 +40,38 @@ ORIGINAL = {
     "model.activation": "relu",
     "model.attention_dropout": 0.2,
 }
+DROSS = {
+    **ORIGINAL,
+    **ADAM,
+    **FIRST_POSITION,
+    "model.dropout": 0.1,
+    "model.attention_dropout": 0.1,
+    "model.feed_forward": 64,
+    "model.scale_embeddings": True,
+}
+# Zhai et al., HSTU, 2024, as its README has it for MovieLens: here LayerNorms have scales and
+# biases, a last one stands before the scores, and each head has its own biases of distances.
+HSTU = {
+    **CAUSAL,
+    **ADAM,
+    **FIRST_POSITION,
+    "optim.b2": 0.98,
+    "loss.negatives": 128,
+    "model.block": "hstu",
+    "model.width": 50,
+    "model.heads": 1,
+    "model.scale_embeddings": True,
+    "model.cosine": True,
+    "model.temperature": 0.05,
+}
 # Petrov and Macdonald, A Systematic Review and Replicability Study of BERT4Rec, 2022: classes of
 # Hugging Face, with 2 blocks. The feed-forward layers are as wide as the library has them: the
-# study's code names 128 and 256, and does not pass them on.
+# study's code names 128 and 256, and does not pass them on. It pads on the left, so that the last
+# event always has the same position, and lets events attend to the padding. It hides 20 events of a
+# sequence at most.
 STUDY = {
     **BERT,
     **ADAM,
-    **FIRST_POSITION,
     "model.dropout": 0.2,
     "model.attention_dropout": 0.2,
     "model.initializer": "truncated_normal",
@@ -130,7 +156,8 @@ VARIANTS: dict[str, dict[str, Any]] = {
         "model.heads": 16,
         "model.feed_forward": 16384,
     },
-    # He et al., DeBERTa, 2021. The study leaves the library's disentangled attention turned off.
+    # He et al., DeBERTa, 2021, without absolute positions before the scores. The study leaves the
+    # library's disentangled attention turned off.
     "deberta4rec": {
         **STUDY,
         "model.max_len": 200,
@@ -148,9 +175,16 @@ VARIANTS: dict[str, dict[str, Any]] = {
         "model.feed_forward": 50,
         "model.scale_embeddings": True,
     },
-    # The softmax over the catalog, after Klenitskiy and Vasilev, Turning Dross Into Gold Loss,
-    # 2023, who have the original block.
-    "sasrec+": MODERN,
+    "sasrec_modern": MODERN,
+    # Klenitskiy and Vasilev, Turning Dross Into Gold Loss, 2023: the softmax over the catalog.
+    "sasrec+": DROSS,
+    # The same paper: 3,000 negatives, which it draws for each user, not for a step.
+    "sasrec+_3000": {
+        **DROSS,
+        "loss.negatives": 3000,
+        "loss.shared": True,
+        "loss.avoid": "history",
+    },
     # Petrov and Macdonald, gSASRec, 2023. Their PyTorch code has another table for the scores.
     "gsasrec": {
         **ORIGINAL,
@@ -181,21 +215,15 @@ VARIANTS: dict[str, dict[str, Any]] = {
         "model.glu": True,
         "model.gate": True,
     },
-    # Zhai et al., HSTU, 2024, as its README has it for MovieLens, here with a last LayerNorm. It
-    # also compares times: data.variables=("item", "time") and model.relative_time=True.
-    "hstu": {
-        **CAUSAL,
-        **ADAM,
-        **FIRST_POSITION,
-        "optim.b2": 0.98,
-        "loss.negatives": 128,
-        "model.block": "hstu",
-        "model.width": 50,
-        "model.heads": 1,
-        "model.scale_embeddings": True,
-        "model.cosine": True,
-        "model.temperature": 0.05,
+    "hstu": HSTU,
+    # With the times between events, which theirs takes up to the event that is asked for, not to
+    # the last one that is known.
+    "hstu_time": {
+        **HSTU,
+        "data.variables": ("item", "time"),
+        "model.relative_time": True,
     },
+    "hstu_large": {**HSTU, "model.layers": 8, "model.heads": 2},
     # Hidasi et al., GRU4Rec, 2016, with one table of items, and with the softmax over the catalog
     # in the place of its losses.
     "gru4rec": {

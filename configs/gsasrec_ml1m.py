@@ -17,7 +17,7 @@ from clickflax.variants import vary
 
 
 def get_config():
-    c = follow(vary(default(), "sasrec+"), "turning_dross")
+    c = follow(vary(default(), "sasrec_modern"), "turning_dross")
     c.data.path = "data/ml-1m"
     c.loss.name = "gbce"
     c.loss.negatives = 256

@@ -16,7 +16,7 @@ from clickflax.variants import vary
 
 
 def get_config():
-    c = follow(vary(default(), "sasrec+"), "replicability")
+    c = follow(vary(default(), "sasrec_modern"), "replicability")
     c.data.path = "data/beauty"
     c.model.max_len = 50
     c.model.cosine = True

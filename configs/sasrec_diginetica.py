@@ -19,9 +19,8 @@ from clickflax.variants import vary
 
 
 def get_config():
-    c = follow(vary(default(), "sasrec+"), "sr_gnn")
+    c = follow(vary(default(), "sasrec_modern"), "sr_gnn")
     c.data.path = "data/diginetica"
-    c.data.validation_users = 4000
     c.data.half_life = "90000"
     c.model.max_len = 50
     c.model.width = 128

@@ -14,7 +14,7 @@ from clickflax.variants import vary
 
 
 def get_config():
-    c = follow(vary(default(), "sasrec+"), "turning_dross")
+    c = follow(vary(default(), "sasrec_modern"), "turning_dross")
     c.data.path = "data/ml-100k"
     c.data.window = "random"
     c.model.dropout = c.model.attention_dropout = 0.5

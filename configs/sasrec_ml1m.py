@@ -15,7 +15,7 @@ from clickflax.variants import vary
 
 
 def get_config():
-    c = follow(vary(default(), "sasrec+"), "turning_dross")
+    c = follow(vary(default(), "sasrec_modern"), "turning_dross")
     c.data.path = "data/ml-1m"
     c.optim.schedule = "cosine"
     c.optim.warmup_steps = 200

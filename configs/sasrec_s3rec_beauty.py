@@ -15,7 +15,7 @@ from clickflax.variants import vary
 
 
 def get_config():
-    c = follow(vary(default(), "sasrec+"), "turning_dross")
+    c = follow(vary(default(), "sasrec_modern"), "turning_dross")
     c.data.path = "data/s3rec-beauty"
     c.data.variables = ("item", "item.attributes")
     c.model.max_len = 50

@@ -17,9 +17,8 @@ from clickflax.variants import vary
 
 
 def get_config():
-    c = follow(vary(default(), "sasrec+"), "sr_gnn")
+    c = follow(vary(default(), "sasrec_modern"), "sr_gnn")
     c.data.path = "data/yoochoose-1-64"
-    c.data.validation_users = 4000
     c.model.max_len = 50
     c.model.cosine = True
     c.model.temperature = 0.07

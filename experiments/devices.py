@@ -76,7 +76,7 @@ def share(steps: int) -> None:
         write_log(folder / "log.txt", ITEMS, 50, 1_000)
         words = ("--raw", str(folder / "log.txt"), "--out", str(folder / "data"))
         clickflax_main("prepare", "pairs", *words)
-        c = follow(vary(default(), "sasrec+"), "turning_dross")
+        c = follow(vary(default(), "sasrec_modern"), "turning_dross")
         c.data.path, c.data.validation_users = str(folder / "data"), 0
         c.model.max_len, c.model.width = 50, WIDTH
         c.loss.update({"negatives": 256, "shared": True})

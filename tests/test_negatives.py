@@ -1,11 +1,13 @@
 """Negatives are drawn as the config says, and each loss beside them is that of its paper."""
 
+import functools
 import math
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import scipy.special
 from toy import ITEMS, rows, small_config, small_model
 
 from clickflax.checks import check_config
@@ -83,20 +85,39 @@ def test_losses_beside_negatives_are_those_of_their_papers(own, others):
     assert beta == pytest.approx(0.2 * (0.75 * (1 - 5) + 5))
     powered = sigmoid(a) ** np.longdouble(beta)
     expected["gbce"] = -(np.log(powered) + np.log(sigmoid(-b)).sum(-1)) / 3
+    # The slopes by hand, for the score of the target and for those of the negatives.
+    top = np.exp(np.longdouble([[*a, *b[0]]]) - max(*a, *b[0]))
+    share = (top / top.sum())[0]
+    wrong = sigmoid(b[0] - a)
+    slopes = {
+        "softmax": (share[0] - 1, share[1:]),
+        "bce": (-sigmoid(-a[0]) / 3, sigmoid(b[0]) / 3),
+        "gbce": (-np.longdouble(beta) * sigmoid(-a[0]) / 3, sigmoid(b[0]) / 3),
+        "bpr": (-wrong.mean(), wrong / 2),
+    }
     for name, value in expected.items():
-        found = LOSSES[name](own, others, keep, **({"beta": beta} if name == "gbce" else {}))
+        more = {"beta": beta} if name == "gbce" else {}
+        found = LOSSES[name](own, others, keep, **more)
         np.testing.assert_allclose(np.float64(found), np.float64(value), 1e-5, 1e-6)
-        slope = jax.grad(lambda s, loss=LOSSES[name]: loss(s, others, keep).sum())(own)
-        assert jnp.isfinite(slope).all()
+
+        def total(own, others, loss=LOSSES[name], more=more):
+            return loss(own, others, keep, **more).sum()
+
+        mine, theirs = jax.grad(total, (0, 1))(own, others)
+        np.testing.assert_allclose(np.float64(mine), np.float64(slopes[name][0]), 1e-5, 1e-6)
+        np.testing.assert_allclose(np.float64(theirs[0]), np.float64(slopes[name][1]), 1e-5, 1e-6)
 
 
+@pytest.mark.parametrize("scale", [1.0, 30.0])
+@pytest.mark.parametrize("beta", [0.2, 0.9])
 @pytest.mark.parametrize("name", sorted(LOSSES))
-def test_in_bfloat16_the_losses_are_those_of_the_rounded_factors(name):
+def test_in_bfloat16_the_losses_are_those_of_the_rounded_factors(name, beta, scale):
     answers = answers_of()
-    answers = answers._replace(features=answers.features.astype(jnp.bfloat16))
+    answers = answers._replace(features=(scale * answers.features).astype(jnp.bfloat16))
     targets, weights = jnp.array([[0, 3, 8], [5, 5, 1]]), jnp.ones((2, 3))
     drawn, keep = Drawn(jnp.array([2, 7]), jnp.zeros(2)), jnp.ones((2, 3, 2), bool)
-    found, _ = sampled_loss(answers, targets, weights, Negatives(drawn, keep), LOSSES[name], False)
+    loss = functools.partial(LOSSES[name], beta=beta) if name == "gbce" else LOSSES[name]
+    found, _ = sampled_loss(answers, targets, weights, Negatives(drawn, keep), loss, False)
     assert found.dtype == jnp.float32
     x = np.asarray(answers.features, np.float64)
     rows = np.asarray(answers.table.astype(jnp.bfloat16), np.float64)[RESERVED:]
@@ -106,17 +127,49 @@ def test_in_bfloat16_the_losses_are_those_of_the_rounded_factors(name):
     expected = {
         "softmax": np.log(np.exp(a) + np.exp(b).sum(-1)) - a,
         "bce": (np.log1p(np.exp(-a)) + np.log1p(np.exp(b)).sum(-1)) / 3,
+        "gbce": (beta * np.log1p(np.exp(-a)) + np.log1p(np.exp(b)).sum(-1)) / 3,
         "bpr": np.log1p(np.exp(b - a[..., None])).mean(-1),
     }
-    expected["gbce"] = expected["bce"]
     np.testing.assert_allclose(found, expected[name].sum(), rtol=1e-5)
 
 
-def test_gbce_that_is_not_calibrated_is_bce_and_fully_calibrated_weighs_by_the_share_drawn():
+@pytest.mark.parametrize(("items", "negatives"), [(9, 1), (9, 8), (1000, 256)])
+def test_gbce_that_is_not_calibrated_is_bce(items, negatives):
+    answers = answers_of(items=items)
+    targets, weights = jnp.array([[0, 3, 8], [5, 5, 1]]), jnp.ones((2, 3))
+    drawn = draw(sampling(negatives, items=items), KEY, (2, 3, negatives), None)
+    against_them = Negatives(drawn, drawn.items != targets[..., None])
+    config = small_config()
+    config.loss.negatives = negatives
+
+    def of(name, calibration):
+        config.loss.update({"name": name, "calibration": calibration})
+        loss, _ = beside_negatives(config.loss, values=items)
+
+        def total(features):
+            asked = answers._replace(features=features)
+            return loss(asked, targets, weights, negatives=against_them)[0]
+
+        return jax.value_and_grad(total)(answers.features)
+
+    jax.tree.map(np.testing.assert_array_equal, of("gbce", 0.0), of("bce", 0.75))
+    assert of("gbce", 0.5)[0] < of("bce", 0.75)[0] or negatives == items - 1
+
+
+def test_fully_calibrated_gbce_weighs_a_yes_by_the_share_that_is_drawn():
     assert gbce_beta(items=101, negatives=5, calibration=0.0) == 1.0
     assert gbce_beta(items=101, negatives=5, calibration=1.0) == pytest.approx(0.05)
-    own, others, keep = jnp.array([0.3]), jnp.array([[1.0, -1.0]]), jnp.ones((1, 2), bool)
-    assert bce(own, others, keep, beta=1.0) == bce(own, others, keep)
+
+
+@pytest.mark.parametrize("own", [-7.0, -0.5, 0.0, 2.0, 9.0])
+@pytest.mark.parametrize("beta", [0.05, 0.4, 1.0])
+def test_gbce_is_bce_of_the_score_that_gsasrec_s_code_puts_in_the_place_of_the_target_s(own, beta):
+    others = np.longdouble([0.3, -1.0])
+    changed = np.log(1 / (sigmoid(own) ** -np.longdouble(beta) - 1))
+    expected = np.log1p(np.exp(-changed)) + np.log1p(np.exp(others)).sum()
+    keep = jnp.ones((1, 2), bool)
+    found = LOSSES["gbce"](jnp.array([own]), jnp.array([[0.3, -1.0]]), keep, beta=beta)
+    np.testing.assert_allclose(3 * np.float64(found), np.float64(expected), rtol=1e-5)
 
 
 @pytest.mark.parametrize(("beta", "negatives"), [(1.0, 1), (0.3, 256)])
@@ -172,24 +225,35 @@ def test_sampled_softmax_over_all_other_items_is_softmax_and_has_its_gradient(ra
     )
 
 
-@pytest.mark.parametrize("drawn", ["uniform", "popularity"])
-def test_corrected_negatives_sum_up_to_the_whole_catalog_in_expectation(drawn):
-    upto = np.cumsum([1, 2, 3, 4, 5, 6, 7, 8, 9])
-    answers = answers_of(questions=(1, 1))
-    target = jnp.array([[4]])
-    how = sampling(200_000, drawn, upto=upto)
-    found = draw(how, KEY, (1, 200_000), None)
-    found = Drawn(found.items[None], found.log_chance[None])
-    keep = found.items != 4
-    one = jnp.ones((1, 1))
+@pytest.mark.parametrize("shared", [False, True])
+@pytest.mark.parametrize("drawn", ["uniform", "popularity", "in_batch"])
+def test_a_few_corrected_negatives_sum_up_to_the_whole_catalog_in_expectation(drawn, shared):
+    """exp(loss) - 1 is the sum over the negatives, by the target's: here of 40,000 draws of 4."""
+    count, draws, target = np.arange(1, 10), 40_000, 4
+    answers = answers_of(questions=(1, draws))
+    alike = answers._replace(features=answers.features.at[:].set(answers.features[:, :1]))
+    targets, ones = jnp.full((1, draws), target), jnp.ones((1, draws))
+    how = sampling(4, drawn, shared, upto=np.cumsum(count))
+    # In the batch, where items are asked for as often as they come in training.
+    pool = make_pool(jnp.repeat(jnp.arange(9), count)[None], jnp.ones((1, 45)))
+    found = draw(how, KEY, (1, draws, 4), pool)
 
-    def loss(log_q):
-        negatives = Negatives(found, keep)
-        return sampled_loss(answers, target, one, negatives, softmax, log_q)[0]
+    def losses(log_q):
+        def one(items, log_chance, features):
+            if not shared:  # for each target its own
+                items, log_chance = items[None, None], log_chance[None, None]
+            negatives = Negatives(Drawn(items, log_chance), (items != target).reshape(1, 1, 4))
+            asked = alike._replace(features=features[None, None])
+            return sampled_loss(asked, targets[:, :1], ones[:, :1], negatives, softmax, log_q)[0]
 
-    whole = softmax_loss(answers, target, one, 0)[0]
-    assert loss(True) == pytest.approx(float(whole), abs=0.01)
-    assert loss(False) > whole + 5  # 200,000 stand against it
+        return jax.vmap(one)(found.items[0], found.log_chance[0], alike.features[0])
+
+    scores = np.asarray(alike.scores()[0, 0], np.float64)
+    whole = np.exp(np.delete(scores, target) - scores[target]).sum()
+    sums = np.expm1(np.asarray(losses(True), np.float64))
+    assert sums.mean() == pytest.approx(whole, abs=5 * sums.std() / draws**0.5)
+    assert sums.std() / draws**0.5 < 0.01 * whole
+    assert abs(np.expm1(np.asarray(losses(False), np.float64)).mean() - whole) > 0.2 * whole
 
 
 def test_uniform_negatives_are_all_items_alike_or_those_that_may_be_drawn():
@@ -256,16 +320,25 @@ def test_the_scores_of_the_same_items_for_all_are_those_of_the_whole_catalog(ite
         np.testing.assert_allclose(found[there], expected[there], rtol=1e-5, atol=1e-6)
 
 
-def test_a_smooth_label_gives_every_item_its_share():
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
+@pytest.mark.parametrize("scale", [1.0, 40.0])
+@pytest.mark.parametrize("chunk", [0, 4])
+def test_the_softmax_over_the_catalog_is_that_of_float64(chunk, scale, dtype, smoothing):
     answers = answers_of(raised=True)
+    answers = answers._replace(features=(scale * answers.features).astype(dtype))
     targets, weights = jnp.array([[0, 3, 8], [5, 5, 1]]), jnp.array([[1.0, 2, 0], [1, 0.5, 1]])
-    logs = jax.nn.log_softmax(answers.scores())
-    label = 0.9 * jax.nn.one_hot(targets, 9) + 0.1 / 9
-    expected = -((label * logs).sum(-1) * weights).sum()
-    for chunk in (0, 4):
-        found, weight = softmax_loss(answers, targets, weights, chunk, smoothing=0.1)
-        np.testing.assert_allclose(found, expected, rtol=1e-5)
-        assert weight == weights.sum()
+    x = np.asarray(answers.features, np.float64)
+    rows_of_items = np.asarray(answers.table.astype(dtype), np.float64)[RESERVED:]
+    scores = np.einsum("bkd,vd->bkv", x, rows_of_items) + np.asarray(answers.bias, np.float64)
+    scores[..., [3, 0]] += 0.7  # what is raised
+    logs = scores - scipy.special.logsumexp(scores, -1, keepdims=True)
+    # A smooth label gives every item its share.
+    label = (1 - smoothing) * np.eye(9)[np.asarray(targets)] + smoothing / 9
+    expected = -((label * logs).sum(-1) * np.asarray(weights)).sum()
+    found, weight = softmax_loss(answers, targets, weights, chunk, smoothing=smoothing)
+    assert found.dtype == jnp.float32 and weight == weights.sum()
+    np.testing.assert_allclose(found, expected, rtol=2e-5)
 
 
 def test_cosine_scores_lie_between_plus_and_minus_one_over_the_temperature():

@@ -11,12 +11,13 @@ from toy import ITEMS, small_config, small_model
 from clickflax.asker import make_asker
 from clickflax.baselines.compare import compare
 from clickflax.checks import check_config
-from clickflax.config import default, knobs, override
+from clickflax.config import default, override
 from clickflax.data.batches import Windows
 from clickflax.data.candidates import draw_candidates
 from clickflax.data.shop import Shop
 from clickflax.data.simulate import simulate
-from clickflax.data.split import Examples
+from clickflax.data.split import Examples, SplitOptions
+from clickflax.data.splits import split
 from clickflax.data.store import open_dataset
 from clickflax.evaluate import evaluate_run
 from clickflax.events import RESERVED
@@ -113,14 +114,47 @@ def test_among_all_other_items_a_place_is_that_in_the_whole_catalog():
     assert np.array_equal(whole, among)
 
 
+# 5,000 users of four events each, the last 500 in the test file; the first events of all come
+# first, then the second ones. Who has how many events to train on, and how many targets there are.
+LEFT_OUT = {2: 5000}, 5000, 5000
+MEASURED = {
+    "turning_dross": LEFT_OUT,
+    "replicability": ({2: 2048, 3: 2952}, 2048, 5000),
+    "replicability_sampled": ({2: 2048, 3: 2952}, 2048, 5000),
+    "gsasrec": ({2: 512, 3: 4488}, 512, 5000),
+    "bert4rec": LEFT_OUT,
+    # Of 20,000 events the first 13,333 are trained on, the last 3,334 asked.
+    "uni50": ({2: 1667, 3: 3333}, 3333, 3334),
+    "sr_gnn": ({4: 500}, 3 * 4000, 3 * 500),
+}
+
+
 @pytest.mark.parametrize("name", PROTOCOLS)
-def test_a_protocol_sets_knobs_that_there_are(name):
+def test_a_protocol_trains_on_and_asks_for_what_its_paper_does(name):
     config = follow(default(), name)
     check_config(config)
-    for knob, value in PROTOCOLS[name].items():
-        assert knobs(config)[f"config.{knob}"] == value
-    with pytest.raises(ValueError, match="'turning' is not one of the protocols"):
-        follow(config, "turning")
+    columns = {
+        "item": np.tile(np.arange(4, dtype=np.int32), 5000) + RESERVED,
+        "time": np.arange(20_000).reshape(4, 5000).T.ravel(),
+    }
+    part = (np.arange(5000) >= 4500).astype(np.int8) if name == "sr_gnn" else None
+    offsets = np.arange(0, 20_001, 4)
+    options = SplitOptions(**{knob: config.data[knob] for knob in SplitOptions._fields})
+    found = split(config.data.split, offsets, columns, part, options)
+    lengths, validated, tested = MEASURED[name]
+    counted = np.bincount(found.train.stop - found.train.start)
+    assert {n: int(counted[n]) for n in np.flatnonzero(counted)} == lengths
+    assert len(found.validation.targets) == validated and len(found.test.targets) == tested
+    # Every question has one target, and all that came before it as a history.
+    for examples in (found.validation, found.test):
+        assert np.array_equal(examples.owner, np.arange(len(examples)))
+        assert np.array_equal(examples.history.start, offsets[examples.sequence])
+        assert np.array_equal(columns["item"][examples.history.stop], examples.targets)
+
+
+def test_a_protocol_that_is_not_known_is_refused_with_all_that_are():
+    with pytest.raises(ValueError, match="'turning' is not one of the protocols .*'turning_dross'"):
+        follow(default(), "turning")
 
 
 @pytest.mark.parametrize(

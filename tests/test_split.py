@@ -87,6 +87,19 @@ def test_whole_sequences_go_by_the_time_at_which_they_begin():
     assert list(parts.dropped.values()) == [1, 1]
 
 
+def test_a_period_may_begin_after_a_share_of_all_events():
+    # In the order of their times: three on day 0, three on day 1, four on day 2.
+    shares = split("time_each", OFFSETS, COLUMNS, None, options(validation="3/10", test="6/10"))
+    days = split("time_each", OFFSETS, COLUMNS, None, options())
+    for found, expected in zip(shares[0], days[0], strict=True):
+        assert list(found) == list(expected)
+    assert list(shares.test.targets) == list(days.test.targets) == [8, 11, 14, 12]
+    # Events of the same moment stay together: nine of ten have come in the midst of day 2.
+    late = split("time_each", OFFSETS, COLUMNS, None, options(validation="4/10", test="9/10"))
+    assert list(late.test.targets) == [8, 11, 14, 12]
+    assert list(late.train.stop) == list(shares.train.stop)
+
+
 def test_parts_keep_the_source_s_own_test_file_out_of_training():
     part = np.array([0, 1, 0, 1], np.int8)
     parts = split("parts", OFFSETS, COLUMNS, part, options())
@@ -103,6 +116,7 @@ def test_parts_keep_the_source_s_own_test_file_out_of_training():
         ("time", {"item": ITEM}, options(), "only an order"),
         ("sequence_time", {"item": ITEM}, options(), "only an order"),
         ("time", COLUMNS, options(validation="soon"), "data.validation_from='soon'"),
+        ("time", COLUMNS, options(test="3/2"), "data.test_from='3/2' is neither a time"),
         ("time", COLUMNS, options(test="1969-01-01"), "before"),
         ("leave_one_out", COLUMNS, options(users=-2), "validation_users=-2"),
     ],
@@ -195,6 +209,9 @@ def test_every_prefix_of_the_sessions_of_the_test_file_is_asked():
     assert list(parts.train.stop) == [SHARED[s + 1] for s in trained]
     with pytest.raises(ValueError, match="needs a data set with a test file"):
         split("parts_each", SHARED, NUMBERS, None, SplitOptions(1, "", ""))
+    for all_of_them in (-1, 2):
+        with pytest.raises(ValueError, match="fewer than the 2 sequences there are"):
+            split("parts_each", SHARED, NUMBERS, part, SplitOptions(all_of_them, "", ""))
 
 
 def told(parts, item, names):

@@ -1,6 +1,7 @@
 """What is trained on, and which histories are asked about, in words that all splits share."""
 
 import datetime
+import re
 from collections.abc import Mapping
 from typing import NamedTuple
 
@@ -121,16 +122,23 @@ def check_part(name: str, part: Int[np.ndarray, " S"] | None) -> None:
         )
 
 
-def moment(text: str, knob: str) -> int:
-    """Microseconds since 1970 of an ISO time, UTC unless it says otherwise."""
+def moment(text: str, knob: str, time: Int[np.ndarray, " E"]) -> int:
+    """Microseconds since 1970 of an ISO time, UTC unless it says otherwise; or of a share of the
+    log, such as 5/6: that of the first event after so many of all, in the order of their times.
+    """
+    share = re.fullmatch(r"(\d+)/(\d+)", text)
+    if share and 0 < int(share[1]) < int(share[2]):
+        nth = len(time) * int(share[1]) // int(share[2])
+        return int(np.partition(time, nth)[nth])
     try:
-        time = datetime.datetime.fromisoformat(text)
+        when = datetime.datetime.fromisoformat(text)
     except ValueError:
         raise ValueError(
-            f"{knob}={text!r} is not a time such as 2015-09-01 or 2015-09-01T12:00:00."
+            f"{knob}={text!r} is neither a time such as 2015-09-01 or 2015-09-01T12:00:00 nor a "
+            "share of the log such as 5/6."
         ) from None
-    time = time if time.tzinfo else time.replace(tzinfo=datetime.UTC)
-    return round(time.timestamp() * 1_000_000)
+    when = when if when.tzinfo else when.replace(tzinfo=datetime.UTC)
+    return round(when.timestamp() * 1_000_000)
 
 
 def moments(
@@ -139,13 +147,14 @@ def moments(
     """When the validation and the test begin, and the test ends, in microseconds since 1970."""
     if "time" not in columns:
         raise ValueError("a split by time needs a data set with times; this one has only an order.")
-    first = moment(options.validation_from, "data.validation_from")
-    second = moment(options.test_from, "data.test_from")
+    time = np.asarray(columns["time"])
+    first = moment(options.validation_from, "data.validation_from", time)
+    second = moment(options.test_from, "data.test_from", time)
     if second < first:
         raise ValueError("data.test_from is before data.validation_from.")
     if not options.test_until:
         return first, second, np.iinfo(np.int64).max
-    end = moment(options.test_until, "data.test_until")
+    end = moment(options.test_until, "data.test_until", time)
     if end <= second:
         raise ValueError("data.test_until is not after data.test_from: the test would be empty.")
     return first, second, end

@@ -1,7 +1,7 @@
 """The ways to split a data set, by the names of `config.data.split`.
 
 leave_one_out       the last event of a sequence is the test, the one before the validation
-time                by two moments; all the items of a period are one question
+time                by two moments, or shares of the log; the items of a period are one question
 ratio               by two shares of each sequence; all the items of a share are one question
 sequence_time       whole sequences, by the moment at which they begin
 parts               the source's own test file; the last event of its sequences
@@ -201,6 +201,11 @@ def by_parts_each(
     part = parts_of(part)
     start, stop, length = offsets[:-1], offsets[1:], np.diff(offsets)
     longer = np.flatnonzero((part == 0) & (length >= 2))
+    if not -1 < options.validation_users < len(longer):
+        raise ValueError(
+            f"data.validation_users={options.validation_users}: data.split='parts_each' does not "
+            f"train on what is validated; name fewer than the {len(longer):,} sequences there are."
+        )
     drawn = draw(longer, start[longer] + 1, stop[longer], columns["item"], options.validation_users)
     trained = part == 0
     trained[drawn] = False

@@ -156,7 +156,8 @@ class Answers(NamedTuple):
         bias = jnp.zeros(self.items) if self.bias is None else self.bias
         may = bias > NEVER / 2
         share = jnp.where(may, 1 / may.sum(), 0.0)
-        row = share @ self.table[self.first :].astype(jnp.float32)
+        rows = self.table[self.first :].astype(self.features.dtype)  # as scores have them
+        row = share @ rows.astype(jnp.float32)
         mean = self.features.astype(jnp.float32) @ row + jnp.where(may, bias, 0.0) @ share
         if self.raised is None:
             return mean
