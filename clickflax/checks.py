@@ -93,6 +93,7 @@ def check_config(config: ConfigDict) -> None:
             f"model_devices={train.model_devices} share a table, leave these at 'jit' and 0."
         )
     check_split(config)
+    check_mask(config, tasks)
     check_loss(config, tasks)
     check_candidates(config)
     check_given(config)
@@ -162,6 +163,17 @@ def check_split(config: ConfigDict) -> None:
                 )
 
 
+def check_mask(config: ConfigDict, tasks: Mapping[str, Task]) -> None:
+    """Refuses what says how events are hidden where none are."""
+    plain = default().mask
+    for name in ("ratio", "replace", "last"):
+        if config.mask[name] != plain[name] and not any(one.startswith(MASKED) for one in tasks):
+            raise ValueError(
+                f"config.mask.{name}={config.mask[name]!r} is about events that are hidden, and "
+                f"config.tasks={tuple(tasks)} hide none: it is for masked_item and its like."
+            )
+
+
 def check_given(config: ConfigDict) -> None:
     """Refuses to tell what is no variable, or what the model was not trained to be told."""
     tasks = find_tasks(config.tasks, config.label.causal, config.label.at)
@@ -213,10 +225,10 @@ def check_loss(config: ConfigDict, tasks: Mapping[str, Task]) -> None:
             f"config.train.softmax_chunk={config.train.softmax_chunk} is for the whole catalog; "
             f"config.loss.negatives={loss.negatives}."
         )
-    if loss.log_q and (loss.name != "softmax" or loss.avoid != "target"):
+    if loss.log_q and (loss.name != "softmax" or loss.avoid == "nothing"):
         raise ValueError(
-            "config.loss.log_q=True is for softmax with config.loss.avoid='target', not "
-            f"{loss.name} with {loss.avoid!r}."
+            "config.loss.log_q=True is for softmax with config.loss.avoid='target' or 'history', "
+            f"not {loss.name} with {loss.avoid!r}."
         )
     if loss.calibration != plain.calibration and loss.name != "gbce":
         raise ValueError(

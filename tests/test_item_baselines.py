@@ -1,12 +1,14 @@
 """Ways to rank items that learn from the histories of users: neighbours, EASE, BPR."""
 
 import itertools
+import json
+import pathlib
 
 import numpy as np
 import pytest
 import scipy.sparse
 
-from clickflax.baselines import items, similar
+from clickflax.baselines import factors, items, similar
 from clickflax.data.batches import Windows
 from clickflax.data.candidates import draw_candidates
 from clickflax.data.split import Examples
@@ -37,8 +39,8 @@ def test_neighbours_are_cosines_of_users_and_of_each_item_the_nearest_ones():
     half = 1 / 2  # c shares one user with a: 1 / (sqrt(2) sqrt(2))
     assert close(near, [[0, 1, half, 0], [1, 0, half, 0], [half, half, 0, 0], [0, 0, 0, 0]])
     nearest = similar.neighbours(USERS, most=1).toarray()[R:, R:]
-    assert close(nearest[:, :2], [[0, 1], [1, 0], [0, 0], [0, 0]])
-    assert (nearest[:, 2] > 0).sum() == 1
+    assert close(nearest[:2], [[0, 1, 0, 0], [1, 0, 0, 0]])
+    assert (nearest[2] > 0).sum() == 1
 
 
 def test_ease_is_the_ridge_regression_of_every_item_from_the_others():
@@ -54,17 +56,52 @@ def test_ease_is_the_ridge_regression_of_every_item_from_the_others():
         assert found[j, j] == 0
 
 
-def test_ease_and_neighbours_are_those_of_rectools_and_implicit():
-    # EASEModel(regularization=2) of RecTools 0.19 and CosineRecommender of implicit, on USERS.
-    rectools = [
-        [0, 0.46666667, 0.16666667],
-        [0.46666667, 0, 0.16666667],
-        [0.13333334, 0.13333334, 0],
-    ]
-    np.testing.assert_allclose(similar.ease(USERS, 2.0)[R : R + 3, R : R + 3], rectools, rtol=1e-6)
-    implicit = np.array([[1, 1, 0.5], [1, 1, 0.5], [0.5, 0.5, 1]]) - np.eye(3)  # itself included
-    found = similar.neighbours(USERS).toarray()[R : R + 3, R : R + 3]
-    np.testing.assert_allclose(found, implicit, rtol=1e-6)
+@pytest.mark.parametrize("name", ["ease", "knn"])
+def test_ease_and_neighbours_are_those_of_rectools_and_implicit(name):
+    # EASEModel(regularization=2) of RecTools 0.19, CosineRecommender(K=5) of implicit.
+    told = json.loads(pathlib.Path(__file__).with_name("rectools.json").read_text())["models"]
+    bounds = np.cumsum([0] + [len(mine) for mine in told["histories"]])
+    item = np.concatenate(told["histories"]).astype(np.int32) + R
+    users = similar.histories(item, Windows(bounds[:-1], bounds[1:]), R + 15)
+    expected = np.array(told[name])
+    if name == "ease":
+        found = similar.ease(users, 2.0)[R:, R:]
+        np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-6)
+    else:
+        np.fill_diagonal(expected, 0)  # implicit counts an item among its own five neighbours
+        found = similar.neighbours(users, most=4).toarray()[R:, R:]
+        # Of those that are equally near, it may keep another one.
+        np.testing.assert_allclose(np.sort(found), np.sort(expected), atol=1e-6)
+        fifth = np.sort(similar.neighbours(users).toarray()[R:, R:])[:, -5]
+        sure = np.sort(expected)[:, -4] > fifth + 1e-6
+        assert sure.sum() >= 10
+        np.testing.assert_allclose(found[sure], expected[sure], atol=1e-6)
+    # RecTools ranks by the transpose of the matrix that EASE (Steck, 2019) multiplies a history
+    # with, which is ours; that of neighbours is ours.
+    scores = users.toarray()[:, R:] @ (expected.T if name == "ease" else expected)
+    scores[users.toarray()[:, R:] > 0] = -np.inf
+    theirs = np.take_along_axis(scores, np.array(told[f"{name}_lists"]), axis=1)
+    there = theirs > 0  # where fewer items have a score, the rest of a list is any item
+    assert there.sum() > 110
+    np.testing.assert_allclose(theirs[there], -np.sort(-scores, axis=1)[:, :3][there], atol=1e-6)
+
+
+def test_a_history_asks_the_neighbours_of_its_items(monkeypatch):
+    # Nearest to item 9 is item 8; nearest to item 8 are others. Who had 9 is told of 8.
+    sides = [[0, 9], [8, 9], [8, 1, 2], [8, 1, 2], [8, 1, 2], [9]]
+    item = np.concatenate(sides).astype(np.int32) + R
+    bounds = np.cumsum([0] + [len(side) for side in sides])
+    windows = Windows(bounds[:-1], bounds[1:])
+    where, none = np.ones(len(item), bool), np.zeros(0, np.int64)
+    nobody = Examples(none, Windows(none, none), none, none)
+    log = items.Log(item, None, bounds, windows, R + 10, where, nobody, True)
+    monkeypatch.setattr(similar.neighbours, "__defaults__", (1,))
+    rank, _ = items.WAYS["item_knn"](log)
+    asked = Examples(np.array([5]), Windows(bounds[5:6], bounds[6:7]), np.array([R]), np.array([0]))
+    near = similar.neighbours(similar.histories(item, windows, R + 10), 1).toarray()[R:, R:]
+    assert near[9].nonzero()[0].tolist() == [0]  # 1/sqrt(3) is more than 1/sqrt(12)
+    assert near[:, 9].nonzero()[0].tolist() == [0]
+    assert rank(asked, None) == [0]
 
 
 # Users of even numbers have items 0 to 4, the others 5 to 9, but for one item each.
@@ -161,6 +198,59 @@ def test_what_was_popular_lately_is_counted_in_the_last_tenth_of_the_events():
 
 def test_a_catalog_that_is_too_large_is_said_to_be(monkeypatch):
     monkeypatch.setattr(similar, "MOST_ITEMS", 5)
+    monkeypatch.setattr(factors, "MOST_ITEMS", 5)
     for way in ("ease", "bpr"):
         with pytest.raises(items.Unable, match="items"):
             items.WAYS[way](log_of(ASKED))
+
+
+def test_a_step_of_bpr_follows_the_slope_of_its_likelihood(monkeypatch):
+    """One pair of user 0, who had item 0 of two, and every draw is item 1: AdaGrad, from zero
+    squares, moves each number by the rate, in the direction of its slope.
+    """
+    monkeypatch.setattr(factors, "DECAY", 0.0)
+    monkeypatch.setattr(factors, "WIDTH", 2)
+    first = factors.fresh(2, R + 2)
+    users, sides = first.users.copy(), first.items.copy()
+    users[0], sides[R], sides[R + 1] = [0.5, -1, 1], [1, 2, 0], [-1, 0.5, 0]
+    zero = [np.zeros_like(one) for one in (users, sides)]
+
+    class Chance:
+        permutation = staticmethod(np.arange)
+
+        def integers(self, low, high, size):
+            return np.full(size, R + 1)
+
+    monkeypatch.setattr(np.random, "default_rng", lambda seed: Chance())
+    start = factors.Factors(users, sides, *zero, epochs=0)
+    with np.errstate(invalid="ignore"):
+        moved = factors.epoch(start, np.array([0]), np.array([R]))
+
+    def likelihood(user, had, other):
+        return -np.log1p(np.exp(-user @ (had - other)))
+
+    def slope(which, place):
+        vectors = [users[0].copy(), sides[R].copy(), sides[R + 1].copy()]
+        found = []
+        for sign in (1, -1):
+            vectors[which][place] += sign * 1e-6
+            found.append(likelihood(*vectors))
+            vectors[which][place] -= sign * 1e-6
+        return (found[0] - found[1]) / 2e-6
+
+    told = (moved.users[0] - users[0], moved.items[R] - sides[R], moved.items[R + 1] - sides[R + 1])
+    for which, change in enumerate(told):
+        for place in range(2 if which == 0 else 3):  # the last number of a user stays one
+            expected = slope(which, place)
+            assert change[place] == pytest.approx(np.sign(expected) * factors.RATE)
+    squares = moved.item_squares[R], moved.item_squares[R + 1], moved.user_squares[0]
+    for which, found in zip((1, 2, 0), squares, strict=True):
+        assert found[:2] == pytest.approx([slope(which, 0) ** 2, slope(which, 1) ** 2], rel=1e-4)
+    assert moved.users[0, -1] == 1 and np.array_equal(moved.users[1], users[1])
+
+
+def test_a_row_that_is_named_twice_in_a_step_moves_by_the_sum():
+    vectors, squares = np.zeros((3, 2)), np.zeros((3, 2))
+    factors.move(vectors, squares, np.array([2, 0, 2]), np.array([[3.0, 1], [1, 1], [1, -3]]))
+    assert squares.tolist() == [[1, 1], [0, 0], [16, 4]]
+    assert vectors / factors.RATE == pytest.approx(np.array([[1, 1], [0, 0], [1, -1]]))

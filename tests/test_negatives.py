@@ -282,8 +282,16 @@ def test_negatives_of_the_batch_are_the_targets_that_are_asked_for():
     # Over all batches an item is there as often as it comes in training.
     chance = np.where(found.items == 2, 0.1, 0.3)
     np.testing.assert_allclose(np.exp(found.log_chance), chance, rtol=1e-5)
-    nothing = draw(how, KEY, (5,), make_pool(targets, jnp.zeros((2, 2))))
+    nothing = draw(how, KEY, (5,), make_pool(jnp.zeros((2, 2), int), jnp.zeros((2, 2))))
     assert nothing.items.max() < 9
+
+    def total(features):  # item 0 never comes in training, and is drawn where nothing is asked
+        answers = answers_of(questions=(1, 1))._replace(features=features)
+        negatives = Negatives(nothing, jnp.ones((1, 1, 5), bool))
+        zero = jnp.zeros((1, 1))
+        return sampled_loss(answers, zero.astype(int), zero, negatives, softmax, True)[0]
+
+    assert (jax.grad(total)(jnp.ones((1, 1, 4))) == 0).all()
 
 
 def test_what_is_avoided_does_not_count():
@@ -360,7 +368,7 @@ def test_cosine_scores_lie_between_plus_and_minus_one_over_the_temperature():
         ({"avoid": "history"}, "loss.avoid='history' is about negatives"),
         ({"avoid": "seen", "negatives": 1}, "loss.avoid='seen' is not one of"),
         ({"log_q": True, "name": "bpr", "negatives": 4}, "not bpr with 'target'"),
-        ({"log_q": True, "avoid": "history", "negatives": 4}, "not softmax with 'history'"),
+        ({"log_q": True, "avoid": "nothing", "negatives": 4}, "not softmax with 'nothing'"),
         ({"calibration": 0.5, "name": "bce", "negatives": 4}, "is for gbce, not bce"),
         ({"smoothing": 0.1, "negatives": 4}, "smoothing=0.1 is for the whole catalog"),
     ],

@@ -276,3 +276,13 @@ def test_knobs_of_another_split_are_refused(changes, message):
     c.data.update(changes)
     with pytest.raises(ValueError, match=message):
         check_config(c)
+
+
+@pytest.mark.parametrize("knob", [("ratio", 0.3), ("replace", "80/10/10"), ("last", 0.5)])
+def test_what_hides_events_is_refused_where_none_are_hidden(knob):
+    config = default()
+    config.mask[knob[0]] = knob[1]
+    check_config(config)
+    config.tasks = ("next_item",)
+    with pytest.raises(ValueError, match=f"config.mask.{knob[0]}=.* is about events that are hid"):
+        check_config(config)

@@ -1,4 +1,5 @@
-"""Writes rectools.json: what RecTools says of random lists. `pip install rectools==0.19`, then
+"""Writes rectools.json: what RecTools says of random lists, and what its EASE and implicit's
+item-kNN learn from random histories. `pip install rectools==0.19`, then
 
 python tests/write_rectools.py
 """
@@ -8,8 +9,11 @@ import pathlib
 
 import numpy as np
 import pandas as pd
+from implicit.nearest_neighbours import CosineRecommender
 from rectools import Columns, metrics
+from rectools.dataset import Dataset
 from rectools.metrics.distances import PairwiseHammingDistanceCalculator
+from rectools.models import EASEModel, ImplicitItemKNNWrapperModel
 
 USERS, ITEMS, K, CUTOFFS = 20, 30, 8, (1, 3, 8)
 
@@ -23,6 +27,30 @@ def long_table(lists: np.ndarray) -> pd.DataFrame:
 def pairs(lines: list[tuple[int, int]]) -> pd.DataFrame:
     """Events as RecTools has them."""
     return pd.DataFrame(lines, columns=[Columns.User, Columns.Item])
+
+
+def learned() -> dict:
+    """Models of 40 users who had 2 to 8 of 15 items each, and the best three items for each user
+    among those that he did not have.
+    """
+    chance = np.random.default_rng(1)
+    items = [chance.choice(15, chance.integers(2, 9), replace=False) for _ in range(40)]
+    events = pairs([(u, int(i)) for u, mine in enumerate(items) for i in mine])
+    events = events.assign(**{Columns.Weight: 1.0, Columns.Datetime: pd.Timestamp("2020-01-01")})
+    dataset = Dataset.construct(events)
+    ids = dataset.item_id_map.convert_to_internal(np.arange(15))
+    models = {
+        "ease": EASEModel(regularization=2.0),
+        "knn": ImplicitItemKNNWrapperModel(CosineRecommender(K=5)),
+    }
+    found = {"histories": [sorted(mine.tolist()) for mine in items]}
+    for name, model in models.items():
+        model.fit(dataset)
+        matrix = model.weight if name == "ease" else model.model.similarity.toarray()
+        found[name] = np.round(matrix[ids][:, ids].astype(float), 7).tolist()
+        lists = model.recommend(np.arange(40), dataset, k=3, filter_viewed=True)
+        found[f"{name}_lists"] = lists[Columns.Item].to_numpy().reshape(40, 3).tolist()
+    return found
 
 
 def main() -> None:
@@ -66,6 +94,7 @@ def main() -> None:
         "targets": targets,
         "features": features.tolist(),
         "metrics": found,
+        "models": learned(),
     }
     path = pathlib.Path(__file__).with_name("rectools.json")
     path.write_text(json.dumps(told) + "\n", encoding="utf-8")

@@ -12,6 +12,7 @@ WIDTH = 64
 RATE = 0.05  # of AdaGrad (Duchi et al., 2011)
 DECAY = 0.01  # of the vectors, for each pair that they are in
 BATCH = 4096  # pairs of a user and an item
+MOST_ITEMS = 200_000  # all are scored for some users at once: 400 MB
 
 
 class Factors(NamedTuple):

@@ -157,7 +157,7 @@ def ease(log: Log) -> tuple[Ranker, dict[str, Any]]:
 
 def bpr(log: Log) -> tuple[Ranker, dict[str, Any]]:
     """Matrix factorisation; a user without training has the item biases alone."""
-    if log.size > similar.MOST_ITEMS:
+    if log.size > factors.MOST_ITEMS:
         raise Unable(f"{log.size:,} items are too many to score all of them for every user")
     owner = np.searchsorted(log.offsets, log.train.start, side="right") - 1
     pairs = similar.histories(log.item, log.train, log.size).tocoo()

@@ -31,8 +31,9 @@ def histories(item: Int[np.ndarray, " E"], ranges: Windows, size: int) -> Any:
 
 
 def neighbours(users: Any, most: int = NEIGHBOURS) -> Any:
-    """The cosines between the users of two items, a sparse matrix [I, I]: in column j those of the
-    `most` items that are nearest to item j, without itself (Deshpande and Karypis, 2004).
+    """The cosines between the users of two items, a sparse matrix [I, I]: in row i those of the
+    `most` items that are nearest to item i, without itself (Deshpande and Karypis, 2004): a history
+    says something for the neighbours of its items.
     """
     length = np.sqrt(np.asarray(users.sum(0)).ravel())  # of ones
     unit = (users @ scipy.sparse.diags(1 / np.maximum(length, 1))).tocsc()
@@ -47,7 +48,7 @@ def neighbours(users: Any, most: int = NEIGHBOURS) -> Any:
                 part.data[column][least] = 0
         part.eliminate_zeros()
         parts.append(part)
-    return scipy.sparse.hstack(parts, "csr")
+    return scipy.sparse.hstack(parts).T.tocsr()
 
 
 def ease(users: Any, ridge: float) -> Float[np.ndarray, "I I"]:

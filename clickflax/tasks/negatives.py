@@ -77,8 +77,10 @@ def draw(
         assert pool is not None
         place = jnp.searchsorted(pool.upto, below(pool.upto[-1]), side="right")
         items = pool.targets[jnp.minimum(place, len(pool.targets) - 1)]
-    # Of the batch, too, it is how often an item comes in the whole training (Yi et al., 2019).
+    # Of the batch, too, it is how often an item comes in the whole training (Yi et al., 2019). An
+    # item that never does is drawn where nothing is asked: what weighs nothing must not be NaN.
     share = np.diff(sampling.upto, prepend=0) / max(sampling.upto[-1], 1)
+    share = np.maximum(share, 1e-30)
     return Drawn(items, jnp.log(jnp.asarray(share, jnp.float32))[items])
 
 
