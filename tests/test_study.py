@@ -164,13 +164,26 @@ def test_a_table_has_means_over_seeds_and_differences_over_users(tmp_path):
     assert 0 < result.apart.low < result.apart.mean < result.apart.high and result.p < 0.01
     assert narrow.results["ndcg@10"].apart is None
     text = table.WRITERS["md"]([found], study.metrics, study.baseline)
-    assert "| wide one | " in text and "* | 2 | a paper: .1 | 10 s |" in text
-    assert "better and † worse than narrow" in text
+    apart = f"{result.apart.mean:+.4f} [{result.apart.low:+.4f}, {result.apart.high:+.4f}]"
+    assert "|  | recall@10 | Δ recall@10 | ndcg@10 | Δ ndcg@10 | seeds | published | tr" in text
+    assert "| wide one | " in text and f"* | {apart} | 2 | a paper: .1 | 10 s |" in text
+    deviation = result.seeds.deviation
+    assert f"{result.seeds.mean:.4f} ± {result.seeds.half:.4f} ({deviation:.4f})*" in text
+    assert "difference from narrow for the same users" in text
+    assert "Paired t-tests find the same." in text
     tex = table.WRITERS["latex"]([found], study.metrics, study.baseline)
-    assert r"$^{*}$ & 2 & a paper: .1 & 10 s \\" in tex and r"\begin{tabular}{lrrrll}" in tex
+    assert rf"$^{{*}}$ & {apart} & 2 & a paper: .1 & 10 s \\" in tex
+    assert r"\begin{tabular}{lrrrrrll}" in tex and r"$\Delta$ ndcg@10" in tex
     told = table.WRITERS["json"]([found], study.metrics, study.baseline)
     apart = json.loads(told)["tables"][0]["lines"][1]["results"]["ndcg@10"]["apart"]
     assert apart["mean"] == result.apart.mean
+    # A t-test that finds otherwise is named.
+    sure = result._replace(apart=result.apart._replace(p_t=0.03))
+    other = [wide._replace(results={"ndcg@10": sure}), wide._replace(results={"ndcg@10": sure})]
+    other[1] = other[1]._replace(config="wider")  # two tests: neither is sure any more
+    twice = found._replace(lines=[narrow, *other])
+    told_otherwise = table.WRITERS["md"]([twice], ["ndcg@10"], study.baseline)
+    assert "otherwise for ndcg@10 of wide one (shop, p = 0.06), ndcg@10 of wid" in told_otherwise
     again = table.read_tables(told)
     assert table.WRITERS["md"](*again) == text and table.WRITERS["json"](*again) == told
 

@@ -7,21 +7,27 @@ from typing import Any
 
 from clickflax.runtime.log import finite
 from clickflax.study.results import LEVEL, Line, Result, Table
-from clickflax.study.statistics import Difference, Spread
+from clickflax.study.statistics import Difference, Spread, holm
 
 
 def number(result: Result, level: float = LEVEL) -> str:
-    """A mean, its interval over seeds, and whether it differs from the baseline: * for better, †
-    for worse, of a metric of a ranking, which is better when it is higher. Nothing for NaN.
+    """A mean, its interval and deviation over seeds, and whether it differs from the baseline: * is
+    better, † worse, of a metric of a ranking, which is better when it is higher. Nothing for NaN.
     """
     if math.isnan(result.seeds.mean):
         return ""
     text = f"{result.seeds.mean:.4f}"
     if not math.isnan(result.seeds.half):
-        text += f" ± {result.seeds.half:.4f}"
+        text += f" ± {result.seeds.half:.4f} ({result.seeds.deviation:.4f})"
     if result.apart is not None and result.p < level:
         text += "*" if result.apart.mean > 0 else "†"
     return text
+
+
+def apart(result: Result | None) -> str:
+    """The difference from the baseline over users, with its interval; "" where there is none."""
+    found = result and result.apart
+    return f"{found.mean:+.4f} [{found.low:+.4f}, {found.high:+.4f}]" if found else ""
 
 
 def seconds(line: Line) -> str:
@@ -29,26 +35,31 @@ def seconds(line: Line) -> str:
     return f"{sum(line.seconds) / len(line.seconds):,.0f} s" if line.seconds else ""
 
 
-def cells(table: Table, metrics: Sequence[str]) -> list[list[str]]:
-    """The head of a table and its lines, as words."""
+def cells(table: Table, metrics: Sequence[str]) -> tuple[list[list[str]], int]:
+    """The head of a table and its lines, as words; and how many columns are numbers."""
     published = any(line.published for line in table.lines)
-    rows = [["", *metrics, "seeds", *(["published"] if published else []), "training"]]
+    compared = {m for line in table.lines for m in metrics if apart(line.results.get(m))}
+    columns = [(metric, f"Δ {metric}") if metric in compared else (metric,) for metric in metrics]
+    names = [name for column in columns for name in column]
+    rows = [["", *names, "seeds", *(["published"] if published else []), "training"]]
     for line in table.lines:
-        results = [line.results.get(metric) for metric in metrics]
-        there = ["" if result is None else number(result) for result in results]
+        there = []
+        for metric, *more in columns:
+            result = line.results.get(metric)
+            there += ["" if result is None else number(result), *(apart(result) for _ in more)]
         done = len(line.seconds)
         seeds = str(done) if done == table.planned else f"{done} of {table.planned}"
         beside = [line.published] if published else []
         rows.append([line.config, *there, seeds, *beside, seconds(line)])
-    return rows
+    return rows, len(names) + 1
 
 
 def markdown(tables: Sequence[Table], metrics: Sequence[str], baseline: str) -> str:
     """A section for each table."""
     parts = []
     for table in tables:
-        rows = cells(table, metrics)
-        align = ["---", *["--:"] * (len(metrics) + 1), *["---"] * (len(rows[0]) - len(metrics) - 2)]
+        rows, numbers = cells(table, metrics)
+        align = ["---", *["--:"] * numbers, *["---"] * (len(rows[0]) - numbers - 1)]
         lines = ["| " + " | ".join(row) + " |" for row in (rows[0], align, *rows[1:])]
         parts.append("\n".join([f"### {title(table)}", "", *lines]))
     return "\n\n".join([*parts, legend(tables, baseline)])
@@ -64,11 +75,15 @@ def legend(tables: Sequence[Table], baseline: str) -> str:
     results = [one for table in tables for line in table.lines for one in line.results.values()]
     words = []
     if any(not math.isnan(one.seeds.half) for one in results):
-        words.append("± is the 95 % interval of the mean over seeds, by Student's t.")
+        words.append(
+            "± is the 95 % interval of the mean over seeds, by Student's t; in brackets is their "
+            "standard deviation."
+        )
     if any(one.apart is not None for one in results):
         words.append(
-            f"\\* is better and † worse than {baseline} for the same users: p < {LEVEL:g} by the "
-            "paired bootstrap, with Holm's correction for the lines of a table."
+            f"Δ is the difference from {baseline} for the same users, with its 95 % interval by "
+            f"the paired bootstrap; \\* is better and † worse, p < {LEVEL:g} with Holm's "
+            f"correction for the lines of a table. {of_t_tests(tables)}"
         )
     for table in tables:
         if table.strangers:
@@ -77,7 +92,31 @@ def legend(tables: Sequence[Table], baseline: str) -> str:
     return " ".join(words)
 
 
-LATEX = {"\\": r"\textbackslash{}", "±": r"$\pm$", "*": r"$^{*}$", "†": r"$^{\dagger}$"}
+def of_t_tests(tables: Sequence[Table]) -> str:
+    """Whether paired t-tests, with the same correction, find what the bootstrap has found."""
+    otherwise = []
+    for table in tables:
+        for metric in dict.fromkeys(name for line in table.lines for name in line.results):
+            results = {line.config: line.results.get(metric) for line in table.lines}
+            found = {name: one for name, one in results.items() if one and one.apart}
+            p = holm({name: one.apart.p_t for name, one in found.items() if one.apart})
+            otherwise += [
+                f"{metric} of {name} ({title(table)}, p = {p[name]:.2g})"
+                for name, one in found.items()
+                if (p[name] < LEVEL) != (one.p < LEVEL)
+            ]
+    if not otherwise:
+        return "Paired t-tests find the same."
+    return f"Paired t-tests find otherwise for {', '.join(otherwise)}."
+
+
+LATEX = {
+    "\\": r"\textbackslash{}",
+    "±": r"$\pm$",
+    "*": r"$^{*}$",
+    "†": r"$^{\dagger}$",
+    "Δ": r"$\Delta$",
+}
 LATEX |= {sign: f"\\{sign}" for sign in "&%$#_{}"} | {"~": r"\textasciitilde{}"}
 LATEX |= {"^": r"\textasciicircum{}"}
 
@@ -91,8 +130,8 @@ def latex(tables: Sequence[Table], metrics: Sequence[str], baseline: str) -> str
     """A `tabular` for each table, for the package booktabs."""
     parts = []
     for table in tables:
-        head, *rows = cells(table, metrics)
-        columns = "l" + "r" * (len(metrics) + 1) + "l" * (len(head) - len(metrics) - 2)
+        (head, *rows), numbers = cells(table, metrics)
+        columns = "l" + "r" * numbers + "l" * (len(head) - numbers - 1)
         body = [" & ".join(map(escaped, row)) + r" \\" for row in rows]
         lines = [rf"\begin{{tabular}}{{{columns}}}", r"\toprule"]
         lines += [" & ".join(map(escaped, head)) + r" \\", r"\midrule", *body]
