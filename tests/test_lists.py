@@ -6,7 +6,7 @@ import pathlib
 import numpy as np
 import pytest
 
-from clickflax.tasks.lists import Trained, beyond_hits, gini, table_of, trained_of
+from clickflax.tasks.lists import NAMES, Trained, beyond_hits, gini, table_of, trained_of
 from clickflax.tasks.metrics import mean, ranking
 
 TOLD = json.loads(pathlib.Path(__file__).with_name("rectools.json").read_text(encoding="utf-8"))
@@ -31,6 +31,7 @@ def test_lists_are_what_rectools_says_of_them():
     theirs = expected(*names)
     assert len(theirs) == 18
     assert {name: found[name] for name in theirs} == pytest.approx(theirs, abs=1e-9)
+    assert {name.split("@")[0] for name in found} == set(NAMES)
 
 
 def test_hits_are_what_rectools_says_of_them():

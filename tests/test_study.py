@@ -20,8 +20,11 @@ from clickflax.data.simulate import simulate
 from clickflax.run import load_run, write_json
 from clickflax.runtime.params import by_name
 from clickflax.study import Study, cell, results, runner, table
+from clickflax.study import main as study_main
 from clickflax.study.main import main
 from clickflax.study.plan import cells_of, check_study, folder_of, load_study, read_plan, write_plan
+from clickflax.tasks import label_metrics
+from clickflax.tasks.label_metrics import yes_or_no
 from clickflax.tasks.metrics import mean, ranking
 
 CONFIGS = pathlib.Path(__file__).resolve().parents[1] / "configs"
@@ -95,6 +98,52 @@ def test_a_file_that_changed_after_the_plan_is_noticed(tmp_path):
 def test_a_study_that_makes_no_sense_is_refused(changed, message):
     with pytest.raises(ValueError, match=message):
         check_study(study_of(**changed), "here")
+
+
+@pytest.mark.parametrize(
+    ("metric", "asked", "nearest"),
+    [
+        ("ndgc@10", {}, "ndcg@10"),
+        ("ndcg@7", {}, "ndcg@5"),
+        ("ndcg@10", {"cutoffs": (5,)}, "ndcg@5"),
+        ("covrage@10", {"lists": True}, "coverage@10"),
+    ],
+)
+def test_a_metric_that_no_run_will_have_is_refused_before_any_is_trained(metric, asked, nearest):
+    with pytest.raises(
+        ValueError, match=f"metrics='{metric}' is not there; did you mean '{nearest}'"
+    ):
+        cells_of(study_of(metrics=(metric,), asked={"test": asked}))
+
+
+def test_metrics_of_lists_labels_and_of_several_tasks_are_known():
+    asked = {"test": {"lists": True}}
+    for metric in ("coverage@10", "cold/ndcg@10", "map@5"):
+        cells_of(study_of(metrics=(metric,), asked=asked))
+    both = ('tasks=("next_item","purchase")', "train.monitor=purchase/auc")
+    both += ("data.split=sequence_time",)
+    both += ("data.validation_from=2020-01-01", "data.test_from=2020-02-01")
+    configs = {"both": (FILE, *SMALL, *both, "data.position_from=start")}
+    for metric in ("next_item/ndcg@10", "purchase/auc", "purchase/precision@recall=0.5"):
+        cells_of(study_of(metrics=(metric,), configs=configs))
+    told = yes_or_no(np.array([0.2, 0.7]), np.array([0.0, 1.0]), 0.5)
+    assert set(told) == {*label_metrics.NAMES["binary"], *label_metrics.BESIDE["binary"]}
+
+
+def test_a_checkout_that_no_commit_has_is_refused(tmp_path, monkeypatch):
+    file = tmp_path / "study.py"
+    file.write_text("from clickflax.study import Study\n")
+    monkeypatch.setattr(study_main, "checkout", lambda: {"commit": "abc", "dirty": True})
+    words = ["run", str(file), "--out", str(tmp_path / "out")]
+    with pytest.raises(ValueError, match="changes that are not committed.*--allow-dirty"):
+        main(words)
+    with pytest.raises(ValueError, match="no function get_study"):
+        main([*words, "--allow-dirty"])
+    monkeypatch.setattr(study_main, "checkout", lambda: {"commit": "abc", "dirty": False})
+    with pytest.raises(ValueError, match="no function get_study"):
+        main(words)
+    with pytest.raises(ValueError, match="--workers=0: there must be one or more"):
+        main([*words, "--workers", "0"])
 
 
 def test_a_plan_is_read_as_it_was_written(tmp_path):

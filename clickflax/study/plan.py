@@ -17,6 +17,9 @@ from clickflax.evaluate import evaluate_run
 from clickflax.listing import check_listing
 from clickflax.record import record_name
 from clickflax.run import read_json, write_json
+from clickflax.tasks import label_metrics, lists
+from clickflax.tasks.metrics import METRICS
+from clickflax.tasks.tasks import LABELS
 
 
 class Study(NamedTuple):
@@ -66,16 +69,40 @@ def name_of(config: str, data: str, seed: int, values: ConfigDict) -> str:
 
 
 def cells_of(study: Study) -> list[Cell]:
-    """The runs of a study, seed by seed: what is there early tells something of all configs."""
-    found = []
+    """The runs of a study, seed by seed: what is there early tells something of all configs.
+
+    Raises ValueError for a config without sense, and for a metric that no run will have.
+    """
+    found, metrics = [], {}
     for seed in map(int, study.seeds):
         for data, knobs in study.data.items():
             for name, (file, *changes) in study.configs.items():
                 flags = tuple(f"config.{knob}" for knob in (*knobs, *changes, f"seed={seed}"))
                 config = load(file, flags)
                 check_config(config)
+                for asked in study.asked.values():
+                    metrics |= dict.fromkeys(metrics_told(config, asked))
                 cell = name_of(name, data, seed, config)
                 found.append(Cell(name, data, seed, str(file), flags, cell))
+    for metric in study.metrics:
+        check_name(metric, metrics, "metrics")
+    return found
+
+
+def metrics_told(config: ConfigDict, asked: Mapping[str, Any]) -> list[str]:
+    """The metrics of the record that a run gives when it is `asked`."""
+    cutoffs = asked.get("cutoffs") or config.eval.cutoffs
+    found = []
+    for name in config.tasks:
+        if name in LABELS:
+            kind = config.label.kind if name == "label" else "binary"
+            own = [*label_metrics.NAMES[kind], *label_metrics.BESIDE[kind]]
+        else:
+            places = [f"{metric}@{k}" for metric in METRICS for k in cutoffs]
+            own = [*places, *(f"cold/{place}" for place in places)]
+            if asked.get("lists"):
+                own += [f"{metric}@{k}" for metric in lists.NAMES for k in cutoffs]
+        found += own if len(config.tasks) == 1 else [f"{name}/{metric}" for metric in own]
     return found
 
 

@@ -28,6 +28,12 @@ LOWER = ("log_loss", "calibration_error", "mae", "rmse")  # of which the lowest 
 LEAST = 1e-7  # a probability is no nearer to 0 or 1: float32 tells no more apart
 BINS = 10
 RECALLS = (0.5, 0.8)
+# What the record of an evaluation has beside those that may be monitored.
+BESIDE = {
+    "binary": ("threshold", "yes", *(f"precision@recall={r}" for r in RECALLS)),
+    "classes": (),
+    "number": (),
+}
 
 
 def yes_or_no(

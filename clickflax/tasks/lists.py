@@ -23,6 +23,8 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Bool, Float, Int, Shaped
 
+NAMES = ("coverage", "gini", "popularity", "novelty", "serendipity", "diversity", "intersection")
+
 
 class Trained(NamedTuple):
     """What the training part has of each item."""
