@@ -112,6 +112,31 @@ def test_a_damaged_checkpoint_is_noticed_and_the_one_before_is_used(two, capsys,
         resume(two, like)
 
 
+def test_a_bit_that_is_flipped_in_any_file_never_gives_wrong_numbers(two, tmp_path, capsys):
+    """Where it does not matter, all is as it was saved; else the checkpoint before is used."""
+    like = {"a": jnp.zeros((50, 40)), "b": jnp.zeros(7, jnp.int32)}
+    files = sorted(path for path in (two / "2").rglob("*") if path.is_file())
+    assert len(files) > 8
+    noticed = set()
+    for file in files:
+        whole = file.read_bytes()
+        for place in {0, len(whole) // 3, len(whole) // 2, len(whole) - 1} if whole else ():
+            flipped = bytearray(whole)
+            flipped[place] ^= 4
+            file.write_bytes(flipped)
+            progress, found = resume(two, like)
+            step = progress["step"]
+            assert progress == {"step": step} and step in (1, 2)
+            for tree in (found["params"], found["optimizer"]):
+                assert (np.asarray(tree["a"]) == step).all()
+                assert np.array_equal(tree["b"], np.arange(7) * step)
+            if step == 1:
+                noticed.add(file.relative_to(two / "2").parts[0])
+                assert "damaged: step 2 (" in capsys.readouterr().err
+        file.write_bytes(whole)
+    assert {"params", "optimizer", "progress"} <= noticed
+
+
 def test_only_tables_may_have_another_number_of_rows(two):
     longer = {"a": jnp.zeros((52, 40)), "b": jnp.zeros(7, jnp.int32)}
     _, found = resume(two, longer, in_rows=True)

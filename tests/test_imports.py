@@ -128,6 +128,26 @@ def run(code: str) -> str:
     return done.stdout.strip()
 
 
+RUNS_CODE = {"pickle", "cloudpickle", "dill", "joblib", "marshal", "shelve"}
+
+
+@pytest.mark.parametrize("path", PACKAGE.rglob("*.py"), ids=lambda path: path.name)
+def test_nothing_that_is_read_runs_code(path):
+    """But for configs and studies, which are Python files that the command line names."""
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import | ast.ImportFrom):
+            names = [alias.name for alias in node.names] + [getattr(node, "module", "") or ""]
+            assert not RUNS_CODE & {name.split(".")[0] for name in names}
+        elif isinstance(node, ast.Call):
+            called = node.func.attr if isinstance(node.func, ast.Attribute) else None
+            called = node.func.id if isinstance(node.func, ast.Name) else called
+            assert called not in ("eval", "exec")
+            assert called != "run_path" or path.name == "config.py"
+            for word in node.keywords:
+                assert word.arg != "allow_pickle" or ast.unparse(word.value) == "False"
+
+
 def test_importing_the_package_imports_no_jax_and_takes_no_time():
     code = """
 import sys, time

@@ -257,3 +257,15 @@ def test_a_browser_shows_the_page_without_a_network(studied, tmp_path, width):
         assert "What they had" in page.locator("#users").inner_text()
         # Nothing is wider than the screen.
         assert page.evaluate("document.documentElement.scrollWidth") <= width
+
+
+def test_no_two_of_many_configs_look_alike():
+    script = (report.PAGE / "page.js").read_text(encoding="utf-8")
+    looks = {
+        name: re.search(rf"const {name} = \[(.*?)\];", script)[1].split(",")
+        for name in ("COLOURS", "FORMS", "DASHES")
+    }
+    sizes = {name: len(set(values)) for name, values in looks.items()}
+    assert sizes["COLOURS"] == len(looks["COLOURS"])
+    assert len({(i % sizes["COLOURS"], i % sizes["FORMS"]) for i in range(24)}) == 24
+    assert len({(i % sizes["COLOURS"], i % sizes["DASHES"]) for i in range(24)}) == 24

@@ -362,6 +362,7 @@ def test_a_study_is_run_once_goes_on_where_it_was_and_tells_of_failures(tmp_path
     record = folder_of(out, cells[0]) / "test.json"
     written = record.stat().st_mtime_ns
     assert json.loads(record.read_text())["environment"]["devices"] == {"cpu": 1}
+    assert list(folder_of(out, cells[0]).rglob("projector_config.pbtxt"))  # as `train` leaves it
     # A failure is told, and stops nothing; it is tried again.
     folder_of(out, cells[1]).write_text("in the way")
     done = subprocess.run(

@@ -6,9 +6,11 @@ validation so far.
 
 import contextlib
 import errno
+import json
 import logging
 import pathlib
 import sys
+import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -20,7 +22,7 @@ from jaxtyping import Array, UInt32
 from clickflax.runtime import processes
 from clickflax.runtime.params import by_name, matching, tree_of
 
-CHECKSUMS = "checksums"  # of the trees, kept with the progress
+CHECKSUMS = "checksums"  # of the trees and of the progress, kept with it
 # Orbax tells every step of a save at INFO, and warns of items that nobody asked it to restore.
 logging.getLogger("absl").setLevel(logging.ERROR)
 
@@ -78,11 +80,17 @@ def checksum(tree: Any) -> UInt32[Array, ""]:
     return total
 
 
+def checksum_of_json(values: Mapping[str, Any]) -> int:
+    """The same for what JSON can tell, whatever the order of its keys."""
+    return zlib.crc32(json.dumps(values, sort_keys=True).encode())
+
+
 def save(folder: pathlib.Path, step: int, progress: dict, **trees: Any) -> None:
     """Writes a checkpoint, then removes all but the newest two, of which one may be damaged. One of
     the same or a later step, which a run that was killed may have left, gives way.
     """
     sums = {name: int(checksum(tree)) for name, tree in trees.items()}
+    sums["progress"] = checksum_of_json(progress)
     with naming_a_full_disk(folder), manager(folder) as checkpoints:
         for stale in [s for s in checkpoints.all_steps() if s >= step]:
             checkpoints.delete(stale)
@@ -115,7 +123,9 @@ def restore_one(
     progress = ocp.args.JsonRestore()
     found = checkpoints.restore(step, args=ocp.args.Composite(progress=progress, **items))
     sums = found["progress"].pop(CHECKSUMS, {})  # older ones have none
-    wrong = [name for name in trees if name in sums and sums[name] != int(checksum(found[name]))]
+    told = {name: int(checksum(found[name])) for name in trees}
+    told["progress"] = checksum_of_json(found["progress"])
+    wrong = [name for name in told if name in sums and sums[name] != told[name]]
     if wrong:
         raise ValueError(f"{' and '.join(wrong)}: not the numbers that were saved")
     return found["progress"], {name: found[name] for name in trees}

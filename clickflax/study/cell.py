@@ -19,7 +19,7 @@ from clickflax.evaluate import evaluate_run
 from clickflax.run import read_json, write_json
 from clickflax.runtime.signals import Stopped
 from clickflax.study.plan import Cell, Study, folder_of, read_plan
-from clickflax.train import train
+from clickflax.train import show_items, train
 
 ANSWERED = "answered.json"  # what has been asked of a run, and answered
 TAKEN = 75  # the exit status where another process has the cell (EX_TEMPFAIL)
@@ -56,6 +56,7 @@ def run(out: pathlib.Path, study: Study, cell: Cell) -> None:
     """Trains and evaluates a cell, from where it stands."""
     folder = folder_of(out, cell)
     train(cell.load(), folder)
+    show_items(folder)
     for asked in study.asked.values():
         evaluate_run(folder, "test", **asked)
     write_json(folder / ANSWERED, plain(study))

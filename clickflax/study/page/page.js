@@ -2,7 +2,8 @@
 const found = JSON.parse(document.getElementById("data").textContent);
 // Okabe and Ito's colours, which the colour-blind tell apart; forms and dashes say the same again.
 const COLOURS = ["#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00", "#000000", "#8c6d1f"];
-const FORMS = ["circle", "square", "diamond", "triangle-up", "cross", "star", "x", "pentagon"];
+// Seven, so that with eight colours no two of 56 configs look alike.
+const FORMS = ["circle", "square", "diamond", "triangle-up", "cross", "star", "x"];
 const DASHES = ["solid", "dash", "dot", "dashdot", "longdash", "longdashdot"];
 const configs = [...new Set(found.tables.flatMap(t => t.lines.map(line => line.config)))];
 const style = i => ({
