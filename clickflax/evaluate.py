@@ -33,7 +33,7 @@ from clickflax.run import (
     told_pairs,
     write_json,
 )
-from clickflax.runtime import sharding
+from clickflax.runtime import processes, sharding
 from clickflax.runtime.log import finite
 from clickflax.tables import mesh_of, place
 
@@ -128,7 +128,8 @@ def evaluate_run(
     features: Sequence[str] = (),
     reference: str = "",
 ) -> dict[str, Any]:
-    """Evaluates a run, keeps the record in its folder, and returns it.
+    """Evaluates a run, keeps the record in its folder, and returns it. Of several processes each
+    asks its share of the questions, and the first one writes.
 
     Beside DIR/test.json stands DIR/test.TASK.parquet, a line for each target or label (`rows_of`),
     and with `lists` DIR/test.TASK.lists.parquet (`rows_of_lists`) and their metrics in the record.
@@ -153,14 +154,27 @@ def evaluate_run(
         "seconds_to_checkpoint": round(run.progress["seconds_to_here"], 1),
         "evaluate_seconds": round(time.perf_counter() - start, 2),
     }
-    for old in run.folder.glob(f"{glob.escape(which + name)}.*.lists.parquet"):
+    if processes.is_first():
+        keep(run, f"{which}{name}", record, rows, config)
+    processes.wait_for_all("evaluated")
+    return record
+
+
+def keep(
+    run: Run,
+    name: str,
+    record: Mapping[str, Any],
+    rows: Mapping[str, Mapping[str, np.ndarray]],
+    config: ConfigDict,
+) -> None:
+    """Writes a record, and the rows behind it, into the folder of a run."""
+    for old in run.folder.glob(f"{glob.escape(name)}.*.lists.parquet"):
         old.unlink()  # they would be taken for those of this evaluation
     for file, columns in rows.items():
-        write_rows(run.folder / f"{which}{name}.{file}.parquet", columns)
+        write_rows(run.folder / f"{name}.{file}.parquet", columns)
     environment = read_json(run.folder / "environment.json")
     full = {**record, "environment": environment, "config": to_dict(config)}
-    write_json(run.folder / f"{which}{name}.json", full)  # the last: it says that all is there
-    return record
+    write_json(run.folder / f"{name}.json", full)  # the last: it says that all is there
 
 
 def show(record: Mapping[str, Any], tasks: Sequence[str], which: str, run: str) -> None:
@@ -215,6 +229,7 @@ def parser_of() -> argparse.ArgumentParser:
     parser.add_argument("--features", help="of the catalog, such as genres,year: diversity by them")
     parser.add_argument("--reference", default="", help="a run: how much of its lists is the same")
     parser.add_argument("--labels", help="another file of labels; default: config.label.path")
+    processes.add_flags(parser)
     return parser
 
 
@@ -228,6 +243,7 @@ def main(argv: list[str]) -> None:
         cutoffs = tuple(int(k) for k in flags.cutoffs.split(","))
     config = read_config(flags.run)
     sharding.use_devices(config.train.cpu_devices)
+    processes.start(flags)
     record = evaluate_run(
         flags.run,
         flags.split,
@@ -245,5 +261,6 @@ def main(argv: list[str]) -> None:
         features=flags.features.split(",") if flags.features else (),
         reference=flags.reference,
     )
-    show(record, config.tasks, flags.split, flags.run)
-    print(json.dumps(record))
+    if processes.is_first():
+        show(record, config.tasks, flags.split, flags.run)
+        print(json.dumps(record))

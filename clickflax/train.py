@@ -290,14 +290,7 @@ def parse_train_flags(argv: Sequence[str]) -> tuple[ConfigDict, argparse.Namespa
     parser = flags_of("train", "--workdir=DIR")
     parser.description = "Train a model. Started again with the same work folder, it resumes."
     parser.add_argument("--workdir", required=True, help="the folder of the run")
-    parser.add_argument(
-        "--processes", default="", help="that train together: a number, or auto: Slurm, TPU VM, GKE"
-    )
-    parser.add_argument("--coordinator", default="", help="HOST:PORT of the first of N processes")
-    parser.add_argument("--process", type=int, help="which of N processes this is, from 0 on")
-    parser.add_argument(
-        "--devices", type=int, default=0, help="that all have together, or it does not start"
-    )
+    processes.add_flags(parser)
     return parse_flags(parser, argv)
 
 
@@ -305,7 +298,7 @@ def main(argv: list[str]) -> None:
     """`clickflax train --config=FILE --workdir=DIR`."""
     config, flags = parse_train_flags(argv)
     sharding.use_devices(config.train.cpu_devices)
-    processes.start(flags.coordinator, flags.processes, flags.process, flags.devices)
+    processes.start(flags)
     result = train(config, flags.workdir)
     if processes.is_first():
         show_items(pathlib.Path(flags.workdir))

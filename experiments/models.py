@@ -18,15 +18,12 @@ import numpy as np
 from study import HERE, clickflax, commits, keep, machine, markdown, records, spread, which_runs
 
 from clickflax.config import load
-from clickflax.protocols import PROTOCOLS
 from clickflax.record import record_name
 
 CONFIGS, RECORDS = HERE.parent / "configs", HERE / "models"
 POPULAR = {"negatives": 100, "drawn": "popularity"}
 ALL_DRAWN = {**POPULAR, "unseen": False}
 ML100K = ("gru4rec_ml100k", "bert4rec_ml100k", "sasrec_ml100k")
-RECBOLE = tuple(f"{knob}={value}" for knob, value in PROTOCOLS["uni50"].items())
-RECBOLE += ("eval.cutoffs=(12,)", "train.monitor=ndcg@12")
 
 
 class Run(NamedTuple):
@@ -162,14 +159,6 @@ TABLES = (
         {name: Run(name) for name in ML100K},
         ML100K[0],
     ),
-    Table(
-        "MovieLens-100K, as RecBole has it",
-        "Four sixths of each user are trained on, every event of the last sixth is ranked among 50 "
-        f"negatives drawn uniformly: with {', '.join(f'`{knob}`' for knob in RECBOLE)}.",
-        ("recall@12", "ndcg@12"),
-        {f"{name}_uni50": Run(name, changed=RECBOLE) for name in ML100K},
-        f"{ML100K[0]}_uni50",
-    ),
 )
 SHOWN = ("MovieLens-1M", "Amazon Beauty", "S3-Rec's Beauty", "Diginetica", "YooChoose 1/64")
 
@@ -205,7 +194,7 @@ def row(name: str, run: Run, metrics: tuple[str, str]) -> list[str] | None:
     found = records("models", f"{name}.[0-9]*")
     if not found:
         return None
-    changed = "".join(f", {knob}" for knob in run.changed if knob not in RECBOLE)
+    changed = "".join(f", {knob}" for knob in run.changed)
     seconds = np.mean([one["train_seconds"] for one in found])
     return [
         f"[{run.config}](../configs/{run.config}.py){changed}",

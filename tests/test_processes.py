@@ -1,5 +1,6 @@
 """Several processes that train together: the same numbers as one, and an end that all agree on."""
 
+import argparse
 import json
 import os
 import signal
@@ -45,15 +46,19 @@ def command(shop, folder, steps, *flags):
 
 def together(shop, folder, steps, *flags):
     """Two processes with four devices each, and files of what they say."""
+    return two_of(command(shop, folder, steps, "--config.train.cpu_devices=4", *flags), folder)
+
+
+def two_of(call, folder):
+    """Two processes that do the same together, and files of what they say."""
     with socket.socket() as free:
         free.bind(("localhost", 0))
         port = free.getsockname()[1]
     found = []
     for i in range(2):
-        mine = ("--processes=2", f"--coordinator=localhost:{port}", f"--process={i}")
-        call = command(shop, folder, steps, *mine, "--config.train.cpu_devices=4", *flags)
+        mine = ["--processes=2", f"--coordinator=localhost:{port}", f"--process={i}"]
         with (folder.parent / f"{i}.txt").open("w") as said:
-            found.append(subprocess.Popen(call, stdout=said, stderr=subprocess.STDOUT))
+            found.append(subprocess.Popen([*call, *mine], stdout=said, stderr=subprocess.STDOUT))
     return found
 
 
@@ -97,6 +102,18 @@ def test_two_processes_of_four_devices_do_what_one_does_and_end_together(shop, t
     assert_same_run(two, alone)
     last = json.loads(said[0].splitlines()[-1])
     assert last["step"] == 8 and (two / "items.tsv").is_file()
+    # They are evaluated together, too, and give what one process gives.
+    evaluate = [sys.executable, "-m", "clickflax.cli", "evaluate", f"--run={two}", "--lists"]
+    subprocess.run(evaluate, check=True, capture_output=True, timeout=240)
+    expected = json.loads((two / "test.json").read_text())
+    (two / "test.json").unlink()
+    status, said = end_of(two_of([*evaluate, "--devices=8"], two), two)
+    assert status == [0, 0], said
+    assert "next_item, test of" in said[0] and "next_item, test of" not in said[1]
+    found = json.loads((two / "test.json").read_text())
+    metrics = [name for name in expected if "@" in name]
+    assert len(metrics) > 20
+    assert [found[m] for m in metrics] == pytest.approx([expected[m] for m in metrics], rel=1e-6)
 
 
 def test_a_signal_to_one_process_ends_both_at_the_same_step(shop, tmp_path):
@@ -152,8 +169,9 @@ def until(is_so, started):
     ],
 )
 def test_a_start_that_cannot_be_says_why(flags, message):
+    names = ("coordinator", "processes", "process", "devices")
     with pytest.raises(ValueError, match=message):
-        processes.start(*flags)
+        processes.start(argparse.Namespace(**dict(zip(names, flags, strict=True))))
 
 
 def test_the_rows_of_each_process_are_together_those_of_the_batch():
