@@ -101,7 +101,13 @@ def read_json(path: pathlib.Path) -> Any:
             f"{path} is not there: {path.parent} is not the folder of a run "
             "(`clickflax train --workdir=...` makes one)."
         )
-    return json.loads(path.read_text(encoding="utf-8"))
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(
+            f"{path} is no whole JSON file ({error}): what wrote it was cut short, or it was "
+            "changed. Copy it from a backup, or make it again."
+        ) from None
 
 
 def write_json(path: pathlib.Path, value: Any) -> None:

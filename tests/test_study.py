@@ -19,7 +19,7 @@ from clickflax.data.shop import Shop
 from clickflax.data.simulate import simulate
 from clickflax.run import load_run, write_json
 from clickflax.runtime.params import by_name
-from clickflax.study import Study, cell, results, runner, table
+from clickflax.study import Study, cell, gather, results, runner, table
 from clickflax.study import main as study_main
 from clickflax.study.main import main
 from clickflax.study.plan import cells_of, check_study, folder_of, load_study, read_plan, write_plan
@@ -277,9 +277,36 @@ def test_models_that_were_asked_of_others_are_not_compared(tmp_path):
             pq.write_table(pa.table({**rows, "target": rows["target"][::-1]}), path)
     study, planned = read_plan(out)
     [found] = results.results(out, study, planned)
-    assert found.strangers == ["wide one"] and found.lines[1].results["ndcg@10"].apart is None
+    assert (
+        found.strangers == ["wide one: asked of others than narrow"]
+        and found.lines[1].results["ndcg@10"].apart is None
+    )
     text = table.WRITERS["md"]([found], study.metrics, study.baseline)
-    assert "wide one: asked of others than narrow, not compared" in text
+    assert "shop: not compared: wide one: asked of others than narrow." in text
+    folder = folder_of(out, cells[1])
+    (folder / "test.next_item.parquet").unlink()
+    [found] = results.results(out, study, planned)
+    assert found.strangers == [f"wide one: cells/{cells[1].name} has no test.next_item.parquet"]
+
+
+def test_a_file_of_a_run_that_is_cut_is_named(tmp_path):
+    out, cells = pretended(tmp_path)
+    study, planned = read_plan(out)
+    folder = folder_of(out, cells[0])
+    rows = folder / "test.next_item.parquet"
+    rows.write_bytes(rows.read_bytes()[:100])
+    with pytest.raises(ValueError, match=r"test\.next_item\.parquet is no whole Parquet file"):
+        results.results(out, study, planned)
+    record = folder / "test.json"
+    record.write_text(record.read_text()[:50])
+    with pytest.raises(ValueError, match=r"test\.json is no whole JSON file"):
+        results.results(out, study, planned)
+    lines = folder / "metrics.jsonl"
+    lines.write_text('{"step": 1, "a": 2}\n{"step": 2, "a": 3}\n{"step": 3, "a')
+    assert gather.curve(folder, "a")["step"] == [1, 2]  # the third is just being written
+    lines.write_text('{"step": 1, "a": 2}\n{"step": 2, \n{"step": 3, "a": 4}\n')
+    with pytest.raises(ValueError, match=r"metrics\.jsonl, line 2, is no JSON"):
+        gather.curve(folder, "a")
 
 
 def test_a_metric_that_could_not_be_told_is_blank(tmp_path):

@@ -158,10 +158,21 @@ def told_cells(source: Source) -> list[dict[str, Any]]:
 
 def curve(folder: pathlib.Path, metric: str) -> dict[str, Any]:
     """The validations of a run: steps, seconds of training, and the metric."""
-    lines = (folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
-    some = [one for one in map(json.loads, lines) if metric in one]
+    some = [one for one in lines_of(folder / "metrics.jsonl") if metric in one]
     names = {"step": "step", "seconds": "seconds", "value": metric}
     return {"name": metric, **{name: [one.get(key) for one in some] for name, key in names.items()}}
+
+
+def lines_of(path: pathlib.Path) -> list[dict[str, Any]]:
+    """The lines of a file of JSON lines; what a run is just writing at its end does not count."""
+    *whole, _ = path.read_text(encoding="utf-8").split("\n")
+    found = []
+    for number, line in enumerate(whole, 1):
+        try:
+            found.append(json.loads(line))
+        except ValueError as error:
+            raise ValueError(f"{path}, line {number}, is no JSON ({error}).") from None
+    return found
 
 
 def edges_of(values: np.ndarray) -> list[float]:

@@ -48,7 +48,7 @@ class Table(NamedTuple):
     asked: str
     lines: list[Line]
     planned: int  # seeds of each line
-    strangers: list[str]  # configs that were asked of other users than the baseline, or other items
+    strangers: list[str]  # configs that cannot be compared with the baseline, and why
 
 
 class Users(NamedTuple):
@@ -97,8 +97,15 @@ def per_user(path: pathlib.Path, metric: Ranked) -> Users:
 
 
 def columns_of(path: pathlib.Path) -> dict[str, Any]:
-    """The columns of a Parquet file."""
-    table = pq.read_table(path)
+    """The columns of a Parquet file of a run."""
+    try:
+        table = pq.read_table(path)
+    except (OSError, ValueError) as error:
+        if not path.is_file():
+            raise
+        raise ValueError(
+            f"{path} is no whole Parquet file ({error}): `clickflax evaluate` makes it again."
+        ) from None
     return {name: table[name] for name in table.column_names}
 
 
@@ -125,16 +132,17 @@ def rows_of(
 
 def users_of(
     out: pathlib.Path, cells: Sequence[Cell], asked: Mapping[str, Any], metric: Ranked
-) -> Users | None:
-    """The mean over seeds of what each user adds to a metric; None where seeds were asked of
-    different users, or one has kept no places.
+) -> Users | str:
+    """The mean over seeds of what each user adds to a metric; or why there is none: seeds were
+    asked of different users, or one has kept no places.
     """
     paths = [rows_of(out, cell, asked, metric.task) for cell in cells]
-    if not all(path.is_file() for path in paths):
-        return None
+    for cell, path in zip(cells, paths, strict=True):
+        if not path.is_file():
+            return f"cells/{cell.name} has no {path.name}"
     found = [per_user(path, metric) for path in paths]
     if not all(one.alike(found[0]) for one in found):
-        return None
+        return "its seeds were asked of different users"
     return found[0]._replace(value=np.mean([one.value for one in found], axis=0))
 
 
@@ -165,7 +173,12 @@ def table_of(
     apart = {
         metric: differences(out, done, how, study.baseline, metric) for metric in study.metrics
     }
-    strangers = {config for found in apart.values() for config, one in found.items() if one is None}
+    strangers = {
+        f"{config}: {one}"
+        for found in apart.values()
+        for config, one in found.items()
+        if isinstance(one, str)
+    }
     lines = []
     for config, found in records.items():
         line = Line(
@@ -178,7 +191,8 @@ def table_of(
             results={},
         )
         for metric, values in line.values.items():
-            against, p = apart[metric].get(config) or (None, float("nan"))
+            told = apart[metric].get(config)
+            against, p = told if isinstance(told, tuple) else (None, float("nan"))
             line.results[metric] = Result(spread(values), against, p)
         lines.append(line)
     return Table(data, asked, lines, len(study.seeds), sorted(strangers))
@@ -222,10 +236,9 @@ def differences(
     asked: Mapping[str, Any],
     baseline: str,
     metric: str,
-) -> dict[str, tuple[Difference, float] | None]:
+) -> dict[str, tuple[Difference, float] | str]:
     """How every config differs from the baseline in a metric of a ranking, and how likely that is
-    by chance among all of them; of the seeds that both have. None for one that cannot be compared,
-    as it was asked of other users.
+    by chance among all of them; of the seeds that both have. Or why one cannot be compared.
     """
     kind = ranked(metric)
     if kind is None:
@@ -235,14 +248,18 @@ def differences(
             out, [cell for cell in done[config] if cell.seed in seeds], asked, kind
         )
     )
-    found: dict[str, Difference | None] = {}
+    found: dict[str, Difference] = {}
+    reasons: dict[str, str] = {}
     for config, cells in done.items():
         seeds = frozenset(cell.seed for cell in cells) & {cell.seed for cell in done[baseline]}
         if config == baseline or not seeds:
             continue
         ours, theirs = known(config, seeds), known(baseline, seeds)
-        found[config] = None
-        if ours is not None and theirs is not None and ours.alike(theirs):
+        if isinstance(ours, str) or isinstance(theirs, str):
+            reasons[config] = ours if isinstance(ours, str) else f"{baseline}: {theirs}"
+        elif not ours.alike(theirs):
+            reasons[config] = f"asked of others than {baseline}"
+        else:
             found[config] = difference(ours.value, theirs.value)
-    p = holm({config: one.p_bootstrap for config, one in found.items() if one is not None})
-    return {config: one and (one, p[config]) for config, one in found.items()}
+    p = holm({config: one.p_bootstrap for config, one in found.items()})
+    return {**{config: (one, p[config]) for config, one in found.items()}, **reasons}

@@ -86,9 +86,7 @@ def legend(tables: Sequence[Table], baseline: str) -> str:
             f"correction for the lines of a table. {of_t_tests(tables)}"
         )
     for table in tables:
-        if table.strangers:
-            names = ", ".join(table.strangers)
-            words.append(f"{title(table)}: {names}: asked of others than {baseline}, not compared.")
+        words += [f"{title(table)}: not compared: {one}." for one in table.strangers]
     return " ".join(words)
 
 
