@@ -6,7 +6,7 @@ import json
 import pathlib
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -19,6 +19,7 @@ from clickflax.checks import check_candidates, check_given
 from clickflax.config import override, to_dict
 from clickflax.data.store import Dataset
 from clickflax.data.variables import read
+from clickflax.flags import add_processes
 from clickflax.judge import Judge, rows_of
 from clickflax.listing import Listing, check_listing, list_part
 from clickflax.questions import ask_about
@@ -36,6 +37,8 @@ from clickflax.run import (
 from clickflax.runtime import processes, sharding
 from clickflax.runtime.log import finite
 from clickflax.tables import mesh_of, place
+from clickflax.tasks.groups import GROUPS, told_groups
+from clickflax.tasks.metrics import by_sequence
 
 
 def table(metrics: Mapping[str, float], title: str) -> rich.table.Table:
@@ -54,8 +57,27 @@ def table(metrics: Mapping[str, float], title: str) -> rich.table.Table:
     return lines
 
 
+def group_tables(groups: Mapping[str, Mapping[str, Any]]) -> Iterator[rich.table.Table]:
+    """A table for each way to group targets: what is asked for at the last cut-off."""
+    for column, found in groups.items():
+        lines = rich.table.Table(title=GROUPS[column], title_justify="left")
+        last = list(found)[-1].split("@")[1]
+        metrics = [f"{name}@{last}" for name in ("recall", "ndcg")]
+        for name in ("", "targets", *metrics):
+            lines.add_column(name, justify="right" if name else "left")
+        for i, name in enumerate(found["bins"]):
+            values = (f"{found[metric][i]:.4f}" for metric in metrics)
+            lines.add_row(name, f"{found['targets'][i]:,}", *values)
+        yield lines
+
+
 def examine(
-    config: ConfigDict, run: Run, dataset: Dataset, which: str, listing: Listing | None = None
+    config: ConfigDict,
+    run: Run,
+    dataset: Dataset,
+    which: str,
+    listing: Listing | None = None,
+    groups: bool = False,
 ) -> tuple[dict[str, Any], dict[str, dict[str, np.ndarray]]]:
     """What is found for a part by each task of a run, and what it depends on; and by the names of
     their files the rows that the metrics are the means of.
@@ -77,6 +99,11 @@ def examine(
             judge(params, "validation")  # for its threshold
         verdict = judge.examine(params, which)
         rows[name] = rows_of(asked, which, verdict.found, judge.columns)
+        if not judge.is_label:
+            cutoffs = tuple(config.eval.cutoffs)
+            rows[f"{name}.users"] = by_sequence(rows[name], cutoffs)
+            if groups:
+                verdict.beside["groups"] = told_groups(rows[name], cutoffs)
         if listing is not None and asked.task.head == "item":
             more, rows[f"{name}.lists"] = list_part(judge, params, dataset, which, name, listing)
             verdict.metrics.update(more)
@@ -127,12 +154,15 @@ def evaluate_run(
     lists: bool = False,
     features: Sequence[str] = (),
     reference: str = "",
+    groups: bool = False,
 ) -> dict[str, Any]:
     """Evaluates a run, keeps the record in its folder, and returns it. Of several processes each
     asks its share of the questions, and the first one writes.
 
     Beside DIR/test.json stands DIR/test.TASK.parquet, a line for each target or label (`rows_of`),
-    and with `lists` DIR/test.TASK.lists.parquet (`rows_of_lists`) and their metrics in the record.
+    of targets also DIR/test.TASK.users.parquet, a line for each user (`by_sequence`), and with
+    `lists` DIR/test.TASK.lists.parquet (`rows_of_lists`) and their metrics in the record. With
+    `groups` the record tells who is served well (`told_groups`).
     """
     check_listing(lists, features, reference)
     run, start = load_run(folder, checkpoint), time.perf_counter()
@@ -143,7 +173,7 @@ def evaluate_run(
     config = asked_otherwise(run.config, {**asking, **others})
     name = record_name(**asking)
     listing = Listing(tuple(features), reference, name) if lists else None
-    found, rows = examine(config, run, dataset, which, listing)
+    found, rows = examine(config, run, dataset, which, listing, groups)
     record = finite(found) | {
         "data": str(dataset.path),
         "fingerprint": dataset.fingerprint,
@@ -194,7 +224,10 @@ def show(record: Mapping[str, Any], tasks: Sequence[str], which: str, run: str) 
         metrics = {key: value for key, value in own.items() if isinstance(value, float)}
         for key in ("train_seconds", "seconds_to_checkpoint", "evaluate_seconds"):
             metrics.pop(key, None)
-        rich.console.Console().print(table(metrics, f"{name}, {which} of {run}: {count}"))
+        console = rich.console.Console()
+        console.print(table(metrics, f"{name}, {which} of {run}: {count}"))
+        for lines in group_tables(own.get("groups", {})):
+            console.print(lines)
 
 
 def parser_of() -> argparse.ArgumentParser:
@@ -228,8 +261,11 @@ def parser_of() -> argparse.ArgumentParser:
     )
     parser.add_argument("--features", help="of the catalog, such as genres,year: diversity by them")
     parser.add_argument("--reference", default="", help="a run: how much of its lists is the same")
+    parser.add_argument(
+        "--groups", action="store_true", help="by the length of the history and by popularity, too"
+    )
     parser.add_argument("--labels", help="another file of labels; default: config.label.path")
-    processes.add_flags(parser)
+    add_processes(parser)
     return parser
 
 
@@ -243,7 +279,7 @@ def main(argv: list[str]) -> None:
         cutoffs = tuple(int(k) for k in flags.cutoffs.split(","))
     config = read_config(flags.run)
     sharding.use_devices(config.train.cpu_devices)
-    processes.start(flags)
+    processes.start(flags.coordinator, flags.processes, flags.process, flags.devices)
     record = evaluate_run(
         flags.run,
         flags.split,
@@ -260,6 +296,7 @@ def main(argv: list[str]) -> None:
         lists=flags.lists,
         features=flags.features.split(",") if flags.features else (),
         reference=flags.reference,
+        groups=flags.groups,
     )
     if processes.is_first():
         show(record, config.tasks, flags.split, flags.run)

@@ -46,3 +46,15 @@ def _listing() -> str:
     lines = (line.strip() for line in inspect.getsource(default).splitlines())
     wanted = (line for line in lines if line.startswith("c.") and "ConfigDict" not in line)
     return "\n".join(f"  --config.{line[2:]}".replace(" = ", "=", 1) for line in wanted)
+
+
+def add_processes(parser: argparse.ArgumentParser) -> None:
+    """The flags that `runtime.processes.start` wants to know."""
+    parser.add_argument(
+        "--processes", default="", help="that work together: a number, or auto: Slurm, TPU VM, GKE"
+    )
+    parser.add_argument("--coordinator", default="", help="HOST:PORT of the first of N processes")
+    parser.add_argument("--process", type=int, help="which of N processes this is, from 0 on")
+    parser.add_argument(
+        "--devices", type=int, default=0, help="that all have together, or it does not start"
+    )

@@ -22,7 +22,7 @@ from ml_collections import ConfigDict
 from clickflax.config import knobs
 from clickflax.data.split import inside
 from clickflax.events import RESERVED
-from clickflax.flags import flags_of, parse_flags
+from clickflax.flags import add_processes, flags_of, parse_flags
 from clickflax.model.model import Model
 from clickflax.model.names import rows_of
 from clickflax.record import prefixed
@@ -290,7 +290,7 @@ def parse_train_flags(argv: Sequence[str]) -> tuple[ConfigDict, argparse.Namespa
     parser = flags_of("train", "--workdir=DIR")
     parser.description = "Train a model. Started again with the same work folder, it resumes."
     parser.add_argument("--workdir", required=True, help="the folder of the run")
-    processes.add_flags(parser)
+    add_processes(parser)
     return parse_flags(parser, argv)
 
 
@@ -298,7 +298,7 @@ def main(argv: list[str]) -> None:
     """`clickflax train --config=FILE --workdir=DIR`."""
     config, flags = parse_train_flags(argv)
     sharding.use_devices(config.train.cpu_devices)
-    processes.start(flags)
+    processes.start(flags.coordinator, flags.processes, flags.process, flags.devices)
     result = train(config, flags.workdir)
     if processes.is_first():
         show_items(pathlib.Path(flags.workdir))

@@ -118,6 +118,10 @@ run)
     (($#)) || usage
     words=$(printf '%q ' "$@")
     everywhere "cd ~
+        if kill -0 \$(cat ~/clickflax.pid 2>/dev/null) 2>/dev/null; then
+            echo 'a training is already running here: stop it first' >&2
+            exit 1
+        fi
         ln -sfn ~/clickflax/configs configs
         nohup ~/venv/bin/clickflax train $words--processes=auto >~/clickflax.txt 2>&1 &
         echo \$! >~/clickflax.pid"

@@ -35,7 +35,7 @@ MAY_IMPORT = {
     "record": NOUNS | {"questions"},
     "listing": NOUNS | {"asker", "questions", "judge", "record", "run"},
     "evaluate": NOUNS
-    | {*("checks", "run", "asker", "questions", "judge", "listing", "record", "tables")},
+    | {*("checks", "flags", "run", "asker", "questions", "judge", "listing", "record", "tables")},
     "step": NOUNS | {"tables"},
     "transfer": NOUNS | {"run"},
     "reading": NOUNS | {"build", "run", "questions", "cold", "transfer"},

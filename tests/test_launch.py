@@ -4,12 +4,14 @@ import os
 import pathlib
 import shlex
 import shutil
+import string
 import subprocess
 import sys
 import threading
 import time
 
 import pytest
+import yaml
 
 LAUNCH = pathlib.Path(__file__).resolve().parents[1] / "launch"
 SCRIPTS = [*sorted(LAUNCH.glob("*.sh")), LAUNCH.parent / ".ci" / "run"]
@@ -189,6 +191,7 @@ def test_every_worker_trains_and_is_told_to_end(launch, stub):
     assert calls[0][:-1] == ssh
     words = "clickflax train --config=a\\ b.py --workdir=runs/x --processes=auto >"
     assert words in calls[0][-1]
+    assert "already running" in calls[0][-1]  # and then it starts no other
     _, calls = launch("tpu_vm.sh", "stop", **TPU)
     assert calls[-1][:-1] == ssh and "kill -TERM" in calls[-1][-1]
     _, calls = launch("tpu_vm.sh", "setup", **TPU)
@@ -196,11 +199,20 @@ def test_every_worker_trains_and_is_told_to_end(launch, stub):
 
 
 @pytest.mark.parametrize("verb", ["create", "setup", "run", "logs", "status", "stop", "delete"])
-def test_a_dry_run_prints_what_would_run_and_runs_nothing(launch, stub, verb):
-    stub("gcloud")
-    done, calls = launch("tpu_vm.sh", "--dry-run", verb, *TRAIN, **TPU)
+def test_a_dry_run_prints_what_would_run_and_runs_nothing(launch, stub, tmp_path, verb):
+    stub("gcloud", "echo ACTIVE")
+    words = TRAIN if verb == "run" else ()
+    done, calls = launch("tpu_vm.sh", "--dry-run", verb, *words, **TPU)
     assert done.returncode == 0 and calls == []
-    assert done.stdout.startswith("gcloud compute tpus ")
+    if verb == "create":  # it asks what is there first, and may wait
+        assert done.stdout.startswith("gcloud compute tpus queued-resources create pod ")
+        return
+    # What it printed is what it runs.
+    path = f"{tmp_path / 'bin'}:{os.environ['PATH']}"
+    subprocess.run(["bash", "-c", done.stdout], check=True, env={**os.environ, "PATH": path})
+    really, both = launch("tpu_vm.sh", verb, *words, **TPU)
+    assert really.returncode == 0, really.stderr
+    assert len(both) in (2, 4) and both[: len(both) // 2] == both[len(both) // 2 :]
 
 
 def test_an_error_of_the_cloud_is_told_and_not_taken_for_a_slice_that_is_not_there(launch, stub):
@@ -219,7 +231,29 @@ def test_what_a_slice_needs_is_asked_for(launch, stub):
 
 def test_the_job_set_ends_in_the_same_training():
     text = (LAUNCH / "gke.yaml").read_text()
-    assert 'command: ["clickflax", "train", "--processes=auto"]' in text
-    names = {part.split("}")[0] for part in text.split("${")[1:]}
-    told = "\n".join(line for line in text.splitlines() if line.startswith("#"))
-    assert names and all(f"{name}=" in told for name in names)
+    told = {name: value for line in text.splitlines() for name, value in exported(line)}
+    wanted = {"IMAGE", "BUCKET", "ACCELERATOR", "TOPOLOGY", "HOSTS", "CHIPS", "FLAGS"}
+    assert told.keys() == wanted
+    jobs = yaml.safe_load(string.Template(text).substitute(told))
+    assert jobs["kind"] == "JobSet"
+    [workers] = jobs["spec"]["replicatedJobs"]
+    job = workers["template"]["spec"]
+    assert job["parallelism"] == job["completions"] == 4 and job["backoffLimit"] == 0
+    [container] = job["template"]["spec"]["containers"]
+    assert container["command"] == ["clickflax", "train", "--processes=auto"]
+    config, workdir = container["args"]
+    assert (LAUNCH.parent / config.removeprefix("--config=")).is_file()
+    assert container["resources"]["limits"] == {"google.com/tpu": 4}
+    # The run lies in the bucket, which outlives the pods.
+    [bucket] = job["template"]["spec"]["volumes"]
+    [mounted] = container["volumeMounts"]
+    assert mounted["name"] == bucket["name"]
+    assert workdir.startswith(f"--workdir={mounted['mountPath']}/")
+
+
+def exported(line):
+    """The pairs of a line of the head that says what to export."""
+    if not line.startswith("#     export "):
+        return []
+    pairs = shlex.split(line.removeprefix("#     export "))
+    return [pair.split("=", 1) for pair in pairs]

@@ -1,6 +1,5 @@
 """Several processes that train together: the same numbers as one, and an end that all agree on."""
 
-import argparse
 import json
 import os
 import signal
@@ -169,9 +168,8 @@ def until(is_so, started):
     ],
 )
 def test_a_start_that_cannot_be_says_why(flags, message):
-    names = ("coordinator", "processes", "process", "devices")
     with pytest.raises(ValueError, match=message):
-        processes.start(argparse.Namespace(**dict(zip(names, flags, strict=True))))
+        processes.start(*flags)
 
 
 def test_the_rows_of_each_process_are_together_those_of_the_batch():

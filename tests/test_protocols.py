@@ -212,7 +212,14 @@ def test_lists_are_kept_and_described(tmp_path, optax_promotes):
     config.train.update({"batch_size": 32, "steps": 2, "eval_every": 1, "log_every": 1})
     train(config, tmp_path / "run")
     features = open_dataset(tmp_path / "data").vocabulary("item").feature_names()[:1]
-    record = evaluate_run(tmp_path / "run", "test", lists=True, features=features)
+    record = evaluate_run(tmp_path / "run", "test", lists=True, features=features, groups=True)
+    users = pq.read_table(tmp_path / "run" / "test.masked_item.users.parquet").to_pandas()
+    assert users["questions"].sum() == record["questions"] and len(users) == record["users"]
+    for metric in ("recall@5", "ndcg@1", "map@5"):  # each has one question
+        assert users[metric].mean() == pytest.approx(record[metric])
+    for told in record["groups"].values():
+        share = np.array(told["targets"]) / record["questions"]
+        assert share @ np.array(told["recall@5"]) == pytest.approx(record["recall@5"])
     rows = pq.read_table(tmp_path / "run" / "test.masked_item.lists.parquet").to_pandas()
     targets = pq.read_table(tmp_path / "run" / "test.masked_item.parquet").to_pandas()
     assert set(rows["place"]) == set(range(5)) and len(rows) == 5 * record["questions"]

@@ -4,7 +4,6 @@ JAX is what they talk through: `jax.distributed`. Each has some of the devices, 
 these, and runs the same program; the first one writes. All see the same work folder.
 """
 
-import argparse
 import os
 import platform
 import sys
@@ -21,35 +20,22 @@ START = 300  # seconds in which all must have come
 PATIENCE = 30  # seconds after which it is said that some have not
 
 
-def add_flags(parser: argparse.ArgumentParser) -> None:
-    """The flags that say who the others are."""
-    parser.add_argument(
-        "--processes", default="", help="that work together: a number, or auto: Slurm, TPU VM, GKE"
-    )
-    parser.add_argument("--coordinator", default="", help="HOST:PORT of the first of N processes")
-    parser.add_argument("--process", type=int, help="which of N processes this is, from 0 on")
-    parser.add_argument(
-        "--devices", type=int, default=0, help="that all have together, or it does not start"
-    )
-
-
-def start(flags: argparse.Namespace) -> None:
-    """Joins the others, as `add_flags` has it: before anything has been computed.
+def start(coordinator: str, processes: str, process: int | None, devices: int) -> None:
+    """Joins the others: before anything has been computed.
 
     `processes` is their number, with the HOST:PORT of the first one and which one this is; or
     "auto", which asks the environment of Slurm, a TPU VM, GKE or Open MPI; or "" for one alone.
     Raises ValueError when they, or so many `devices` in all, are not there.
     """
-    coordinator, count, process = flags.coordinator, flags.processes, flags.process
-    if count:
-        _check(coordinator, count, process)
-        _join(coordinator, count, process)
+    if processes:
+        _check(coordinator, processes, process)
+        _join(coordinator, processes, process)
     elif coordinator or process is not None:
         raise ValueError("--coordinator and --process are about several processes: --processes=N.")
-    if flags.devices and jax.device_count() != flags.devices:
+    if devices and jax.device_count() != devices:
         raise ValueError(
-            f"--devices={flags.devices}, but {jax.device_count()} {jax.default_backend()} devices "
-            f"are here, {jax.local_device_count()} of them on {platform.node()}: is one taken by "
+            f"--devices={devices}, but {jax.device_count()} {jax.default_backend()} devices are "
+            f"here, {jax.local_device_count()} of them on {platform.node()}: is one taken by "
             "another program, or missing its driver?"
         )
     if several():

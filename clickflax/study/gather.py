@@ -24,11 +24,9 @@ from clickflax.study.results import (
     rows_of,
 )
 from clickflax.study.table import legend, title
+from clickflax.tasks.groups import GROUPS, group, of_groups
 from clickflax.tasks.label_metrics import LOWER
-from clickflax.tasks.metrics import ranking
 
-GROUPS = {"history": "events before the question", "trained": "training events of the target"}
-BINS = 5
 PEOPLE = 12  # users whose lists are shown
 SHOWN = 20  # events of a history, and places of a list
 
@@ -175,20 +173,6 @@ def lines_of(path: pathlib.Path) -> list[dict[str, Any]]:
     return found
 
 
-def edges_of(values: np.ndarray) -> list[float]:
-    """The ends of bins of about equal size, fewer where many values are the same."""
-    inner = np.unique(np.quantile(values, np.arange(1, BINS) / BINS, method="lower"))
-    return [float(edge) for edge in inner if edge < values.max()]
-
-
-def names_of(values: np.ndarray, edges: Sequence[float]) -> list[str]:
-    """The bins in words."""
-    lows = [int(values.min()), *(int(edge) + 1 for edge in edges)]
-    highs = [*(int(edge) for edge in edges), int(values.max())]
-    pairs = zip(lows, highs, strict=True)
-    return [f"{low:,}" if low == high else f"{low:,} to {high:,}" for low, high in pairs]
-
-
 def told_groups(source: Source) -> list[dict[str, Any]]:
     """The last metric of the table for targets with short and long histories, rare and common."""
     wanted = [kind for kind in map(ranked, source.study.metrics) if kind]
@@ -199,23 +183,19 @@ def told_groups(source: Source) -> list[dict[str, Any]]:
         tables = {cell: columns_of(path) for cell, path in files.items() if path.is_file()}
         for column, words in GROUPS.items() if tables else ():
             values = next(iter(tables.values()))[column].to_numpy()
-            edges = edges_of(values)
-            group = np.searchsorted(edges, values)
+            groups = group(values)
             lines: dict[str, list] = {}
             for cell, table in tables.items():
                 place = table["place"].to_numpy()
                 if len(place) != len(values):  # it was asked otherwise
                     continue
-                each = np.arange(len(place))
-                alone = ranking(place, each, len(place), (metric.cutoff,))[metric.name]
-                lines.setdefault(cell.config, []).append(
-                    np.bincount(group, alone) / np.maximum(1, np.bincount(group))
-                )
+                means = of_groups(groups, place, (metric.cutoff,))[metric.name]
+                lines.setdefault(cell.config, []).append(means)
             found.append(
                 {
                     "title": f"{data}: {metric.name} by {words}",
-                    "bins": names_of(values, edges),
-                    "targets": np.bincount(group).tolist(),
+                    "bins": groups.names,
+                    "targets": np.bincount(groups.of).tolist(),
                     "lines": {name: np.mean(v, axis=0).tolist() for name, v in lines.items()},
                 }
             )

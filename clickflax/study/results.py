@@ -16,7 +16,7 @@ from clickflax.run import read_json
 from clickflax.runtime.environment import MADE_WITH, starts
 from clickflax.study.plan import Cell, Study, check_name, folder_of, record_of
 from clickflax.study.statistics import Difference, Spread, difference, holm, spread
-from clickflax.tasks.metrics import METRICS, ranking
+from clickflax.tasks.metrics import METRICS, by_sequence
 
 LEVEL = 0.05  # of a significant difference, corrected for the lines of its table
 
@@ -87,13 +87,9 @@ def ranked(metric: str) -> Ranked | None:
 def per_user(path: pathlib.Path, metric: Ranked) -> Users:
     """The users of a file of places, in the order of the log."""
     rows = {name: column.to_numpy() for name, column in columns_of(path).items()}
-    question, count = rows["question"], int(rows["question"].max()) + 1
-    found = ranking(rows["place"], question, count, (metric.cutoff,))[metric.name]
-    asked = np.zeros(count, np.int64)
-    asked[question] = rows["sequence"]
-    users, which = np.unique(asked, return_inverse=True)
-    value = np.bincount(which, weights=found) * (len(users) / count)
-    return Users(value, rows["sequence"], rows["target"])
+    found = by_sequence(rows, (metric.cutoff,))
+    share = found["questions"] * (len(found["sequence"]) / found["questions"].sum())
+    return Users(found[metric.name] * share, rows["sequence"], rows["target"])
 
 
 def columns_of(path: pathlib.Path) -> dict[str, Any]:

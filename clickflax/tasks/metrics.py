@@ -16,10 +16,10 @@ is a relevant item among the first k places, and
 A user without relevant items has 0 everywhere, and so has one whose relevant items all missed.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Float, Int, Shaped
 
 METRICS = ("recall", "hit_rate", "precision", "ndcg", "mrr", "map")
 
@@ -62,6 +62,22 @@ def ranking(
         results[f"mrr@{k}"] = total((nth == 0) * hit / (place + 1))
         results[f"map@{k}"] = total(hit * (nth + 1) / (place + 1)) / np.maximum(reachable, 1)
     return results
+
+
+def by_sequence(
+    rows: Mapping[str, Shaped[np.ndarray, " T"]], cutoffs: Sequence[int]
+) -> dict[str, Shaped[np.ndarray, " S"]]:
+    """Of the rows of an evaluation, a line for each target, one for each sequence that was asked:
+    how many questions, and the mean of every metric over these.
+    """
+    question = rows["question"]
+    count = int(question.max()) + 1
+    asked = np.zeros(count, np.int64)
+    asked[question] = rows["sequence"]
+    found = ranking(rows["place"], question, count, cutoffs)
+    sequence, which, questions = np.unique(asked, return_inverse=True, return_counts=True)
+    means = {name: np.bincount(which, values) / questions for name, values in found.items()}
+    return {"sequence": sequence, "questions": questions, **means}
 
 
 def mean(per_user: dict[str, Float[np.ndarray, " U"]]) -> dict[str, float]:
