@@ -146,6 +146,30 @@ def test_a_process_that_is_lost_ends_the_other_in_time_and_the_run_goes_on(shop,
     assert_same_run(folder, alone)
 
 
+@pytest.mark.slow
+def test_the_tasks_of_a_slurm_job_find_each_other(shop, tmp_path):
+    """What `srun` gives its tasks stands in the environment; here there is no Slurm besides."""
+    folder, started = tmp_path / "run", []
+    call = command(shop, folder, 4, "--config.train.cpu_devices=4", "--processes=auto")
+    job = {"SLURM_JOB_ID": str(os.getpid()), "SLURM_STEP_NODELIST": "localhost"}
+    for i in range(2):
+        task = {"SLURM_NTASKS": "2", "SLURM_PROCID": str(i), "SLURM_LOCALID": str(i)}
+        with (tmp_path / f"{i}.txt").open("w") as said:
+            started.append(
+                subprocess.Popen(
+                    [*call, "--devices=8"],
+                    stdout=said,
+                    stderr=subprocess.STDOUT,
+                    env={**os.environ, **job, **task},
+                )
+            )
+    status, said = end_of(started, folder)
+    assert status == [0, 0], said
+    for i in range(2):
+        assert f"process {i} of 2 on " in said[i] and "4 of 8 cpu devices" in said[i]
+    assert [one["step"] for one in lines_of(folder)][-1] == 4
+
+
 def until(is_so, started):
     """Waits for something that must come while the processes live."""
     for _ in range(1200):

@@ -19,7 +19,7 @@ from clickflax.data.shop import Shop
 from clickflax.data.simulate import simulate
 from clickflax.run import load_run, write_json
 from clickflax.runtime.params import by_name
-from clickflax.study import Study, cell, gather, results, runner, table
+from clickflax.study import Study, cell, gather, report, results, runner, table
 from clickflax.study import main as study_main
 from clickflax.study.main import main
 from clickflax.study.plan import cells_of, check_study, folder_of, load_study, read_plan, write_plan
@@ -358,6 +358,7 @@ def get_study():
         configs={{"narrow": ({file!r}, *SMALL), "wide": ({file!r}, *SMALL, "model.width=16")}},
         data={{"shop": ("data.path={path}",)}},
         seeds=(0,),
+        asked={{"test": {{"lists": True}}}},
     )
 """
 
@@ -413,6 +414,15 @@ def test_a_study_is_run_once_goes_on_where_it_was_and_tells_of_failures(tmp_path
     assert main(["run", str(file), "--out", str(out), "--allow-dirty"]) == 0
     assert record.stat().st_mtime_ns == written
     assert main(["table", str(out)]) == 0
+    # A report finds in the runs all that it shows.
+    told = gather.told(gather.open_source([out]))
+    assert len(told["cells"]) == 2 and len(told["groups"]) == 2
+    assert {cell["config"] for cell in told["cells"]} == {"narrow", "wide"}
+    for user in told["users"]:
+        assert len(user["models"]) == 2 and all(model["items"] for model in user["models"])
+        assert user["history"] and user["targets"]
+    report.main([str(out), "--out", str(tmp_path / "report.html")])
+    assert "Do wide models know more?" in (tmp_path / "report.html").read_text()
 
 
 @pytest.mark.slow
