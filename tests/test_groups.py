@@ -13,6 +13,10 @@ def test_groups_are_about_equally_large_and_say_what_is_in_them():
     assert groups.of.tolist() == [1, 0, 0, 2, 1, 4, 3, 3, 2, 4]
 
 
+def test_groups_may_begin_at_nothing():
+    assert group(np.arange(10)).names[0::4] == ["0 to 1", "8 to 9"]
+
+
 def test_what_is_alike_is_in_one_group():
     groups = group(np.array([0, 0, 0, 0, 7, 2000]))
     assert groups.names == ["0", "1 to 7", "8 to 2,000"]

@@ -131,14 +131,6 @@ def test_users_have_their_history_what_came_next_and_every_list(studied, shop):
             assert all(one["hit"] == (one["title"] == names[-1]) for one in model["items"])
 
 
-def test_values_that_are_all_alike_are_one_group():
-    values = np.array([7, 7, 7])
-    assert gather.names_of(values, gather.edges_of(values)) == ["7"]
-    values = np.arange(10)
-    assert gather.edges_of(values) == [1.0, 3.0, 5.0, 7.0]
-    assert gather.names_of(values, gather.edges_of(values))[0::4] == ["0 to 1", "8 to 9"]
-
-
 def test_runs_are_shown_as_if_they_were_a_study(studied):
     out, cells = studied
     folders = [folder_of(out, cell) for cell in cells[:2]]

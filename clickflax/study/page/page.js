@@ -157,9 +157,11 @@ function showCurves(section) {
       marker: { symbol: styleOf(cell.config).symbol, size: 5 },
       hovertemplate: `%{y:.4f} at %{x:,}<extra>${cell.config}, seed ${cell.seed}</extra>`,
     }));
+  const measured = () => [...new Set(found.cells.filter(cell => cell.data === which)
+    .map(cell => cell.curve.name))].join(" or ");
   const layout = () => ({
     xaxis: { title: { text: against === "steps" ? "steps" : "seconds of training" } },
-    yaxis: { title: { text: found.cells[0].curve.name } },
+    yaxis: { title: { text: measured() } },
   });
   const place = draw(section, traces(), layout(), "A line is a run, at each of its validations.");
   const again = () => react(place, traces(), layout());
@@ -223,12 +225,16 @@ function showReliability(section) {
     name: "as told", type: "scatter", mode: "lines", x: [0, 1], y: [0, 1],
     line: { color: "#9aa4ae", dash: "dot" }, hoverinfo: "skip",
   }];
-  for (const cell of some) for (const [task, bins] of Object.entries(cell.reliability)) traces.push({
-    name: `${cell.config}, ${task}, seed ${cell.seed}`, type: "scatter", mode: "lines+markers",
-    x: bins.map(bin => bin.told), y: bins.map(bin => bin.yes),
-    line: { color: styleOf(cell.config).color, dash: styleOf(cell.config).dash },
-    marker: { symbol: styleOf(cell.config).symbol, size: 8 },
-  });
+  const several = new Set(some.map(cell => cell.data)).size > 1;
+  for (const cell of some) for (const [task, bins] of Object.entries(cell.reliability)) {
+    const look = style(traces.length - 1);  // each line its own: a config may have many
+    traces.push({
+      name: [cell.config, ...(several ? [cell.data] : []), task, `seed ${cell.seed}`].join(", "),
+      type: "scatter", mode: "lines+markers",
+      x: bins.map(bin => bin.told), y: bins.map(bin => bin.yes),
+      line: { color: look.color, dash: look.dash }, marker: { symbol: look.symbol, size: 8 },
+    });
+  }
   draw(section, traces, {
     xaxis: { title: { text: "probability that is told" } }, yaxis: { title: { text: "share that is so" } },
   }, "A point is a tenth of the labels.");
