@@ -11,6 +11,8 @@ from typing import Any
 
 import ml_collections
 
+from clickflax.config import default, knobs
+
 ADAM = {"optim.weight_decay": 0.0, "optim.clip_norm": 0.0}
 FIRST_POSITION = {"data.position_from": "start"}
 
@@ -236,8 +238,20 @@ VARIANTS: dict[str, dict[str, Any]] = {
 
 
 def vary(config: ml_collections.ConfigDict, variant: str) -> ml_collections.ConfigDict:
-    """The config, of a published model."""
+    """The config, of a published model.
+
+    Raises ValueError for a name that is not known, and where a knob that variants set is not at its
+    default: of two variants, or of what was changed before, something would be left.
+    """
     if variant not in VARIANTS:
         raise ValueError(f"{variant!r} is not one of the variants {sorted(VARIANTS)}.")
+    here, plain = knobs(config), knobs(default())
+    ours = {f"config.{knob}" for values in VARIANTS.values() for knob in values}
+    changed = sorted(knob for knob in ours if here[knob] != plain[knob])
+    if changed:
+        raise ValueError(
+            f"{changed[0]}={here[changed[0]]!r} is not its default: take the variant {variant!r} "
+            "first, and then change knobs."
+        )
     config.update_from_flattened_dict(VARIANTS[variant])
     return config

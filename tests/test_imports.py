@@ -17,7 +17,7 @@ MAY_IMPORT = {
     "config": set(),
     "flags": {"config"},
     "protocols": set(),
-    "variants": set(),
+    "variants": {"config"},
     "data": {"events"},
     "model": {"events"},
     "runtime": {""},

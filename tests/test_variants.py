@@ -169,3 +169,13 @@ def test_every_parameter_of_a_variant_moves_in_a_step(tmp_path, optax_promotes, 
 def test_a_variant_that_is_not_known_is_refused_with_all_that_are():
     with pytest.raises(ValueError, match=r"'sasrek' is not one of the variants .*'sasrec\+'"):
         vary(default(), "sasrek")
+
+
+def test_a_variant_comes_first():
+    with pytest.raises(ValueError, match="config.data.position_from='start' is not its default"):
+        vary(vary(default(), "bert4rec"), "sasrec")
+    config = default()
+    config.model.width = 32
+    with pytest.raises(ValueError, match="model.width=32 is not .* take the variant 'sasrec' fir"):
+        vary(config, "sasrec")
+    assert vary(follow(default(), "uni50"), "sasrec").model.width == 50
