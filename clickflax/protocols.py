@@ -39,11 +39,12 @@ PROTOCOLS: dict[str, dict[str, Any]] = {
         "eval.drawn": "popularity",
     },
     # RecBole's `uni50` with `RS: [4, 1, 1]`, `order: TO` and `group_by: None`: all events in the
-    # order of their times, four sixths for the training, one for the test. Here every event of the
-    # test is a question of its own, among 50 negatives that the user did not have before it;
-    # RecBole ranks those of a user in one list, with all their negatives, which he never had.
+    # order of their times, four sixths for the training, one for the test, whose items of a user
+    # are ranked in one list, with 50 negatives for each that the user never had. RecBole scores
+    # each of them, and its negatives, after all the events before it; here all have the history
+    # before the test.
     "uni50": {
-        "data.split": "time_each",
+        "data.split": "time",
         "data.validation_from": "4/6",
         "data.test_from": "5/6",
         "data.validation_users": -1,
