@@ -28,11 +28,6 @@ def initializer(model: ConfigDict) -> nn.initializers.Initializer:
         "truncated_normal": nn.initializers.truncated_normal(model.init_stddev),
         "xavier": nn.initializers.xavier_normal(),
     }
-    if model.initializer == "xavier" and model.init_stddev != default().model.init_stddev:
-        raise ValueError(
-            f"model.init_stddev={model.init_stddev} is for a normal distribution; with "
-            "model.initializer='xavier' sizes say how wide it is."
-        )
     return initializers[check("initializer", model.initializer, initializers)]
 
 

@@ -92,6 +92,12 @@ def check_config(config: ConfigDict) -> None:
             f"config.train.parallel={train.parallel!r}, softmax_chunk={train.softmax_chunk}: where "
             f"model_devices={train.model_devices} share a table, leave these at 'jit' and 0."
         )
+    model = config.model
+    if model.initializer == "xavier" and model.init_stddev != default().model.init_stddev:
+        raise ValueError(
+            f"config.model.init_stddev={model.init_stddev} is for a normal distribution; with "
+            "config.model.initializer='xavier' sizes say how wide it is."
+        )
     check_split(config)
     check_mask(config, tasks)
     check_loss(config, tasks)

@@ -39,6 +39,7 @@ from clickflax.runtime.log import finite
 from clickflax.tables import mesh_of, place
 from clickflax.tasks.groups import GROUPS, told_groups
 from clickflax.tasks.metrics import by_sequence
+from clickflax.tasks.tasks import LABELS
 
 
 def table(metrics: Mapping[str, float], title: str) -> rich.table.Table:
@@ -87,6 +88,8 @@ def examine(
     record, rows, questions = {}, {}, ask_about(config, dataset)
     if listing is not None and all(asked.task.head != "item" for asked in questions.values()):
         raise ValueError(f"--lists: no task of {list(questions)} answers with items.")
+    if groups and all(name in LABELS for name in questions):
+        raise ValueError(f"--groups are of targets that are ranked; {list(questions)} tell labels.")
     for name, asked in questions.items():
         if not len(getattr(asked, which)):
             raise ValueError(
@@ -184,6 +187,7 @@ def evaluate_run(
         "seconds_to_checkpoint": round(run.progress["seconds_to_here"], 1),
         "evaluate_seconds": round(time.perf_counter() - start, 2),
     }
+    processes.wait_for_all("asked")  # of what another evaluation has left, perhaps
     if processes.is_first():
         keep(run, f"{which}{name}", record, rows, config)
     processes.wait_for_all("evaluated")

@@ -40,15 +40,15 @@ PROTOCOLS: dict[str, dict[str, Any]] = {
     },
     # RecBole's `uni50` with `RS: [4, 1, 1]`, `order: TO` and `group_by: None`: all events in the
     # order of their times, four sixths for the training, one for the test, whose items of a user
-    # are ranked in one list, with 50 negatives for each that the user never had. RecBole scores
-    # each of them, and its negatives, after all the events before it; here all have the history
-    # before the test.
+    # are ranked in one list, with 50 negatives for each. RecBole scores each of them, and its
+    # negatives, after all the events before it; here all have the history before the test. As
+    # for RecBole's sequential models (`repeatable: True`), negatives may have been seen.
     "uni50": {
         "data.split": "time",
         "data.validation_from": "4/6",
         "data.test_from": "5/6",
         "data.validation_users": -1,
-        "eval.filter_seen": True,
+        "eval.filter_seen": False,
         "eval.negatives": 50,
         "eval.drawn": "uniform",
     },

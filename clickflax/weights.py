@@ -23,11 +23,11 @@ def weigh(config: ConfigDict, dataset: Dataset, asked: Mapping[str, Asked]) -> d
     leaves of it. Raises ValueError for a weight that is missing, infinite or negative, and where
     all that is trained on has none.
     """
-    weight = recency = None
+    weight = age = None
     if config.data.weight:
         weight = dataset.spread(read_weight(dataset, config.data.weight))
     if config.data.half_life:
-        recency = dataset.spread(read_recency(dataset, config.data.half_life))
+        age = dataset.spread(read_age(dataset, config.data.half_life))
     found = {}
     for name, one in asked.items():
         own = following if name.startswith(NEXT) else np.asarray
@@ -38,8 +38,9 @@ def weigh(config: ConfigDict, dataset: Dataset, asked: Mapping[str, Asked]) -> d
         elif weight is not None:
             factors.append(own(weight))
             sources.append(f"config.data.weight={config.data.weight!r}")
-        if recency is not None:
-            factors.append(own(recency))
+        if age is not None:
+            youngest = np.nanmin(age[inside(one.train, len(age))], initial=np.inf)
+            factors.append(np.exp2(np.minimum(youngest - own(age), 0.0)))  # or the test overflows
             sources.append(f"config.data.half_life={config.data.half_life!r}")
         if factors:
             weights = np.prod(factors, axis=0, dtype=np.float32)
@@ -49,9 +50,9 @@ def weigh(config: ConfigDict, dataset: Dataset, asked: Mapping[str, Asked]) -> d
     return found
 
 
-def read_recency(dataset: Dataset, half_life: str) -> Float[np.ndarray, " E"]:
-    """What is left of the weight of every event of a log: half of it after each half-life, which is
-    a time such as 30d, or a number of sequences where the log has an order alone.
+def read_age(dataset: Dataset, half_life: str) -> Float[np.ndarray, " E"]:
+    """The age of every event of a log, in half-lives: these are a time such as 30d, or a number of
+    sequences where the log has an order alone.
     """
     columns, offsets = dataset.columns, dataset.offsets
     try:
@@ -63,16 +64,14 @@ def read_recency(dataset: Dataset, half_life: str) -> Float[np.ndarray, " E"]:
                 "must be a number of sequences."
             ) from None
         time = np.asarray(columns["time"])
-        age = (time.max() - time) / parse_gap("config.data.half_life", half_life)
-    else:
-        if "time" in columns or not 0 < sequences < np.inf:
-            raise ValueError(
-                f"config.data.half_life={half_life!r} is not a time such as 30d; where a log has "
-                "no times, it is a number of sequences above 0."
-            )
-        since = np.arange(len(offsets) - 1)[::-1]  # sequences that came later
-        age = np.repeat(since / sequences, np.diff(offsets))
-    return np.exp2(-age).astype(np.float32)
+        return (time.max() - time) / parse_gap("config.data.half_life", half_life)
+    if "time" in columns or not 0 < sequences < np.inf:
+        raise ValueError(
+            f"config.data.half_life={half_life!r} is not a time such as 30d; where a log has "
+            "no times, it is a number of sequences above 0."
+        )
+    since = np.arange(len(offsets) - 1)[::-1]  # sequences that came later
+    return np.repeat(since / sequences, np.diff(offsets))
 
 
 def read_weight(dataset: Dataset, name: str) -> Float[np.ndarray, " E"]:

@@ -10,9 +10,9 @@ work shared).
 
 The sessions are in the order of their days, and the catalog changes with these: a session weighs
 half of one that comes 90,000 sessions later, which is about half of the training file. Where all
-weigh alike, 3,000 steps reach 53.94 % and 19.29 %. With a temperature of 0.08 and 2,400 steps they
-reach 53.63 % and 19.26 %, with 0.062 and 3,600 steps 53.73 % and 19.09 %; with 0.1, 3,000 steps
-and, in the place of the softmax over the catalog, 4,096 negatives, 52.41 % and 18.96 %.
+weigh alike (--config.data.half_life=), 3,000 steps reach 53.94 % and 19.29 %; with a temperature of
+0.08 besides, 2,400 steps 53.63 % and 19.26 %, of 0.062, 3,600 steps 53.73 % and 19.09 %; with 0.1,
+3,000 steps and, in the place of the softmax over the catalog, 4,096 negatives, 52.41 % and 18.96 %.
 """
 
 from clickflax.config import default

@@ -30,5 +30,5 @@ def get_study() -> Study:
         data={DATA: KNOBS},
         seeds=(0, 1, 2),
         metrics=("recall@12", "ndcg@12", "map@12"),
-        asked={"among 50": {}, "over all items": {"negatives": 0, "lists": True}},
+        asked={"over all items": {"negatives": 0, "lists": True}, "among 50": {}},
     )

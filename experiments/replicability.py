@@ -5,7 +5,7 @@
 
 BERT4Rec goes by five dialects: that of its authors, of BERT4Rec-VAE, of RecBole, of RecTools and
 of the replicability study. What a short training costs which of them is what this study tells;
-experiments/models.md has longer ones. HSTU with times is left out: the file has none.
+experiments/models.md has longer ones. HSTU with times is left out: sequences.txt has none.
 """
 
 import pathlib

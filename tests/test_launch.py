@@ -182,7 +182,7 @@ def test_a_slice_that_was_taken_away_is_asked_for_again(launch, stub, tmp_path):
     assert "pod is there" in done.stdout
 
 
-def test_every_worker_trains_and_is_told_to_end(launch, stub):
+def test_every_worker_trains_and_is_told_to_end(launch, stub, tmp_path):
     stub("gcloud")
     ssh = ["gcloud", "compute", "tpus", "tpu-vm", "ssh", "pod", "--zone=z", "--worker=all"]
     assert launch("tpu_vm.sh", "run", **TPU)[0].returncode == 2
@@ -191,7 +191,13 @@ def test_every_worker_trains_and_is_told_to_end(launch, stub):
     assert calls[0][:-1] == ssh
     words = "clickflax train --config=a\\ b.py --workdir=runs/x --processes=auto >"
     assert words in calls[0][-1]
-    assert "already running" in calls[0][-1]  # and then it starts no other
+    # Where one is running, it starts no other.
+    (tmp_path / "clickflax.pid").write_text(f"{os.getpid()}\n")
+    asked = calls[0][-1].removeprefix("--command=")
+    home = {**os.environ, "HOME": str(tmp_path)}
+    refused = subprocess.run(["bash", "-c", asked], env=home, capture_output=True, text=True)
+    assert refused.returncode == 1 and "already running" in refused.stderr
+    assert not (tmp_path / "clickflax.txt").exists()
     _, calls = launch("tpu_vm.sh", "stop", **TPU)
     assert calls[-1][:-1] == ssh and "kill -TERM" in calls[-1][-1]
     _, calls = launch("tpu_vm.sh", "setup", **TPU)

@@ -297,7 +297,6 @@ def test_what_is_computed_twice_changes_no_number_and_is_not_kept():
         ({"widths": ("colour=4",)}, "model.widths names 'colour'"),
         ({"output": "mlp"}, "dense"),
         ({"initializer": "zeros"}, "normal"),
-        ({"initializer": "xavier"}, "model.init_stddev=0.3 is for a normal distribution"),
         ({"max_len": 1}, "at least 2"),
         ({"dtype": "float16"}, "bfloat16"),
         ({"remat": "all"}, "attention"),

@@ -152,6 +152,18 @@ def test_a_protocol_trains_on_and_asks_for_what_its_paper_does(name):
         assert np.array_equal(columns["item"][examples.history.stop], examples.targets)
 
 
+def test_recboles_protocol_ranks_what_a_user_had_in_the_test_in_one_list():
+    # Two users had an event each day for twelve days; the last two are the test.
+    columns = {"item": np.arange(24, dtype=np.int32) + RESERVED, "time": np.arange(24) % 12}
+    config = follow(default(), "uni50")
+    options = SplitOptions(**{knob: config.data[knob] for knob in SplitOptions._fields})
+    found = split(config.data.split, np.array([0, 12, 24]), columns, None, options)
+    assert (found.train.stop - found.train.start).tolist() == [8, 8]
+    assert found.test.owner.tolist() == [0, 0, 1, 1]
+    assert (found.test.targets - RESERVED).tolist() == [10, 11, 22, 23]
+    assert (found.test.history.stop - found.test.history.start).tolist() == [10, 10]
+
+
 def test_a_protocol_that_is_not_known_is_refused_with_all_that_are():
     with pytest.raises(ValueError, match="'turning' is not one of the protocols .*'turning_dross'"):
         follow(default(), "turning")

@@ -17,6 +17,7 @@ from logs import UIT, accounts_for_every_row, sequences, write_parquet  # noqa: 
 
 from clickflax.data.options import Options, parse_columns  # noqa: E402
 from clickflax.data.prepare import prepare  # noqa: E402
+from clickflax.data.spark_values import list_values, values  # noqa: E402
 from clickflax.data.store import open_dataset  # noqa: E402
 
 
@@ -199,3 +200,8 @@ def test_a_quote_that_is_not_closed_is_an_error_with_its_line(tmp_path):
 @pytest.mark.slow
 def test_movielens_1m_is_the_same_byte_for_byte(tmp_path, shared_data):
     assert same(tmp_path, "ml-1m", shared_data("ml-1m")).events == 999_611
+
+
+def test_json_that_is_nested_too_deeply_is_no_json():
+    assert values(["a"], "[" * 100_000) is None and list_values("[" * 100_000) is None
+    assert values(["a", "b"], '{"a": [1, "x"]}') == ['[1,"x"]', None]

@@ -286,3 +286,12 @@ def test_what_hides_events_is_refused_where_none_are_hidden(knob):
     config.tasks = ("next_item",)
     with pytest.raises(ValueError, match=f"config.mask.{knob[0]}=.* is about events that are hid"):
         check_config(config)
+
+
+def test_a_deviation_is_refused_where_sizes_say_how_wide_a_distribution_is():
+    config = default()
+    config.model.initializer = "xavier"
+    check_config(config)
+    config.model.init_stddev = 0.3
+    with pytest.raises(ValueError, match="config.model.init_stddev=0.3 is for a normal distrib"):
+        check_config(config)

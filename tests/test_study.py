@@ -117,9 +117,14 @@ def test_a_metric_that_no_run_will_have_is_refused_before_any_is_trained(metric,
 
 
 def test_metrics_of_lists_labels_and_of_several_tasks_are_known():
-    asked = {"test": {"lists": True}}
-    for metric in ("coverage@10", "cold/ndcg@10", "map@5"):
+    asked = {"test": {"lists": True, "features": ("genres",)}, "few": {"negatives": 5}}
+    for metric in ("coverage@10", "diversity@10", "map@5"):
         cells_of(study_of(metrics=(metric,), asked=asked))
+    with_features = {"narrow": (FILE, *SMALL, "data.variables=item,item.genres")}
+    cells_of(study_of(metrics=("cold/ndcg@10",), configs=with_features))
+    for metric in ("cold/ndcg@10", "intersection@10"):  # without features, or a reference
+        with pytest.raises(ValueError, match="is not there"):
+            cells_of(study_of(metrics=(metric,), asked=asked))
     both = ('tasks=("next_item","purchase")', "train.monitor=purchase/auc")
     both += ("data.split=sequence_time",)
     both += ("data.validation_from=2020-01-01", "data.test_from=2020-02-01")
@@ -147,7 +152,8 @@ def test_a_checkout_that_no_commit_has_is_refused(tmp_path, monkeypatch):
 
 
 def test_a_plan_is_read_as_it_was_written(tmp_path):
-    study = study_of(asked={"bought": {"given": ("action=buy",), "cutoffs": (5,)}}, seeds=range(2))
+    asked = {"bought": {"given": ("action=buy",), "cutoffs": (5,)}}
+    study = study_of(asked=asked, metrics=("recall@5",), seeds=range(2))
     write_plan(tmp_path, study, cells_of(study))
     found, cells = read_plan(tmp_path)
     assert found.asked == study.asked and found.seeds == [0, 1] and cells == cells_of(study)
@@ -287,6 +293,19 @@ def test_models_that_were_asked_of_others_are_not_compared(tmp_path):
     (folder / "test.next_item.parquet").unlink()
     [found] = results.results(out, study, planned)
     assert found.strangers == [f"wide one: cells/{cells[1].name} has no test.next_item.parquet"]
+
+
+def test_a_metric_that_only_some_are_asked_for_is_blank_elsewhere(tmp_path):
+    asked = {"test": {}, "lists": {"lists": True, "given": ("action=buy",)}}
+    out, cells = pretended(tmp_path, asked=asked, metrics=("ndcg@10", "coverage@10"))
+    for one in cells:
+        folder = folder_of(out, one)
+        record = json.loads((folder / "test.json").read_text()) | {"coverage@10": 0.25}
+        write_json(folder / "test.given.action=buy.json", record)
+    study, planned = read_plan(out)
+    plain, listed = results.results(out, study, planned)
+    assert np.isnan(plain.lines[0].values["coverage@10"]).all()
+    assert listed.lines[0].values["coverage@10"] == [0.25, 0.25]
 
 
 def test_a_file_of_a_run_that_is_cut_is_named(tmp_path):

@@ -13,7 +13,7 @@ from clickflax.events import CLS, RESERVED
 from clickflax.questions import ask_about
 from clickflax.setup import set_up
 from clickflax.tasks.tasks import BASKET, NEXT, WEIGHT, Hiding, find_task, weigh
-from clickflax.weights import read_recency, read_weight
+from clickflax.weights import read_age, read_weight
 from clickflax.weights import weigh as weigh_tasks
 
 pytestmark = pytest.mark.usefixtures("optax_promotes")
@@ -53,7 +53,7 @@ def write(path, log=LOG, weight=ONES, times=True):
 def config_for(path, task, **changed):
     c = small_config(layers=1, positions="none")
     c.data.path, c.tasks, c.data.weight = str(path), (task,), "counts"
-    c.mask.last, c.data.position_from = 1.0, "start"
+    c.mask.last, c.data.position_from = 1.0 if task == "masked_item" else 0.0, "start"
     # All the sequences of the toy log at once; the tables of what is read and scored are apart.
     c.train.batch_size, c.model.tied, c.train.steps_at_once = 3, False, 1
     c.optim.warmup_steps, c.optim.clip_norm = 0, 0.0
@@ -190,18 +190,24 @@ def test_what_weighs_is_a_number_of_the_log(tmp_path, name):
 
 
 def test_half_of_a_weight_is_left_after_each_half_life(tmp_path):
-    data = write(tmp_path / "data", weight=[[3.0] * 6] * 3)  # the last event is at 28 h
-    left = read_recency(data, "2h")
-    assert left[:6] == pytest.approx([2**-14, 2**-13.5, 2**-1.5, 0.5, 2**-0.5, 1])
+    data = write(tmp_path / "data", weight=[[3.0] * 6] * 3)  # at 0, 1, 25, 26, 27 and 28 h
+    age = read_age(data, "2h")
+    assert age[:6] == pytest.approx([14, 13.5, 1.5, 1, 0.5, 0])
     config = config_for(tmp_path / "data", "next_item", **{"data.half_life": "2h"})
-    weights = weigh_tasks(config, data, ask_about(config, data))["next_item"].labels[WEIGHT]
-    assert weights[:5] == pytest.approx(3 * left[1:6])  # those of the event that is asked for
+    # What is trained on ends at 26 h. Weights are those of the event that is asked for.
+    left = [2**-12.5, 2**-0.5, 1]
+
+    def weights():
+        return weigh_tasks(config, data, ask_about(config, data))["next_item"].labels[WEIGHT][:3]
+
+    assert weights() == pytest.approx([3 * one for one in left])
     config.data.weight = ""
-    weights = weigh_tasks(config, data, ask_about(config, data))["next_item"].labels[WEIGHT]
-    assert weights[:5] == pytest.approx(left[1:6])
+    assert weights() == pytest.approx(left)
+    config.data.half_life = "1s"  # however long ago the training was
+    assert weights()[-1] == 1
     alone = write(tmp_path / "alone", times=False)  # without times, ages are those of sequences
-    assert read_recency(alone, "1")[::6].tolist() == [0.25, 0.5, 1]
-    assert read_recency(alone, "1")[:6].tolist() == [0.25] * 6
+    assert read_age(alone, "1")[::6].tolist() == [2, 1, 0]
+    assert read_age(alone, "0.5")[:6].tolist() == [4] * 6
 
 
 def test_what_an_age_leaves_counts_for_labels_of_a_file_too(tmp_path):
@@ -244,7 +250,7 @@ def test_a_step_learns_more_of_what_is_young(tmp_path, task):
 def test_a_half_life_that_is_none_is_refused(tmp_path, times, half_life, message):
     data = write(tmp_path / "data", times=times)
     with pytest.raises(ValueError, match=message):
-        read_recency(data, half_life)
+        read_age(data, half_life)
 
 
 def test_a_sep_weighs_nothing_and_the_next_item_what_its_own_event_does(tmp_path):

@@ -91,7 +91,7 @@ def metrics_of(records: Sequence[Mapping[str, Any]]) -> tuple[str, ...]:
 
 def told_result(result: Result) -> dict[str, Any]:
     """A number of the table, and how it differs from the baseline's."""
-    found: dict[str, Any] = {"mean": result.seeds.mean, "half": result.seeds.half}
+    found: dict[str, Any] = result.seeds._asdict()
     if result.apart is not None:
         found |= {"p": result.p, "apart": result.apart.mean}
         found |= {"low": result.apart.low, "high": result.apart.high}
@@ -104,7 +104,7 @@ def told_tables(source: Source) -> list[dict[str, Any]]:
     return [
         {
             "title": title(table),
-            "legend": legend([table], source.study.baseline),
+            "legend": legend([table], source.study.baseline, apart=False),
             "lines": [
                 {
                     "config": line.config,

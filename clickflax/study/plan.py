@@ -98,10 +98,13 @@ def metrics_told(config: ConfigDict, asked: Mapping[str, Any]) -> list[str]:
             kind = config.label.kind if name == "label" else "binary"
             own = [*label_metrics.NAMES[kind], *label_metrics.BESIDE[kind]]
         else:
-            places = [f"{metric}@{k}" for metric in METRICS for k in cutoffs]
-            own = [*places, *(f"cold/{place}" for place in places)]
+            own = [f"{metric}@{k}" for metric in METRICS for k in cutoffs]
+            if any(one.startswith("item.") for one in config.data.variables):
+                own += [f"cold/{place}" for place in own]
             if asked.get("lists"):
-                own += [f"{metric}@{k}" for metric in lists.NAMES for k in cutoffs]
+                needs = {"diversity": "features", "intersection": "reference"}
+                there = [one for one in lists.NAMES if one not in needs or asked.get(needs[one])]
+                own += [f"{metric}@{k}" for metric in there for k in cutoffs]
         found += own if len(config.tasks) == 1 else [f"{name}/{metric}" for metric in own]
     return found
 

@@ -143,12 +143,17 @@ def users_of(
 
 
 def results(out: pathlib.Path, study: Study, cells: Sequence[Cell]) -> list[Table]:
-    """All that there is so far."""
-    return [
+    """All that there is so far. A metric that only some are asked for is blank elsewhere."""
+    found = [
         table_of(out, study, [cell for cell in cells if cell.data == data], data, asked)
         for data in study.data
         for asked in study.asked
     ]
+    answers = (answer_of(out, cell, asked) for cell in cells for asked in study.asked.values())
+    known = {name: None for answer in answers if answer for name in numbers(answer)}
+    for metric in study.metrics if known else ():
+        check_name(metric, known, "metrics")
+    return found
 
 
 def table_of(
@@ -163,9 +168,6 @@ def table_of(
         if record is not None:
             done[cell.config].append(cell)
             records[cell.config].append(record)
-    known = [name for found in records.values() for one in found for name in numbers(one)]
-    for metric in study.metrics if known else ():
-        check_name(metric, known, f"metric of {data}")
     apart = {
         metric: differences(out, done, how, study.baseline, metric) for metric in study.metrics
     }

@@ -70,8 +70,10 @@ def title(table: Table) -> str:
     return table.data if table.asked == "test" else f"{table.data}, {table.asked}"
 
 
-def legend(tables: Sequence[Table], baseline: str) -> str:
-    """What the signs of a table mean, as far as there are any."""
+def legend(tables: Sequence[Table], baseline: str, apart: bool = True) -> str:
+    """What the signs of a table mean, as far as there are any; it may tell how configs are `apart`
+    from the baseline in columns of their own.
+    """
     results = [one for table in tables for line in table.lines for one in line.results.values()]
     words = []
     if any(not math.isnan(one.seeds.half) for one in results):
@@ -80,10 +82,15 @@ def legend(tables: Sequence[Table], baseline: str) -> str:
             "standard deviation."
         )
     if any(one.apart is not None for one in results):
+        if apart:
+            words.append(
+                f"Δ is the difference from {baseline} for the same users, with its 95 % interval "
+                "by the paired bootstrap."
+            )
         words.append(
-            f"Δ is the difference from {baseline} for the same users, with its 95 % interval by "
-            f"the paired bootstrap; \\* is better and † worse, p < {LEVEL:g} with Holm's "
-            f"correction for the lines of a table. {of_t_tests(tables)}"
+            f"\\* is better and † worse than {baseline} for the same users: p < {LEVEL:g} by the "
+            "paired bootstrap, with Holm's correction for the lines of a table. "
+            f"{of_t_tests(tables)}"
         )
     for table in tables:
         words += [f"{title(table)}: not compared: {one}." for one in table.strangers]

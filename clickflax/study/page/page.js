@@ -93,7 +93,8 @@ function showTable(section, told) {
       const result = line.results[metric];
       const cell = make("td", four(result?.mean), { "data-value": result?.mean ?? "" });
       if (result?.mean != null && result.mean === best[metric]) cell.className = "best";
-      if (result?.half != null) cell.append(make("span", ` ± ${four(result.half)}`, { class: "small" }));
+      if (result?.half != null) cell.append(make("span",
+        ` ± ${four(result.half)} (${four(result.deviation)})`, { class: "small" }));
       if (result?.p != null && result.p < 0.05) cell.append(result.apart > 0 ? "*" : "†");
       row.append(cell);
     }
