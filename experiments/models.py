@@ -196,12 +196,13 @@ def row(name: str, run: Run, metrics: tuple[str, str]) -> list[str] | None:
         return None
     changed = "".join(f", {knob}" for knob in run.changed)
     seconds = np.mean([one["train_seconds"] for one in found])
+    machines = sorted({machine(one["environment"]) for one in found})
     return [
         f"[{run.config}](../configs/{run.config}.py){changed}",
         *(spread([one[metric] for one in found]) for metric in metrics),
         str(len(found)),
         run.published,
-        f"{seconds:,.0f} s, {machine(found[0]['environment'])}",
+        f"{seconds:,.0f} s, {' or '.join(machines)}",
         commits(found),
     ]
 
