@@ -6,8 +6,8 @@
 
 Test NDCG@10 0.1815 ± 0.0076, R@10 0.3145 ± 0.0110, every item ranked, seen ones filtered (the best
 of 16 validations, that of step 3,150 or the last; the mean of three seeds and its 95 % interval by
-Student's t; one took 1,578 s on two cores of an Intel Xeon, the others 2,570 s each on one core of an
-AMD EPYC, which other work shared).
+Student's t; one took 1,578 s on two cores of an Intel Xeon, the others 2,570 s each on one core of
+an AMD EPYC, which other work shared).
 """
 
 from clickflax.config import default
