@@ -184,7 +184,7 @@ def load_run(folder: str | pathlib.Path, which: str = "best") -> Run:
     vocabularies = vocabularies_of(folder)
     variables, numbers = variables_of(folder)
     features = read_features(vocabularies["item"], config.data.variables, numbers)
-    here = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
+    here = checkpoint.on_host()
     progress, params = checkpoint.load_params(last_checkpoint(folder), here)
     if which == "best" and progress["best"] is not None:
         of_run = progress["seconds"]

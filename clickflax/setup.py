@@ -1,6 +1,5 @@
 """What a training stands on: checked, opened and built from its config, before the first step."""
 
-import functools
 import hashlib
 import pathlib
 from collections.abc import Mapping
@@ -43,9 +42,9 @@ from clickflax.run import (
 from clickflax.runtime import processes, sharding
 from clickflax.runtime.environment import environment
 from clickflax.runtime.optim import make_optimizer
-from clickflax.runtime.params import by_name, split, tree_of
+from clickflax.runtime.params import by_name, join, split, tree_of
 from clickflax.step import Objective, Shared, State, init_params, make_step
-from clickflax.tables import keep_placed, place
+from clickflax.tables import fill, keep_placed, place
 from clickflax.transfer import (
     Learning,
     Taken,
@@ -152,17 +151,35 @@ def first_params(
     batch: Batch,
     reading: Reading,
     biases: Mapping[str, float],
+    mesh: jax.sharding.Mesh,
 ) -> tuple[Any, Taken | None]:
-    """Fresh parameters, with these biases of heads that have any, or those of the run to start
-    from, if any, and what was taken from it.
+    """On the devices: fresh parameters, with these biases of heads that have any, or those of the
+    run to start from, if any; and what was taken from it.
     """
-    # Not jitted, this would be many small programs, which take seconds to compile.
-    given = given_of(reading.features)
-    params = jax.jit(functools.partial(init_params, model))(key, batch, given)
-    params = begin_at(without_own(params, reading.cold), biases)
-    if reading.origin is None:
-        return params, None
-    return start_from(reading.origin, params, reading.tokens, config.init.skip)
+
+    def fresh(key: Key[Array, ""]) -> Any:
+        # Parameters have the shapes of what is read, not its values.
+        row, given = jax.tree.map(
+            lambda x: jnp.zeros(x.shape, x.dtype), (batch, given_of(reading.features))
+        )
+        params = init_params(model, key, row, given)
+        return begin_at(without_own(params, reading.cold), biases)
+
+    taken, stored = None, {}
+    if reading.origin is not None:
+        shapes = jax.eval_shape(fresh, key)
+        chosen, taken = start_from(reading.origin, shapes, reading.tokens, config.init.skip)
+        named = by_name(chosen)
+        stored = {n: one for n, one in named.items() if not isinstance(one, jax.ShapeDtypeStruct)}
+
+    def rest(key: Key[Array, ""]) -> Any:
+        wanted, _ = split(fresh(key), stored)
+        return keep_placed(fill(wanted, mesh), mesh)
+
+    # Not jitted, this would be many small programs, which take seconds to compile; and a table may
+    # be too large for one device from the beginning.
+    params = jax.jit(rest)(sharding.replicate(key, mesh))
+    return join(params, place(tree_of(stored), mesh)), taken
 
 
 def begin_at(params: Any, biases: Mapping[str, float]) -> Any:
@@ -179,10 +196,7 @@ def first_state(
     learning: Learning,
     mesh: jax.sharding.Mesh,
 ) -> State:
-    """The state before the first step, on the devices; the optimiser knows nothing of what is never
-    trained.
-    """
-    params = place(params, mesh)
+    """The state before the first step; the optimiser knows nothing of what is never trained."""
     trained, _ = split(params, learning.never)
     moments = jax.jit(lambda trained: keep_placed(optimizer.init(trained), mesh))(trained)
     return State(place(np.zeros((), np.int32), mesh), params, moments)
@@ -246,7 +260,7 @@ def set_up(config: ConfigDict, folder: pathlib.Path) -> tuple[Setting, State]:
     init_key, key = jax.random.split(jax.random.key(config.seed))
     batch = batches[config.tasks[0]].batch(config.seed, 0)
     biases = {one.head: one.first_bias for one in objectives.values() if one.sampling}
-    params, taken = first_params(config, model, init_key, batch, reading, biases)
+    params, taken = first_params(config, model, init_key, batch, reading, biases, mesh)
     learning = how_to_learn(config, params)
     optimizer = make_optimizer(config.optim, config.train.steps, learning.speed)
     step = make_step(model, objectives, optimizer, learning.never)

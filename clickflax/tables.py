@@ -11,6 +11,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 from jaxtyping import Array, Shaped
@@ -41,18 +42,28 @@ def spec_of(path: tuple[Any, ...], leaf: Any) -> P:
     return P(MODEL) if leaf.ndim and rows_of(name_of(path)) else P()
 
 
-def place(tree: Any, mesh: Mesh) -> Any:
-    """A state, or parameters, on the devices: tables by rows, all else the same on each."""
+def fill(tree: Any, mesh: Mesh) -> Any:
+    """A state, or parameters, with as many rows in each table as devices can share."""
     shares = mesh.shape[MODEL]
 
-    def on_devices(path: tuple[Any, ...], leaf: Any) -> Shaped[Array, "..."]:
-        spec = spec_of(path, leaf)
-        if spec == P(MODEL) and leaf.shape[0] % shares:
-            fill = -leaf.shape[0] % shares
-            leaf = jnp.pad(leaf, [(0, fill)] + [(0, 0)] * (leaf.ndim - 1))
-        return put_everywhere(leaf, NamedSharding(mesh, spec))
+    def filled(path: tuple[Any, ...], leaf: Any) -> Any:
+        missing = -leaf.shape[0] % shares if spec_of(path, leaf) == P(MODEL) else 0
+        if not missing:
+            return leaf
+        # What the host has stays there: no device need hold all of it.
+        pad = jnp.pad if isinstance(leaf, jax.Array) else np.pad
+        return pad(leaf, [(0, missing)] + [(0, 0)] * (leaf.ndim - 1))
 
-    return jax.tree_util.tree_map_with_path(on_devices, tree)
+    return jax.tree_util.tree_map_with_path(filled, tree)
+
+
+def place(tree: Any, mesh: Mesh) -> Any:
+    """A state, or parameters, on the devices: tables by rows, all else the same on each."""
+
+    def on_devices(path: tuple[Any, ...], leaf: Any) -> Shaped[Array, "..."]:
+        return put_everywhere(leaf, NamedSharding(mesh, spec_of(path, leaf)))
+
+    return jax.tree_util.tree_map_with_path(on_devices, fill(tree, mesh))
 
 
 def keep_placed(tree: Any, mesh: Mesh) -> Any:

@@ -96,7 +96,9 @@ def carry(
 
 
 def remap(params: Any, before: Tokens, now: Tokens) -> Any:
-    """The parameters of a run with the tokens `before`, for one with the tokens `now`."""
+    """The parameters of a run with the tokens `before`, for one with the tokens `now`; what changes
+    lies in the memory of the host.
+    """
     named = by_name(params)
     for name, values in named.items():
         vocabulary, reserved = rows_of(name) or ("", 0)
@@ -104,7 +106,7 @@ def remap(params: Any, before: Tokens, now: Tokens) -> Any:
             continue
         if list(before[vocabulary]) != list(now[vocabulary]):
             places = places_of(now[vocabulary], before[vocabulary])
-            named[name] = jnp.asarray(carry(np.asarray(values), places, reserved))
+            named[name] = carry(np.asarray(values), places, reserved)
     return tree_of(named)
 
 

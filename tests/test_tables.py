@@ -10,7 +10,7 @@ import pytest
 from test_train import OWN, assert_alike, config_for, steps
 from toy import small_config
 
-from clickflax import feed, recommend
+from clickflax import feed, recommend, setup
 from clickflax.checks import check_config
 from clickflax.data.shop import Shop
 from clickflax.data.simulate import simulate
@@ -110,6 +110,22 @@ def test_a_device_has_its_rows_of_a_table_and_of_its_moments_and_is_sent_no_more
     whole = {ITEMS, ITEMS + 6, 72}  # items, rows of the table, and these filled up
     assert not [shape for shape in sent if whole & set(shape)]
     assert len(compiled) >= 2  # of the steps, and of the lists
+
+
+def test_no_device_has_the_whole_of_a_table_at_the_beginning(shop, tmp_path, monkeypatch):
+    compiled, jit, first_params = [], jax.jit, setup.first_params
+
+    def spied(*given):
+        with monkeypatch.context() as patched:
+            patched.setattr(jax, "jit", lambda function: spy_on(jit(function), compiled))
+            return first_params(*given)
+
+    monkeypatch.setattr(setup, "first_params", spied)
+    setup.set_up(shared_config(shop, 8, width=32), tmp_path / "run")
+    (text,) = compiled
+    shapes = {tuple(map(int, shape.split(","))) for shape in re.findall(r"\[(\d+,\d+)\]", text)}
+    assert (9, 32) in shapes
+    assert not [shape for shape in shapes if {ITEMS, ITEMS + 6, 72} & set(shape)]
 
 
 def test_a_run_goes_on_and_answers_with_another_number_of_sharing_devices(shop, tmp_path):

@@ -192,6 +192,17 @@ def resume(
         return restore(checkpoints, folder, steps, lambda _: like)
 
 
+def on_host() -> jax.sharding.Sharding:
+    """The memory of the host: a table may be too large for one device. Where JAX has been started
+    without its CPU (JAX_PLATFORMS=cuda), the first device that is here.
+    """
+    try:
+        (device, *_) = jax.local_devices(backend="cpu")
+    except RuntimeError:
+        (device, *_) = jax.local_devices()
+    return jax.sharding.SingleDeviceSharding(device)
+
+
 def load_params(
     folder: pathlib.Path, sharding: jax.sharding.Sharding, step: int | None = None
 ) -> tuple[dict, Any]:
