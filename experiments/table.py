@@ -80,8 +80,8 @@ def studies() -> str:
     record = HERE / "objectives.json"
     parts = [models.best()]
     if record.is_file():
-        parts.append(objectives.BEFORE)
-        parts.append(STUDY_WRITERS["md"](*read_tables(record.read_text(encoding="utf-8"))))
+        tables, metrics, baseline = read_tables(record.read_text(encoding="utf-8"))
+        parts += [objectives.answer(tables), STUDY_WRITERS["md"](tables, metrics, baseline)]
     return "\n\n".join(parts)
 
 
