@@ -1,6 +1,7 @@
 """`clickflax VERB ...`: a table of verbs, each imported when it is called."""
 
 import difflib
+import errno
 import importlib
 import os
 import signal
@@ -71,7 +72,9 @@ def _run(verb: str, arguments: list[str]) -> int:
 def _words(error: Exception) -> str:
     """The message of an error; of the operating system's, what went wrong and with which file."""
     if isinstance(error, OSError) and error.strerror:
-        return f"{error.strerror}: {error.filename}" if error.filename else error.strerror
+        words = f"{error.strerror}: {error.filename}" if error.filename else error.strerror
+        full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+        return f"{words}: free some space and give the same command again." if full else words
     return str(error) or type(error).__name__
 
 

@@ -1,5 +1,10 @@
-"""kill -9 in the middle of writing: what was there before is there, or what was to come, whole."""
+"""kill -9 in the middle of writing, and a full disk: what was there before is there, or what was to
+come, whole.
+"""
 
+import os
+import re
+import shutil
 import subprocess
 import sys
 
@@ -7,8 +12,12 @@ import jax
 import numpy as np
 import pytest
 
+from clickflax.data.shop import Shop
+from clickflax.data.simulate import simulate
 from clickflax.data.store import open_dataset
+from clickflax.run import load_run
 from clickflax.runtime import checkpoint
+from clickflax.runtime.params import by_name
 
 # Dies at the n-th file that it opens to write, renames, makes or removes, once it is armed.
 DIE = """
@@ -79,3 +88,69 @@ def test_a_kill_while_a_data_set_is_written_leaves_the_old_or_the_new_one(tmp_pa
         # between the moving away of the old one and that of the new one to its place
         assert killed and open_dataset(next(tmp_path.glob(".out.*.old"))).events == 2
     assert not died(code, 10**6) and open_dataset(out).events == 3
+
+
+# A disk of its own, which is filled up to so many kilobytes between two trainings, and emptied.
+FULL_DISK = """
+set -e
+disk=$1 left=$2 whole=$3
+train() { "$PYTHON" -m clickflax.cli train --config=config.py --workdir="$1" \
+    --config.train.steps="$2"; }
+mount -t tmpfs -o size=20m tmpfs "$disk"
+train "$disk/run" 4
+dd if=/dev/zero of="$disk/ballast" bs=1k 2>/dev/null || true
+truncate -s -"${left}k" "$disk/ballast"
+status=0
+train "$disk/run" 8 2>said.txt || status=$?
+rm "$disk/ballast"
+train "$disk/run" 8
+cp -r "$disk/run" "$whole"
+exit $status
+"""
+CONFIG = """
+from clickflax.config import default
+
+def get_config():
+    c = default()
+    c.tasks = ("next_item",)
+    c.data.path = "data"
+    c.model.update({"width": 8, "max_len": 8, "feed_forward": 16, "layers": 1})
+    c.train.update({"eval_every": 2, "log_every": 1, "batch_size": 16, "cpu_devices": 1})
+    return c
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("left", "message"),
+    [
+        (0, "No space left on device: free some space and give the same command again"),
+        (16, "cannot save a checkpoint in .*: the disk is full. The one before is whole"),
+        (60, "cannot save a checkpoint in .*: the disk is full. The one before is whole"),
+    ],
+)
+def test_a_training_ends_where_the_disk_is_full_and_goes_on_to_the_bit(tmp_path, left, message):
+    apart = ["unshare", "--mount", "--map-root-user"]
+    (tmp_path / "disk").mkdir()
+    mount = [*apart, "mount", "-t", "tmpfs", "tmpfs", str(tmp_path / "disk")]
+    if not shutil.which("unshare") or subprocess.run(mount, capture_output=True).returncode:
+        pytest.skip("needs a disk of its own, which this machine lets nobody mount")
+    simulate(tmp_path / "data", Shop(sequences=60, items=40, mean_length=6.0, max_length=12))
+    (tmp_path / "config.py").write_text(CONFIG)
+    call = [*apart, "bash", "-c", FULL_DISK, "bash", "disk", str(left), "run"]
+    done = subprocess.run(
+        call,
+        cwd=tmp_path,
+        env={**os.environ, "PYTHON": sys.executable},
+        capture_output=True,
+        text=True,
+    )
+    said = (tmp_path / "said.txt").read_text()
+    assert done.returncode == 1, done.stderr
+    assert re.search(message, said.splitlines()[-2]), said
+    train = [sys.executable, "-m", "clickflax.cli", "train", "--config=config.py"]
+    train += ["--workdir=whole", "--config.train.steps=8"]
+    subprocess.run(train, cwd=tmp_path, check=True, capture_output=True)
+    ours, theirs = (by_name(load_run(tmp_path / name, "last").params) for name in ("run", "whole"))
+    assert ours.keys() == theirs.keys()
+    assert all(np.array_equal(ours[name], theirs[name]) for name in ours)

@@ -123,7 +123,9 @@ def test_a_signal_to_one_process_ends_both_at_the_same_step(shop, tmp_path):
         started = together(shop, folder, 100_000, *many)
         until(lambda before=before: len(lines_of(folder)) > before + 8, started)
         started[1].send_signal(signal.SIGTERM)
+        began = time.monotonic()
         status, said = end_of(started, folder)
+        assert time.monotonic() - began < 30  # what Slurm and Kubernetes wait before they kill
         assert status == [128 + signal.SIGTERM] * 2, said
         ends = {text.splitlines()[-1] for text in said}
         assert len(ends) == 1 and "ended by SIGTERM at step" in ends.pop()

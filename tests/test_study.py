@@ -445,6 +445,32 @@ def test_a_study_is_run_once_goes_on_where_it_was_and_tells_of_failures(tmp_path
 
 
 @pytest.mark.slow
+def test_processes_that_share_a_study_never_run_a_cell_twice(tmp_path):
+    simulate(tmp_path / "data", Shop(sequences=40, items=20, mean_length=6.0, max_length=12))
+    file, out = tmp_path / "study.py", tmp_path / "out"
+    text = STUDY.format(small=SMALL, file=str(FILE), path=tmp_path / "data")
+    file.write_text(text.replace("seeds=(0,)", "seeds=(0, 1)"))
+    started = [
+        subprocess.Popen(
+            study_verb("run", file, "--out", out, "--allow-dirty"),
+            env=environment(),
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for _ in range(2)  # at once, as the tasks of a Slurm array
+    ]
+    said = [process.communicate(timeout=600)[1].splitlines() for process in started]
+    assert [process.returncode for process in started] == [0, 0], said
+    ended = [line for lines in said for line in lines if line.startswith(("done ", "elsewhere "))]
+    assert len(ended) >= 4 and all(lines for lines in said)
+    for one in cells_of(load_study(file)):
+        # What the process of a cell has said: it began once, and was never gone on with.
+        log = (out / "logs" / f"{one.name}.txt").read_text()
+        assert log.count("a new run") == 1 and "resumed" not in log
+        assert (folder_of(out, one) / "test.json").is_file()
+
+
+@pytest.mark.slow
 def test_a_study_that_is_killed_goes_on_to_the_runs_of_one_that_was_not(tmp_path):
     simulate(tmp_path / "data", Shop(sequences=40, items=20, mean_length=6.0, max_length=12))
     file = tmp_path / "study.py"

@@ -23,8 +23,9 @@ from clickflax.runtime import processes
 from clickflax.runtime.params import by_name, matching, tree_of
 
 CHECKSUMS = "checksums"  # of the trees and of the progress, kept with it
-# Orbax tells every step of a save at INFO, and warns of items that nobody asked it to restore.
-logging.getLogger("absl").setLevel(logging.ERROR)
+# Orbax tells every step of a save at INFO, warns of items that nobody asked it to restore, and logs
+# the trace of every error that it raises as well.
+logging.getLogger("absl").setLevel(logging.CRITICAL)
 
 
 def manager(folder: pathlib.Path, alone: bool = False) -> ocp.CheckpointManager:
