@@ -17,9 +17,12 @@ import pytest
 from clickflax.config import to_dict
 from clickflax.data.shop import Shop
 from clickflax.data.simulate import simulate
+from clickflax.data.split import SplitOptions
+from clickflax.data.splits import split
+from clickflax.events import RESERVED
 from clickflax.run import load_run, write_json
 from clickflax.runtime.params import by_name
-from clickflax.study import Study, cell, gather, report, results, runner, table
+from clickflax.study import Study, cell, gather, report, results, runner, table, time_folds
 from clickflax.study import main as study_main
 from clickflax.study.main import main
 from clickflax.study.plan import cells_of, check_study, folder_of, load_study, read_plan, write_plan
@@ -55,6 +58,30 @@ def test_a_study_has_a_cell_for_every_config_data_set_and_seed():
     config = cells[3].load()
     assert (config.model.width, config.model.layers, config.seed) == (16, 1, 0)
     assert cells[3].name.startswith("wide_one.b.0.")
+
+
+def test_the_tests_of_folds_in_time_follow_each_other_without_a_gap():
+    folds = time_folds("shop", ("data.path=a",), ("2/6", "3/6", "4/6", "5/6"), "time_each")
+    assert list(folds) == ["shop, 3/6 to 4/6", "shop, 4/6 to 5/6", "shop, 5/6 to its end"]
+    cells = cells_of(study_of(data=folds, seeds=(0,)))
+    offsets = np.arange(0, 61, 6)  # ten users of six events, at moments that are all different
+    chance = np.random.default_rng(0)
+    times = np.sort(chance.permutation(60).reshape(10, 6)).ravel()
+    columns = {"item": chance.integers(RESERVED, 20, 60), "time": times}
+    tested, until = [], []
+    for one in cells[::2]:  # one of each fold
+        data = one.load().data
+        assert data.path == "a"
+        options = SplitOptions(-1, data.validation_from, data.test_from, test_until=data.test_until)
+        parts = split(data.split, offsets, columns, None, options)
+        assert len(parts.validation) and len(parts.train.start) == 10
+        tested.append(len(parts.test))
+        until.append(parts.train.stop - offsets[:-1])
+    assert all((early <= late).all() for early, late in zip(until, until[1:], strict=False))
+    whole = SplitOptions(-1, "2/6", "3/6")
+    assert sum(tested) == len(split("time_each", offsets, columns, None, whole).test)
+    with pytest.raises(ValueError, match=r"moments=\('1/2',\): a fold has two"):
+        time_folds("shop", (), ("1/2",))
 
 
 def test_a_cell_of_another_config_is_another_cell():

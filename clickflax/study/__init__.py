@@ -1,5 +1,5 @@
 """Many runs: cells, statistics, tables."""
 
-from clickflax.study.plan import Study
+from clickflax.study.plan import Study, time_folds
 
-__all__ = ["Study"]
+__all__ = ["Study", "time_folds"]

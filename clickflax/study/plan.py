@@ -60,6 +60,30 @@ class Cell(NamedTuple):
         return config
 
 
+def time_folds(
+    name: str, changes: Sequence[str], moments: Sequence[str], split: str = "time"
+) -> dict[str, tuple[str, ...]]:
+    """Data sets of a study: one log at several times, in each of which a later period is the test.
+
+    Between one moment (2015-09-01, or 4/6 of all events) and the next is the validation of a fold,
+    after that, until the moment after the next or the end of the log, is its test; what is before
+    is trained on. So n moments are n - 1 folds, whose tests follow each other without a gap.
+    """
+    if len(moments) < 2:
+        raise ValueError(f"moments={tuple(moments)}: a fold has two, of its validation and test.")
+    ends = [*moments[2:], ""]
+    return {
+        f"{name}, {test} to {end or 'its end'}": (
+            *changes,
+            f"data.split={split}",
+            f"data.validation_from={validation}",
+            f"data.test_from={test}",
+            f"data.test_until={end}",
+        )
+        for validation, test, end in zip(moments, moments[1:], ends, strict=False)
+    }
+
+
 def name_of(config: str, data: str, seed: int, values: ConfigDict) -> str:
     """The folder of a cell."""
     text = json.dumps(to_dict(values), sort_keys=True)
