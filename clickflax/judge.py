@@ -153,17 +153,22 @@ def candidates_of(
 
 
 def rows_of(
-    asked: Asked, which: str, found: Shaped[np.ndarray, " N"], columns: Columns
+    asked: Asked,
+    which: str,
+    found: Shaped[np.ndarray, " N"],
+    columns: Columns,
+    offsets: Int[np.ndarray, " bounds"],
 ) -> dict[str, Shaped[np.ndarray, " N"]]:
     """Columns with a line for each `found` of a part. Of a target: its question and the sequence of
     that, its id, its place (0 is first), the items of the history, where that ends among the places
-    of the log, and the training events that have the target. Of a label: its event, what it is, and
-    what is told.
+    of the log, and the training events that have the target. Of a label: its sequence and event,
+    what it is, and what is told.
     """
     part = getattr(asked, which)
     if isinstance(part, LabelPart):
         event = np.flatnonzero(np.isfinite(part.label))
-        return {"event": event, "label": part.label[event], "told": found}
+        sequence = np.searchsorted(offsets, event, side="right") - 1
+        return {"sequence": sequence, "event": event, "label": part.label[event], "told": found}
     column = columns[asked.task.head]
     trained = np.bincount(column[inside(asked.train, len(column))], minlength=column.max() + 1)
     known = np.append(0, np.cumsum(column >= RESERVED))

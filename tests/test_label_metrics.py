@@ -10,6 +10,7 @@ from clickflax.tasks.label_metrics import (
     classes,
     numbers,
     reliability,
+    weighted,
     yes_or_no,
 )
 
@@ -34,6 +35,30 @@ def test_they_are_those_of_scikit_learn(seed):
     precision, recall, _ = sklearn.metrics.precision_recall_curve(label, p)
     for r in (0.5, 0.8):
         assert found[f"precision@recall={r}"] == pytest.approx(precision[recall >= r].max())
+
+
+def test_a_label_that_weighs_twice_is_there_twice():
+    p, label = told(0)
+    chance = np.random.default_rng(1)
+    weight = chance.multinomial(len(p), np.full(len(p), 1 / len(p)), 3).astype(float)
+    scores = sklearn.metrics
+    for name in ("auc", "average_precision", "log_loss"):
+        for one, found in zip(weight, weighted(name, p, label, weight), strict=True):
+            times = one.astype(int)
+            again = yes_or_no(np.repeat(p, times), np.repeat(label, times), 0.5)
+            assert found == pytest.approx(again[name], abs=1e-12), name
+    expected = scores.roc_auc_score(label, p, sample_weight=weight[0])
+    assert weighted("auc", p, label, weight)[0] == pytest.approx(expected, abs=1e-12)
+    value = chance.normal(size=len(p))
+    for name, score in (
+        ("mae", scores.mean_absolute_error),
+        ("rmse", scores.root_mean_squared_error),
+    ):
+        expected = score(label, value, sample_weight=weight[0])
+        assert weighted(name, value, label, weight)[0] == pytest.approx(expected, abs=1e-12)
+    expected = scores.accuracy_score(label, p > 0.5, sample_weight=weight[0])
+    assert weighted("accuracy", (p > 0.5) * 1.0, label, weight)[0] == pytest.approx(expected)
+    assert np.isnan(weighted("auc", p, label, (label == 1)[None] * 1.0)).all()  # without a no
 
 
 @pytest.mark.parametrize("seed", range(5))

@@ -76,6 +76,8 @@ def test_a_purchase_is_learned_validated_and_told(shop, tmp_path, label):
     yes, told = np.array(rows["label"]), np.array(rows["told"])
     loss = -np.log(np.where(yes == 1, told, 1 - told)).mean()
     assert loss == pytest.approx(record["log_loss"]) and len(yes) == count
+    offsets, event, owner = (open_dataset(shop).offsets, rows["event"], rows["sequence"])
+    assert all(offsets[s] <= e < offsets[s + 1] for s, e in zip(owner, event, strict=True))
     metrics = {name: value for name, value in record.items() if isinstance(value, float)}
     assert "reliability" not in {*metrics, *result}
     assert record == {

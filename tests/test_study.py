@@ -270,6 +270,54 @@ def test_a_table_has_means_over_seeds_and_differences_over_users(tmp_path):
     assert table.WRITERS["md"](*again) == text and table.WRITERS["json"](*again) == told
 
 
+def pretend_labels(out, one, told, label):
+    """A cell that was run, which has told these probabilities of a purchase."""
+    folder = folder_of(out, one)
+    folder.mkdir(parents=True)
+    write_json(folder / "config.json", {"tasks": ["purchase"], "train": {"steps": 4}})
+    rows = {"sequence": np.arange(len(label)) // 2, "event": np.arange(len(label))}
+    pq.write_table(
+        pa.table({**rows, "label": label, "told": told}), folder / "test.purchase.parquet"
+    )
+    more = {"train_seconds": 1.0, "environment": {"commit": "abc", "started": "now"}}
+    more["config"] = to_dict(one.load())
+    write_json(folder / "test.json", {**yes_or_no(told, label, 0.5), **more})
+
+
+def test_labels_are_compared_too_and_a_lower_loss_is_better(tmp_path):
+    purchase = ("tasks=('purchase',)", "data.variables=('item', 'action')", "train.monitor=auc")
+    purchase += ("data.position_from=start",)
+    study = study_of(
+        data={"shop": ("data.path=data", *purchase)}, metrics=("auc", "log_loss", "f1")
+    )
+    cells, chance = cells_of(study), np.random.default_rng(0)
+    label = (chance.random(400) < 0.4).astype(np.float64)
+    write_plan(tmp_path, study, cells)
+    study, cells = read_plan(tmp_path)
+    for one in cells:
+        noise = chance.normal(size=400) / (2 if one.config == "wide one" else 1)
+        pretend_labels(tmp_path, one, 1 / (1 + np.exp(-(2 * label - 1 + noise))), label)
+    [found] = results.results(tmp_path, study, cells)
+    narrow, wide = found.lines
+    for metric in ("auc", "log_loss"):
+        one = wide.results[metric]
+        away = one.seeds.mean - narrow.results[metric].seeds.mean
+        assert one.apart.mean == pytest.approx(away)
+        assert one.apart.low < one.apart.mean < one.apart.high and one.p < 0.01
+    assert wide.results["log_loss"].apart.mean < 0 < wide.results["auc"].apart.mean
+    assert wide.results["f1"].apart is None  # its threshold is the run's own
+    text = table.WRITERS["md"]([found], study.metrics, study.baseline)
+    assert "|  | auc | Δ auc | log_loss | Δ log_loss | f1 | seeds |" in text
+    assert text.count(")* |") == 2 and ")† |" not in text and "t-test" not in text
+    told = table.WRITERS["json"]([found], study.metrics, study.baseline)
+    assert table.WRITERS["md"](*table.read_tables(told)) == text
+    # Rows that do not tell whose they are were made by an older version.
+    path = folder_of(tmp_path, cells[0]) / "test.purchase.parquet"
+    pq.write_table(pq.read_table(path).drop_columns("sequence"), path)
+    [found] = results.results(tmp_path, study, cells)
+    assert "does not tell whose labels there are" in found.strangers[0]
+
+
 def test_what_is_missing_is_said(tmp_path):
     out, cells = pretended(tmp_path)
     study, planned = read_plan(out)
@@ -288,7 +336,7 @@ def test_the_questions_of_a_user_are_one_draw(tmp_path):
     rows = {"question": [0, 1, 1, 2], "sequence": [4, 4, 4, 7], "place": [0.0, 1.0, 20.0, 3.0]}
     rows["target"] = [9, 8, 7, 9]
     pq.write_table(pa.table(rows), path)
-    users = results.per_user(path, results.ranked("recall@2"))
+    users = results.users_in(path, results.ranked("recall@2"))
     # Questions have 1, 1/2 and 0: the first two are one user's, whose share is that of the mean.
     assert users.value.tolist() == [1.5 * 2 / 3, 0.0]
     assert users.value.mean() == pytest.approx(0.5)

@@ -15,7 +15,15 @@ from clickflax.config import differences as differences_of
 from clickflax.run import read_json
 from clickflax.runtime.environment import MADE_WITH, starts
 from clickflax.study.plan import Cell, Study, check_name, folder_of, record_of
-from clickflax.study.statistics import Difference, Spread, difference, holm, spread
+from clickflax.study.statistics import (
+    Difference,
+    Spread,
+    difference,
+    difference_of_labels,
+    holm,
+    spread,
+)
+from clickflax.tasks.label_metrics import WEIGHTED, weighted
 from clickflax.tasks.metrics import METRICS, by_sequence
 
 LEVEL = 0.05  # of a significant difference, corrected for the lines of its table
@@ -25,7 +33,7 @@ class Result(NamedTuple):
     """A metric of a config on a data set."""
 
     seeds: Spread
-    apart: Difference | None  # from the baseline, over users, of a metric of a ranking
+    apart: Difference | None  # from the baseline, for the same users
     p: float  # of the difference, by the bootstrap, with Holm's correction; NaN without
 
 
@@ -58,11 +66,44 @@ class Users(NamedTuple):
     sequence: Int[np.ndarray, " T"]  # of each target
     target: Int[np.ndarray, " T"]
 
-    def alike(self, other: "Users") -> bool:
+    def alike(self, other: Any) -> bool:
         """Whether the same users were asked for the same."""
-        return np.array_equal(self.sequence, other.sequence) and np.array_equal(
-            self.target, other.target
+        return (
+            isinstance(other, Users)
+            and np.array_equal(self.sequence, other.sequence)
+            and np.array_equal(self.target, other.target)
         )
+
+    def apart(self, other: Any) -> Difference:
+        """How much higher the metric is here."""
+        return difference(self.value, other.value)
+
+
+class Labels(NamedTuple):
+    """What was told of each label, by each seed, and which metric is made of it."""
+
+    metric: str
+    told: list[Float[np.ndarray, " N"]]
+    label: Float[np.ndarray, " N"]
+    sequence: Int[np.ndarray, " N"]
+    event: Int[np.ndarray, " N"]
+
+    def alike(self, other: Any) -> bool:
+        """Whether the same was to be told of the same events."""
+        return (
+            isinstance(other, Labels)
+            and np.array_equal(self.event, other.event)
+            and np.array_equal(self.label, other.label)
+        )
+
+    def of(self, weight: Float[np.ndarray, "draws N"]) -> Float[np.ndarray, " draws"]:
+        """The metric where each label counts with its weight, as a mean over the seeds."""
+        found = [weighted(self.metric, told, self.label, weight) for told in self.told]
+        return np.mean(found, axis=0)
+
+    def apart(self, other: Any) -> Difference:
+        """How much higher the metric is here."""
+        return difference_of_labels(self.sequence, lambda w: self.of(w) - other.of(w))
 
 
 class Ranked(NamedTuple):
@@ -84,12 +125,39 @@ def ranked(metric: str) -> Ranked | None:
     return Ranked(task or None, own, int(k))
 
 
-def per_user(path: pathlib.Path, metric: Ranked) -> Users:
+def per_user(paths: Sequence[pathlib.Path], metric: Ranked) -> Users | str:
+    """The mean over seeds of what each user adds to a metric; or why there is none."""
+    found = [users_in(path, metric) for path in paths]
+    if not all(one.alike(found[0]) for one in found):
+        return "its seeds were asked of different users"
+    return found[0]._replace(value=np.mean([one.value for one in found], axis=0))
+
+
+def per_label(paths: Sequence[pathlib.Path], metric: str) -> Labels | str:
+    """What each seed has told of each label; or why they cannot be compared."""
+    rows = [arrays_of(path) for path in paths]
+    for path, one in zip(paths, rows, strict=True):
+        if not {"sequence", "told"} <= one.keys():
+            return f"{path} does not tell whose labels there are: evaluate the run again"
+    columns = [
+        Labels(metric, [one["told"]], one["label"], one["sequence"], one["event"]) for one in rows
+    ]
+    if not all(one.alike(columns[0]) for one in columns):
+        return "its seeds were asked of different labels"
+    return columns[0]._replace(told=[told for one in columns for told in one.told])
+
+
+def users_in(path: pathlib.Path, metric: Ranked) -> Users:
     """The users of a file of places, in the order of the log."""
-    rows = {name: column.to_numpy() for name, column in columns_of(path).items()}
+    rows = arrays_of(path)
     found = by_sequence(rows, (metric.cutoff,))
     share = found["questions"] * (len(found["sequence"]) / found["questions"].sum())
     return Users(found[metric.name] * share, rows["sequence"], rows["target"])
+
+
+def arrays_of(path: pathlib.Path) -> dict[str, np.ndarray]:
+    """The columns of a file of a run, whose lines are numbers."""
+    return {name: column.to_numpy() for name, column in columns_of(path).items()}
 
 
 def columns_of(path: pathlib.Path) -> dict[str, Any]:
@@ -126,20 +194,20 @@ def rows_of(
     return folder / f"{record_of(asked)}.{task}{more}.parquet"
 
 
-def users_of(
-    out: pathlib.Path, cells: Sequence[Cell], asked: Mapping[str, Any], metric: Ranked
-) -> Users | str:
-    """The mean over seeds of what each user adds to a metric; or why there is none: seeds were
-    asked of different users, or one has kept no places.
+def rows_behind(
+    out: pathlib.Path, cells: Sequence[Cell], asked: Mapping[str, Any], metric: str
+) -> Users | Labels | str | None:
+    """What a metric of the seeds of a config is made of; or why that cannot be told; None for a
+    metric that is not compared.
     """
-    paths = [rows_of(out, cell, asked, metric.task) for cell in cells]
+    kind, (task, _, name) = ranked(metric), metric.rpartition("/")
+    if kind is None and name not in WEIGHTED:
+        return None
+    paths = [rows_of(out, cell, asked, kind.task if kind else task or None) for cell in cells]
     for cell, path in zip(cells, paths, strict=True):
         if not path.is_file():
             return f"cells/{cell.name} has no {path.name}"
-    found = [per_user(path, metric) for path in paths]
-    if not all(one.alike(found[0]) for one in found):
-        return "its seeds were asked of different users"
-    return found[0]._replace(value=np.mean([one.value for one in found], axis=0))
+    return per_user(paths, kind) if kind else per_label(paths, name)
 
 
 def results(out: pathlib.Path, study: Study, cells: Sequence[Cell]) -> list[Table]:
@@ -235,15 +303,12 @@ def differences(
     baseline: str,
     metric: str,
 ) -> dict[str, tuple[Difference, float] | str]:
-    """How every config differs from the baseline in a metric of a ranking, and how likely that is
-    by chance among all of them; of the seeds that both have. Or why one cannot be compared.
+    """How every config differs from the baseline in a metric, and how likely that is by chance
+    among all of them; of the seeds that both have. Or why one cannot be compared.
     """
-    kind = ranked(metric)
-    if kind is None:
-        return {}
     known = functools.cache(  # the baseline is read once for all configs with the same seeds
-        lambda config, seeds: users_of(
-            out, [cell for cell in done[config] if cell.seed in seeds], asked, kind
+        lambda config, seeds: rows_behind(
+            out, [cell for cell in done[config] if cell.seed in seeds], asked, metric
         )
     )
     found: dict[str, Difference] = {}
@@ -253,11 +318,13 @@ def differences(
         if config == baseline or not seeds:
             continue
         ours, theirs = known(config, seeds), known(baseline, seeds)
+        if ours is None or theirs is None:
+            continue
         if isinstance(ours, str) or isinstance(theirs, str):
             reasons[config] = ours if isinstance(ours, str) else f"{baseline}: {theirs}"
         elif not ours.alike(theirs):
             reasons[config] = f"asked of others than {baseline}"
         else:
-            found[config] = difference(ours.value, theirs.value)
+            found[config] = ours.apart(theirs)
     p = holm({config: one.p_bootstrap for config, one in found.items()})
     return {**{config: (one, p[config]) for config, one in found.items()}, **reasons}

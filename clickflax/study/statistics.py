@@ -1,13 +1,14 @@
 """What numbers of several seeds, and of the same users under two models, say of a difference."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
 import scipy.stats
-from jaxtyping import Float
+from jaxtyping import Float, Int
 
 DRAWS = 10_000  # of a bootstrap: the ends of its interval then move by a hundredth of its width
+LABEL_DRAWS = 2_000  # of one for labels, whose metrics are made anew for each draw
 LEVEL = 0.95
 
 
@@ -24,7 +25,7 @@ class Spread(NamedTuple):
 class Difference(NamedTuple):
     """How much higher a metric is than the baseline's, for the same users: the mean of the
     differences, its interval by the bootstrap, and how likely one so far from 0 is where there is
-    none: by the bootstrap, and by the paired t-test.
+    none: by the bootstrap, and by the paired t-test, if there is one.
     """
 
     mean: float
@@ -76,6 +77,39 @@ def difference(
         return Difference(float(values[0]), float(low), float(high), float(p), 0.0)
     test = scipy.stats.ttest_rel(ours, theirs)
     return Difference(float(apart.mean()), float(low), float(high), float(p), float(test.pvalue))
+
+
+def difference_of_labels(
+    sequence: Int[np.ndarray, " N"],
+    apart: Callable[[Float[np.ndarray, "draws N"]], Float[np.ndarray, " draws"]],
+    seed: int = 0,
+) -> Difference:
+    """How much two models are `apart` in a metric of labels, which count with such weights.
+
+    A percentile bootstrap of sequences, each with all of its labels. There is no t-test: such a
+    metric need not be a mean over sequences.
+    """
+    sequences, place = np.unique(sequence, return_inverse=True)
+    count = len(sequences)
+    if count < 2:
+        raise ValueError(f"{count} sequences are too few for a test: there must be two or more.")
+    chance = np.random.default_rng(seed)
+    chunks = np.array_split(np.arange(LABEL_DRAWS), -(-LABEL_DRAWS * len(place) // 4_000_000))
+    found = [
+        apart(chance.multinomial(count, np.full(count, 1 / count), len(some))[:, place] * 1.0)
+        for some in chunks
+        if len(some)
+    ]
+    drawn = np.concatenate(found)
+    drawn = drawn[np.isfinite(drawn)]
+    mean = float(apart(np.ones((1, len(place))))[0])
+    if not len(drawn) or np.isnan(mean):
+        nan = float("nan")
+        return Difference(mean, nan, nan, nan, nan)
+    low, high = np.quantile(drawn, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
+    beyond = 1 + min((drawn <= 0).sum(), (drawn >= 0).sum())
+    p = min(1.0, 2 * beyond / (len(drawn) + 1))
+    return Difference(mean, float(low), float(high), float(p), float("nan"))
 
 
 def holm(p: Mapping[str, float]) -> dict[str, float]:

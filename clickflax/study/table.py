@@ -8,11 +8,12 @@ from typing import Any
 from clickflax.runtime.log import finite
 from clickflax.study.results import LEVEL, Line, Result, Table
 from clickflax.study.statistics import Difference, Spread, holm
+from clickflax.tasks.label_metrics import LOWER
 
 
-def number(result: Result, level: float = LEVEL) -> str:
+def number(metric: str, result: Result, level: float = LEVEL) -> str:
     """A mean, its interval and deviation over seeds, and whether it differs from the baseline: * is
-    better, † worse, of a metric of a ranking, which is better when it is higher. Nothing for NaN.
+    better, † worse. Nothing for NaN.
     """
     if math.isnan(result.seeds.mean):
         return ""
@@ -20,14 +21,17 @@ def number(result: Result, level: float = LEVEL) -> str:
     if not math.isnan(result.seeds.half):
         text += f" ± {result.seeds.half:.4f} ({result.seeds.deviation:.4f})"
     if result.apart is not None and result.p < level:
-        text += "*" if result.apart.mean > 0 else "†"
+        lower = metric.rpartition("/")[2] in LOWER
+        text += "*" if (result.apart.mean < 0) == lower else "†"
     return text
 
 
 def apart(result: Result | None) -> str:
     """The difference from the baseline over users, with its interval; "" where there is none."""
     found = result and result.apart
-    return f"{found.mean:+.4f} [{found.low:+.4f}, {found.high:+.4f}]" if found else ""
+    if not found or math.isnan(found.mean):
+        return ""
+    return f"{found.mean:+.4f} [{found.low:+.4f}, {found.high:+.4f}]"
 
 
 def seconds(line: Line) -> str:
@@ -46,7 +50,10 @@ def cells(table: Table, metrics: Sequence[str]) -> tuple[list[list[str]], int]:
         there = []
         for metric, *more in columns:
             result = line.results.get(metric)
-            there += ["" if result is None else number(result), *(apart(result) for _ in more)]
+            there += [
+                "" if result is None else number(metric, result),
+                *(apart(result) for _ in more),
+            ]
         done = len(line.seconds)
         seeds = str(done) if done == table.planned else f"{done} of {table.planned}"
         beside = [line.published] if published else []
@@ -89,9 +96,9 @@ def legend(tables: Sequence[Table], baseline: str, apart: bool = True) -> str:
             )
         words.append(
             f"\\* is better and † worse than {baseline} for the same users: p < {LEVEL:g} by the "
-            "paired bootstrap, with Holm's correction for the lines of a table. "
-            f"{of_t_tests(tables)}"
+            "paired bootstrap, with Holm's correction for the lines of a table."
         )
+        words += filter(None, [of_t_tests(tables)])
     for table in tables:
         words += [f"{title(table)}: not compared: {one}." for one in table.strangers]
     return " ".join(words)
@@ -99,19 +106,22 @@ def legend(tables: Sequence[Table], baseline: str, apart: bool = True) -> str:
 
 def of_t_tests(tables: Sequence[Table]) -> str:
     """Whether paired t-tests, with the same correction, find what the bootstrap has found."""
-    otherwise = []
+    otherwise, tested = [], False
     for table in tables:
         for metric in dict.fromkeys(name for line in table.lines for name in line.results):
             results = {line.config: line.results.get(metric) for line in table.lines}
             found = {name: one for name, one in results.items() if one and one.apart}
-            p = holm({name: one.apart.p_t for name, one in found.items() if one.apart})
+            tests = {name: one.apart.p_t for name, one in found.items() if one.apart}
+            if not tests or any(map(math.isnan, tests.values())):  # labels have none
+                continue
+            tested, p = True, holm(tests)
             otherwise += [
                 f"{metric} of {name} ({title(table)}, p = {p[name]:.2g})"
                 for name, one in found.items()
                 if (p[name] < LEVEL) != (one.p < LEVEL)
             ]
     if not otherwise:
-        return "Paired t-tests find the same."
+        return "Paired t-tests find the same." if tested else ""
     return f"Paired t-tests find otherwise for {', '.join(otherwise)}."
 
 

@@ -16,7 +16,7 @@ Metrics that need both a yes and a no are NaN where one of them is missing.
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Bool, Float, Shaped
 
 NAMES = {
     "binary": ("auc", "average_precision", "log_loss", "calibration_error", "f1"),
@@ -24,6 +24,9 @@ NAMES = {
     "number": ("mae", "rmse"),
 }
 LOWER = ("log_loss", "calibration_error", "mae", "rmse")  # of which the lowest is the best
+
+# Those that `weighted` has: the others are not means, or not of what is kept of each label.
+WEIGHTED = ("auc", "average_precision", "log_loss", "accuracy", "mae", "rmse")
 
 LEAST = 1e-7  # a probability is no nearer to 0 or 1: float32 tells no more apart
 BINS = 10
@@ -43,11 +46,10 @@ def yes_or_no(
     yes = label == 1
     positives, count = int(yes.sum()), len(yes)
     told = p >= threshold
-    clipped = np.clip(p, LEAST, 1 - LEAST)
     found = {
         "auc": float("nan"),
         "average_precision": float("nan"),
-        "log_loss": float(-np.log(np.where(yes, clipped, 1 - clipped)).mean()),
+        "log_loss": float(errors("log_loss", p, label).mean()),
         "calibration_error": calibration_error(p, label),
         "f1": float(2 * (told & yes).sum() / max(int(told.sum()) + positives, 1)),
         "threshold": threshold,
@@ -58,24 +60,74 @@ def yes_or_no(
         return found
     hits, seen = cumulated(p, yes)
     precision, recall = hits / seen, hits / positives
-    misses = seen - hits
-    steps = np.diff(hits, prepend=0)
-    below = (count - positives) - misses  # noes with a lower probability
-    half = np.diff(misses, prepend=0) / 2  # noes with the same
-    found["auc"] = float((steps * (below + half)).sum() / positives / (count - positives))
-    found["average_precision"] = float((steps * precision).sum() / positives)
+    found["auc"] = float(auc(hits, seen))
+    found["average_precision"] = float(average_precision(hits, seen))
     for r in RECALLS:
         found[f"precision@recall={r}"] = float(precision[recall >= r - 1e-12].max())
     return found
 
 
 def cumulated(
-    p: Float[np.ndarray, " N"], yes: np.ndarray
-) -> tuple[Float[np.ndarray, " D"], Float[np.ndarray, " D"]]:
-    """Yeses, and all, with at least each of the different probabilities, the highest first."""
+    p: Float[np.ndarray, " N"],
+    yes: Bool[np.ndarray, " N"],
+    weight: Float[np.ndarray, "*draws N"] | None = None,
+) -> tuple[Float[np.ndarray, "*draws D"], Float[np.ndarray, "*draws D"]]:
+    """Yeses, and all, with at least each of the different probabilities, the highest first; each
+    counts once, or with its weight.
+    """
     order = np.argsort(-p, kind="stable")
     last = np.append(np.diff(p[order]) != 0, True)
-    return np.cumsum(yes[order])[last].astype(float), np.flatnonzero(last) + 1.0
+    counted = np.ones(len(p)) if weight is None else weight[..., order]
+    return np.cumsum(counted * yes[order], -1)[..., last], np.cumsum(counted, -1)[..., last]
+
+
+def auc(
+    hits: Float[np.ndarray, "*draws D"], seen: Float[np.ndarray, "*draws D"]
+) -> Float[np.ndarray, "*draws"] | float:
+    """The area under the ROC curve, of what is `cumulated`."""
+    misses = seen - hits
+    steps = np.diff(hits, prepend=0, axis=-1)
+    below = misses[..., -1:] - misses  # noes with a lower probability
+    half = np.diff(misses, prepend=0, axis=-1) / 2  # noes with the same
+    return (steps * (below + half)).sum(-1) / hits[..., -1] / misses[..., -1]
+
+
+def average_precision(
+    hits: Float[np.ndarray, "*draws D"], seen: Float[np.ndarray, "*draws D"]
+) -> Float[np.ndarray, "*draws"] | float:
+    """The mean precision over the yeses, of what is `cumulated`."""
+    steps = np.diff(hits, prepend=0, axis=-1)
+    precision = hits / np.maximum(seen, 1)  # nothing may have been drawn so far
+    return (steps * precision).sum(-1) / hits[..., -1]
+
+
+def errors(
+    name: str, told: Shaped[np.ndarray, " N"], label: Float[np.ndarray, " N"]
+) -> Float[np.ndarray, " N"]:
+    """What each label adds to the mean that a metric is, or is the root of."""
+    if name == "log_loss":
+        clipped = np.clip(told, LEAST, 1 - LEAST)
+        return -np.log(np.where(label == 1, clipped, 1 - clipped))
+    if name == "accuracy":
+        return (told == label).astype(np.float64)
+    return np.abs(told - label) if name == "mae" else np.square(told - label)
+
+
+def weighted(
+    name: str,
+    told: Shaped[np.ndarray, " N"],
+    label: Float[np.ndarray, " N"],
+    weight: Float[np.ndarray, "draws N"],
+) -> Float[np.ndarray, " draws"]:
+    """One of the metrics WEIGHTED, where each label counts with its weight: of a yes or no from its
+    probability, of classes from the one that was told. NaN without a yes or without a no.
+    """
+    if name in ("auc", "average_precision"):
+        with np.errstate(invalid="ignore", divide="ignore"):
+            found = cumulated(told, label == 1, weight)
+            return np.asarray((auc if name == "auc" else average_precision)(*found))
+    mean = weight @ errors(name, told, label) / weight.sum(-1)
+    return np.sqrt(mean) if name == "rmse" else mean
 
 
 def best_threshold(p: Float[np.ndarray, " N"], label: Float[np.ndarray, " N"]) -> float:
@@ -129,12 +181,12 @@ def classes(p: Float[np.ndarray, "N C"], label: Float[np.ndarray, " N"]) -> dict
     """Accuracy, and the mean of -log of the probability of what was so, in nats."""
     own = p[np.arange(len(p)), label.astype(int)]
     return {
-        "accuracy": float((p.argmax(1) == label).mean()),
+        "accuracy": float(errors("accuracy", p.argmax(1), label).mean()),
         "log_loss": float(-np.log(np.clip(own, LEAST, 1)).mean()),
     }
 
 
 def numbers(told: Float[np.ndarray, " N"], label: Float[np.ndarray, " N"]) -> dict[str, float]:
     """Mean absolute error, and root of the mean squared one."""
-    error = told - label
-    return {"mae": float(np.abs(error).mean()), "rmse": float(np.sqrt(np.square(error).mean()))}
+    mae, square = errors("mae", told, label), errors("rmse", told, label)
+    return {"mae": float(mae.mean()), "rmse": float(np.sqrt(square.mean()))}

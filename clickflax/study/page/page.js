@@ -95,7 +95,8 @@ function showTable(section, told) {
       if (result?.mean != null && result.mean === best[metric]) cell.className = "best";
       if (result?.half != null) cell.append(make("span",
         ` ± ${four(result.half)} (${four(result.deviation)})`, { class: "small" }));
-      if (result?.p != null && result.p < 0.05) cell.append(result.apart > 0 ? "*" : "†");
+      if (result?.p != null && result.p < 0.05) 
+        cell.append((result.apart < 0) === found.lower.includes(metric) ? "*" : "†");
       row.append(cell);
     }
     const seeds = line.seeds < told.planned ? `${line.seeds} of ${told.planned}` : line.seeds;
