@@ -1,7 +1,6 @@
 """`clickflax VERB ...`: a table of verbs, each imported when it is called."""
 
 import difflib
-import errno
 import importlib
 import os
 import signal
@@ -10,6 +9,7 @@ from collections.abc import Sequence
 
 from clickflax import __version__
 from clickflax.runtime.compiled import keep_compiled
+from clickflax.runtime.errors import words_of
 from clickflax.runtime.signals import Stopped
 
 VERBS = {
@@ -63,19 +63,10 @@ def _run(verb: str, arguments: list[str]) -> int:
     except (ValueError, OSError, FloatingPointError) as error:
         if os.environ.get("CLICKFLAX_TRACEBACK", "0") not in ("", "0"):
             raise
-        print(f"clickflax {verb}: error: {_words(error)}", file=sys.stderr)
+        print(f"clickflax {verb}: error: {words_of(error)}", file=sys.stderr)
         print("(CLICKFLAX_TRACEBACK=1 shows where it arose.)", file=sys.stderr)
         return 1
     return status or 0
-
-
-def _words(error: Exception) -> str:
-    """The message of an error; of the operating system's, what went wrong and with which file."""
-    if isinstance(error, OSError) and error.strerror:
-        words = f"{error.strerror}: {error.filename}" if error.filename else error.strerror
-        full = error.errno in (errno.ENOSPC, errno.EDQUOT)
-        return f"{words}: free some space and give the same command again." if full else words
-    return str(error) or type(error).__name__
 
 
 def _help() -> str:

@@ -101,7 +101,7 @@ def examine(
         if which == "test" and judge.is_label and len(asked.validation):
             judge(params, "validation")  # for its threshold
         verdict = judge.examine(params, which)
-        rows[name] = rows_of(asked, which, verdict.found, judge.columns, dataset.offsets)
+        rows[name] = rows_of(asked, which, verdict.found, judge.columns, dataset.begins)
         if not judge.is_label:
             cutoffs = tuple(config.eval.cutoffs)
             rows[f"{name}.users"] = by_sequence(rows[name], cutoffs)

@@ -157,17 +157,17 @@ def rows_of(
     which: str,
     found: Shaped[np.ndarray, " N"],
     columns: Columns,
-    offsets: Int[np.ndarray, " bounds"],
+    begins: Int[np.ndarray, " S"],
 ) -> dict[str, Shaped[np.ndarray, " N"]]:
-    """Columns with a line for each `found` of a part. Of a target: its question and the sequence of
-    that, its id, its place (0 is first), the items of the history, where that ends among the places
-    of the log, and the training events that have the target. Of a label: its sequence and event,
-    what it is, and what is told.
+    """Columns with a line for each `found` of a part; each sequence `begins` at a place of the log.
+    Of a target: its question and the sequence of that, its id, its place (0 is first), the items of
+    the history, where that ends among the places of the log, and the training events that have the
+    target. Of a label: its sequence, its place in the log, what it is, and what is told.
     """
     part = getattr(asked, which)
     if isinstance(part, LabelPart):
         event = np.flatnonzero(np.isfinite(part.label))
-        sequence = np.searchsorted(offsets, event, side="right") - 1
+        sequence = np.searchsorted(begins, event, side="right") - 1
         return {"sequence": sequence, "event": event, "label": part.label[event], "told": found}
     column = columns[asked.task.head]
     trained = np.bincount(column[inside(asked.train, len(column))], minlength=column.max() + 1)

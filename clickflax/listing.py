@@ -11,7 +11,6 @@ import pyarrow.parquet as pq
 from jaxtyping import Array, Float, Int, Shaped
 
 from clickflax.asker import Asker
-from clickflax.data.batches import Windows
 from clickflax.data.split import Examples, inside
 from clickflax.data.store import Dataset, Vocabulary
 from clickflax.events import RESERVED
@@ -88,8 +87,7 @@ def describe(
     """The metrics of `tasks.lists`; diversity by these features of the catalog."""
     item = columns["item"]
     train = np.flatnonzero(inside(asked.train, len(item)) & (item >= RESERVED))
-    begins = dataset.ranges(Windows(dataset.offsets[:-1], dataset.offsets[1:])).start
-    sequence = np.searchsorted(begins, train, side="right")
+    sequence = np.searchsorted(dataset.begins, train, side="right")
     trained = trained_of(item[train] - RESERVED, sequence, dataset.size("item") - RESERVED)
     wanted = targets_of(part)
     relevant = np.zeros(lists.shape, bool)

@@ -67,8 +67,14 @@ class Lists(NamedTuple):
     score: Float[np.ndarray, "N K"]
 
 
+@functools.lru_cache(maxsize=2)
+def placed(run: Run) -> Any:
+    """The parameters of a run on the devices, once for all that it is asked."""
+    return place(run.params, mesh_of(run.config))
+
+
 @functools.lru_cache(maxsize=8)
-def compiled(run: Run, k: int, given: tuple[str, ...]) -> tuple[Asker, Any, Callable[..., Any]]:
+def compiled(run: Run, k: int, given: tuple[str, ...]) -> tuple[Asker, Callable[..., Any]]:
     """What answers for a run, kept so that a second question does not compile again."""
     config = override(run.config, [f"config.eval.given={given}"])
     mesh = mesh_of(config)
@@ -77,7 +83,7 @@ def compiled(run: Run, k: int, given: tuple[str, ...]) -> tuple[Asker, Any, Call
     told = told_of(config, name, run.tasks[name], run.variables, run.vocabularies)
     asker = make_asker(config, run.model, run.tasks[name], mesh, run.given, told)
     finish = functools.partial(best, k=k, top_k=sharding.find_top_k(mesh))
-    return asker, place(run.params, mesh), asker.compile(finish)
+    return asker, asker.compile(finish)
 
 
 def item_task(run: Run) -> str:
@@ -105,8 +111,8 @@ def rank_items(
 ) -> Iterator[Lists]:
     """The best `k` items after each history, a batch of histories at a time."""
     check_k(run, k)
-    asker, params, answer = compiled(run, k, given)
-    for example, (score, item) in asker.ask(params, answer, columns, history, filter_seen):
+    asker, answer = compiled(run, k, given)
+    for example, (score, item) in asker.ask(placed(run), answer, columns, history, filter_seen):
         there = example >= 0
         item = np.where(np.isneginf(score), -1, item + RESERVED)
         yield Lists(example[there], item[there], score[there])

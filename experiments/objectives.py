@@ -46,27 +46,25 @@ def get_study() -> Study:
 
 def answer(tables: Sequence[Table]) -> str:
     """What README says before the tables: the question, and what they say of it."""
-    better, worse, told = [], [], []
+    told, verdicts = [], {True: [], False: []}  # ahead, behind
     for table in tables:
-        (found,) = (line.results[METRIC] for line in table.lines if line.config == "BERT4Rec")
+        (line,) = (line for line in table.lines if line.config == "BERT4Rec")
+        found = line.results.get(METRIC)
+        if found is None or found.apart is None:
+            raise ValueError(f"{table.data}: BERT4Rec is not compared yet. {table.strangers}")
         apart = found.apart
-        if apart is None:
-            raise ValueError(f"{table.data}: BERT4Rec is not compared: {table.strangers}.")
-        if found.p < LEVEL:
-            (better if apart.mean > 0 else worse).append(table.data)
         told.append(f"{apart.mean:+.4f} [{apart.low:+.4f}, {apart.high:+.4f}] ({table.data})")
-    if len(worse) == len(tables):
-        verdict = "Not after as many steps: it is behind everywhere."
-    elif len(better) == len(tables):
-        verdict = "Yes, after as many steps everywhere."
-    else:
-        ahead, behind = (" and ".join(names) or "nowhere" for names in (better, worse))
-        verdict = f"After as many steps it is ahead on {ahead}, behind on {behind}."
+        if found.p < LEVEL:
+            verdicts[apart.mean > 0].append(table.data)
+    ahead, behind = (len(names) for names in (verdicts[True], verdicts[False]))
+    verdict = f"After as many steps it is ahead in {ahead} and behind in {behind} of {len(tables)}."
+    if len(tables) in (ahead, behind):
+        verdict = "Yes, after as many steps." if ahead else "Not after as many steps: it is behind."
     seeds = min(len(line.seconds) for table in tables for line in table.lines)
     return (
-        f"{QUESTION} {verdict} By {METRIC.upper()} it is {', '.join(told)}: means over {seeds} "
+        f"{QUESTION} {verdict} By {METRIC.upper()} it is {'; '.join(told)}: means over {seeds} "
         "seeds for the same users, with 95 % intervals by the paired bootstrap.\n"
         "([experiments/objectives.py](experiments/objectives.py): one model, 3,000 steps of 64 "
-        "users on MovieLens, 1,500 of 256 on Beauty. Trained until it is as good as it gets, "
-        "BERT4Rec comes closer: [experiments/models.md](experiments/models.md).)"
+        "users on MovieLens, 1,500 of 256 on Beauty. What longer trainings of both come to on "
+        "MovieLens is in [experiments/models.md](experiments/models.md).)"
     )

@@ -5,6 +5,7 @@ import json
 
 import models
 import numpy as np
+import objectives
 import pytest
 import reliability
 import simulated
@@ -16,6 +17,8 @@ from clickflax.config import differences, from_dict, load
 from clickflax.data.batches import Windows, training_batches
 from clickflax.events import RESERVED
 from clickflax.study.plan import cells_of, load_study
+from clickflax.study.results import Line, Result, Table
+from clickflax.study.statistics import Difference, Spread
 from clickflax.tasks.metrics import METRICS
 
 
@@ -137,3 +140,36 @@ def test_the_reliability_of_every_task_of_a_run_is_drawn(tmp_path):
     assert reliability.limit(found) == 0.4
     reliability.plot(found, tmp_path / "plot.svg")
     assert "<svg" in (tmp_path / "plot.svg").read_text()
+
+
+def compared(data, mean, p):
+    """A table of the study of objectives, as far as its answer needs one."""
+    spread = Spread(0.1 + mean, 0.01, 0.01)
+    apart = Difference(mean, mean - 0.01, mean + 0.01, p, p)
+    results = {"SASRec": Result(spread, None, float("nan")), "BERT4Rec": Result(spread, apart, p)}
+    lines = [
+        Line(config, "", {}, [1.0, 2.0], {}, [], {objectives.METRIC: result})
+        for config, result in results.items()
+    ]
+    return Table(data, "test", lines, 2, [])
+
+
+@pytest.mark.parametrize(
+    ("found", "verdict"),
+    [
+        (
+            ((0.02, 0.001), (0.03, 0.01)),
+            "Yes, after as many steps. By NDCG@10 it is +0.0200",
+        ),
+        (((-0.02, 0.001), (-0.03, 0.01)), "Not after as many steps: it is behind."),
+        (((-0.02, 0.001), (0.03, 0.2)), "it is ahead in 0 and behind in 1 of 2."),
+    ],
+)
+def test_the_question_of_the_study_of_objectives_is_answered_by_its_tables(found, verdict):
+    tables = [compared(f"data {i}", *one) for i, one in enumerate(found)]
+    text = objectives.answer(tables)
+    assert text.startswith(objectives.QUESTION) and verdict in text
+    assert "(data 1): means over 2 seeds" in text
+    empty = tables[0].lines[1]._replace(results={})
+    with pytest.raises(ValueError, match="data 0: BERT4Rec is not compared yet"):
+        objectives.answer([tables[0]._replace(lines=[tables[0].lines[0], empty])])

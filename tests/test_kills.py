@@ -148,6 +148,7 @@ def test_a_training_ends_where_the_disk_is_full_and_goes_on_to_the_bit(tmp_path,
     said = (tmp_path / "said.txt").read_text()
     assert done.returncode == 1, done.stderr
     assert re.search(message, said.splitlines()[-2]), said
+    assert "resumed at step 4" in done.stderr
     train = [sys.executable, "-m", "clickflax.cli", "train", "--config=config.py"]
     train += ["--workdir=whole", "--config.train.steps=8"]
     subprocess.run(train, cwd=tmp_path, check=True, capture_output=True)

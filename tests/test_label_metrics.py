@@ -43,22 +43,28 @@ def test_a_label_that_weighs_twice_is_there_twice():
     weight = chance.multinomial(len(p), np.full(len(p), 1 / len(p)), 3).astype(float)
     scores = sklearn.metrics
     for name in ("auc", "average_precision", "log_loss"):
-        for one, found in zip(weight, weighted(name, p, label, weight), strict=True):
+        for one, found in zip(weight, weighted(name, p, label)(weight), strict=True):
             times = one.astype(int)
             again = yes_or_no(np.repeat(p, times), np.repeat(label, times), 0.5)
             assert found == pytest.approx(again[name], abs=1e-12), name
     expected = scores.roc_auc_score(label, p, sample_weight=weight[0])
-    assert weighted("auc", p, label, weight)[0] == pytest.approx(expected, abs=1e-12)
+    assert weighted("auc", p, label)(weight)[0] == pytest.approx(expected, abs=1e-12)
     value = chance.normal(size=len(p))
     for name, score in (
         ("mae", scores.mean_absolute_error),
         ("rmse", scores.root_mean_squared_error),
     ):
         expected = score(label, value, sample_weight=weight[0])
-        assert weighted(name, value, label, weight)[0] == pytest.approx(expected, abs=1e-12)
+        assert weighted(name, value, label)(weight)[0] == pytest.approx(expected, abs=1e-12)
     expected = scores.accuracy_score(label, p > 0.5, sample_weight=weight[0])
-    assert weighted("accuracy", (p > 0.5) * 1.0, label, weight)[0] == pytest.approx(expected)
-    assert np.isnan(weighted("auc", p, label, (label == 1)[None] * 1.0)).all()  # without a no
+    assert weighted("accuracy", (p > 0.5) * 1, label)(weight)[0] == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("name", ["auc", "average_precision"])
+def test_without_a_yes_or_without_a_no_a_draw_tells_nothing(name):
+    p, label = told(0)
+    weight = np.stack([label == 1, label == 0, label >= 0]) * 1.0
+    assert np.isnan(weighted(name, p, label)(weight)).tolist() == [True, True, False]
 
 
 @pytest.mark.parametrize("seed", range(5))

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import scipy.stats
 
-from clickflax.study.statistics import difference, difference_of_labels, holm, spread
+from clickflax.study.statistics import difference, draw_labels, holm, of_draws, spread
 from clickflax.tasks.label_metrics import weighted
 
 
@@ -92,28 +92,28 @@ def test_the_correction_of_holm_is_that_of_its_paper():
     assert holm({}) == {}
 
 
+def drawn_apart(sequence, name, told, label):
+    """The difference of two models, from what `draw_labels` draws of each."""
+    metrics = [weighted(name, one, label) for one in told]
+    one, two = (draw_labels(sequence, metric) for metric in metrics)
+    value = [float(metric(np.ones((1, len(label))))[0]) for metric in metrics]
+    return of_draws(value[0] - value[1], one - two)
+
+
 def test_of_a_mean_over_labels_the_bootstrap_is_that_of_users():
-    ours, theirs = ((users()[i] > 0.4).astype(float) for i in (0, 1))
-    label = np.ones(len(ours))
-
-    def apart(weight):
-        one, two = (weighted("accuracy", told, label, weight) for told in (ours, theirs))
-        return one - two
-
-    found, expected = difference_of_labels(np.arange(len(ours)), apart), difference(ours, theirs)
+    told = [(one > 0.4).astype(float) for one in users()]
+    label, own = np.ones(len(told[0])), np.arange(len(told[0]))
+    found, expected = drawn_apart(own, "accuracy", told, label), difference(*told)
     width = expected.high - expected.low
     assert found.mean == pytest.approx(expected.mean) and np.isnan(found.p_t)
     assert found.low == pytest.approx(expected.low, abs=0.1 * width)
     assert found.high == pytest.approx(expected.high, abs=0.1 * width)
     # Ten labels of a sequence are drawn together: no surer than one.
-    ten = difference_of_labels(
-        np.repeat(np.arange(len(ours)), 10), lambda weight: apart(weight[:, ::10])
-    )
-    assert ten.low == pytest.approx(expected.low, abs=0.1 * width)
-    nothing = difference_of_labels(np.arange(5), lambda weight: 0.0 * weight.sum(-1))
-    assert nothing[:4] == (0, 0, 0, 1)
-    with pytest.raises(ValueError, match="1 sequences are too few"):
-        difference_of_labels(np.zeros(9, int), apart)
+    ten = [np.repeat(one, 10) for one in told]
+    found = drawn_apart(np.repeat(own, 10), "accuracy", ten, np.repeat(label, 10))
+    assert found.low == pytest.approx(expected.low, abs=0.1 * width)
+    same = drawn_apart(own, "accuracy", [told[0], told[0]], label)
+    assert same[:4] == (0, 0, 0, 1)
 
 
 def test_the_intervals_of_two_areas_are_those_of_delong():
@@ -122,14 +122,9 @@ def test_the_intervals_of_two_areas_are_those_of_delong():
     chance = np.random.default_rng(3)
     label = (chance.random(300) < 0.3).astype(float)
     told = [label * up + chance.normal(size=300) for up in (1.5, 1.0)]
-
-    def apart(weight):
-        one, two = (weighted("auc", values, label, weight) for values in told)
-        return one - two
-
     pairs = [values[label == 1][:, None] > values[label == 0] for values in told]
     of_yes, of_no = (pairs[0].mean(i) - pairs[1].mean(i) for i in (1, 0))
     variance = of_yes.var(ddof=1) / len(of_yes) + of_no.var(ddof=1) / len(of_no)
-    found = difference_of_labels(np.arange(300), apart)
+    found = drawn_apart(np.arange(300), "auc", told, label)
     assert found.mean == pytest.approx(pairs[0].mean() - pairs[1].mean())
     assert (found.high - found.low) / 2 == pytest.approx(1.96 * variance**0.5, rel=0.08)

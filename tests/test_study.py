@@ -4,6 +4,7 @@ import json
 import os
 import pathlib
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -311,11 +312,37 @@ def test_labels_are_compared_too_and_a_lower_loss_is_better(tmp_path):
     assert text.count(")* |") == 2 and ")† |" not in text and "t-test" not in text
     told = table.WRITERS["json"]([found], study.metrics, study.baseline)
     assert table.WRITERS["md"](*table.read_tables(told)) == text
-    # Rows that do not tell whose they are were made by an older version.
+    # What cannot be compared says why, and does not keep the others from it.
     path = folder_of(tmp_path, cells[0]) / "test.purchase.parquet"
-    pq.write_table(pq.read_table(path).drop_columns("sequence"), path)
-    [found] = results.results(tmp_path, study, cells)
-    assert "does not tell whose labels there are" in found.strangers[0]
+    rows = pq.read_table(path)
+    alone = rows.set_column(0, "sequence", pa.array(np.zeros(len(label), int)))
+    for changed, why in (
+        (rows.drop_columns("sequence"), "do not tell whose the labels are"),
+        (alone, "its labels are of one sequence"),
+        (rows.set_column(2, "label", pa.array(1 - label)), "its seeds were asked of different"),
+    ):
+        pq.write_table(changed, path)
+        [found] = results.results(tmp_path, study, cells)
+        assert why in found.strangers[0] and len(found.lines[1].values["auc"]) == 2
+    # A class is what was told, without its probability.
+    assert results.per_label([path], "log_loss") is not None
+    pq.write_table(rows.set_column(3, "told", pa.array(label.astype(int))), path)
+    assert results.per_label([path], "log_loss") is None
+    assert results.per_label([path], "accuracy").value == 1
+
+
+def test_a_config_that_is_not_asked_for_a_metric_has_none_and_no_reason(tmp_path):
+    out, cells = pretended(tmp_path)
+    study, planned = read_plan(out)
+    for one in cells:
+        if one.config == "wide one":
+            shutil.rmtree(folder_of(out, one))
+            label = np.arange(10.0) % 2
+            pretend_labels(out, one, label * 0.5 + 0.2, label)
+    [found] = results.results(out, study._replace(metrics=("ndcg@10", "auc")), planned)
+    assert not found.strangers
+    assert np.isnan(found.lines[1].results["ndcg@10"].seeds.mean)
+    assert found.lines[1].results["auc"].seeds.mean == 1 and found.lines[1].results["auc"].p
 
 
 def test_what_is_missing_is_said(tmp_path):

@@ -128,6 +128,23 @@ def test_no_device_has_the_whole_of_a_table_at_the_beginning(shop, tmp_path, mon
     assert not [shape for shape in shapes if {ITEMS, ITEMS + 6, 72} & set(shape)]
 
 
+def test_what_a_run_starts_from_is_shared_too(shop, tmp_path):
+    train(shared_config(shop, 4), tmp_path / "origin")
+    simulate(tmp_path / "more", Shop(sequences=40, items=ITEMS + 2, mean_length=6.0, max_length=12))
+    params = []
+    for model_devices in (1, 8):
+        config = shared_config(tmp_path / "more", model_devices)
+        config.init.run, config.init.vocab = str(tmp_path / "origin"), "remap"
+        config.init.skip = ("head_*",)
+        setting, state = setup.set_up(config, tmp_path / str(model_devices))
+        params.append(trim(setting.model, state.params))
+    assert_alike(*params, rtol=0, atol=0)
+    table = state.params["embedder"]["tables_item"]["embedding"]
+    assert {shard.data.shape[0] for shard in table.addressable_shards} == {9}
+    origin = load_run(tmp_path / "origin").params["embedder"]["tables_item"]["embedding"]
+    assert np.array_equal(origin[:6], params[1]["embedder"]["tables_item"]["embedding"][:6])
+
+
 def test_a_run_goes_on_and_answers_with_another_number_of_sharing_devices(shop, tmp_path):
     whole, parts = tmp_path / "whole", tmp_path / "parts"
     train(shared_config(shop, 1), whole)

@@ -126,6 +126,11 @@ class Dataset:
         return np.append(np.flatnonzero(begins), len(number))
 
     @property
+    def begins(self) -> Int[np.ndarray, " S"]:
+        """The places where the sequences begin."""
+        return self.ranges(Windows(self.offsets[:-1], self.offsets[1:])).start
+
+    @property
     def places(self) -> int:
         """Events, and the SEPs between them."""
         return self.events if self.chain is None else self.chain.places

@@ -17,6 +17,7 @@ import filelock
 
 from clickflax.evaluate import evaluate_run
 from clickflax.run import read_json, write_json
+from clickflax.runtime.errors import words_of
 from clickflax.runtime.signals import Stopped
 from clickflax.study.plan import Cell, Study, folder_of, read_plan
 from clickflax.train import show_items, train
@@ -88,7 +89,7 @@ def main(argv: list[str]) -> int:
     except (ValueError, OSError, FloatingPointError) as error:
         if os.environ.get("CLICKFLAX_TRACEBACK", "0") not in ("", "0"):
             raise
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {words_of(error)}", file=sys.stderr)
         return 1
     except RuntimeError as error:  # of the compiler, or of a device that is full
         traceback.print_exc()

@@ -19,8 +19,9 @@ from clickflax.study.statistics import (
     Difference,
     Spread,
     difference,
-    difference_of_labels,
+    draw_labels,
     holm,
+    of_draws,
     spread,
 )
 from clickflax.tasks.label_metrics import WEIGHTED, weighted
@@ -80,12 +81,11 @@ class Users(NamedTuple):
 
 
 class Labels(NamedTuple):
-    """What was told of each label, by each seed, and which metric is made of it."""
+    """A metric of labels, as a mean over seeds, and what was to be told."""
 
-    metric: str
-    told: list[Float[np.ndarray, " N"]]
+    value: float
+    drawn: Float[np.ndarray, " B"]  # the metric of other crowds, see `draw_labels`
     label: Float[np.ndarray, " N"]
-    sequence: Int[np.ndarray, " N"]
     event: Int[np.ndarray, " N"]
 
     def alike(self, other: Any) -> bool:
@@ -96,14 +96,10 @@ class Labels(NamedTuple):
             and np.array_equal(self.label, other.label)
         )
 
-    def of(self, weight: Float[np.ndarray, "draws N"]) -> Float[np.ndarray, " draws"]:
-        """The metric where each label counts with its weight, as a mean over the seeds."""
-        found = [weighted(self.metric, told, self.label, weight) for told in self.told]
-        return np.mean(found, axis=0)
-
     def apart(self, other: Any) -> Difference:
         """How much higher the metric is here."""
-        return difference_of_labels(self.sequence, lambda w: self.of(w) - other.of(w))
+        drawn = self.drawn - other.drawn
+        return of_draws(self.value - other.value, drawn[np.isfinite(drawn)])
 
 
 class Ranked(NamedTuple):
@@ -130,21 +126,34 @@ def per_user(paths: Sequence[pathlib.Path], metric: Ranked) -> Users | str:
     found = [users_in(path, metric) for path in paths]
     if not all(one.alike(found[0]) for one in found):
         return "its seeds were asked of different users"
+    if len(found[0].value) < 2:
+        return "its questions are of one user"
     return found[0]._replace(value=np.mean([one.value for one in found], axis=0))
 
 
-def per_label(paths: Sequence[pathlib.Path], metric: str) -> Labels | str:
-    """What each seed has told of each label; or why they cannot be compared."""
+def per_label(paths: Sequence[pathlib.Path], metric: str) -> Labels | str | None:
+    """The mean over seeds of a metric of labels, also of crowds that are drawn; or why there is
+    none; None where it is not made of what is kept.
+    """
     rows = [arrays_of(path) for path in paths]
-    for path, one in zip(paths, rows, strict=True):
-        if not {"sequence", "told"} <= one.keys():
-            return f"{path} does not tell whose labels there are: evaluate the run again"
-    columns = [
-        Labels(metric, [one["told"]], one["label"], one["sequence"], one["event"]) for one in rows
-    ]
-    if not all(one.alike(columns[0]) for one in columns):
+    first = rows[0]
+    if metric == "log_loss" and np.issubdtype(first["told"].dtype, np.integer):  # a class
+        return None
+    if any("sequence" not in one for one in rows):
+        return "its rows do not tell whose the labels are: evaluate its runs again"
+    if not all(np.array_equal(one[k], first[k]) for one in rows for k in ("event", "label")):
         return "its seeds were asked of different labels"
-    return columns[0]._replace(told=[told for one in columns for told in one.told])
+    if len(np.unique(first["sequence"])) < 2:
+        return "its labels are of one sequence"
+    seeds = [weighted(metric, one["told"], one["label"]) for one in rows]
+
+    def mean(weight: Float[np.ndarray, "draws N"]) -> Float[np.ndarray, " draws"]:
+        return np.mean([seed(weight) for seed in seeds], axis=0)
+
+    value = float(mean(np.ones((1, len(first["label"]))))[0])
+    if np.isnan(value):
+        return None
+    return Labels(value, draw_labels(first["sequence"], mean), first["label"], first["event"])
 
 
 def users_in(path: pathlib.Path, metric: Ranked) -> Users:
@@ -197,11 +206,13 @@ def rows_of(
 def rows_behind(
     out: pathlib.Path, cells: Sequence[Cell], asked: Mapping[str, Any], metric: str
 ) -> Users | Labels | str | None:
-    """What a metric of the seeds of a config is made of; or why that cannot be told; None for a
-    metric that is not compared.
+    """What a metric of the seeds of a config is made of; or why that cannot be told; None where
+    they do not have it, or it is not compared.
     """
     kind, (task, _, name) = ranked(metric), metric.rpartition("/")
     if kind is None and name not in WEIGHTED:
+        return None
+    if not all(metric in (answer_of(out, cell, asked) or {}) for cell in cells):
         return None
     paths = [rows_of(out, cell, asked, kind.task if kind else task or None) for cell in cells]
     for cell, path in zip(cells, paths, strict=True):

@@ -69,47 +69,37 @@ def difference(
     for some in np.array_split(np.arange(DRAWS), max(1, DRAWS * len(values) // 10_000_000)):
         drawn = chance.multinomial(len(apart), counts / len(apart), size=len(some))
         means[some] = drawn @ values / len(apart)
-    low, high = np.quantile(means, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
-    # The draw that was seen is one more, so that no p is 0.
-    beyond = 1 + min((means <= 0).sum(), (means >= 0).sum())
-    p = min(1.0, 2 * beyond / (DRAWS + 1))
     if len(values) == 1:  # the same difference for all
-        return Difference(float(values[0]), float(low), float(high), float(p), 0.0)
-    test = scipy.stats.ttest_rel(ours, theirs)
-    return Difference(float(apart.mean()), float(low), float(high), float(p), float(test.pvalue))
+        return of_draws(float(values[0]), means, 0.0)
+    return of_draws(float(apart.mean()), means, float(scipy.stats.ttest_rel(ours, theirs).pvalue))
 
 
-def difference_of_labels(
+def of_draws(mean: float, drawn: Float[np.ndarray, " B"], p_t: float = float("nan")) -> Difference:
+    """A difference, with the interval and the p of what was drawn of it."""
+    low, high = np.quantile(drawn, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
+    # The draw that was seen is one more, so that no p is 0.
+    beyond = 1 + min((drawn <= 0).sum(), (drawn >= 0).sum())
+    return Difference(
+        mean, float(low), float(high), float(min(1.0, 2 * beyond / (len(drawn) + 1))), p_t
+    )
+
+
+def draw_labels(
     sequence: Int[np.ndarray, " N"],
-    apart: Callable[[Float[np.ndarray, "draws N"]], Float[np.ndarray, " draws"]],
+    metric: Callable[[Float[np.ndarray, "draws N"]], Float[np.ndarray, " draws"]],
     seed: int = 0,
-) -> Difference:
-    """How much two models are `apart` in a metric of labels, which count with such weights.
-
-    A percentile bootstrap of sequences, each with all of its labels. There is no t-test: such a
-    metric need not be a mean over sequences.
+) -> Float[np.ndarray, " B"]:
+    """A metric of labels, which count with such weights, for crowds that are drawn: of sequences,
+    each with all of its labels. Of the same sequences, always the same crowds.
     """
     sequences, place = np.unique(sequence, return_inverse=True)
-    count = len(sequences)
-    if count < 2:
-        raise ValueError(f"{count} sequences are too few for a test: there must be two or more.")
-    chance = np.random.default_rng(seed)
-    chunks = np.array_split(np.arange(LABEL_DRAWS), -(-LABEL_DRAWS * len(place) // 4_000_000))
-    found = [
-        apart(chance.multinomial(count, np.full(count, 1 / count), len(some))[:, place] * 1.0)
-        for some in chunks
-        if len(some)
-    ]
-    drawn = np.concatenate(found)
-    drawn = drawn[np.isfinite(drawn)]
-    mean = float(apart(np.ones((1, len(place))))[0])
-    if not len(drawn) or np.isnan(mean):
-        nan = float("nan")
-        return Difference(mean, nan, nan, nan, nan)
-    low, high = np.quantile(drawn, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
-    beyond = 1 + min((drawn <= 0).sum(), (drawn >= 0).sum())
-    p = min(1.0, 2 * beyond / (len(drawn) + 1))
-    return Difference(mean, float(low), float(high), float(p), float("nan"))
+    count, chance = len(sequences), np.random.default_rng(seed)
+    chunks = min(LABEL_DRAWS, -(-LABEL_DRAWS * len(place) // 4_000_000))
+    found = []
+    for some in np.array_split(np.arange(LABEL_DRAWS), chunks):
+        drawn = chance.multinomial(count, np.full(count, 1 / count), len(some))
+        found.append(metric(drawn[:, place].astype(np.float64)))
+    return np.concatenate(found)
 
 
 def holm(p: Mapping[str, float]) -> dict[str, float]:

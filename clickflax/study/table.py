@@ -29,9 +29,7 @@ def number(metric: str, result: Result, level: float = LEVEL) -> str:
 def apart(result: Result | None) -> str:
     """The difference from the baseline over users, with its interval; "" where there is none."""
     found = result and result.apart
-    if not found or math.isnan(found.mean):
-        return ""
-    return f"{found.mean:+.4f} [{found.low:+.4f}, {found.high:+.4f}]"
+    return f"{found.mean:+.4f} [{found.low:+.4f}, {found.high:+.4f}]" if found else ""
 
 
 def seconds(line: Line) -> str:
@@ -106,22 +104,25 @@ def legend(tables: Sequence[Table], baseline: str, apart: bool = True) -> str:
 
 def of_t_tests(tables: Sequence[Table]) -> str:
     """Whether paired t-tests, with the same correction, find what the bootstrap has found."""
-    otherwise, tested = [], False
+    otherwise, tested = [], {}
     for table in tables:
         for metric in dict.fromkeys(name for line in table.lines for name in line.results):
             results = {line.config: line.results.get(metric) for line in table.lines}
             found = {name: one for name, one in results.items() if one and one.apart}
             tests = {name: one.apart.p_t for name, one in found.items() if one.apart}
-            if not tests or any(map(math.isnan, tests.values())):  # labels have none
+            if tests:  # metrics of labels have none
+                tested[metric] = not any(map(math.isnan, tests.values()))
+            if not tested.get(metric):
                 continue
-            tested, p = True, holm(tests)
+            p = holm(tests)
             otherwise += [
                 f"{metric} of {name} ({title(table)}, p = {p[name]:.2g})"
                 for name, one in found.items()
                 if (p[name] < LEVEL) != (one.p < LEVEL)
             ]
     if not otherwise:
-        return "Paired t-tests find the same." if tested else ""
+        rankings = "" if all(tested.values()) else " of rankings"
+        return f"Paired t-tests{rankings} find the same." if any(tested.values()) else ""
     return f"Paired t-tests find otherwise for {', '.join(otherwise)}."
 
 

@@ -13,10 +13,11 @@ Of a yes or no with probability p, over the labels that are asked, with P yeses 
 Metrics that need both a yes and a no are NaN where one of them is missing.
 """
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Bool, Float, Shaped
+from jaxtyping import Bool, Float, Int, Shaped
 
 NAMES = {
     "binary": ("auc", "average_precision", "log_loss", "calibration_error", "f1"),
@@ -25,8 +26,9 @@ NAMES = {
 }
 LOWER = ("log_loss", "calibration_error", "mae", "rmse")  # of which the lowest is the best
 
-# Those that `weighted` has: the others are not means, or not of what is kept of each label.
-WEIGHTED = ("auc", "average_precision", "log_loss", "accuracy", "mae", "rmse")
+# Those that `weighted` has: f1 has a threshold of its own for each run, and calibration_error bins.
+RANKED = ("auc", "average_precision")
+WEIGHTED = (*RANKED, "log_loss", "accuracy", "mae", "rmse")
 
 LEAST = 1e-7  # a probability is no nearer to 0 or 1: float32 tells no more apart
 BINS = 10
@@ -68,17 +70,19 @@ def yes_or_no(
 
 
 def cumulated(
+    p: Float[np.ndarray, " N"], yes: Bool[np.ndarray, " N"]
+) -> tuple[Float[np.ndarray, " D"], Float[np.ndarray, " D"]]:
+    """Yeses, and all, with at least each of the different probabilities, the highest first."""
+    order, last = from_the_highest(p)
+    return np.cumsum(yes[order])[last].astype(float), np.flatnonzero(last) + 1.0
+
+
+def from_the_highest(
     p: Float[np.ndarray, " N"],
-    yes: Bool[np.ndarray, " N"],
-    weight: Float[np.ndarray, "*draws N"] | None = None,
-) -> tuple[Float[np.ndarray, "*draws D"], Float[np.ndarray, "*draws D"]]:
-    """Yeses, and all, with at least each of the different probabilities, the highest first; each
-    counts once, or with its weight.
-    """
+) -> tuple[Int[np.ndarray, " N"], Bool[np.ndarray, " N"]]:
+    """The order of probabilities, and which of them, in that order, is the last of its value."""
     order = np.argsort(-p, kind="stable")
-    last = np.append(np.diff(p[order]) != 0, True)
-    counted = np.ones(len(p)) if weight is None else weight[..., order]
-    return np.cumsum(counted * yes[order], -1)[..., last], np.cumsum(counted, -1)[..., last]
+    return order, np.append(np.diff(p[order]) != 0, True)
 
 
 def auc(
@@ -114,20 +118,31 @@ def errors(
 
 
 def weighted(
-    name: str,
-    told: Shaped[np.ndarray, " N"],
-    label: Float[np.ndarray, " N"],
-    weight: Float[np.ndarray, "draws N"],
-) -> Float[np.ndarray, " draws"]:
-    """One of the metrics WEIGHTED, where each label counts with its weight: of a yes or no from its
-    probability, of classes from the one that was told. NaN without a yes or without a no.
+    name: str, told: Shaped[np.ndarray, " N"], label: Float[np.ndarray, " N"]
+) -> Callable[[Float[np.ndarray, "draws N"]], Float[np.ndarray, " draws"]]:
+    """One of the metrics WEIGHTED, as a function of how often each label counts: of a yes or no
+    from its probability, of classes from the one that was told. NaN without a yes or without a no.
     """
-    if name in ("auc", "average_precision"):
-        with np.errstate(invalid="ignore", divide="ignore"):
-            found = cumulated(told, label == 1, weight)
-            return np.asarray((auc if name == "auc" else average_precision)(*found))
-    mean = weight @ errors(name, told, label) / weight.sum(-1)
-    return np.sqrt(mean) if name == "rmse" else mean
+    if name not in RANKED:
+        added = errors(name, told, label)
+
+        def mean(weight: Float[np.ndarray, "draws N"]) -> Float[np.ndarray, " draws"]:
+            found = weight @ added / weight.sum(-1)
+            return np.sqrt(found) if name == "rmse" else found
+
+        return mean
+    order, last = from_the_highest(told)
+    yes, metric = label[order] == 1, auc if name == "auc" else average_precision
+
+    def ranked(weight: Float[np.ndarray, "draws N"]) -> Float[np.ndarray, " draws"]:
+        counted = weight[:, order]
+        hits, seen = (np.cumsum(one, -1)[:, last] for one in (counted * yes, counted))
+        both = (hits[:, -1] > 0) & (hits[:, -1] < seen[:, -1])
+        found = np.full(len(weight), np.nan)
+        found[both] = metric(hits[both], seen[both])
+        return found
+
+    return ranked
 
 
 def best_threshold(p: Float[np.ndarray, " N"], label: Float[np.ndarray, " N"]) -> float:

@@ -95,8 +95,9 @@ function showTable(section, told) {
       if (result?.mean != null && result.mean === best[metric]) cell.className = "best";
       if (result?.half != null) cell.append(make("span",
         ` ± ${four(result.half)} (${four(result.deviation)})`, { class: "small" }));
-      if (result?.p != null && result.p < 0.05) 
+      if (result?.p != null && result.p < 0.05) {
         cell.append((result.apart < 0) === found.lower.includes(metric) ? "*" : "†");
+      }
       row.append(cell);
     }
     const seeds = line.seeds < told.planned ? `${line.seeds} of ${told.planned}` : line.seeds;
@@ -111,6 +112,7 @@ function showTable(section, told) {
 }
 
 function showDifferences(section) {
+  const lower = found.lower.length ? ` Of ${found.lower.join(", ")} the lower is the better.` : "";
   const shown = found.tables.filter(t => t.lines.some(l => Object.values(l.results).some(r => r.apart != null)));
   if (!shown.length) return section.remove();
   for (const told of shown) {
@@ -140,7 +142,7 @@ function showDifferences(section) {
         tickvals: lines.map((_, y) => y), ticktext: lines.map(line => line.config),
         range: [-0.6, lines.length - 0.4], zeroline: false,
       },
-    }, "The mean over users and its 95 % interval by the paired bootstrap.");
+    }, "The difference for the same users and its 95 % interval by the paired bootstrap." + lower);
   }
 }
 
