@@ -64,6 +64,7 @@ TABLES = (
         {
             "bert4rec_ml1m": Run("bert4rec_ml1m", "Turning Dross: .2843 / .1537"),
             "sasrec_ml1m": Run("sasrec_ml1m", "Turning Dross: .3152 / .1821"),
+            "sasrec_wide_ml1m": Run("sasrec_wide_ml1m", "Turning Dross: .3152 / .1821"),
             "albert4rec_ml1m": Run("albert4rec_ml1m", f"in {STUDY}: about .300 / .1656"),
             "bert4rec_cosine_ml1m": Run("bert4rec_cosine_ml1m"),
             "deberta4rec_ml1m": Run("deberta4rec_ml1m", f"in {STUDY}: about .290 / .1596"),
