@@ -82,7 +82,11 @@ def test_an_error_of_the_user_is_told_without_a_trace(monkeypatch, capsys):
 def test_an_error_of_the_system_names_the_file(monkeypatch, capsys):
     verb_that(monkeypatch, raises(OSError(28, "No space left on device", "runs/a/metrics.jsonl")))
     assert cli.main(["train"]) == 1
-    told = "clickflax train: error: No space left on device: runs/a/metrics.jsonl\n"
+    told = "clickflax train: error: No space left on device: runs/a/metrics.jsonl: free some space"
+    assert capsys.readouterr().err.startswith(told)
+    verb_that(monkeypatch, raises(OSError(13, "Permission denied", "runs/a/metrics.jsonl")))
+    assert cli.main(["train"]) == 1
+    told = "clickflax train: error: Permission denied: runs/a/metrics.jsonl\n"
     assert capsys.readouterr().err.startswith(told)
 
 

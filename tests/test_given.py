@@ -222,7 +222,7 @@ def test_recommend_and_evaluate_read_a_history_alike(shop, tmp_path):
     train(config, tmp_path / "run")
     run, data = load_run(tmp_path / "run"), open_dataset(shop)
     recommend.write_lists(run, None, None, tmp_path / "lists.parquet", 3, False, ())
-    (asker, _, _), columns = recommend.compiled(run, 3, ()), read(data, run.variables)
+    (asker, _), columns = recommend.compiled(run, 3, ()), read(data, run.variables)
     asked = ask_about(config, data)["masked_item"]
     assert asker.task.head == "item"
     assert asked.hidden == hidden_after(run.config, "masked_item", run.tasks["masked_item"])

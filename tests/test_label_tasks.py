@@ -18,7 +18,7 @@ from clickflax.data.simulate import simulate
 from clickflax.data.store import open_dataset
 from clickflax.data.variables import read
 from clickflax.evaluate import evaluate_run
-from clickflax.judge import Judge, Teller
+from clickflax.judge import Judge, Teller, rows_of
 from clickflax.questions import ask_about
 from clickflax.run import load_run
 from clickflax.runtime import sharding
@@ -59,21 +59,25 @@ def leaves(params):
 
 
 @pytest.mark.parametrize("chain", ["", "3m"])
-def test_rows_of_labels_tell_whose_they_are(shop, tmp_path, chain):
-    config = config_for(shop, "purchase")
-    config.data.chain, config.train.steps = chain, 2
-    train(config, tmp_path / "run")
-    evaluate_run(tmp_path / "run", "test")
-    rows = pq.read_table(tmp_path / "run" / "test.purchase.parquet").to_pydict()
-    dataset = open_dataset(shop).chained(chain)
+def test_rows_of_labels_tell_whose_they_are(shop, chain):
+    config, dataset = config_for(shop, "purchase"), open_dataset(shop).chained(chain)
     assert (dataset.places > dataset.events) == bool(chain)  # with a SEP between parts
-    begins = [*dataset.begins, dataset.places]
+    asked = ask_about(config, dataset)["purchase"]
+    rows = rows_of(asked, "test", np.zeros(len(asked.test)), {}, dataset.begins)
+    begins = np.append(dataset.begins, dataset.places)
     assert len(set(rows["sequence"])) > 10
-    for place, sequence in zip(rows["event"], rows["sequence"], strict=True):
-        assert begins[sequence] <= place < begins[sequence + 1]
+    assert (begins[rows["sequence"]] <= rows["event"]).all()
+    assert (rows["event"] < begins[rows["sequence"] + 1]).all()
 
 
-@pytest.mark.parametrize("label", [{}, {"after": -1, "causal": False}, {"after": 2}])
+@pytest.mark.parametrize(
+    "label",
+    [
+        {},
+        {"after": -1, "causal": False},
+        pytest.param({"after": 2}, marks=pytest.mark.slow),
+    ],
+)
 def test_a_purchase_is_learned_validated_and_told(shop, tmp_path, label):
     config = config_for(shop, "purchase", **label)
     result = train(config, tmp_path / "run")
@@ -124,6 +128,7 @@ def test_every_event_of_a_long_range_is_told_with_at_least_half_of_a_window_of_i
     np.testing.assert_allclose(alone, logits, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_labels_of_a_file_are_learned_as_numbers_and_refused_where_they_are_of_another_kind(
     shop, tmp_path
 ):
@@ -211,6 +216,7 @@ def test_a_return_is_not_told_by_its_action(shop):
 TASKS = ("purchase", "next_item", "masked_action", "returns")
 
 
+@pytest.mark.slow
 def test_several_tasks_share_a_model_and_every_parameter_changes_in_a_step(shop, tmp_path):
     config = config_for(shop, *TASKS)
     config.task_weights = (1.0, 0.5, 2.0, 1.0)

@@ -93,7 +93,12 @@ IN_BATCH = {"name": "bpr", "negatives": 2, "drawn": "in_batch"}
 
 @pytest.mark.parametrize(
     ("task", "loss"),
-    [("masked_item", {}), ("next_item", OWN), ("masked_item", SHARED), ("next_item", IN_BATCH)],
+    [
+        ("masked_item", {}),
+        ("next_item", OWN),
+        pytest.param("masked_item", SHARED, marks=pytest.mark.slow),
+        pytest.param("next_item", IN_BATCH, marks=pytest.mark.slow),
+    ],
 )
 def test_one_and_eight_devices_jit_and_pmap_give_the_same_parameters(
     shop, tmp_path, monkeypatch, task, loss
