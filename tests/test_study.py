@@ -23,7 +23,7 @@ from clickflax.data.splits import split
 from clickflax.events import RESERVED
 from clickflax.run import load_run, write_json
 from clickflax.runtime.params import by_name
-from clickflax.study import Study, cell, gather, report, results, runner, table, time_folds
+from clickflax.study import Study, cell, gather, paired, report, results, runner, table, time_folds
 from clickflax.study import main as study_main
 from clickflax.study.main import main
 from clickflax.study.plan import cells_of, check_study, folder_of, load_study, read_plan, write_plan
@@ -325,10 +325,10 @@ def test_labels_are_compared_too_and_a_lower_loss_is_better(tmp_path):
         [found] = results.results(tmp_path, study, cells)
         assert why in found.strangers[0] and len(found.lines[1].values["auc"]) == 2
     # A class is what was told, without its probability.
-    assert results.per_label([path], "log_loss") is not None
+    assert paired.per_label([path], "log_loss") is not None
     pq.write_table(rows.set_column(3, "told", pa.array(label.astype(int))), path)
-    assert results.per_label([path], "log_loss") is None
-    assert results.per_label([path], "accuracy").value == 1
+    assert paired.per_label([path], "log_loss") is None
+    assert paired.per_label([path], "accuracy").value == 1
 
 
 def test_a_config_that_is_not_asked_for_a_metric_has_none_and_no_reason(tmp_path):
@@ -363,17 +363,17 @@ def test_the_questions_of_a_user_are_one_draw(tmp_path):
     rows = {"question": [0, 1, 1, 2], "sequence": [4, 4, 4, 7], "place": [0.0, 1.0, 20.0, 3.0]}
     rows["target"] = [9, 8, 7, 9]
     pq.write_table(pa.table(rows), path)
-    users = results.users_in(path, results.ranked("recall@2"))
+    users = paired.users_in(path, paired.ranked("recall@2"))
     # Questions have 1, 1/2 and 0: the first two are one user's, whose share is that of the mean.
     assert users.value.tolist() == [1.5 * 2 / 3, 0.0]
     assert users.value.mean() == pytest.approx(0.5)
 
 
 def test_a_metric_of_a_ranking_is_known_by_its_name():
-    assert results.ranked("ndcg@10") == (None, "ndcg@10", 10)
-    assert results.ranked("next_item/ndcg@10") == ("next_item", "ndcg@10", 10)
+    assert paired.ranked("ndcg@10") == (None, "ndcg@10", 10)
+    assert paired.ranked("next_item/ndcg@10") == ("next_item", "ndcg@10", 10)
     for other in ("auc", "precision@recall=0.5", "coverage@10", "cold/ndcg@10", "ndcg@1O"):
-        assert results.ranked(other) is None
+        assert paired.ranked(other) is None
 
 
 def test_models_that_were_asked_of_others_are_not_compared(tmp_path):

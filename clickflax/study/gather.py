@@ -13,16 +13,9 @@ from clickflax.data.store import open_dataset, open_vocabulary
 from clickflax.events import RESERVED
 from clickflax.run import read_json
 from clickflax.runtime.log import finite
+from clickflax.study.paired import answer_of, columns_of, ranked, rows_of
 from clickflax.study.plan import Cell, Study, folder_of, read_plan
-from clickflax.study.results import (
-    Result,
-    answer_of,
-    columns_of,
-    numbers,
-    ranked,
-    results,
-    rows_of,
-)
+from clickflax.study.results import Result, numbers, results
 from clickflax.study.table import legend, title
 from clickflax.tasks.groups import GROUPS, group, of_groups
 from clickflax.tasks.label_metrics import LOWER

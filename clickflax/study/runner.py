@@ -18,8 +18,8 @@ import rich.table
 from clickflax.run import read_json
 from clickflax.runtime.signals import asked_to_end
 from clickflax.study.cell import TAKEN, is_done, is_taken
+from clickflax.study.paired import answer_of
 from clickflax.study.plan import Cell, Study, folder_of
-from clickflax.study.results import answer_of
 
 TICK = 0.5  # seconds between two looks at what the workers do
 
