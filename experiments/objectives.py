@@ -6,10 +6,10 @@
     clickflax report studies/objectives --out report.html
 
 The block, the table of items, dropout, optimiser, users a step and steps are the same: on
-MovieLens 3,000 steps of 64 users, on Beauty 1,500 of 256. That is 40 runs of one to nine minutes on
-a core, two hours and a half on two. The Cloze hides three events of ten, the causal objective asks
-each event for the next. The losses are the softmax over the catalog, and BCE beside one negative,
-as SASRec began; each has a table of its own for each data set.
+MovieLens 3,000 steps of 64 users, on Beauty 1,500 of 256. That is 40 runs of one to sixteen minutes
+on a core that other work shares, two hours on two. The Cloze hides three events of ten, the causal
+objective asks each event for the next. The losses are the softmax over the catalog, and BCE beside
+one negative, as SASRec began; each has a table of its own for each data set.
 """
 
 import pathlib
