@@ -6,8 +6,8 @@
 
 Test NDCG@10 0.1838 ± 0.0045, R@10 0.3193 ± 0.0047, every item ranked, seen ones filtered (the best
 of 8 validations, always the last; the mean of three seeds and its 95 % interval by Student's t; one
-took 1,932 s on one core of an AMD EPYC, which other work shared). Half as wide and with dropout 0.2:
-0.1805 and 0.3141 (one seed); so with random crops in place of the last 200 events: 0.1771 and
+took 1,932 s on one core of an AMD EPYC, which other work shared). Half as wide, with dropout
+0.2: 0.1805 and 0.3141 (one seed); so with random crops in place of the last 200 events: 0.1771 and
 0.3056, as what comes next is like what came last.
 """
 
