@@ -140,9 +140,11 @@ def build_model(
     features: Mapping[str, int] | None = None,
     scored: tuple[str, ...] = ("item",),
     labels: Mapping[str, int] | None = None,
+    blind: bool = False,
 ) -> Model:
     """The model of `config.model`, for variables and features of items of so many ids (0: numbers),
-    with heads for the variables that are `scored`, and for labels of so many outputs.
+    with heads for the variables that are `scored`, and for labels of so many outputs. A `blind` one
+    knows no item.
 
     Raises ValueError for a value that does not go with another, or that is not one of the choices.
     """
@@ -164,6 +166,7 @@ def build_model(
             dropout=model.dropout,
             dtype=check("dtype", model.dtype, DTYPES),
             table_init=init,
+            blind=blind,
         ),
         Encoder(
             layers=model.layers,

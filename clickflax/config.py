@@ -46,7 +46,7 @@ def default() -> ml_collections.ConfigDict:
     c.mask.ratio = 0.2  # share of the events of a sequence that are hidden, at least one
     c.mask.replace = "mask"  # hidden events become MASK; or 80/10/10: MASK, another item, itself
     c.mask.last = 0.0  # share of the sequences in which only the last event is hidden
-    c.mask.unknown = 0.0  # share of the items that are read as UNK in training, whatever the task
+    c.mask.unknown = 0.0  # share of the items that are read as UNK in training; 1: at all times
 
     c.loss = ml_collections.ConfigDict()  # of the tasks that ask for items or for other values
     c.loss.name = "softmax"  # bce (SASRec), gbce (gSASRec) or bpr

@@ -194,7 +194,8 @@ def load_run(folder: str | pathlib.Path, which: str = "best") -> Run:
         progress = progress | {"seconds": of_run, "seconds_to_here": progress["seconds"]}
     else:
         which, progress = "last", progress | {"seconds_to_here": progress["seconds"]}
-    built = build_model(model, sizes_of(variables), sizes_of(features), *heads_of(config))
+    sizes, blind = (sizes_of(variables), sizes_of(features)), config.mask.unknown == 1
+    built = build_model(model, *sizes, *heads_of(config), blind)
     return Run(
         folder=folder,
         config=config,

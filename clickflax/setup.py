@@ -250,7 +250,8 @@ def set_up(config: ConfigDict, folder: pathlib.Path) -> tuple[Setting, State]:
     asked = weigh(config, dataset, asked)
     reading = find_reading(config, folder, dataset, asked)
     sizes, given, cold = sizes_of(reading.variables), given_of(reading.features), reading.cold
-    model = build_model(config.model, sizes, sizes_of(reading.features), *heads_of(config))
+    features, blind = sizes_of(reading.features), config.mask.unknown == 1
+    model = build_model(config.model, sizes, features, *heads_of(config), blind)
     mesh = sharding.make_mesh(config.train.model_devices)
     batches = {name: make_batches(config, one, reading.columns) for name, one in asked.items()}
     objectives = {

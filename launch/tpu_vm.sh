@@ -4,14 +4,19 @@
 #     export TPU=my-pod ZONE=us-east5-b TYPE=v6e-16 BUCKET=my-bucket  # PROJECT, VERSION, SPOT=1
 #     launch/tpu_vm.sh create      # ask for the slice, and wait until it is there
 #     launch/tpu_vm.sh setup       # on all workers: ~/bucket, and this commit from REPOSITORY (origin)
-#     launch/tpu_vm.sh run --config=configs/sasrec_ml1m.py --workdir=bucket/runs/sasrec ...
+#     clickflax prepare ml-1m --raw RAW --out gs://my-bucket/data/ml-1m
+#     launch/tpu_vm.sh run --config=configs/sasrec_ml1m.py --workdir=bucket/runs/sasrec \
+#         --config.data.path=gs://my-bucket/data/ml-1m
 #     launch/tpu_vm.sh logs | status | stop | delete
 #     launch/tpu_vm.sh --dry-run VERB ...      # print what would run, and run nothing
 #
-# A spot slice (SPOT=1) may be taken away: `create`, `setup` and `run` again go on where it was.
+# A spot slice (SPOT=1) may be taken away: `create`, `setup` and `run` again go on where it was. The
+# bucket has a hierarchical namespace (--enable-hierarchical-namespace of `gcloud storage buckets
+# create`): in a flat one the end of a checkpoint is not one step. For all workers at once gcloud wants
+# `ssh-add ~/.ssh/google_compute_engine` first.
 set -euo pipefail
 
-usage() { sed -n '2,12s/^# \{0,1\}//p' "$0"; exit 2; }
+usage() { sed -n '2,16s/^# \{0,1\}//p' "$0"; exit 2; }
 
 dry=
 if [ "${1:-}" = --dry-run ]; then
@@ -46,14 +51,18 @@ everywhere() { run "${tpus[@]}" tpu-vm ssh "$TPU" "${place[@]}" --worker=all --c
 
 # What has become of the request: ACCEPTED, ACTIVE, FAILED, SUSPENDED, ..., nothing without one.
 state() {
-    local said
+    local said errors
+    errors=$(mktemp)
+    # gcloud warns on the other stream, also of what went well
     if said=$("${tpus[@]}" queued-resources describe "$TPU" "${place[@]}" \
-        --format='value(state.state)' 2>&1); then
+        --format='value(state.state)' 2>"$errors"); then
         echo "$said"
-    elif [[ $said != *NOT_FOUND* ]]; then
-        echo "launch/tpu_vm.sh: $said" >&2
+    elif ! grep -q NOT_FOUND "$errors"; then
+        echo "launch/tpu_vm.sh: $(cat "$errors")" >&2
+        rm "$errors"
         exit 1
     fi
+    rm "$errors"
 }
 
 # The software of a slice, by its type.
@@ -62,13 +71,16 @@ version() {
     v6e-*) echo v2-alpha-tpuv6e ;;
     v5p-*) echo v2-alpha-tpuv5 ;;
     v5litepod-*) echo v2-alpha-tpuv5-lite ;;
-    *) echo tpu-ubuntu2204-base ;;
+    v2-* | v3-* | v4-*) echo tpu-ubuntu2204-base ;;
+    *) echo "launch/tpu_vm.sh: TYPE=$TYPE is not known here: name its software in VERSION" >&2; exit 2 ;;
     esac
 }
 
 request() {
+    local software=${VERSION:-}
+    [ -n "$software" ] || software=$(version)
     local call=("${tpus[@]}" queued-resources create "$TPU" --node-id="$TPU" "${place[@]}")
-    call+=(--accelerator-type="$TYPE" --runtime-version="${VERSION:-$(version)}")
+    call+=(--accelerator-type="$TYPE" --runtime-version="$software")
     [ "${SPOT:-0}" = 0 ] || call+=(--spot)
     run "${call[@]}"
 }
@@ -85,8 +97,13 @@ create)
         case $now in
         ACTIVE) break ;;
         "") request ;;
-        FAILED | SUSPENDED) # a spot slice that was taken away must go before it is asked for again
+        SUSPENDED) # a spot slice that was taken away must go before it is asked for again
             run "${tpus[@]}" queued-resources delete "$TPU" "${place[@]}" --quiet --force ;;
+        FAILED) # such as for its quota: to ask again would not help
+            "${tpus[@]}" queued-resources describe "$TPU" "${place[@]}" >&2
+            echo "launch/tpu_vm.sh: $TPU has failed, see above; \`delete\` it before another try" >&2
+            exit 1
+            ;;
         esac
         echo "launch/tpu_vm.sh: $TPU is ${now:-asked for}"
         sleep "${WAIT:-30}"
@@ -103,16 +120,20 @@ setup)
             curl -s \$google/doc/apt-key.gpg | sudo tee \$key >/dev/null
             echo \"deb [signed-by=\$key] \$google gcsfuse-\$(lsb_release -cs) main\" |
                 sudo tee /etc/apt/sources.list.d/gcsfuse.list
-            sudo apt-get update -qq
-            sudo apt-get install -y -qq gcsfuse
+            # a new machine updates itself, and lets no other in meanwhile
+            sudo systemctl stop unattended-upgrades || true
+            for _ in \$(seq 30); do sudo apt-get update -qq && break || sleep 10; done
+            sudo env DEBIAN_FRONTEND=noninteractive NEEDRESTART_MODE=l \\
+                apt-get -o DPkg::Lock::Timeout=600 install -y -qq gcsfuse
         fi
         mkdir -p ~/bucket
-        mountpoint -q ~/bucket || gcsfuse --implicit-dirs --rename-dir-limit=100000 $(printf %q "$BUCKET") ~/bucket
+        mountpoint -q ~/bucket || gcsfuse --implicit-dirs --rename-dir-limit=100000 \\
+            --metadata-cache-ttl-secs=0 $(printf %q "$BUCKET") ~/bucket
         [ -d ~/clickflax ] || git clone -q $(printf %q "$repository") ~/clickflax
         cd ~/clickflax && git fetch -q origin && git checkout -q $commit
         command -v ~/.local/bin/uv >/dev/null || curl -LsSf https://astral.sh/uv/install.sh | sh
         ~/.local/bin/uv venv -q --allow-existing --python 3.12 ~/venv
-        ~/.local/bin/uv pip install -q --python ~/venv/bin/python -e ~/clickflax 'jax[tpu]'"
+        ~/.local/bin/uv pip install -q --python ~/venv/bin/python -e ~/clickflax 'jax[tpu]' gcsfs"
     ;;
 run)
     (($#)) || usage
@@ -120,6 +141,10 @@ run)
     everywhere "cd ~
         if kill -0 \$(cat ~/clickflax.pid 2>/dev/null) 2>/dev/null; then
             echo 'a training is already running here: stop it first' >&2
+            exit 1
+        fi
+        if [ -d bucket ] && ! mountpoint -q bucket; then
+            echo '~/bucket is not mounted, as after a restart of the machine: setup does that' >&2
             exit 1
         fi
         ln -sfn ~/clickflax/configs configs

@@ -136,11 +136,12 @@ def test_what_cannot_be_launched_here_is_refused(launch, stub):
 def test_a_job_that_is_ended_early_is_queued_again_unless_it_is_cancelled(launch, stub, state):
     stub("srun", "exit 143")
     stub("scontrol", f"echo '   JobState={state} Reason=None'")
-    job = {"SLURM_JOB_NUM_NODES": "2", "SLURM_GPUS_ON_NODE": "3"}
+    job = {"SLURM_JOB_NUM_NODES": "2", "SLURM_GPUS_ON_NODE": "3", "SLURM_CPUS_PER_TASK": "9"}
     done, calls = launch("slurm.sh", *TRAIN, SLURM_JOB_ID="7", **job)
     assert done.returncode == 143
-    train = ["srun", "--kill-on-bad-exit=1", "env", "JAX_LOCAL_DEVICE_IDS=0,1,2", "clickflax"]
-    train += ["train", *TRAIN, "--processes=auto", "--devices=6"]
+    train = ["srun", "--kill-on-bad-exit=1", "--cpus-per-task=9", "env"]
+    train += ["JAX_LOCAL_DEVICE_IDS=0,1,2", "clickflax", "train", *TRAIN]
+    train += ["--processes=auto", "--devices=6"]
     asked = ["scontrol", "show", "job", "7"]
     again = [["scontrol", "requeue", "7"]] if state == "RUNNING" else []
     assert calls == [train, asked, *again]
@@ -165,7 +166,8 @@ def test_outside_a_job_it_says_how_to_make_one(launch):
 STATES = """
 case "$*" in
 *describe*) n=$(cat {0}/n 2>/dev/null || echo 0); echo $((n + 1)) >{0}/n
-    now=$(echo "FAILED  ACCEPTED ACTIVE" | cut -d' ' -f$((n + 1)))
+    now=$(echo "SUSPENDED  ACCEPTED ACTIVE" | cut -d' ' -f$((n + 1)))
+    echo "WARNING: this command acts for another account" >&2
     if [ -n "$now" ]; then echo "$now"; else echo "NOT_FOUND: no such" >&2; exit 1; fi ;;
 esac
 """
@@ -180,6 +182,34 @@ def test_a_slice_that_was_taken_away_is_asked_for_again(launch, stub, tmp_path):
     request = next(call for call in calls if "create" in call)
     assert {"--spot", "--accelerator-type=v6e-16", "--zone=z", "--node-id=pod"} <= set(request)
     assert "pod is there" in done.stdout
+
+
+def test_a_request_that_has_failed_is_told_and_not_made_again(launch, stub):
+    stub("gcloud", 'case "$*" in *--format*) echo FAILED ;; *) echo "no quota" ;; esac')
+    done, calls = launch("tpu_vm.sh", "create", **TPU)
+    assert done.returncode == 1 and "no quota" in done.stderr
+    assert [call[4] for call in calls if call[0] == "gcloud"] == ["describe", "describe"]
+
+
+def test_a_slice_of_an_unknown_type_wants_its_software_named(launch, stub):
+    stub("gcloud")
+    done, calls = launch("tpu_vm.sh", "--dry-run", "create", **{**TPU, "TYPE": "v5e-16"})
+    assert done.returncode == 2 and "TYPE=v5e-16" in done.stderr and calls == []
+    done, _ = launch("tpu_vm.sh", "--dry-run", "create", **{**TPU, "TYPE": "v9-8"}, VERSION="new")
+    assert "--runtime-version=new" in done.stdout
+
+
+def test_without_its_bucket_a_worker_trains_nothing(launch, stub, tmp_path):
+    stub("gcloud")
+    _, calls = launch("tpu_vm.sh", "run", *TRAIN, **TPU)
+    (tmp_path / "bucket").mkdir()
+    stub("mountpoint", "exit 1")
+    asked = calls[0][-1].removeprefix("--command=")
+    path = f"{tmp_path / 'bin'}:{os.environ['PATH']}"
+    home = {**os.environ, "PATH": path, "HOME": str(tmp_path)}
+    refused = subprocess.run(["bash", "-c", asked], env=home, capture_output=True, text=True)
+    assert refused.returncode == 1 and "not mounted" in refused.stderr
+    assert not (tmp_path / "clickflax.txt").exists()
 
 
 def test_every_worker_trains_and_is_told_to_end(launch, stub, tmp_path):
@@ -237,8 +267,8 @@ def test_what_a_slice_needs_is_asked_for(launch, stub):
 
 def test_the_job_set_ends_in_the_same_training():
     text = (LAUNCH / "gke.yaml").read_text()
-    told = {name: value for line in text.splitlines() for name, value in exported(line)}
-    wanted = {"IMAGE", "BUCKET", "ACCELERATOR", "TOPOLOGY", "HOSTS", "CHIPS", "FLAGS"}
+    told = exported(text)
+    wanted = {"IMAGE", "BUCKET", "ACCOUNT", "ACCELERATOR", "TOPOLOGY", "HOSTS", "CHIPS", "FLAGS"}
     assert told.keys() == wanted
     jobs = yaml.safe_load(string.Template(text).substitute(told))
     assert jobs["kind"] == "JobSet"
@@ -247,19 +277,26 @@ def test_the_job_set_ends_in_the_same_training():
     assert job["parallelism"] == job["completions"] == 4 and job["backoffLimit"] == 0
     [container] = job["template"]["spec"]["containers"]
     assert container["command"] == ["clickflax", "train", "--processes=auto"]
-    config, workdir = container["args"]
+    config, workdir, data = container["args"]
+    assert data.startswith(f"--config.data.path=gs://{told['BUCKET']}/")
     assert (LAUNCH.parent / config.removeprefix("--config=")).is_file()
     assert container["resources"]["limits"] == {"google.com/tpu": 4}
     # The run lies in the bucket, which outlives the pods.
     [bucket] = job["template"]["spec"]["volumes"]
     [mounted] = container["volumeMounts"]
     assert mounted["name"] == bucket["name"]
+    # what has a colon is a knob of gcsfuse's config file, where renames are file-system:...
+    options = bucket["csi"]["volumeAttributes"]["mountOptions"].split(",")
+    assert "rename-dir-limit=100000" in options and "metadata-cache:ttl-secs:0" in options
     assert workdir.startswith(f"--workdir={mounted['mountPath']}/")
 
 
-def exported(line):
-    """The pairs of a line of the head that says what to export."""
-    if not line.startswith("#     export "):
-        return []
-    pairs = shlex.split(line.removeprefix("#     export "))
-    return [pair.split("=", 1) for pair in pairs]
+def exported(text):
+    """What the lines of the head say to export."""
+    found = {}
+    for line in text.splitlines():
+        for word in shlex.split(line[1:], comments=True) if line.startswith("#     ") else ():
+            name, _, value = word.partition("=")
+            if name.rstrip("+").isupper():
+                found[name.rstrip("+")] = found.get(name.rstrip("+"), "") + value
+    return found

@@ -21,12 +21,16 @@ ITEMS = 30
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
     """A run of two steps on a simulated shop of 30 items."""
-    folder = tmp_path_factory.mktemp("recommend")
+    return trained(tmp_path_factory.mktemp("recommend"))
+
+
+def trained(folder, unknown=0.0):
     simulate(folder / "data", Shop(sequences=20, items=ITEMS, mean_length=5.0, max_length=10))
     c = small_config()
     c.data.path = str(folder / "data")
     c.train.update({"batch_size": 16, "steps": 2, "eval_every": 1, "micro_rows": 1})
     c.optim.warmup_steps = 0
+    c.mask.unknown = unknown
     with jax.numpy_dtype_promotion("standard"):  # optax
         train(from_dict(to_dict(c)), folder / "run")
     return recommend.load(folder / "run")
@@ -49,6 +53,19 @@ def test_what_was_seen_may_come_again_when_asked_for(run):
 def test_a_list_ends_where_the_catalog_does(run):
     (found,) = recommend.top_k(run, [run.items.tokens()[:4]], k=ITEMS)
     assert len(found) == ITEMS - 4
+
+
+def test_items_that_are_unknown_in_training_are_so_when_it_is_asked(run, tmp_path):
+    blind = trained(tmp_path, unknown=1.0)
+    assert not np.ptp(scores_of(blind), axis=0).any()
+    assert np.ptp(scores_of(run), axis=0).any()
+
+
+def scores_of(run):
+    """The scores of all items after two histories of the same length."""
+    tokens = run.items.tokens()
+    lists = recommend.top_k(run, [tokens[:4], tokens[6:10]], k=ITEMS, filter_seen=False)
+    return [[r.score for r in sorted(found, key=lambda r: r.item)] for found in lists]
 
 
 def test_titles_and_tokens_name_the_same_items(run):

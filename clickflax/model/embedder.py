@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int, Shaped
 
-from clickflax.events import PAD
+from clickflax.events import PAD, RESERVED, UNK
 from clickflax.model.dropout import Dropout
 
 ADDED = ("learned", "sinusoidal")  # to the vectors of events
@@ -67,7 +67,8 @@ class Embedder(nn.Module):
     variable has the width of the model, or that in `widths` (items: the factorised table of ALBERT,
     Lan et al., 2020). The features of the items, whose sizes
     are `features`, are added to their vectors, in what is read and in what is scored; the arrays
-    [N, M] themselves are in the collection "given", which is not learned.
+    [N, M] themselves are in the collection "given", which is not learned. One that is `blind` takes
+    every item for UNK.
 
     The sum is float32 and comes out as `dtype`, in which the model then computes.
     """
@@ -84,6 +85,7 @@ class Embedder(nn.Module):
     dropout: float
     dtype: str
     table_init: nn.initializers.Initializer
+    blind: bool = False
 
     def setup(self):
         self.tables = {
@@ -127,7 +129,8 @@ class Embedder(nn.Module):
         for name, size in self.sizes.items():
             values = variables[name]
             if name == "item":
-                y = self.table("item")[values]
+                known = jnp.where(values < RESERVED, values, UNK) if self.blind else values
+                y = self.table("item")[known]
             elif size:
                 y = self.tables[name](values)
                 y = mean_of(y, values) if values.ndim == 3 else y
