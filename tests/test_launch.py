@@ -296,7 +296,7 @@ def exported(text):
     found = {}
     for line in text.splitlines():
         for word in shlex.split(line[1:], comments=True) if line.startswith("#     ") else ():
-            name, _, value = word.partition("=")
-            if name.rstrip("+").isupper():
+            name, equals, value = word.partition("=")
+            if equals and name.rstrip("+").isupper():
                 found[name.rstrip("+")] = found.get(name.rstrip("+"), "") + value
     return found
