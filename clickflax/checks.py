@@ -6,16 +6,14 @@ from collections.abc import Mapping
 from ml_collections import ConfigDict
 
 from clickflax.config import default, differences, knobs
-from clickflax.model.embedder import ADDED
+from clickflax.label_checks import check_labels
 from clickflax.tasks.label_metrics import NAMES
-from clickflax.tasks.losses import LABEL_LOSSES
 from clickflax.tasks.metrics import METRICS
 from clickflax.tasks.negatives import AVOID, DRAWN
 from clickflax.tasks.sampled import LOSSES
 from clickflax.tasks.tasks import (
     BASKET,
     LABELS,
-    LABELS_AT,
     MASKED,
     NEXT,
     REPLACE,
@@ -113,8 +111,6 @@ def check_config(config: ConfigDict) -> None:
         "config.loss.drawn": DRAWN,
         "config.loss.avoid": AVOID,
         "config.eval.drawn": ["popularity", "uniform"],
-        "config.label.kind": sorted(LABEL_LOSSES),
-        "config.label.at": LABELS_AT,
         "config.data.position_from": ["end", "start"],
         "config.init.vocab": ["remap", "same"],
     }.items():
@@ -264,40 +260,6 @@ def check_candidates(config: ConfigDict) -> None:
         raise ValueError(
             f"config.eval.drawn={config.eval.drawn!r} is about candidates: set "
             "config.eval.negatives, or leave it."
-        )
-
-
-def check_labels(config: ConfigDict, tasks: Mapping[str, Task]) -> None:
-    """Refuses labels that could be told from what comes after them."""
-    whole = [name for name in tasks if name == "returns" or name == "purchase"]
-    once = whole == ["purchase"] and config.label.after and not config.data.chain
-    if whole and not config.label.causal and not once:
-        raise ValueError(
-            f"{whole[-1]}: config.label.causal=False would read what comes after a label; only a "
-            "purchase that is asked once a sequence (config.label.after, and no config.data.chain) "
-            "and labels of a file can be so."
-        )
-    if config.label.at == "cls" and (config.label.causal or not config.data.cls):
-        raise ValueError(
-            "config.label.at='cls' asks at the CLS before all events: set config.data.cls=True, and"
-            " config.label.causal=False, as a causal model sees nothing there."
-        )
-    if config.label.at == "cls" and config.data.window != "last":
-        raise ValueError(
-            f"config.data.window={config.data.window!r}: CLS has the label of the last event of a "
-            "window. Set config.data.window='last', or config.label.at='event'."
-        )
-    if config.data.position_from == "end" and config.model.positions in ADDED:
-        for name, task in tasks.items():
-            if (name in LABELS and task.causal) or name == BASKET:
-                raise ValueError(
-                    f"{name}: positions that are counted from the end tell how much is to come. "
-                    "Set config.data.position_from='start', or config.label.causal=False."
-                )
-    if config.data.validation_users != -1 and not tasks.keys() - set(LABELS):
-        raise ValueError(
-            f"config.data.validation_users={config.data.validation_users} is for items; the "
-            "validation of labels is that of their period or part. Leave it at -1."
         )
 
 

@@ -165,17 +165,22 @@ def evaluate_run(
     Beside DIR/test.json stands DIR/test.TASK.parquet, a line for each target or label (`rows_of`),
     of targets also DIR/test.TASK.users.parquet, a line for each user (`by_sequence`), and with
     `lists` DIR/test.TASK.lists.parquet (`rows_of_lists`) and their metrics in the record. With
-    `groups` the record tells who is served well (`told_groups`).
+    `groups` the record tells who is served well (`told_groups`). What is not asked as the config
+    has it is kept beside that, such as DIR/test.negatives.100.json; `cutoffs` ask nothing else.
     """
     check_listing(lists, features, reference)
     run, start = load_run(folder, checkpoint), time.perf_counter()
     dataset = open_data(run, data)
+    if labels is not None and "label" not in run.tasks:
+        raise ValueError(
+            f"--labels={labels}: the run tells no labels of a file, {list(run.tasks)}."
+        )
     drawing = {"negatives": negatives, "drawn": drawn, "unseen": unseen}
-    asking = {"where": where, "given": given, **drawing}
-    others = {"filter_seen": filter_seen, "cutoffs": cutoffs, "labels": labels}
-    config = asked_otherwise(run.config, {**asking, **others})
-    name = record_name(**asking)
-    listing = Listing(tuple(features), reference, name) if lists else None
+    asking = {"where": where, "given": given, "filter_seen": filter_seen, "labels": labels}
+    config = asked_otherwise(run.config, {**asking, **drawing, "cutoffs": cutoffs})
+    question = record_name(**asking, **drawing, data=data)
+    name = question + record_name(checkpoint=checkpoint)
+    listing = Listing(tuple(features), reference, question) if lists else None
     found, rows = examine(config, run, dataset, which, listing, groups)
     record = finite(found) | {
         "data": str(dataset.path),

@@ -211,6 +211,16 @@ def check_trainable(asked: Mapping[str, Asked]) -> None:
             raise ValueError(f"{name}: all labels to train on are {told[0]:g}; nothing to learn.")
 
 
+def check_patience(config: ConfigDict, asked: Mapping[str, Asked]) -> None:
+    """Refuses to wait for a better validation where nothing is validated."""
+    name = config.train.monitor.rpartition("/")[0] or config.tasks[0]
+    if config.train.patience and not len(asked[name].validation):
+        raise ValueError(
+            f"config.train.patience={config.train.patience} stops by the validation of {name}, "
+            "which has no examples here: set it to 0, or data.validation_users to -1."
+        )
+
+
 def check_kind(label: Float[np.ndarray, " E"], kind: str, classes: int) -> None:
     """Refuses labels that are not of the kind that `config.label` says."""
     told = label[np.isfinite(label)]

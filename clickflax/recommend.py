@@ -295,6 +295,8 @@ def main(argv: list[str]) -> None:
     flags = parser.parse_args(argv)
     if (flags.users is None) != (flags.out is None):
         parser.error("--users and --out go together")
+    if flags.history is not None and flags.data is not None:
+        parser.error(f"--data={flags.data} has users; a --history is told, and needs none")
     sharding.use_devices(read_config(flags.run).train.cpu_devices)
     run = load(flags.run)
     told = told_pairs(flags.given)

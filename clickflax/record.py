@@ -76,14 +76,34 @@ def record_name(
     negatives: int | None = None,
     drawn: str | None = None,
     unseen: bool | None = None,
+    filter_seen: bool | None = None,
+    data: str | None = None,
+    labels: str | None = None,
+    checkpoint: str = "best",
 ) -> str:
-    """What the name of a record says of the question, where it is not that of the config."""
+    """What the name of a record says of the question, and of the checkpoint that answers it, where
+    they are not those of the config.
+    """
     parts = [] if where is None else [f"where.{where}"]
     parts += [] if given is None else [f"given.{','.join(given)}"]
     parts += [] if negatives is None else [f"negatives.{negatives}"]
     parts += [] if drawn is None else [drawn]
     parts += [] if unseen is None else ["unseen" if unseen else "all"]
+    parts += [] if filter_seen is None else [f"{'' if filter_seen else 'no-'}filter-seen"]
+    parts += [] if data is None else [f"data.{data}"]
+    parts += [] if labels is None else [f"labels.{labels}"]
+    parts += [] if checkpoint == "best" else [checkpoint]
     return "".join(f".{part}".replace("|", "+").replace("/", "_") for part in parts)
+
+
+# What the numbers of a ranking depend on, beside the users and the targets, of its protocol.
+RANKED_AMONG = ("candidates", "filter_seen", "given", "ties")
+
+
+def ranked_among(record: Mapping[str, Any], task: str | None) -> dict[str, Any]:
+    """What a task of a record, None: the only one, was asked to rank."""
+    told = record.get("protocol" if task is None else f"{task}/protocol", {})
+    return {key: told.get(key) for key in RANKED_AMONG}
 
 
 def prefixed(task: str, found: Mapping[str, Any]) -> dict[str, Any]:

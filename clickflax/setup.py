@@ -27,7 +27,7 @@ from clickflax.feed import Advance, Feed, Source, Step, many_at_once, one_by_one
 from clickflax.judge import Judge
 from clickflax.model.model import Model
 from clickflax.objectives import make_batches, make_objective
-from clickflax.questions import Asked, ask_about, check_trainable
+from clickflax.questions import Asked, ask_about, check_patience, check_trainable
 from clickflax.reading import Reading, find_reading
 from clickflax.run import (
     check_catalog,
@@ -247,6 +247,7 @@ def set_up(config: ConfigDict, folder: pathlib.Path) -> tuple[Setting, State]:
     dataset = open_or_simulate(config, folder)
     asked = ask_about(config, dataset)
     check_trainable(asked)
+    check_patience(config, asked)
     asked = weigh(config, dataset, asked)
     reading = find_reading(config, folder, dataset, asked)
     sizes, given, cold = sizes_of(reading.variables), given_of(reading.features), reading.cold

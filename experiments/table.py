@@ -80,7 +80,7 @@ def studies() -> str:
     record = HERE / "objectives.json"
     parts = [models.best()]
     if record.is_file():
-        tables, metrics, baseline = read_tables(record.read_text(encoding="utf-8"))
+        tables, metrics, baseline = read_tables(record)
         parts += [objectives.answer(tables), STUDY_WRITERS["md"](tables, metrics, baseline)]
     return "\n\n".join(parts)
 

@@ -16,7 +16,7 @@ def pytest_configure(config):
     assert jax.device_count() == 8  # starts the backend: the number is fixed from now on
     jax.config.update("jax_numpy_dtype_promotion", "strict")
     jax.config.update("jax_numpy_rank_promotion", "raise")
-    # Many tests compile the same programs, in all processes of pytest and in commands that they give.
+    # Many tests compile the same programs, in all processes and in commands that they give.
     if not hasattr(config, "workerinput"):
         cache = tempfile.TemporaryDirectory(prefix="clickflax-tests-")
         config.add_cleanup(cache.cleanup)

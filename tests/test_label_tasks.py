@@ -264,7 +264,18 @@ def test_several_tasks_are_validated_evaluated_and_resumed(shop, tmp_path):
         (NO_MOMENTS | {"data.split": "leave_one_out"}, "holds out items; labels want"),
         ({"label.buy": "bought"}, "no action 'bought'"),
         ({"train.monitor": "ndcg@10"}, r"'ndcg@10' is not one of \['auc'"),
-        ({"label.kind": "text"}, r"\['binary', 'classes', 'number'\]"),
+        ({"tasks": ("label",), "label.kind": "text"}, r"\['binary', 'classes', 'number'\]"),
+        ({"label.kind": "classes"}, "kind='classes' is about label, and config.tasks=.'purchase'"),
+        ({"label.back": "returned"}, "label.back='returned' is about returns"),
+        ({"label.classes": 3}, "label.classes=3 is about label"),
+        (
+            {"tasks": ("label",), "label.kind": "number", "label.positive": 2.0},
+            "positive=2.0 is about labels of the kind 'binary', and here is config.label.kind='num",
+        ),
+        (
+            {"tasks": ("next_item",), "train.monitor": "ndcg@10", "label.share": 0.5},
+            "share=0.5 is about purchase, returns, label, and config.tasks=.'next_item'",
+        ),
         ({"tasks": ("purchase", "next_item"), "train.monitor": "auc"}, "'purchase/auc'"),
         ({"tasks": ("masked_price",), "train.monitor": "ndcg@10"}, "'price' is not a categorical"),
         (

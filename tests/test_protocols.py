@@ -1,5 +1,7 @@
 """How the papers measure: candidates, and the named protocols."""
 
+import json
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -24,6 +26,7 @@ from clickflax.events import RESERVED
 from clickflax.judge import Ranker
 from clickflax.model.heads import Answers
 from clickflax.protocols import PROTOCOLS, follow
+from clickflax.record import record_name
 from clickflax.runtime import sharding
 from clickflax.tasks.scores import ranks_among
 from clickflax.train import train
@@ -202,6 +205,13 @@ def test_a_run_is_measured_in_another_way_and_says_so(tmp_path, optax_promotes):
         evaluate_run(tmp_path / "run", "test", negatives=0, drawn="popularity")
     names = {path.name for path in (tmp_path / "run").glob("test*.json")}
     assert names == {"test.json", "test.negatives.0.json", "test.popularity.json"}
+    evaluate_run(tmp_path / "run", "test", filter_seen=False, checkpoint="last")
+    assert (tmp_path / "run" / "test.no-filter-seen.last.json").is_file()
+    assert record_name(data="data/shop", labels="a.csv") == ".data.data_shop.labels.a.csv"
+    with pytest.raises(ValueError, match=r"--labels=a.csv: the run tells no labels of a file"):
+        evaluate_run(tmp_path / "run", "test", labels="a.csv")
+    kept = json.loads((tmp_path / "run" / "test.json").read_text())
+    assert kept["recall@10"] == few["recall@10"] and kept["protocol"]["filter_seen"]
     dataset = open_dataset(tmp_path / "data")
     rows = pq.read_table(tmp_path / "run" / "test.negatives.0.masked_item.parquet").to_pydict()
     hits = np.array(rows["place"]) < 10

@@ -68,6 +68,12 @@ def scores_of(run):
     return [[r.score for r in sorted(found, key=lambda r: r.item)] for found in lists]
 
 
+def test_a_history_that_is_told_wants_no_data_set(run, capsys):
+    with pytest.raises(SystemExit):
+        recommend.main([f"--run={run.folder}", "--history=item-1", "--data=elsewhere"])
+    assert "--data=elsewhere has users" in capsys.readouterr().err
+
+
 def test_titles_and_tokens_name_the_same_items(run):
     titles, tokens = run.items.column("title"), run.items.tokens()
     by_title = recommend.top_k(run, [titles[:3]], k=3)

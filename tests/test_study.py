@@ -115,10 +115,16 @@ def test_a_file_that_changed_after_the_plan_is_noticed(tmp_path):
         ({"seeds": (1, 2, 1)}, "seed 1 is there twice"),
         ({"baseline": "narow"}, "baseline='narow' is not there; did you mean 'narrow'"),
         ({"published": {"shop": {"x": ""}}}, "'narrow', 'wide one'"),
-        ({"data": {"shop": "data.path=data"}}, "must be a list of words"),
-        ({"metrics": "ndcg@10"}, "must be a list of names"),
+        ({"data": {"shop": "data.path=data"}}, "must be a list: changes"),
+        ({"metrics": "ndcg@10"}, r"must be a list, such as \('ndcg@10',\)"),
+        ({"seeds": 3}, r"seeds=3 must be a list, such as \(3,\)"),
+        ({"seeds": ("a",)}, "seed 'a' must be a whole number"),
+        ({"configs": {"A": pathlib.Path("a.py")}}, "must be a list: a file, then changes to it"),
+        ({"configs": {"A": ()}}, r"configs\['A'\]=\(\) must be a list: a file"),
+        ({"asked": ("test",)}, r"asked=\('test',\) must be a dictionary"),
+        ({"asked": {"x": "lists"}}, r"asked\['x'\]='lists' must be a dictionary"),
         ({"asked": {"few": {"negativs": 5}}}, "did you mean 'negatives'"),
-        ({"asked": {"a": {}, "b": {"filter_seen": False}}}, "have the same record, test.json"),
+        ({"asked": {"a": {}, "b": {"lists": True}}}, "have the same record, test.json"),
         ({"asked": {"a": {"data": FILE}}}, "not JSON serializable"),
         ({"asked": {"a": {"features": ("genres",)}}}, "are about lists: say --lists"),
     ],
@@ -267,7 +273,8 @@ def test_a_table_has_means_over_seeds_and_differences_over_users(tmp_path):
     twice = found._replace(lines=[narrow, *other])
     told_otherwise = table.WRITERS["md"]([twice], ["ndcg@10"], study.baseline)
     assert "otherwise for ndcg@10 of wide one (shop, p = 0.06), ndcg@10 of wid" in told_otherwise
-    again = table.read_tables(told)
+    (tmp_path / "table.json").write_text(told)
+    again = table.read_tables(tmp_path / "table.json")
     assert table.WRITERS["md"](*again) == text and table.WRITERS["json"](*again) == told
 
 
@@ -311,7 +318,8 @@ def test_labels_are_compared_too_and_a_lower_loss_is_better(tmp_path):
     assert "|  | auc | Δ auc | log_loss | Δ log_loss | f1 | seeds |" in text
     assert text.count(")* |") == 2 and ")† |" not in text and "t-test" not in text
     told = table.WRITERS["json"]([found], study.metrics, study.baseline)
-    assert table.WRITERS["md"](*table.read_tables(told)) == text
+    (tmp_path / "table.json").write_text(told)
+    assert table.WRITERS["md"](*table.read_tables(tmp_path / "table.json")) == text
     # What cannot be compared says why, and does not keep the others from it.
     path = folder_of(tmp_path, cells[0]) / "test.purchase.parquet"
     rows = pq.read_table(path)
@@ -372,7 +380,7 @@ def test_the_questions_of_a_user_are_one_draw(tmp_path):
 def test_a_metric_of_a_ranking_is_known_by_its_name():
     assert paired.ranked("ndcg@10") == (None, "ndcg@10", 10)
     assert paired.ranked("next_item/ndcg@10") == ("next_item", "ndcg@10", 10)
-    for other in ("auc", "precision@recall=0.5", "coverage@10", "cold/ndcg@10", "ndcg@1O"):
+    for other in ("auc", "precision@recall=0.5", "coverage@10", "cold/ndcg@10", "a/cold/map@5"):
         assert paired.ranked(other) is None
 
 
@@ -395,6 +403,27 @@ def test_models_that_were_asked_of_others_are_not_compared(tmp_path):
     (folder / "test.next_item.parquet").unlink()
     [found] = results.results(out, study, planned)
     assert found.strangers == [f"wide one: cells/{cells[1].name} has no test.next_item.parquet"]
+
+
+def test_models_that_were_asked_to_rank_others_are_not_compared(tmp_path):
+    out, cells = pretended(tmp_path)
+    for one in cells:
+        path = folder_of(out, one) / "test.json"
+        few = "100 of all" if one.config == "wide one" else "all"
+        told = {"history": one.config, "candidates": few, "filter_seen": True}
+        write_json(path, {**json.loads(path.read_text()), "protocol": told})
+    study, planned = read_plan(out)
+    [found] = results.results(out, study, planned)
+    why = "asked otherwise than narrow: candidates '100 of all', not 'all'"
+    assert found.strangers == [f"wide one: {why}"]
+    assert found.lines[1].results["ndcg@10"].apart is None
+
+
+def test_a_file_that_has_no_tables_is_refused_by_name(tmp_path):
+    for text, why in (("{", "is no whole JSON"), ("[]", "has no tables"), ("{}", "has no tables")):
+        (tmp_path / "other.json").write_text(text)
+        with pytest.raises(ValueError, match=f"other.json {why}"):
+            table.read_tables(tmp_path / "other.json")
 
 
 def test_a_metric_that_only_some_are_asked_for_is_blank_elsewhere(tmp_path):

@@ -340,6 +340,13 @@ def test_a_finished_run_is_not_trained_again(shop, run):
     assert (run / "metrics.jsonl").read_text() == lines
 
 
+def test_patience_without_a_validation_is_refused(shop, tmp_path):
+    config = config_for(shop, patience=2)
+    config.data.validation_users = 0
+    with pytest.raises(ValueError, match="patience=2 stops by the validation of"):
+        train(config, tmp_path / "run")
+
+
 def test_training_stops_when_its_patience_is_over_and_stays_stopped(shop, tmp_path):
     config = config_for(shop, steps=60, eval_every=1, patience=2)
     config.optim.learning_rate = 1e-12  # so that nothing ever becomes better

@@ -69,8 +69,14 @@ def open_source(folders: Sequence[pathlib.Path]) -> Source:
         metrics=metrics_of([read_json(folder / "test.json") for folder in folders]),
         baseline=cells[0].config,
     )
-    if len(study.configs) < len(cells):
-        raise ValueError("Two of these folders have the same name, by which runs are told apart.")
+    names = [cell.config for cell in cells]
+    for cell in cells:
+        if names.count(cell.config) > 1:
+            both = [one.name for one in cells if one.config == cell.config]
+            raise ValueError(
+                f"{' and '.join(both)} have the same name, by which runs are told apart: rename "
+                "one."
+            )
     return Source(folders[0], study, cells)
 
 
@@ -270,7 +276,10 @@ def told(source: Source) -> dict[str, Any]:
     """Everything that the page shows."""
     done = told_cells(source)
     if not done:
-        raise ValueError(f"No run of {source.out} has been evaluated: there is nothing to show.")
+        raise ValueError(
+            f"No run of {source.out} has been evaluated: there is nothing to show. `clickflax "
+            "study run FILE --out DIR` goes on with a study."
+        )
     found = {
         "question": source.study.question,
         "metrics": list(source.study.metrics),

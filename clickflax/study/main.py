@@ -46,7 +46,7 @@ def run(flags: argparse.Namespace) -> int:
 def table(flags: argparse.Namespace) -> int:
     """`clickflax study table DIR`, or a file that was made of it with `--format json`."""
     if flags.out.is_file():
-        told = read_tables(flags.out.read_text(encoding="utf-8"))
+        told = read_tables(flags.out)
     else:
         study, cells = read_plan(flags.out)
         told = results(flags.out, study, cells), study.metrics, study.baseline

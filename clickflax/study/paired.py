@@ -9,6 +9,7 @@ import numpy as np
 import pyarrow.parquet as pq
 from jaxtyping import Float, Int
 
+from clickflax.record import ranked_among
 from clickflax.run import read_json
 from clickflax.study.plan import Cell, folder_of, record_of
 from clickflax.study.statistics import Difference, difference, draw_labels, holm, of_draws
@@ -72,7 +73,7 @@ def ranked(metric: str) -> Ranked | None:
     """What a metric of a ranking is; None for one of labels or of lists."""
     task, _, own = metric.rpartition("/")
     name, _, k = own.partition("@")
-    if name not in METRICS or not k.isdigit() or task == "cold":
+    if name not in METRICS or not k.isdigit() or "cold" in task.split("/"):
         return None
     return Ranked(task or None, own, int(k))
 
@@ -177,6 +178,20 @@ def rows_behind(
     return per_user(paths, kind) if kind else per_label(paths, name)
 
 
+def asked_apart(
+    out: pathlib.Path, one: Cell, other: Cell, asked: Mapping[str, Any], metric: str
+) -> str:
+    """In what two cells were asked to rank other things, nothing where they were not."""
+    kind = ranked(metric)
+    if kind is None:  # labels are compared by what is told of the same events
+        return ""
+    records = (answer_of(out, cell, asked) or {} for cell in (one, other))
+    ours, theirs = (ranked_among(record, kind.task) for record in records)
+    return ", ".join(
+        f"{key} {ours[key]!r}, not {theirs[key]!r}" for key in ours if ours[key] != theirs[key]
+    )
+
+
 def differences(
     out: pathlib.Path,
     done: Mapping[str, Sequence[Cell]],
@@ -205,6 +220,8 @@ def differences(
             reasons[config] = ours if isinstance(ours, str) else f"{baseline}: {theirs}"
         elif not ours.alike(theirs):
             reasons[config] = f"asked of others than {baseline}"
+        elif apart := asked_apart(out, cells[0], done[baseline][0], asked, metric):
+            reasons[config] = f"asked otherwise than {baseline}: {apart}"
         else:
             found[config] = ours.apart(theirs)
     p = holm({config: one.p_bootstrap for config, one in found.items()})

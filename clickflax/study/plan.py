@@ -4,6 +4,7 @@ import difflib
 import hashlib
 import inspect
 import json
+import numbers
 import pathlib
 import re
 from collections.abc import Mapping, Sequence
@@ -140,16 +141,45 @@ def load_study(path: str | pathlib.Path) -> Study:
     return study
 
 
+def check_kinds(study: Study, where: str) -> None:
+    """Refuses what has not the form of a part of a study."""
+    for part in ("configs", "data", "asked", "published"):
+        found = getattr(study, part)
+        if not isinstance(found, Mapping):
+            raise ValueError(f"{where}: {part}={found!r} must be a dictionary.")
+    for part in ("seeds", "metrics"):
+        found = getattr(study, part)
+        if isinstance(found, str) or not isinstance(found, Sequence):
+            raise ValueError(f"{where}: {part}={found!r} must be a list, such as ({found!r},).")
+    for seed in study.seeds:
+        if not isinstance(seed, numbers.Integral):
+            raise ValueError(f"{where}: seed {seed!r} must be a whole number.")
+    for part, least, words in (
+        ("configs", 1, "a file, then changes to it"),
+        ("data", 0, "changes"),
+    ):
+        for name, found in getattr(study, part).items():
+            if isinstance(found, str) or not isinstance(found, Sequence) or len(found) < least:
+                raise ValueError(f"{where}: {part}[{name!r}]={found!r} must be a list: {words}.")
+    for part in ("asked", "published"):
+        for name, found in getattr(study, part).items():
+            if not isinstance(found, Mapping):
+                raise ValueError(f"{where}: {part}[{name!r}]={found!r} must be a dictionary.")
+    try:
+        json.dumps(dict(study.asked))
+    except TypeError as error:
+        raise ValueError(f"{where}: asked={study.asked!r}: {error}.") from None
+
+
 def check_study(study: Study, where: str) -> None:
     """Refuses a study without cells, and names that stand for nothing."""
+    check_kinds(study, where)
     for part in ("configs", "data", "seeds", "metrics", "asked"):
         if not getattr(study, part):
             raise ValueError(f"{where}: {part} is empty, so that the study has no cells.")
     twice = sorted({seed for seed in study.seeds if list(study.seeds).count(seed) > 1})
     if twice:
         raise ValueError(f"{where}: seed {twice[0]} is there twice: it would be the same run.")
-    if isinstance(study.metrics, str):
-        raise ValueError(f"{where}: metrics={study.metrics!r} must be a list of names.")
     files = [record_of(asked) for asked in study.asked.values()]
     for name, asked in study.asked.items():
         for key in asked:
@@ -162,14 +192,6 @@ def check_study(study: Study, where: str) -> None:
                 f"{where}: asked[{name!r}] and another one have the same record, "
                 f"{record_of(asked)}.json: make them two studies."
             )
-    try:
-        json.dumps(dict(study.asked))
-    except TypeError as error:
-        raise ValueError(f"{where}: asked={study.asked!r}: {error}.") from None
-    for part in ("configs", "data"):
-        for name, words in getattr(study, part).items():
-            if isinstance(words, str):
-                raise ValueError(f"{where}: {part}[{name!r}]={words!r} must be a list of words.")
     check_name(study.baseline or next(iter(study.configs)), study.configs, f"{where}: baseline")
     for data, rows in study.published.items():
         check_name(data, study.data, f"{where}: published")

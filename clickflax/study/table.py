@@ -2,9 +2,11 @@
 
 import json
 import math
+import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from clickflax.run import read_json
 from clickflax.runtime.log import finite
 from clickflax.study.results import LEVEL, Line, Result, Table
 from clickflax.study.statistics import Difference, Spread, holm
@@ -180,9 +182,14 @@ def plain(line: Line) -> dict[str, Any]:
     return line._asdict() | {"results": results}
 
 
-def read_tables(text: str) -> tuple[list[Table], list[str], str]:
-    """Tables, metrics and baseline of `as_json`."""
-    told = json.loads(text)
+def read_tables(path: pathlib.Path) -> tuple[list[Table], list[str], str]:
+    """Tables, metrics and baseline of a file that `as_json` has made."""
+    told = read_json(path)
+    if not isinstance(told, dict) or not {"tables", "metrics", "baseline"} <= told.keys():
+        raise ValueError(
+            f"{path} has no tables of a study: name the folder of one, or a file that `clickflax "
+            "study table DIR --format json` has made of it."
+        )
 
     def number_of(fields: Mapping[str, Any]) -> dict[str, float]:
         return {name: math.nan if value is None else value for name, value in fields.items()}
