@@ -492,6 +492,12 @@ def test_the_board_knows_how_far_a_cell_is_and_when_all_ends(tmp_path, monkeypat
     (folder_of(out, cells[2]) / "metrics.jsonl").write_text(text)
     assert board.share(cells[2]) == 0.5  # of 4 steps; the third is half written
     assert board.time_left() == "about 0:01:30 left"  # 30 s of this one, 60 s of the next
+    # Another process has the last one: half of the 90 s is its own.
+    board.now(cells[3], "elsewhere")
+    assert board.time_left() == "about 0:00:45 left" and board.elsewhere() == [cells[3]]
+    shutil.copy(folder_of(out, cells[0]) / "answered.json", folder_of(out, cells[3]))
+    assert board.elsewhere() == [] and board.count() == "3 of 4 done, 1 running"
+    board.now(cells[3], "")
     row = board.told(cells[:1] + cells[2:3], "ndcg@10")
     assert row[:3] == ("1/2", "50%", "") and 0 < float(row[3]) < 1
     board.now(cells[2], "failed", "no room")

@@ -128,8 +128,8 @@ class Board:
         return min(1.0, last_step(folder) / max(1, self.steps.get(cell, 0) or sys.maxsize))
 
     def time_left(self) -> str:
-        """When the study will have ended, by the cells that this process has run; "" as long as
-        there is none to go by.
+        """When the study will have ended, by the cells that this process has run, if those that run
+        others go on; "" as long as there is none to go by.
         """
         now = time.monotonic()
         known = {(cell.config, cell.data): s for cell, s in self.whole.items()}
@@ -139,13 +139,14 @@ class Board:
         if not known:
             return ""
         usual = sum(known.values()) / len(known)
-        waiting = [cell for cell, state in self.state.items() if state in ("", "running")]
+        others = [cell for cell, state in self.state.items() if state == "elsewhere"]
+        waiting = [cell for cell, state in self.state.items() if state in ("", "running")] + others
         left = 0.0
         for cell in waiting:
             whole = known.get((cell.config, cell.data), usual)
-            begun, before = self.begun.get(cell, (now, 0.0))
+            begun, before = self.begun.get(cell, (now, self.share(cell) if cell in others else 0.0))
             left += max(0.0, (1 - before) * whole - (now - begun))
-        each = left / max(1, min(self.workers, len(waiting)))
+        each = left / max(1, min(self.workers + len(others), len(waiting)))
         return f"about {datetime.timedelta(seconds=round(each))} left" if waiting else ""
 
     def table(self) -> rich.table.Table:
@@ -176,13 +177,13 @@ class Board:
         mean = f"{sum(found) / len(found):.4f}" if found else ""
         return f"{len(done)}/{len(cells)}", " ".join(running), str(failed or ""), mean
 
-    def look_again(self) -> list[Cell]:
-        """The cells that others had and have no longer, but for those that they have ended."""
+    def elsewhere(self) -> list[Cell]:
+        """The cells that others have not done; those that they have done meanwhile are."""
         others = [cell for cell, state in self.state.items() if state == "elsewhere"]
         for cell in others:
             if is_done(self.out, self.study, cell):
                 self.now(cell, "done")
-        return [c for c in others if self.state[c] == "elsewhere" and not is_taken(self.out, c)]
+        return [cell for cell in others if self.state[cell] == "elsewhere"]
 
     def draw(self) -> None:
         """Shows the table as it is now."""
@@ -240,12 +241,13 @@ def run_cells(out: pathlib.Path, study: Study, cells: Sequence[Cell], workers: i
                 cell, place = running.pop(process)
                 free.append(place)
                 board.now(cell, *outcome(out, cell, process.returncode, stop.is_set()))
+            others = board.elsewhere()
             if stop.is_set():
                 board.ended_by = stop.number
                 for process in running:
                     process.terminate()
             elif not (waiting or running):  # of what others had, something may be free
-                waiting = board.look_again()
+                waiting = [cell for cell in others if not is_taken(out, cell)]
             board.draw()
             time.sleep(TICK)
     return board
