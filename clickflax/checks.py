@@ -8,6 +8,7 @@ from ml_collections import ConfigDict
 from clickflax.config import default, differences, knobs
 from clickflax.label_checks import check_labels
 from clickflax.tasks.label_metrics import NAMES
+from clickflax.tasks.losses import WHOLE
 from clickflax.tasks.metrics import METRICS
 from clickflax.tasks.negatives import AVOID, DRAWN
 from clickflax.tasks.sampled import LOSSES
@@ -107,7 +108,7 @@ def check_config(config: ConfigDict) -> None:
     for name, choices in {
         "config.train.monitor": known,
         "config.mask.replace": sorted(REPLACE),
-        "config.loss.name": sorted(LOSSES),
+        "config.loss.name": sorted(LOSSES if config.loss.negatives else {*LOSSES, *WHOLE}),
         "config.loss.drawn": DRAWN,
         "config.loss.avoid": AVOID,
         "config.eval.drawn": ["popularity", "uniform"],
@@ -214,7 +215,7 @@ def check_loss(config: ConfigDict, tasks: Mapping[str, Task]) -> None:
                     f"config.tasks={tuple(tasks)} asks for items."
                 )
     if not loss.negatives:
-        if loss.name != "softmax":
+        if loss.name in LOSSES and loss.name not in WHOLE:
             raise ValueError(f"config.loss.name={loss.name!r} needs config.loss.negatives.")
         for name in ("drawn", "shared", "avoid", "log_q"):
             if loss[name] != plain[name]:

@@ -16,7 +16,7 @@ from clickflax.events import RESERVED, Batch
 from clickflax.questions import Asked
 from clickflax.runtime import sharding
 from clickflax.step import Objective
-from clickflax.tasks.losses import LABEL_LOSSES, softmax_loss
+from clickflax.tasks.losses import LABEL_LOSSES, WHOLE
 from clickflax.tasks.negatives import Sampling
 from clickflax.tasks.sampled import LOSSES, first_bias, gbce_beta, sampled_loss
 from clickflax.tasks.tasks import LABELS, NEXT, Hiding, Question, forget, most_hidden
@@ -126,7 +126,9 @@ def make_objective(
         chunk = sharding.chunk_items(
             config.train.softmax_chunk, micro_rows * targets, values, mesh.shape[sharding.MODEL]
         )
-        loss = functools.partial(softmax_loss, chunk=chunk, smoothing=config.loss.smoothing)
+        loss = functools.partial(
+            WHOLE[config.loss.name], chunk=chunk, smoothing=config.loss.smoothing
+        )
 
     def prepare(key: Key[Array, ""], batch: Batch) -> Question:
         question = task.prepare(key, batch, hiding)

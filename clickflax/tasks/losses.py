@@ -69,6 +69,8 @@ def number_loss(
     return (optax.l2_loss(logits[..., 0], targets) * weights).sum(), weights.sum()
 
 
+# Over the whole catalog, by `config.loss.name`; beside negatives: `LOSSES` of sampled.py.
+WHOLE = {"softmax": softmax_loss}
 LABEL_LOSSES = {"binary": binary_loss, "classes": class_loss, "number": number_loss}
 
 
