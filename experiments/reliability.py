@@ -1,116 +1,202 @@
-"""How far the probabilities of runs can be trusted: what was told against what was so.
+"""What is left when a process is killed at any moment: a run goes on to the bit, a store is whole.
 
-    clickflax evaluate --run=runs/purchase
-    python experiments/reliability.py runs/purchase runs/other --out reliability.svg
+    python experiments/reliability.py --out faults   # some minutes; experiments/reliability.json
+    python experiments/table.py                      # experiments/reliability.md
 
-Every dot is a tenth of the labels, in the order of their probabilities; the bar through it is two
-standard errors of the share of yeses to both sides. On the diagonal a run says what is so, below it
-says yes too often. The strip shows where the labels lie.
+A training of the simulated shop is killed (SIGKILL) after a random time, started again, and so on
+until it ends; its parameters and what it has written are then those of the one that nobody killed.
+`clickflax prepare` is killed likewise: what lies there afterwards is nothing, or the whole store.
+A training with a table of two million items is asked to end (SIGTERM): it saves, and how long that
+takes is how long whoever ends it must wait.
 """
 
 import argparse
 import json
-import math
 import pathlib
+import random
+import signal
+import subprocess
+import sys
+import time
 
 import numpy as np
+from scale import write_log
+from speed import clickflax_main
+from study import HERE, MACHINE, clickflax, sat
 
-COLOURS = ("#1f5fa8", "#d1662f", "#3a8f5c", "#8457a5", "#a08020")
-COLUMNS = 40  # of the strip
+from clickflax.data.store import open_dataset
+from clickflax.run import load_run
+from clickflax.runtime.environment import environment
+from clickflax.runtime.params import by_name
+
+RECORD = HERE / "reliability.json"
+CONFIG = HERE.parent / "configs" / "quickstart.py"
+LARGE = HERE.parent / "configs" / "sasrec_ml1m.py"
+ITEMS, WIDTH = 2_000_000, 64
+SHORT = ["steps=60", "eval_every=10", "log_every=5", "batch_size=16"]
 
 
-def curves(run: pathlib.Path, part: str) -> dict[str, dict]:
-    """The bins and the calibration error of every task of a run that has them, by what to call it.
+def start(call: list[str]) -> subprocess.Popen:
+    """Begins a verb in a process of its own, which says nothing."""
+    none = subprocess.DEVNULL
+    return subprocess.Popen(
+        [sys.executable, "-m", "clickflax.cli", *call], stdout=none, stderr=none
+    )
 
-    Raises ValueError for a run without any.
-    """
-    path = run / f"{part}.json"
-    if not path.is_file():
-        raise FileNotFoundError(f"{path} is not there: `clickflax evaluate --run={run}` writes it.")
-    record = json.loads(path.read_text(encoding="utf-8"))
-    prefixes = [key.removesuffix("reliability") for key in record if key.endswith("reliability")]
-    if not prefixes:
-        raise ValueError(f"{path} has no reliability: it was not asked for a yes or no.")
+
+def killed(call: list[str], seconds: float) -> bool:
+    """Runs a verb, and kills it after a time; whether it was still there."""
+    with start(call) as process:
+        try:
+            process.wait(seconds)
+        except subprocess.TimeoutExpired:
+            process.send_signal(signal.SIGKILL)
+    if process.returncode not in (0, -signal.SIGKILL):
+        raise RuntimeError(f"clickflax {' '.join(call)} ended with {process.returncode}.")
+    return process.returncode != 0
+
+
+def written(folder: pathlib.Path) -> list[dict]:
+    """The lines of a run, but for how long they took."""
+    path = folder / "metrics.jsonl"
+    lines = path.read_text(encoding="utf-8").split("\n")[:-1] if path.exists() else []
+    return [{k: v for k, v in json.loads(line).items() if k != "seconds"} for line in lines]
+
+
+def same_run(one: pathlib.Path, other: pathlib.Path) -> bool:
+    """Whether two runs have the same parameters, bit for bit, and have written the same."""
+    ours, theirs = (by_name(load_run(folder, "last").params) for folder in (one, other))
+    alike = all(np.array_equal(ours[name], theirs[name]) for name in ours)
+    return alike and ours.keys() == theirs.keys() and written(one) == written(other)
+
+
+def trainings(kills: int, out: pathlib.Path, chance: random.Random) -> dict:
+    """Kills trainings so often, and compares those that have ended with one that was not killed."""
+    knobs = [f"--config.train.{knob}" for knob in SHORT]
+
+    def call(folder: pathlib.Path) -> list[str]:
+        data = f"--config.data.path={out / 'whole' / 'data'}" if folder.name != "whole" else ""
+        return ["train", f"--config={CONFIG}", f"--workdir={folder}", *knobs, *filter(None, [data])]
+
+    began = time.monotonic()
+    clickflax(*call(out / "whole"))
+    seconds, done, runs, alike = time.monotonic() - began, 0, 0, 0
+    while done < kills:
+        folder = out / f"killed-{runs}"
+        while killed(call(folder), chance.uniform(0, seconds) if done < kills else 3600):
+            done += 1
+        runs += 1
+        alike += same_run(folder, out / "whole")
+    return {"kills": done, "runs": runs, "equal": alike}
+
+
+def stores(kills: int, out: pathlib.Path, chance: random.Random) -> dict:
+    """Kills preparations so often, and counts what lies there afterwards."""
+    log, found = out / "log.csv", {"kills": 0, "nothing": 0, "whole": 0, "ended before": 0}
+    numbers = np.random.default_rng(0)
+    columns = [numbers.integers(20_000, size=400_000), numbers.integers(5_000, size=400_000)]
+    table = np.stack([*columns, numbers.integers(2**31, size=400_000)], 1)
+    np.savetxt(log, table, "%d", ",", header="user,item,time", comments="")
+
+    def call(folder: pathlib.Path) -> list[str]:
+        names = "--columns=sequence=user,item=item,time=time"
+        return ["prepare", "log", f"--raw={log}", f"--out={folder}", names, "--k-core=5"]
+
+    began = time.monotonic()
+    subprocess.run(
+        [sys.executable, "-m", "clickflax.cli", *call(out / "store")],
+        check=True,
+        stdout=subprocess.DEVNULL,
+    )
+    seconds, whole = time.monotonic() - began, open_dataset(out / "store").fingerprint
+    while found["kills"] < kills:
+        folder = out / f"store-{found['kills']}-{found['ended before']}"
+        if not killed(call(folder), chance.uniform(0, seconds)):
+            found["ended before"] += 1
+            continue
+        found["kills"] += 1
+        if not folder.exists():
+            found["nothing"] += 1
+        elif open_dataset(folder).fingerprint == whole:
+            found["whole"] += 1
+    return found
+
+
+def endings(times: int, out: pathlib.Path, chance: random.Random) -> dict:
+    """How long a training with a large table takes to end when it is asked to."""
+    write_log(out / "log.txt", ITEMS, 50, 1_000)
+    clickflax_main("prepare", "pairs", "--raw", str(out / "log.txt"), "--out", str(out / "large"))
+    knobs = [f"data.path={out / 'large'}", "data.validation_users=0", "train.batch_size=20"]
+    knobs += [f"model.width={WIDTH}", "model.max_len=50", "loss.negatives=256", "loss.shared=True"]
+    knobs += ["train.log_every=1", "train.steps=100000"]
+    folder, seconds, saved = out / "ended", [], []
+    call = ["train", f"--config={LARGE}", f"--workdir={folder}"]
+    call += [f"--config.{knob}" for knob in knobs]
+    for _ in range(times):  # each goes on where the one before has ended
+        with start(call) as process:
+            before = step_of(folder)
+            while step_of(folder) == before and process.poll() is None:
+                time.sleep(0.1)
+            time.sleep(chance.uniform(0, 10))
+            began = time.monotonic()
+            process.send_signal(signal.SIGTERM)
+            process.wait()
+            seconds.append(round(time.monotonic() - began, 1))
+        if process.returncode != 128 + signal.SIGTERM:
+            raise RuntimeError(f"{' '.join(call)} ended with {process.returncode}.")
+        saved.append(load_run(folder, "last").progress["step"] == step_of(folder))
+    files = [path for path in (folder / "checkpoints").rglob("*") if path.is_file()]
     return {
-        " ".join([run.name, *filter(None, [prefix.removesuffix("/")])]): {
-            "bins": record[f"{prefix}reliability"],
-            "error": record[f"{prefix}calibration_error"],
-        }
-        for prefix in prefixes
+        "items": ITEMS,
+        "width": WIDTH,
+        "bytes": sum(path.stat().st_size for path in files),
+        "seconds": seconds,
+        "saved": sum(saved),
     }
 
 
-def spread(bins: list[dict], most: float) -> np.ndarray:
-    """The share of the labels in each of the columns from 0 to `most`, those of a bin spread evenly
-    from its least probability to its highest; some may lie beyond.
-    """
-    edges = np.linspace(0, most, COLUMNS + 1)
-    counts = np.zeros(COLUMNS)
-    for one in bins:
-        if one["least"] == one["most"]:
-            place = min(int(one["least"] / most * COLUMNS), COLUMNS - 1)
-            counts[place] += one["labels"]
-        else:
-            below = np.clip((edges - one["least"]) / (one["most"] - one["least"]), 0, 1)
-            counts += one["labels"] * np.diff(below)
-    return counts / sum(one["labels"] for one in bins)
+def step_of(folder: pathlib.Path) -> int:
+    """The last step that a run has written of, 0 before the first."""
+    return max((line["step"] for line in written(folder)), default=0)
 
 
-def limit(found: dict[str, dict]) -> float:
-    """How far the axes go: 1, or less where nothing reaches half of it."""
-    values = [v for one in found.values() for b in one["bins"] for v in (b["told"], b["yes"])]
-    top = 1.15 * max(values)
-    step = 10 ** math.floor(math.log10(max(top, 1e-6)))
-    return min(1.0, next(step * n for n in (1, 1.5, 2, 3, 4, 5, 6, 8, 10) if step * n >= top))
-
-
-def plot(found: dict[str, dict], out: pathlib.Path) -> None:
-    """The curves above, the strips below."""
-    import matplotlib
-
-    matplotlib.use("svg")
-    from matplotlib import pyplot
-
-    matplotlib.rcParams["svg.hashsalt"] = "clickflax"  # the same picture from the same figures
-    top = limit(found)
-    figure, (axis, strip) = pyplot.subplots(
-        2, 1, figsize=(4.6, 5.9), sharex=True, height_ratios=(5, 1), layout="constrained"
+def table() -> str:
+    """What the page says."""
+    if not RECORD.is_file():
+        return ""
+    record = json.loads(RECORD.read_text(encoding="utf-8"))
+    train, store, end = record["training"], record["prepare"], record["ending"]
+    seconds = ", ".join(f"{one:.1f}" for one in end["seconds"])
+    return (
+        f"{train['kills']} kills in {train['runs']} trainings, of which {train['equal']} have in "
+        "the end the parameters, bit for bit, and the lines of metrics of the one that was not "
+        f"killed. {store['kills']} kills of a preparation left nothing {store['nothing']} times, "
+        f"and the whole store {store['whole']} times.\n\nAsked to end {len(end['seconds'])} times, "
+        f"a training with a table of {end['items']:,} x {end['width']} has saved the step that it "
+        f"was at {end['saved']} times, and was gone after {seconds} s. It keeps "
+        f"{end['bytes'] / 1e9:.1f} GB ({sat(record['environment'])})."
     )
-    axis.plot([0, top], [0, top], color="#999999", linewidth=1, linestyle="--", zorder=1)
-    edges = np.linspace(0, top, COLUMNS + 1)
-    for i, (name, one) in enumerate(found.items()):
-        colour = COLOURS[i % len(COLOURS)]
-        bins = one["bins"]
-        told, yes, labels = (np.array([b[k] for b in bins]) for k in ("told", "yes", "labels"))
-        error = 2 * np.sqrt(yes * (1 - yes) / labels)
-        axis.errorbar(told, yes, error, fmt="none", ecolor=colour, elinewidth=1, alpha=0.45)
-        label = f"{name}  (off by {100 * one['error']:.2g} points)"
-        axis.plot(told, yes, "o-", color=colour, markersize=4, linewidth=1.4, label=label)
-        share = spread(bins, top)
-        strip.stairs(share, edges, color=colour, linewidth=1.2)
-        strip.stairs(share, edges, color=colour, fill=True, alpha=0.18)
-    axis.set(xlim=(0, top), ylim=(0, top), ylabel="share of yeses")
-    figure.legend(frameon=False, fontsize=8, loc="outside upper left")
-    strip.set(xlabel="probability of a yes, as told", ylabel="labels", ylim=(0, None))
-    for one in (axis, strip):
-        one.spines[["top", "right"]].set_visible(False)
-        for side in (one.xaxis, one.yaxis):
-            side.set_major_formatter(lambda value, place: f"{100 * value:g}%")
-        one.tick_params(labelsize=8)
-    strip.locator_params(axis="y", nbins=3)
-    figure.savefig(out, metadata={"Date": None})
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
-    parser.add_argument("runs", nargs="+", type=pathlib.Path, help="folders of runs")
-    parser.add_argument("--out", required=True, type=pathlib.Path, help="an SVG file")
-    parser.add_argument("--split", choices=("test", "validation"), default="test")
+    parser.add_argument("--out", type=pathlib.Path, required=True, help="a new folder for all runs")
+    parser.add_argument("--trainings", type=int, default=50, help="kills of trainings")
+    parser.add_argument("--stores", type=int, default=20, help="kills of preparations")
+    parser.add_argument("--endings", type=int, default=5, help="a large training is asked to end")
+    parser.add_argument("--seed", type=int, default=0, help="of the moments")
     flags = parser.parse_args()
-    found: dict[str, dict] = {}
-    for run in flags.runs:
-        found |= curves(run, flags.split)
-    plot(found, flags.out)
+    flags.out.mkdir(parents=True)
+    chance = random.Random(flags.seed)
+    record = {
+        "prepare": stores(flags.stores, flags.out, chance),
+        "training": trainings(flags.trainings, flags.out, chance),
+        "ending": endings(flags.endings, flags.out, chance),
+    }
+    about = environment("")
+    record["environment"] = {key: about[key] for key in MACHINE}
+    RECORD.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+    print(table())
 
 
 if __name__ == "__main__":

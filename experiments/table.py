@@ -11,9 +11,9 @@ import pathlib
 
 import devices
 import engines
-import kills
 import models
 import objectives
+import reliability
 import simulated
 import tasks
 import transfer
@@ -89,7 +89,7 @@ PAGES = {
     HERE.parent / "README.md": studies,
     HERE / "devices.md": devices.table,
     HERE / "engines.md": engines.table,
-    HERE / "kills.md": kills.table,
+    HERE / "reliability.md": reliability.table,
     HERE / "models.md": models.tables,
     HERE / "speed.md": speeds,
     HERE / "tasks.md": tasks.table,

@@ -3,11 +3,11 @@
 import argparse
 import json
 
+import calibration
 import models
 import numpy as np
 import objectives
 import pytest
-import reliability
 import simulated
 import speed
 import table
@@ -119,26 +119,26 @@ BINS = [
 
 
 def test_the_strip_has_every_label_of_a_bin_between_its_least_and_its_highest_probability():
-    share = reliability.spread(BINS, 0.4)  # 40 columns of 0.01
+    share = calibration.spread(BINS, 0.4)  # 40 columns of 0.01
     assert share[10] == 0.75 and share[:10].sum() == share[11:20].sum() == 0
     np.testing.assert_allclose(share[20:], 0.25 / 20)
-    assert reliability.spread(BINS, 0.3).sum() == pytest.approx(0.75 + 0.25 / 2)
+    assert calibration.spread(BINS, 0.3).sum() == pytest.approx(0.75 + 0.25 / 2)
 
 
 def test_the_reliability_of_every_task_of_a_run_is_drawn(tmp_path):
     run = tmp_path / "run"
     run.mkdir()
     with pytest.raises(FileNotFoundError, match="clickflax evaluate --run="):
-        reliability.curves(run, "test")
+        calibration.curves(run, "test")
     (run / "test.json").write_text('{"ndcg@10": 0.5}')
     with pytest.raises(ValueError, match="not asked for a yes or no"):
-        reliability.curves(run, "test")
+        calibration.curves(run, "test")
     record = {"purchase/reliability": BINS, "purchase/calibration_error": 0.075}
     (run / "test.json").write_text(json.dumps(record))
-    found = reliability.curves(run, "test")
+    found = calibration.curves(run, "test")
     assert found == {"run purchase": {"bins": BINS, "error": 0.075}}
-    assert reliability.limit(found) == 0.4
-    reliability.plot(found, tmp_path / "plot.svg")
+    assert calibration.limit(found) == 0.4
+    calibration.plot(found, tmp_path / "plot.svg")
     assert "<svg" in (tmp_path / "plot.svg").read_text()
 
 
