@@ -1,5 +1,6 @@
 """GRU4Rec, BERT4Rec and SASRec on MovieLens-100K as RecBole's `uni50` asks, and over all items.
 
+    clickflax prepare ml-100k --raw RAW --out data/ml-100k
     clickflax study run experiments/ml100k.py --out studies/ml100k --workers 2
     clickflax study table studies/ml100k
 

@@ -1,5 +1,6 @@
 """BERT4Rec beside SASRec under equal losses: one model, and only what it is asked differs.
 
+    clickflax prepare ml-1m --raw RAW --out data/ml-1m     # Beauty: see sasrec_s3rec_beauty.py
     clickflax study run experiments/objectives.py --out studies/objectives --workers 2
     clickflax study table studies/objectives --format json > experiments/objectives.json
     python experiments/table.py

@@ -1,5 +1,6 @@
 """The models of clickflax/variants.py on MovieLens-1M, each trained for the same number of steps.
 
+    clickflax prepare ml-1m --raw RAW --out data/ml-1m
     clickflax study run experiments/replicability.py --out studies/replicability --workers 2
     clickflax study table studies/replicability
 
