@@ -135,6 +135,9 @@ def asked_otherwise(config: ConfigDict, changes: Mapping[str, Any]) -> ConfigDic
     config = override(config, flags)
     check_given(config)
     check_candidates(config)
+    told = {name: changes[name] for name in ("filter_seen", "cutoffs") if changes[name] is not None}
+    if told and not set(config.tasks) - set(LABELS):
+        raise ValueError(f"{told}: these are about rankings, and {list(config.tasks)} tell labels.")
     if not config.eval.negatives and (changes["drawn"], changes["unseen"]) != (None, None):
         raise ValueError("--drawn and --unseen are about candidates: name --negatives, too.")
     return config

@@ -82,6 +82,8 @@ def test_a_purchase_is_learned_validated_and_told(shop, tmp_path, label):
     config = config_for(shop, "purchase", **label)
     result = train(config, tmp_path / "run")
     assert 0 < result["validation/auc"] < 1
+    with pytest.raises(ValueError, match=r"'cutoffs': \(5,\).*are about rankings, and .'purchase'"):
+        evaluate_run(tmp_path / "run", "test", cutoffs=(5,))
     record = evaluate_run(tmp_path / "run", "test")
     assert set(NAMES["binary"]) < set(record)
     assert record["labels"] == len(ask_about(config, open_dataset(shop))["purchase"].test)
