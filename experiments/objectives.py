@@ -5,6 +5,7 @@
     clickflax study table studies/objectives --format json > experiments/objectives.json
     python experiments/table.py
     clickflax report studies/objectives --out report.html
+    python experiments/picture.py report.html curves pairs --out experiments/objectives.png
 
 The block, the table of items, dropout, optimiser, users a step and steps are the same: on
 MovieLens 3,000 steps of 64 users, on Beauty 1,500 of 256. That is 40 runs of one to sixteen minutes

@@ -196,11 +196,11 @@ CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 
 
 @contextlib.contextmanager
-def shown(folder, place, width=1200):
-    """The page of a folder in a browser without a network; nothing may be on its console."""
+def shown(folders, place, width=1200):
+    """The page of folders in a browser without a network; nothing may be on its console."""
     from playwright.sync_api import sync_playwright
 
-    report.main([str(folder), "--out", str(place / "report.html")])
+    report.main([*map(str, folders), "--out", str(place / "report.html")])
     said = []
     with sync_playwright() as play:
         browser = play.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
@@ -216,7 +216,7 @@ def shown(folder, place, width=1200):
 
 @pytest.mark.skipif(CHROMIUM is None, reason="there is no Chromium on this machine")
 def test_a_browser_shows_a_single_run_of_labels(told_labels, tmp_path):
-    with shown(told_labels, tmp_path) as page:
+    with shown([told_labels], tmp_path) as page:
         assert page.locator("#reliability .scatterlayer .trace").count() == 2  # with the diagonal
         assert page.locator("#users, #groups, #differences").count() == 0
         assert page.locator("#tables tbody tr").inner_text().split() == [
@@ -229,9 +229,26 @@ def test_a_browser_shows_a_single_run_of_labels(told_labels, tmp_path):
 
 
 @pytest.mark.skipif(CHROMIUM is None, reason="there is no Chromium on this machine")
+def test_a_browser_shows_data_sets_one_by_one_or_together(told_labels, tmp_path):
+    other = tmp_path / "other"
+    shutil.copytree(told_labels, other)
+    for name in ("config.json", "test.json"):
+        told = json.loads((other / name).read_text())
+        told.get("config", told)["data"]["path"] = "data/elsewhere"
+        write_json(other / name, told)
+    with shown([told_labels, other], tmp_path) as page:
+        points = page.locator("#pairs .scatterlayer .point")
+        assert points.count() == 1
+        page.locator("#pairs select").last.select_option("all data sets")
+        assert points.count() == 2
+        page.locator("#pairs select").last.select_option("elsewhere")
+        assert points.count() == 1
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="there is no Chromium on this machine")
 @pytest.mark.parametrize("width", [1200, 390])
 def test_a_browser_shows_the_page_without_a_network(studied, tmp_path, width):
-    with shown(studied[0], tmp_path, width) as page:
+    with shown([studied[0]], tmp_path, width) as page:
         for section in ("differences", "curves", "pairs", "groups"):
             assert page.locator(f"#{section} .main-svg").count() >= 1
         assert page.locator("#curves .scatterlayer .trace").count() == 4  # a line for each run

@@ -179,11 +179,14 @@ function showPairs(section) {
   const keys = ["config", "data", ...Object.keys(found.cells[0].knobs)];
   const choices = make("div", "", { class: "choices" });
   section.append(choices);
+  const data = [...new Set(found.cells.map(cell => cell.data))];
+  const every = "all data sets";
   const last = found.metrics[found.metrics.length - 1];
-  let [x, y, key] = ["train_seconds", names.includes(last) ? last : names[0], "config"];
+  let [x, y, key, which] = ["train_seconds", names.includes(last) ? last : names[0], "config", data[0]];
+  const shown = () => found.cells.filter(cell => which === every || cell.data === which);
   const valueOf = cell => key === "config" ? cell.config : key === "data" ? cell.data : cell.knobs[key];
-  const traces = () => [...new Set(found.cells.map(valueOf))].map((value, i) => {
-    const some = found.cells.filter(cell => valueOf(cell) === value);
+  const traces = () => [...new Set(shown().map(valueOf))].map((value, i) => {
+    const some = shown().filter(cell => valueOf(cell) === value);
     const look = key === "config" ? styleOf(value) : style(i);
     return {
       name: String(value), type: "scatter", mode: "markers",
@@ -203,6 +206,7 @@ function showPairs(section) {
   choice(choices, "across", names, value => { x = value; again(); }).value = x;
   choice(choices, "up", names, value => { y = value; again(); }).value = y;
   choice(choices, "coloured by", keys, value => { key = value; again(); });
+  if (data.length > 1) choice(choices, "on", [...data, every], value => { which = value; again(); });
 }
 
 function showGroups(section) {
