@@ -1,9 +1,11 @@
 """Options that make no sense are refused where they are given."""
 
 import argparse
+import sys
 
 import pytest
 
+from clickflax.data.engine import open_engine
 from clickflax.data.options import Options, add_flags, from_flags, parse_columns, parse_gap
 
 
@@ -40,3 +42,12 @@ def test_options_that_contradict_each_other_are_refused():
         Options(k_core=0)
     with pytest.raises(ValueError, match="--session-gap=30 is not a time such as 90s, 30m"):
         parse_gap("--session-gap", "30")
+
+
+def test_without_spark_the_engine_says_what_to_install(tmp_path, monkeypatch):
+    for name in ("clickflax.data.spark", "clickflax.data.spark_session"):
+        monkeypatch.delitem(sys.modules, name, raising=False)
+    monkeypatch.setitem(sys.modules, "pyspark", None)
+    with pytest.raises(ValueError, match=r"pip install 'clickflax\[spark\]', and Java 17"):
+        with open_engine(tmp_path, Options(engine="pyspark")):
+            pass

@@ -109,8 +109,13 @@ class Engine(Protocol):
 def open_engine(folder: pathlib.Path, options: Options) -> Iterator[Engine]:
     """The engine that options name, with what it needs to keep in `folder`."""
     if options.engine == "pyspark":
-        # an extra: without it, nothing else asks for Spark
-        from clickflax.data.spark import open_spark as opened
+        try:  # an extra: without it, nothing else asks for Spark
+            from clickflax.data.spark_session import open_spark as opened
+        except ModuleNotFoundError as error:
+            raise ValueError(
+                f"{error}: --engine=pyspark needs the extra `spark`: pip install "
+                "'clickflax[spark]', and Java 17 or newer."
+            ) from error
     else:
         from clickflax.data.duck import open_duckdb as opened
     with opened(folder, options) as engine:
