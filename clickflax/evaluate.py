@@ -1,7 +1,6 @@
 """`clickflax evaluate`: ranks every item of the catalog for every user, and counts."""
 
 import argparse
-import glob
 import json
 import pathlib
 import sys
@@ -121,8 +120,13 @@ def examine(
     return record, rows
 
 
+# What an evaluation may ask otherwise than the config of its run.
+OTHERWISE = ("where", "given", "labels", "filter_seen", "cutoffs", "negatives", "drawn", "unseen")
+
+
 def asked_otherwise(config: ConfigDict, changes: Mapping[str, Any]) -> ConfigDict:
     """The config of a run with what an evaluation asks otherwise; None leaves a knob as it is."""
+    changes = dict.fromkeys(OTHERWISE) | dict(changes)
     names = {"where": "task_where", "labels": "label.path"}
     values = {names.get(name, f"eval.{name}"): value for name, value in changes.items()}
     if values["task_where"] is not None:
@@ -135,6 +139,10 @@ def asked_otherwise(config: ConfigDict, changes: Mapping[str, Any]) -> ConfigDic
     config = override(config, flags)
     check_given(config)
     check_candidates(config)
+    if changes["labels"] is not None and "label" not in config.tasks:
+        raise ValueError(
+            f"--labels={changes['labels']}: {list(config.tasks)} tell no labels of a file."
+        )
     told = {name: changes[name] for name in ("filter_seen", "cutoffs") if changes[name] is not None}
     if told and not set(config.tasks) - set(LABELS):
         raise ValueError(f"{told}: these are about rankings, and {list(config.tasks)} tell labels.")
@@ -168,16 +176,12 @@ def evaluate_run(
     Beside DIR/test.json stands DIR/test.TASK.parquet, a line for each target or label (`rows_of`),
     of targets also DIR/test.TASK.users.parquet, a line for each user (`by_sequence`), and with
     `lists` DIR/test.TASK.lists.parquet (`rows_of_lists`) and their metrics in the record. With
-    `groups` the record tells who is served well (`told_groups`). What is not asked as the config
-    has it is kept beside that, such as DIR/test.negatives.100.json; `cutoffs` ask nothing else.
+    `groups` the record tells who is served well (`told_groups`). What an argument asks has files of
+    its own, such as DIR/test.negatives.100.json; `cutoffs` ask nothing else.
     """
     check_listing(lists, features, reference)
     run, start = load_run(folder, checkpoint), time.perf_counter()
     dataset = open_data(run, data)
-    if labels is not None and "label" not in run.tasks:
-        raise ValueError(
-            f"--labels={labels}: the run tells no labels of a file, {list(run.tasks)}."
-        )
     drawing = {"negatives": negatives, "drawn": drawn, "unseen": unseen}
     asking = {"where": where, "given": given, "filter_seen": filter_seen, "labels": labels}
     config = asked_otherwise(run.config, {**asking, **drawing, "cutoffs": cutoffs})
@@ -210,8 +214,8 @@ def keep(
     config: ConfigDict,
 ) -> None:
     """Writes a record, and the rows behind it, into the folder of a run."""
-    for old in run.folder.glob(f"{glob.escape(name)}.*.lists.parquet"):
-        old.unlink()  # they would be taken for those of this evaluation
+    for task in run.tasks:  # they would be taken for those of this evaluation
+        (run.folder / f"{name}.{task}.lists.parquet").unlink(missing_ok=True)
     for file, columns in rows.items():
         write_rows(run.folder / f"{name}.{file}.parquet", columns)
     environment = read_json(run.folder / "environment.json")

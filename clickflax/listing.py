@@ -185,7 +185,13 @@ def check_reference(
     listing: Listing, which: str, task: str, dataset: Dataset, told: dict[str, Any], k: int
 ) -> None:
     """Refuses lists that answer other questions, or end too early."""
-    theirs = read_json(pathlib.Path(listing.reference) / f"{which}{listing.name}.json")
+    file = pathlib.Path(listing.reference) / f"{which}{listing.name}.json"
+    if not file.is_file():
+        raise FileNotFoundError(
+            f"{file} is not there: --reference is the folder of a run that was evaluated with "
+            "--lists and the same flags."
+        )
+    theirs = read_json(file)
     if theirs["fingerprint"] != dataset.fingerprint:
         raise ValueError(f"--reference={listing.reference} was evaluated on {theirs['data']}.")
     protocols = (theirs.get("protocol") or theirs.get(f"{task}/protocol") or {}, told)

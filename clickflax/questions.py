@@ -217,7 +217,8 @@ def check_patience(config: ConfigDict, asked: Mapping[str, Asked]) -> None:
     if config.train.patience and not len(asked[name].validation):
         raise ValueError(
             f"config.train.patience={config.train.patience} stops by the validation of {name}, "
-            "which has no examples here: set it to 0, or data.validation_users to -1."
+            f"which has no examples here ({asked[name].dropped}): set it to 0, or give the split "
+            "of config.data a validation."
         )
 
 

@@ -1,5 +1,6 @@
 """The record of an evaluation: what its numbers depend on, its name, and the rows behind it."""
 
+import hashlib
 import pathlib
 from collections.abc import Mapping
 from typing import Any
@@ -90,19 +91,25 @@ def record_name(
     parts += [] if drawn is None else [drawn]
     parts += [] if unseen is None else ["unseen" if unseen else "all"]
     parts += [] if filter_seen is None else [f"{'' if filter_seen else 'no-'}filter-seen"]
-    parts += [] if data is None else [f"data.{data}"]
-    parts += [] if labels is None else [f"labels.{labels}"]
+    parts += [] if data is None else [f"data.{short(data)}"]
+    parts += [] if labels is None else [f"labels.{short(labels)}"]
     parts += [] if checkpoint == "best" else [checkpoint]
     return "".join(f".{part}".replace("|", "+").replace("/", "_") for part in parts)
 
 
+def short(path: str) -> str:
+    """The last part of a path, and what tells it from others of that name."""
+    return f"{pathlib.PurePath(path).name[:80]}.{hashlib.sha256(path.encode()).hexdigest()[:6]}"
+
+
 # What the numbers of a ranking depend on, beside the users and the targets, of its protocol.
-RANKED_AMONG = ("candidates", "filter_seen", "given", "ties")
+RANKED_AMONG = ("candidates", "filter_seen", "ties")
 
 
 def ranked_among(record: Mapping[str, Any], task: str | None) -> dict[str, Any]:
-    """What a task of a record, None: the only one, was asked to rank."""
-    told = record.get("protocol" if task is None else f"{task}/protocol", {})
+    """What a task of a record was asked to rank; None: the only one, or the first."""
+    task = task or next(iter(record.get("config", {}).get("tasks", ())), None)
+    told = record.get("protocol") or record.get(f"{task}/protocol", {})
     return {key: told.get(key) for key in RANKED_AMONG}
 
 

@@ -54,7 +54,7 @@ def run(name: str, seed: int, data: pathlib.Path, runs: pathlib.Path, to: pathli
         flags = {"--run": str(folder), "--where": where, "--given": given}
         flags["--checkpoint"] = checkpoint
         clickflax("evaluate", *(f"{flag}={told}" for flag, told in flags.items() if told))
-        told = record_name(where, given and (given,))
+        told = record_name(where, given and (given,), checkpoint=checkpoint)
         file = folder / f"test{told}.json"
         for task, metrics in beside(file).items():
             pairs[ask or task] = metrics

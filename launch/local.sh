@@ -45,7 +45,11 @@ trap end INT TERM
 
 for ((i = 0; i < processes; i++)); do
     call=(clickflax train "$@" "--processes=$processes" "--coordinator=localhost:$port" "--process=$i")
-    ((gpus == 0)) || call=(env "CUDA_VISIBLE_DEVICES=$(share "$i")" "${call[@]}")
+    if ((gpus)); then
+        # JAX would give each process in a shell of Slurm one GPU, unless it is told.
+        own=$(seq -s, 0 $((gpus / processes - 1)))
+        call=(env "CUDA_VISIBLE_DEVICES=$(share "$i")" "JAX_LOCAL_DEVICE_IDS=$own" "${call[@]}")
+    fi
     if [ -n "$dry" ]; then
         printf '%q ' "${call[@]}"
         echo

@@ -85,7 +85,8 @@ def test_processes_of_this_machine_are_numbered_and_find_each_other(launch, stub
     assert trains == [[*same, f"--process={i}"] for i in range(2)]
     shown, _ = launch("local.sh", "--dry-run", "2", *TRAIN, PORT="99")
     lines = [shlex.split(line) for line in shown.stdout.splitlines()]
-    visible = [["env", f"CUDA_VISIBLE_DEVICES={gpus}"] for gpus in ("0,1", "2,3")]
+    own = "JAX_LOCAL_DEVICE_IDS=0,1"
+    visible = [["env", f"CUDA_VISIBLE_DEVICES={gpus}", own] for gpus in ("0,1", "2,3")]
     assert lines == [[*visible[i], *same, f"--process={i}"] for i in range(2)]
 
 

@@ -1,6 +1,7 @@
 """How the papers measure: candidates, and the named protocols."""
 
 import json
+import re
 
 import jax
 import jax.numpy as jnp
@@ -186,6 +187,9 @@ def test_candidates_that_make_no_sense_are_refused(knobs_, message):
         check_config(override(small_config(), [f"config.{knob}" for knob in knobs_]))
 
 
+ELSEWHERE = {"data": "data/shop", "labels": "a.csv"}
+
+
 def test_a_run_is_measured_in_another_way_and_says_so(tmp_path, optax_promotes):
     simulate(tmp_path / "data", Shop(sequences=60, items=40, mean_length=6.0, max_length=12))
     config = small_config(layers=1)
@@ -207,8 +211,8 @@ def test_a_run_is_measured_in_another_way_and_says_so(tmp_path, optax_promotes):
     assert names == {"test.json", "test.negatives.0.json", "test.popularity.json"}
     evaluate_run(tmp_path / "run", "test", filter_seen=False, checkpoint="last")
     assert (tmp_path / "run" / "test.no-filter-seen.last.json").is_file()
-    assert record_name(data="data/shop", labels="a.csv") == ".data.data_shop.labels.a.csv"
-    with pytest.raises(ValueError, match=r"--labels=a.csv: the run tells no labels of a file"):
+    assert re.fullmatch(r"\.data\.shop\.\w{6}\.labels\.a\.csv\.\w{6}", record_name(**ELSEWHERE))
+    with pytest.raises(ValueError, match=r"--labels=a.csv: .'masked_item'. tell no labels"):
         evaluate_run(tmp_path / "run", "test", labels="a.csv")
     kept = json.loads((tmp_path / "run" / "test.json").read_text())
     assert kept["recall@10"] == few["recall@10"] and kept["protocol"]["filter_seen"]
@@ -259,9 +263,12 @@ def test_lists_are_kept_and_described(tmp_path, optax_promotes):
         evaluate_run(tmp_path / "run", "test", features=features)
     with pytest.raises(ValueError, match="ranks among few"):
         evaluate_run(tmp_path / "run", "test", lists=True, negatives=5)
-    with pytest.raises(FileNotFoundError, match="is not the folder of a run"):
+    with pytest.raises(FileNotFoundError, match="test.json is not there: --reference is"):
         evaluate_run(tmp_path / "run", "test", lists=True, reference=str(tmp_path))
+    kept = tmp_path / "run" / "test.negatives.0.masked_item.lists.parquet"
+    evaluate_run(tmp_path / "run", "test", lists=True, negatives=0)
     evaluate_run(tmp_path / "run", "test")  # of an evaluation without lists, there are none
+    assert kept.is_file()  # those of another one stay
     with pytest.raises(FileNotFoundError, match="--lists. makes it"):
         evaluate_run(tmp_path / "run", "test", lists=True, reference=str(tmp_path / "run"))
 

@@ -116,9 +116,11 @@ def test_a_file_that_changed_after_the_plan_is_noticed(tmp_path):
         ({"baseline": "narow"}, "baseline='narow' is not there; did you mean 'narrow'"),
         ({"published": {"shop": {"x": ""}}}, "'narrow', 'wide one'"),
         ({"data": {"shop": "data.path=data"}}, "must be a list: changes"),
-        ({"metrics": "ndcg@10"}, r"must be a list, such as \('ndcg@10',\)"),
-        ({"seeds": 3}, r"seeds=3 must be a list, such as \(3,\)"),
+        ({"metrics": "ndcg@10"}, "metrics='ndcg@10' must be a list"),
+        ({"seeds": 3}, "seeds=3 must be a list or a tuple"),
         ({"seeds": ("a",)}, "seed 'a' must be a whole number"),
+        ({"seeds": (True,)}, "seed True must be a whole number"),
+        ({"metrics": (3,)}, "metric 3 must be a name"),
         ({"configs": {"A": pathlib.Path("a.py")}}, "must be a list: a file, then changes to it"),
         ({"configs": {"A": ()}}, r"configs\['A'\]=\(\) must be a list: a file"),
         ({"asked": ("test",)}, r"asked=\('test',\) must be a dictionary"),
@@ -148,6 +150,16 @@ def test_a_metric_that_no_run_will_have_is_refused_before_any_is_trained(metric,
         ValueError, match=f"metrics='{metric}' is not there; did you mean '{nearest}'"
     ):
         cells_of(study_of(metrics=(metric,), asked={"test": asked}))
+
+
+def test_what_no_run_can_be_asked_is_refused_before_any_is_trained():
+    for asked, why in (
+        ({"labels": "a.csv"}, "tell no labels of a file"),
+        ({"drawn": "popularity"}, "is about candidates"),
+        ({"given": ("action=buy",)}, "eval.given"),
+    ):
+        with pytest.raises(ValueError, match=why):
+            cells_of(study_of(asked={"test": asked}))
 
 
 def test_metrics_of_lists_labels_and_of_several_tasks_are_known():
@@ -186,7 +198,7 @@ def test_a_checkout_that_no_commit_has_is_refused(tmp_path, monkeypatch):
 
 
 def test_a_plan_is_read_as_it_was_written(tmp_path):
-    asked = {"bought": {"given": ("action=buy",), "cutoffs": (5,)}}
+    asked = {"bought": {"where": "action=buy", "cutoffs": (5,)}}
     study = study_of(asked=asked, metrics=("recall@5",), seeds=range(2))
     write_plan(tmp_path, study, cells_of(study))
     found, cells = read_plan(tmp_path)
@@ -417,6 +429,8 @@ def test_models_that_were_asked_to_rank_others_are_not_compared(tmp_path):
     why = "asked otherwise than narrow: candidates '100 of all', not 'all'"
     assert found.strangers == [f"wide one: {why}"]
     assert found.lines[1].results["ndcg@10"].apart is None
+    source = gather.open_source([out])
+    assert {one.config for one in source.alike("shop")} == {"narrow"} and len(source.cells) == 4
 
 
 def test_a_file_that_has_no_tables_is_refused_by_name(tmp_path):
@@ -427,12 +441,12 @@ def test_a_file_that_has_no_tables_is_refused_by_name(tmp_path):
 
 
 def test_a_metric_that_only_some_are_asked_for_is_blank_elsewhere(tmp_path):
-    asked = {"test": {}, "lists": {"lists": True, "given": ("action=buy",)}}
+    asked = {"test": {}, "lists": {"lists": True, "negatives": 0}}
     out, cells = pretended(tmp_path, asked=asked, metrics=("ndcg@10", "coverage@10"))
     for one in cells:
         folder = folder_of(out, one)
         record = json.loads((folder / "test.json").read_text()) | {"coverage@10": 0.25}
-        write_json(folder / "test.given.action=buy.json", record)
+        write_json(folder / "test.negatives.0.json", record)
     study, planned = read_plan(out)
     plain, listed = results.results(out, study, planned)
     assert np.isnan(plain.lines[0].values["coverage@10"]).all()
@@ -495,8 +509,12 @@ def test_the_board_knows_how_far_a_cell_is_and_when_all_ends(tmp_path, monkeypat
     # Another process has the last one: half of the 90 s is its own.
     board.now(cells[3], "elsewhere")
     assert board.time_left() == "about 0:00:45 left" and board.elsewhere() == [cells[3]]
-    shutil.copy(folder_of(out, cells[0]) / "answered.json", folder_of(out, cells[3]))
-    assert board.elsewhere() == [] and board.count() == "3 of 4 done, 1 running"
+    answered = folder_of(out, cells[0]) / "answered.json"
+    for state in ("elsewhere", ""):  # noticed, or not yet
+        board.now(cells[3], state)
+        shutil.copy(answered, folder_of(out, cells[3]))
+        assert board.elsewhere() == [] and board.count() == "3 of 4 done, 1 running"
+        (folder_of(out, cells[3]) / "answered.json").unlink()
     board.now(cells[3], "")
     row = board.told(cells[:1] + cells[2:3], "ndcg@10")
     assert row[:3] == ("1/2", "50%", "") and 0 < float(row[3]) < 1

@@ -74,8 +74,6 @@ def _join(coordinator: str, processes: str, process: int | None) -> None:
             coordinator or None,
             None if auto else int(processes),
             process,
-            # Slurm would give each process of `launch/local.sh` one GPU
-            cluster_detection_method=None if auto else "deactivate",
             initialization_timeout=START,
             heartbeat_timeout_seconds=HEARTBEAT,
             shutdown_timeout_seconds=HEARTBEAT,

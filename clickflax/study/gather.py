@@ -11,6 +11,7 @@ import pyarrow.parquet as pq
 from clickflax.config import from_dict, knobs
 from clickflax.data.store import open_dataset, open_vocabulary
 from clickflax.events import RESERVED
+from clickflax.record import ranked_among
 from clickflax.run import read_json
 from clickflax.runtime.log import finite
 from clickflax.study.paired import answer_of, columns_of, ranked, rows_of
@@ -43,6 +44,12 @@ class Source(NamedTuple):
         """The cells on a data set that have been evaluated."""
         of_data = (cell for cell in self.cells if cell.data == data)
         return [cell for cell in of_data if answer_of(self.out, cell, self.first())]
+
+    def alike(self, data: str, task: str | None = None) -> list[Cell]:
+        """Those of them that were asked to rank what the first one was."""
+        records = {cell: answer_of(self.out, cell, self.first()) or {} for cell in self.done(data)}
+        among = {cell: ranked_among(record, task) for cell, record in records.items()}
+        return [cell for cell in among if among[cell] == next(iter(among.values()))]
 
 
 def open_source(folders: Sequence[pathlib.Path]) -> Source:
@@ -178,7 +185,7 @@ def told_groups(source: Source) -> list[dict[str, Any]]:
     found = []
     for data in source.study.data if wanted else ():
         metric = wanted[-1]
-        files = {cell: source.rows(cell, metric.task) for cell in source.done(data)}
+        files = {cell: source.rows(cell, metric.task) for cell in source.alike(data, metric.task)}
         tables = {cell: columns_of(path) for cell, path in files.items() if path.is_file()}
         for column, words in GROUPS.items() if tables else ():
             values = next(iter(tables.values()))[column].to_numpy()
@@ -208,7 +215,7 @@ def told_users(source: Source) -> list[dict[str, Any]]:
     found = []
     for data in source.study.data:
         first: dict[str, Cell] = {}
-        for cell in source.done(data):
+        for cell in source.alike(data):
             if source.rows(cell, more=".lists").is_file():
                 first.setdefault(cell.config, cell)
         if first:

@@ -14,7 +14,7 @@ from ml_collections import ConfigDict
 
 from clickflax.checks import check_config
 from clickflax.config import call_in, load, to_dict
-from clickflax.evaluate import evaluate_run
+from clickflax.evaluate import OTHERWISE, asked_otherwise, evaluate_run
 from clickflax.listing import check_listing
 from clickflax.record import record_name
 from clickflax.run import read_json, write_json
@@ -106,6 +106,7 @@ def cells_of(study: Study) -> list[Cell]:
                 config = load(file, flags)
                 check_config(config)
                 for asked in study.asked.values():
+                    asked_otherwise(config, {key: asked.get(key) for key in OTHERWISE})
                     metrics |= dict.fromkeys(metrics_told(config, asked))
                 cell = name_of(name, data, seed, config)
                 found.append(Cell(name, data, seed, str(file), flags, cell))
@@ -150,10 +151,13 @@ def check_kinds(study: Study, where: str) -> None:
     for part in ("seeds", "metrics"):
         found = getattr(study, part)
         if isinstance(found, str) or not isinstance(found, Sequence):
-            raise ValueError(f"{where}: {part}={found!r} must be a list, such as ({found!r},).")
+            raise ValueError(f"{where}: {part}={found!r} must be a list or a tuple.")
     for seed in study.seeds:
-        if not isinstance(seed, numbers.Integral):
+        if not isinstance(seed, numbers.Integral) or isinstance(seed, bool):
             raise ValueError(f"{where}: seed {seed!r} must be a whole number.")
+    for metric in study.metrics:
+        if not isinstance(metric, str):
+            raise ValueError(f"{where}: metric {metric!r} must be a name, such as 'ndcg@10'.")
     for part, least, words in (
         ("configs", 1, "a file, then changes to it"),
         ("data", 0, "changes"),

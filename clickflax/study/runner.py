@@ -178,12 +178,11 @@ class Board:
         return f"{len(done)}/{len(cells)}", " ".join(running), str(failed or ""), mean
 
     def elsewhere(self) -> list[Cell]:
-        """The cells that others have not done; those that they have done meanwhile are."""
-        others = [cell for cell, state in self.state.items() if state == "elsewhere"]
-        for cell in others:
-            if is_done(self.out, self.study, cell):
+        """Notes what others have done; the cells that they have and have not done."""
+        for cell, state in list(self.state.items()):
+            if state in ("", "elsewhere") and is_done(self.out, self.study, cell):
                 self.now(cell, "done")
-        return [cell for cell in others if self.state[cell] == "elsewhere"]
+        return [cell for cell, state in self.state.items() if state == "elsewhere"]
 
     def draw(self) -> None:
         """Shows the table as it is now."""
@@ -242,6 +241,7 @@ def run_cells(out: pathlib.Path, study: Study, cells: Sequence[Cell], workers: i
                 free.append(place)
                 board.now(cell, *outcome(out, cell, process.returncode, stop.is_set()))
             others = board.elsewhere()
+            waiting = [cell for cell in waiting if board.state[cell] != "done"]
             if stop.is_set():
                 board.ended_by = stop.number
                 for process in running:

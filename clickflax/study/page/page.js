@@ -82,8 +82,12 @@ function showTable(section, told) {
     header.append(button);
     head.append(header);
   });
+  // of those that can be compared, where some can
+  const apart = (line, metric) => line.results[metric]?.apart != null;
+  const compared = metric => told.lines.filter(line => line.config === found.baseline
+    || apart(line, metric) || !told.lines.some(one => apart(one, metric)));
   const best = Object.fromEntries(found.metrics.map(metric =>
-    [metric, told.lines.map(line => line.results[metric]?.mean).filter(mean => mean != null)
+    [metric, compared(metric).map(line => line.results[metric]?.mean).filter(mean => mean != null)
       .reduce((a, b) => (found.lower.includes(metric) ? b < a : b > a) ? b : a, null)]));
   const body = table.createTBody();
   for (const line of told.lines) {
