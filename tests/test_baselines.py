@@ -341,7 +341,8 @@ def test_labels_of_a_file_are_told_as_numbers_or_classes(tmp_path, monkeypatch, 
     rows = [f"session-{s},{length},1" for s, length in enumerate(lengths, start=1)]
     (tmp_path / "labels.csv").write_text("\n".join(["sequence,label,weight", *rows]))
     path = str(tmp_path / "labels.csv")
-    config = config_for(shop, "label", path=path, kind=kind, classes=13)
+    more = {"classes": 13} if kind == "classes" else {}
+    config = config_for(shop, "label", path=path, kind=kind, **more)
     config.train.monitor = metric
     record = compare(config, "test")
     # The label, the number of events, is itself a feature.

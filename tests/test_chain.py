@@ -35,6 +35,7 @@ pytestmark = pytest.mark.usefixtures("optax_promotes")
 
 HOUR = 3600 * 1_000_000
 DAY = 24 * HOUR
+SLOW = pytest.mark.slow
 # Two users; a day lies between their visits. What they did: view, view, buy | view, buy | view and
 # view | view.
 OFFSETS = np.array([0, 6, 9])
@@ -454,8 +455,17 @@ def test_baskets_are_learned_evaluated_and_recommended(shop, tmp_path, steps_at_
     assert users == 200
 
 
-@pytest.mark.parametrize("repeat", [False, True])
-@pytest.mark.parametrize("task", ["basket", "next_item", "masked_item"])
+@pytest.mark.parametrize(
+    ("task", "repeat"),
+    [
+        ("basket", True),
+        ("masked_item", False),
+        ("next_item", True),
+        pytest.param("basket", False, marks=SLOW),
+        pytest.param("masked_item", True, marks=SLOW),
+        pytest.param("next_item", False, marks=SLOW),
+    ],
+)
 def test_what_is_recommended_in_a_chain_is_what_was_evaluated(shop, tmp_path, task, repeat):
     changed = {"eval.filter_seen": False, "model.repeat": repeat}
     train(small(shop, task, **changed), tmp_path / "run")
@@ -471,7 +481,7 @@ def test_what_is_recommended_in_a_chain_is_what_was_evaluated(shop, tmp_path, ta
     assert record["hit_rate@10"] == pytest.approx(hits.mean())
 
 
-@pytest.mark.parametrize("task", ["basket", "next_item", "masked_item"])
+@pytest.mark.parametrize("task", [pytest.param("basket", marks=SLOW), "next_item", "masked_item"])
 def test_a_history_is_scored_as_the_row_that_it_is_in_training(shop, tmp_path, task):
     train(small(shop, task, **{"model.repeat": True}), tmp_path / "run")
     run = load_run(tmp_path / "run")

@@ -74,7 +74,7 @@ def test_rows_of_labels_tell_whose_they_are(shop, chain):
     "label",
     [
         {},
-        {"after": -1, "causal": False},
+        pytest.param({"after": -1, "causal": False}, marks=pytest.mark.slow),
         pytest.param({"after": 2}, marks=pytest.mark.slow),
     ],
 )

@@ -47,7 +47,8 @@ def test_options_that_contradict_each_other_are_refused():
 def test_without_spark_the_engine_says_what_to_install(tmp_path, monkeypatch):
     for name in ("clickflax.data.spark", "clickflax.data.spark_session"):
         monkeypatch.delitem(sys.modules, name, raising=False)
-    monkeypatch.setitem(sys.modules, "pyspark", None)
+    for name in ["pyspark", *(name for name in sys.modules if name.startswith("pyspark."))]:
+        monkeypatch.setitem(sys.modules, name, None)
     with pytest.raises(ValueError, match=r"pip install 'clickflax\[spark\]', and Java 17"):
         with open_engine(tmp_path, Options(engine="pyspark")):
             pass

@@ -47,7 +47,7 @@ def shared_config(shop, model_devices, task="next_item", loss=(), **changes):
     [
         (8, "masked_item", {}, {}),
         (4, "next_item", SHARED, {"cosine": True, "repeat": True}),
-        (8, "next_item", OWN, {"tied": False}),
+        pytest.param(8, "next_item", OWN, {"tied": False}, marks=pytest.mark.slow),
     ],
 )
 def test_devices_that_share_tables_learn_what_one_learns(shop, tmp_path, shares, task, loss, model):
