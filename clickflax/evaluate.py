@@ -125,8 +125,9 @@ OTHERWISE = ("where", "given", "labels", "filter_seen", "cutoffs", "negatives", 
 
 
 def asked_otherwise(config: ConfigDict, changes: Mapping[str, Any]) -> ConfigDict:
-    """The config of a run with what an evaluation asks otherwise; None leaves a knob as it is."""
-    changes = dict.fromkeys(OTHERWISE) | dict(changes)
+    """The config of a run with what an evaluation asks otherwise: a value for each of OTHERWISE, of
+    which None leaves a knob as it is.
+    """
     names = {"where": "task_where", "labels": "label.path"}
     values = {names.get(name, f"eval.{name}"): value for name, value in changes.items()}
     if values["task_where"] is not None:
