@@ -13,12 +13,12 @@ from clickflax.runtime.errors import words_of
 from clickflax.runtime.signals import Stopped
 
 VERBS = {
-    "prepare": ("clickflax.data.prepare", "turn a raw log into a prepared data set"),
-    "simulate": ("clickflax.data.simulate", "make a data set of a shop whose truth is known"),
-    "train": ("clickflax.train", "train a model, or resume its training"),
-    "evaluate": ("clickflax.evaluate", "rank the whole catalog for held-out events"),
+    "prepare": ("clickflax.preparation.main", "turn a raw log into a prepared data set"),
+    "simulate": ("clickflax.simulation.main", "make a data set of a shop whose truth is known"),
+    "train": ("clickflax.training.loop", "train a model, or resume its training"),
+    "evaluate": ("clickflax.evaluation.main", "rank the whole catalog for held-out events"),
     "baselines": ("clickflax.baselines.compare", "ask counts and trees what a config asks"),
-    "recommend": ("clickflax.recommend", "name the next items of given histories"),
+    "recommend": ("clickflax.inference.recommend", "name the next items of given histories"),
     "study": ("clickflax.study.main", "train and evaluate many runs, and compare them"),
     "report": ("clickflax.study.report", "draw a page of what runs have found"),
 }

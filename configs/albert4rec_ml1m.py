@@ -8,8 +8,7 @@ Test NDCG@10 0.1810, R@10 0.3207, every item ranked, seen ones filtered (the bes
 that of step 15,000; one seed, 7,211 s in all on one core of an Intel Xeon that other work shared).
 """
 
-from clickflax.config import default
-from clickflax.protocols import follow
+from clickflax.config import default, follow
 
 
 def get_config():

@@ -11,8 +11,7 @@ negatives drawn by popularity, 0.5133 and 0.7310 where those that a user has had
 3,552 s in all on one core of an AMD EPYC that other work shared).
 """
 
-from clickflax.config import default
-from clickflax.protocols import follow
+from clickflax.config import default, follow
 
 
 def get_config():

@@ -10,8 +10,7 @@ negatives drawn by popularity (the best of 18 validations, the last; one seed, 2
 core of an Intel Xeon). With LayerNorm after the sums, as BERT has it, and a fifth hidden: 0.1581.
 """
 
-from clickflax.config import default
-from clickflax.protocols import follow
+from clickflax.config import default, follow
 
 
 def get_config():

@@ -11,9 +11,7 @@ that of step 3,000; one seed, 2,598 s in all on one core of an Intel Xeon).
 The paper has no biases. Here they begin at the log-odds of a yes.
 """
 
-from clickflax.config import default
-from clickflax.protocols import follow
-from clickflax.variants import vary
+from clickflax.config import default, follow, vary
 
 
 def get_config():

@@ -11,9 +11,7 @@ events are held back, of others the last alone; with --config.data.validation_us
 trains on the last but one, 0.0346 and 0.0555 (one seed).
 """
 
-from clickflax.config import default
-from clickflax.protocols import follow
-from clickflax.variants import vary
+from clickflax.config import default, follow, vary
 
 
 def get_config():

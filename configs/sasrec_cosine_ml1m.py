@@ -8,9 +8,7 @@ Test NDCG@10 0.1952, R@10 0.3326, every item ranked, seen ones filtered (the bes
 that of step 2,400; one seed, 3,503 s in all on one core of an Intel Xeon that other work shared).
 """
 
-from clickflax.config import default
-from clickflax.protocols import follow
-from clickflax.variants import vary
+from clickflax.config import default, follow, vary
 
 
 def get_config():

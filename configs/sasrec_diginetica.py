@@ -15,9 +15,7 @@ weigh alike (--config.data.half_life=), 3,000 steps reach 53.94 % and 19.29 %; w
 3,000 steps and, in the place of the softmax over the catalog, 4,096 negatives, 52.41 % and 18.96 %.
 """
 
-from clickflax.config import default
-from clickflax.protocols import follow
-from clickflax.variants import vary
+from clickflax.config import default, follow, vary
 
 
 def get_config():

@@ -9,9 +9,7 @@ of 15 validations; the mean of three seeds and its 95 % interval by Student's t;
 each on one core of an Intel Xeon or AMD EPYC that other work shared).
 """
 
-from clickflax.config import default
-from clickflax.protocols import follow
-from clickflax.variants import vary
+from clickflax.config import default, follow, vary
 
 
 def get_config():

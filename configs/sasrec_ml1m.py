@@ -10,9 +10,7 @@ Student's t; one took 1,578 s on two cores of an Intel Xeon, the others 2,570 s 
 an AMD EPYC, which other work shared).
 """
 
-from clickflax.config import default
-from clickflax.protocols import follow
-from clickflax.variants import vary
+from clickflax.config import default, follow, vary
 
 
 def get_config():

@@ -11,9 +11,7 @@ took 1,932 s on one core of an AMD EPYC, which other work shared). Half as wide,
 0.3056, as what comes next is like what came last.
 """
 
-from clickflax.config import default
-from clickflax.protocols import follow
-from clickflax.variants import vary
+from clickflax.config import default, follow, vary
 
 
 def get_config():

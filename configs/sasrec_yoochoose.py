@@ -12,9 +12,7 @@ Scores are cosines, as in NISER (Gupta et al., 2019), and items of the session h
 own, as people come back to them.
 """
 
-from clickflax.config import default
-from clickflax.protocols import follow
-from clickflax.variants import vary
+from clickflax.config import default, follow, vary
 
 
 def get_config():

@@ -5,13 +5,11 @@
     clickflax train --config=configs/variant_ml1m.py:hstu --workdir=runs/hstu
     clickflax evaluate --run runs/hstu
 
-The names are those of clickflax/variants.py. What such names leave open, how long is trained and
-with how many users a step, is here; experiments/replicability.py trains them all.
+The names are those of clickflax/config/variants.py. What such names leave open, how long is trained
+and with how many users a step, is here; experiments/replicability.py trains them all.
 """
 
-from clickflax.config import default
-from clickflax.protocols import follow
-from clickflax.variants import vary
+from clickflax.config import default, follow, vary
 
 
 def get_config(variant: str = "bert4rec"):

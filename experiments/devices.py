@@ -20,12 +20,10 @@ from scale import write_log
 from speed import clickflax_main
 from study import HERE, clickflax, keep, machine, markdown, records
 
-from clickflax.config import default
-from clickflax.protocols import follow
+from clickflax.config import default, follow, vary
 from clickflax.runtime import sharding
 from clickflax.runtime.environment import environment
-from clickflax.setup import set_up
-from clickflax.variants import vary
+from clickflax.training.setup import set_up
 
 RECORDS = HERE / "devices"
 LOCAL = HERE.parent / "launch" / "local.sh"

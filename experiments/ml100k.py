@@ -10,7 +10,7 @@ ranked in one list: among 50 negatives for each, drawn uniformly, or among all i
 
 import pathlib
 
-from clickflax.protocols import PROTOCOLS
+from clickflax.config.protocols import PROTOCOLS
 from clickflax.study import Study
 
 CONFIGS = pathlib.Path(__file__).resolve().parents[1] / "configs"

@@ -17,8 +17,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from study import HERE, clickflax, commits, keep, machine, markdown, records, spread, which_runs
 
-from clickflax.config import load
-from clickflax.record import record_name
+from clickflax.config.default import load
+from clickflax.evaluation.record import record_name
 
 CONFIGS, RECORDS = HERE.parent / "configs", HERE / "models"
 POPULAR = {"negatives": 100, "drawn": "popularity"}

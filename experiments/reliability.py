@@ -25,7 +25,7 @@ from speed import clickflax_main
 from study import HERE, MACHINE, clickflax, sat
 
 from clickflax.data.store import open_dataset
-from clickflax.run import load_run
+from clickflax.run.folder import load_run
 from clickflax.runtime.environment import environment
 from clickflax.runtime.params import by_name
 

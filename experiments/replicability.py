@@ -1,4 +1,4 @@
-"""The models of clickflax/variants.py on MovieLens-1M, each trained for the same number of steps.
+"""The published models of clickflax.config.variants on MovieLens-1M, trained for the same steps.
 
     clickflax prepare ml-1m --raw RAW --out data/ml-1m
     clickflax study run experiments/replicability.py --out studies/replicability --workers 2
@@ -11,8 +11,8 @@ experiments/models.md has longer ones. HSTU with times is left out: sequences.tx
 
 import pathlib
 
+from clickflax.config.variants import VARIANTS
 from clickflax.study import Study
-from clickflax.variants import VARIANTS
 
 CONFIG = pathlib.Path(__file__).resolve().parents[1] / "configs" / "variant_ml1m.py"
 

@@ -17,8 +17,8 @@ import numpy as np
 from study import HERE, clickflax, commits, keep, machine, markdown, records, spread, which_runs
 from truth import beside
 
-from clickflax.config import load
-from clickflax.record import record_name
+from clickflax.config.default import load
+from clickflax.evaluation.record import record_name
 
 CONFIGS, RECORDS = HERE.parent / "configs", HERE / "simulated"
 SHOP, GIVEN = CONFIGS / "shop_simulated.py", CONFIGS / "given_simulated.py"

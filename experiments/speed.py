@@ -29,20 +29,20 @@ from ml_collections import ConfigDict
 from study import MACHINE
 
 import clickflax
-from clickflax import recommend
-from clickflax.asker import make_asker
-from clickflax.config import default, override
+from clickflax.batch import RESERVED
+from clickflax.config.default import default, override
 from clickflax.data.batches import TrainingBatches
 from clickflax.data.variables import read
-from clickflax.events import RESERVED
-from clickflax.judge import Judge
-from clickflax.questions import ask_about
-from clickflax.run import last_checkpoint, load_run, open_data
+from clickflax.evaluation.evaluator import Judge
+from clickflax.inference import recommend
+from clickflax.inference.predictor import make_asker
+from clickflax.run.folder import last_checkpoint, load_run, open_data
+from clickflax.run.targets import ask_about
 from clickflax.runtime import checkpoint, sharding
 from clickflax.runtime.environment import environment
-from clickflax.setup import set_up
-from clickflax.tasks.tasks import hidden_events
-from clickflax.train import Progressed
+from clickflax.tasks.task import hidden_events
+from clickflax.training.loop import Progressed
+from clickflax.training.setup import set_up
 
 HERE = pathlib.Path(__file__).resolve().parent
 TASKS = {"bert4rec": "masked_item", "sasrec": "next_item"}

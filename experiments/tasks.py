@@ -16,7 +16,7 @@ import pathlib
 import numpy as np
 from study import HERE, clickflax, commits, keep, machine, markdown, records, spread, which_runs
 
-from clickflax.config import load
+from clickflax.config.default import load
 
 CONFIGS, RECORDS = HERE.parent / "configs", HERE / "tasks"
 # What is asked of each run, by name: the flags of `clickflax evaluate`.

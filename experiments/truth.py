@@ -17,16 +17,17 @@ import numpy as np
 import rich.console
 import rich.table
 
-from clickflax.config import from_dict
+from clickflax.batch import PAD, RESERVED
+from clickflax.config.default import from_dict
 from clickflax.data.batches import Windows
-from clickflax.data.labels import LabelPart
 from clickflax.data.packing import ramp
-from clickflax.data.split import Examples
+from clickflax.data.splits.common import Examples
+from clickflax.data.splits.labels import LabelPart
 from clickflax.data.store import Dataset
-from clickflax.data.truth import Truth, gain, load_truth
-from clickflax.events import PAD, RESERVED
-from clickflax.questions import ask_about
-from clickflax.run import load_run, open_data, read_json
+from clickflax.run.folder import load_run, open_data
+from clickflax.run.targets import ask_about
+from clickflax.runtime.files import read_json
+from clickflax.simulation.truth import Truth, gain, load_truth
 from clickflax.tasks.label_metrics import yes_or_no
 
 AT_ONCE = 1000

@@ -3,10 +3,10 @@
 import duckdb
 import numpy as np
 
-from clickflax.data.options import Options, parse_columns
-from clickflax.data.prepare import prepare
+from clickflax.batch import RESERVED
 from clickflax.data.store import open_dataset
-from clickflax.events import RESERVED
+from clickflax.preparation.main import prepare
+from clickflax.preparation.options import Options, parse_columns
 
 ONE = "u,i,t\n1,a,1\n1,b,2\n"
 UIT = "sequence=u,item=i,time=t"

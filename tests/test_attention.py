@@ -11,13 +11,13 @@ from jax.experimental.pallas.ops.gpu import attention as gpu_kernel
 from jax.experimental.pallas.ops.tpu import flash_attention as tpu_kernel
 from toy import small_config
 
-from clickflax.build import build_model
-from clickflax.events import RESERVED
+from clickflax.batch import RESERVED
 from clickflax.model.attention import ATTENTION, at_places, find_attention, visible, xla
 from clickflax.model.dropout import keep_mask
 from clickflax.model.kernels import KERNELS, cudnn, fill_up, pallas_gpu, pallas_tpu
 from clickflax.model.rows import at
-from clickflax.setup import check_config
+from clickflax.run.model import build_model
+from clickflax.training.setup import check_config
 
 LENGTH = 130  # several blocks, and no multiple of one
 PACKED = jnp.array([[1] + [2] * 90 + [3] * 30 + [0] * 9, [0] * LENGTH])  # the second row is empty

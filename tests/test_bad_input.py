@@ -7,8 +7,8 @@ import sys
 import pytest
 from logs import ONE, UIT, prepared
 
-from clickflax.data.options import Options, parse_columns
-from clickflax.data.prepare import prepare
+from clickflax.preparation.main import prepare
+from clickflax.preparation.options import Options, parse_columns
 
 
 @pytest.mark.parametrize(

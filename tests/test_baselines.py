@@ -21,19 +21,19 @@ from clickflax.baselines.features import (
     rates,
 )
 from clickflax.baselines.tables import Table, learn, make_table, read_log
-from clickflax.config import from_dict, to_dict
+from clickflax.batch import PAD, RESERVED
+from clickflax.config.default import from_dict, to_dict
 from clickflax.data.batches import Windows
-from clickflax.data.labels import LabelPart
-from clickflax.data.shop import Shop
-from clickflax.data.simulate import simulate
-from clickflax.data.split import Examples
+from clickflax.data.splits.common import Examples
+from clickflax.data.splits.labels import LabelPart
 from clickflax.data.store import open_dataset
-from clickflax.data.truth import load_truth
-from clickflax.evaluate import evaluate_run
-from clickflax.events import PAD, RESERVED
-from clickflax.questions import ask_about
+from clickflax.evaluation.main import evaluate_run
+from clickflax.run.targets import ask_about
+from clickflax.simulation.main import simulate
+from clickflax.simulation.shop import Shop
+from clickflax.simulation.truth import load_truth
 from clickflax.tasks.label_metrics import yes_or_no
-from clickflax.train import train
+from clickflax.training.loop import train
 
 R, MINUTE = RESERVED, 60_000_000
 # Two sequences: items a b a c, views (0) and carts (1), a pause before the last event; then b b.

@@ -7,9 +7,9 @@ import hypothesis.strategies as st
 import numpy as np
 import pytest
 
+from clickflax.batch import MASK, RESERVED
 from clickflax.data.batches import WINDOWS, Windows, fill, following, training_batches
 from clickflax.data.packing import pack
-from clickflax.events import MASK, RESERVED
 
 LENGTHS = np.array([3, 5, 1, 9, 2, 4, 7])
 OFFSETS = np.concatenate([[0], np.cumsum(LENGTHS)])

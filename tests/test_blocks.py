@@ -7,14 +7,14 @@ import pytest
 from test_model import SEQUENCES
 from toy import ITEMS, rows, small_config
 
-from clickflax.build import build_model
+from clickflax.batch import RESERVED
 from clickflax.config import default
-from clickflax.events import RESERVED
 from clickflax.model.attention import Attention, disentangled, rotate, xla
 from clickflax.model.blocks import HSTU, Block, Recurrent
 from clickflax.model.distance import OCTAVES, Distances, at_distance, between, octave
 from clickflax.model.rows import Rows, at
-from clickflax.step import init_params
+from clickflax.run.model import build_model
+from clickflax.training.step import init_params
 
 HSTU_HAS_NONE = {name: default().model[name] for name in ("feed_forward", "attention_dropout")}
 GRU_HAS_NONE = {**HSTU_HAS_NONE, "heads": default().model.heads}

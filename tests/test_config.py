@@ -5,7 +5,7 @@ import json
 import ml_collections
 import pytest
 
-from clickflax.config import (
+from clickflax.config.default import (
     default,
     differences,
     from_dict,

@@ -5,8 +5,8 @@ import pathlib
 
 import pytest
 
-from clickflax.config import default, differences, load
-from clickflax.setup import check_config
+from clickflax.config.default import default, differences, load
+from clickflax.training.setup import check_config
 
 CHECKOUT = pathlib.Path(__file__).resolve().parents[1]
 CONFIGS = sorted((CHECKOUT / "configs").glob("*.py"))

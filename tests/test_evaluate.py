@@ -8,16 +8,16 @@ import numpy as np
 import pytest
 from toy import ITEMS, small_config, small_model
 
-from clickflax.asker import make_asker
-from clickflax.build import build_model
+from clickflax.batch import RESERVED
 from clickflax.data.batches import Windows
-from clickflax.data.split import Examples, next_one
-from clickflax.evaluate import main
-from clickflax.events import RESERVED
-from clickflax.judge import Ranker
+from clickflax.data.splits.common import Examples, next_one
+from clickflax.evaluation.evaluator import Ranker
+from clickflax.evaluation.main import main
+from clickflax.inference.predictor import make_asker
+from clickflax.run.model import build_model
 from clickflax.runtime import sharding
-from clickflax.tasks.metrics import mean, ranking
-from clickflax.tasks.tasks import find_task
+from clickflax.tasks.ranking_metrics import mean, ranking
+from clickflax.tasks.task import find_task
 
 TASK = find_task("masked_item", True, "event")
 LENGTHS = np.array([4, 2, 12, 3, 7, 9])

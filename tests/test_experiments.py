@@ -12,14 +12,14 @@ import simulated
 import speed
 import table
 
-from clickflax.checks import check_config
-from clickflax.config import differences, from_dict, load
+from clickflax.batch import RESERVED
+from clickflax.config.check import check_config
+from clickflax.config.default import differences, from_dict, load
 from clickflax.data.batches import Windows, training_batches
-from clickflax.events import RESERVED
 from clickflax.study.plan import cells_of, load_study
 from clickflax.study.results import Line, Result, Table
 from clickflax.study.statistics import Difference, Spread
-from clickflax.tasks.metrics import METRICS
+from clickflax.tasks.ranking_metrics import METRICS
 
 
 @pytest.mark.parametrize("page", table.PAGES, ids=lambda page: page.name)

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from clickflax.data import filters
+from clickflax.preparation import filters
 
 LOGS = st.lists(st.lists(st.integers(6, 9), min_size=1, max_size=6), min_size=1, max_size=6)
 

@@ -4,8 +4,8 @@ import pathlib
 
 import pytest
 
-from clickflax.config import default, knobs
-from clickflax.train import parse_train_flags
+from clickflax.config.default import default, knobs
+from clickflax.training.loop import parse_train_flags
 
 QUICKSTART = pathlib.Path(__file__).resolve().parents[1] / "configs" / "quickstart.py"
 

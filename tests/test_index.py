@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 from logs import SECOND, UIT, prepared, sequences, write_parquet
 
-from clickflax.data.options import Options, parse_columns
-from clickflax.data.prepare import prepare
 from clickflax.data.store import open_dataset
+from clickflax.preparation.main import prepare
+from clickflax.preparation.options import Options, parse_columns
 
 
 @pytest.mark.parametrize(

@@ -9,10 +9,10 @@ import pytest
 import scipy.sparse
 
 from clickflax.baselines import factors, items, similar
+from clickflax.batch import RESERVED
 from clickflax.data.batches import Windows
 from clickflax.data.candidates import draw_candidates
-from clickflax.data.split import Examples
-from clickflax.events import RESERVED
+from clickflax.data.splits.common import Examples
 
 R = RESERVED
 

@@ -12,12 +12,12 @@ import jax
 import numpy as np
 import pytest
 
-from clickflax.data.shop import Shop
-from clickflax.data.simulate import simulate
 from clickflax.data.store import open_dataset
-from clickflax.run import load_run
+from clickflax.run.folder import load_run
 from clickflax.runtime import checkpoint
 from clickflax.runtime.params import by_name
+from clickflax.simulation.main import simulate
+from clickflax.simulation.shop import Shop
 
 # Dies at the n-th file that it opens to write, renames, makes or removes, once it is armed.
 DIE = """
@@ -44,7 +44,7 @@ for step in (1, 2):
     armed = True
 """
 PREPARE = """
-from clickflax.data.prepare import main
+from clickflax.preparation.main import main
 armed = True
 main(["log", "--raw", RAW, "--out", OUT, "--columns", "sequence=u,item=i", "--overwrite"])
 """

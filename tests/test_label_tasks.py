@@ -9,23 +9,23 @@ import pyarrow.parquet as pq
 import pytest
 from toy import small_config
 
-from clickflax import recommend
-from clickflax.asker import make_asker
-from clickflax.config import from_dict, to_dict
-from clickflax.data.labels import LABELS as MAKERS
-from clickflax.data.shop import Shop
-from clickflax.data.simulate import simulate
+from clickflax.config.default import from_dict, to_dict
+from clickflax.data.splits.labels import LABELS as MAKERS
 from clickflax.data.store import open_dataset
 from clickflax.data.variables import read
-from clickflax.evaluate import evaluate_run
-from clickflax.judge import Judge, Teller, rows_of
-from clickflax.questions import ask_about
-from clickflax.run import load_run
+from clickflax.evaluation.evaluator import Judge, Teller, rows_of
+from clickflax.evaluation.main import evaluate_run
+from clickflax.inference import recommend
+from clickflax.inference.predictor import make_asker
+from clickflax.run.folder import load_run
+from clickflax.run.targets import ask_about
 from clickflax.runtime import sharding
-from clickflax.setup import set_up
+from clickflax.simulation.main import simulate
+from clickflax.simulation.shop import Shop
 from clickflax.tasks.label_metrics import NAMES
-from clickflax.tasks.tasks import LABELS
-from clickflax.train import train
+from clickflax.tasks.task import LABELS
+from clickflax.training.loop import train
+from clickflax.training.setup import set_up
 
 pytestmark = pytest.mark.usefixtures("optax_promotes")
 

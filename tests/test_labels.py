@@ -6,10 +6,10 @@ import pyarrow.csv
 import pyarrow.parquet
 import pytest
 
+from clickflax.batch import RESERVED
 from clickflax.data import store
-from clickflax.data.labels import LABELS, LabelOptions, split_labels
-from clickflax.data.split import SplitOptions
-from clickflax.events import RESERVED
+from clickflax.data.splits.common import SplitOptions
+from clickflax.data.splits.labels import LABELS, LabelOptions, split_labels
 
 VIEW, BUY, BACK = (RESERVED + i for i in range(3))
 # Three sequences: a purchase after two views, none, and one that begins with what came back.

@@ -7,11 +7,11 @@ import time
 
 import pytest
 
-from clickflax.config import load
-from clickflax.data.shop import Shop
-from clickflax.data.simulate import simulate
+from clickflax.config.default import load
 from clickflax.runtime.log import MetricsWriter
-from clickflax.train import train
+from clickflax.simulation.main import simulate
+from clickflax.simulation.shop import Shop
+from clickflax.training.loop import train
 
 BLOCK = 32768  # of a log as LevelDB has it: 7 bytes before each piece of a record
 

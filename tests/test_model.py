@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 from toy import ITEMS, encode, rows, small_config, small_model
 
-from clickflax.build import build_model
-from clickflax.events import NA, PAD, RESERVED, UNK
+from clickflax.batch import NA, PAD, RESERVED, UNK
 from clickflax.model.dropout import Dropout, keep_mask
 from clickflax.model.encoder import REMAT
 from clickflax.model.heads import look_back
-from clickflax.step import init_params
+from clickflax.run.model import build_model
+from clickflax.training.step import init_params
 
 SEQUENCES = [[1, 2, 3], [4, 5], [6, 7, 8, 9, 10]]
 

@@ -10,18 +10,26 @@ import pytest
 import scipy.special
 from toy import ITEMS, rows, small_config, small_model
 
-from clickflax.checks import check_config
-from clickflax.config import override
-from clickflax.data.shop import Shop
-from clickflax.data.simulate import simulate
-from clickflax.events import RESERVED
+from clickflax.batch import RESERVED
+from clickflax.config.check import check_config
+from clickflax.config.default import override
 from clickflax.model.heads import Answers, Raised
-from clickflax.objectives import beside_negatives
-from clickflax.setup import set_up
+from clickflax.simulation.main import simulate
+from clickflax.simulation.shop import Shop
 from clickflax.tasks.losses import softmax_loss
 from clickflax.tasks.negatives import Drawn, Negatives, Sampling, against, draw, make_pool
-from clickflax.tasks.sampled import LOSSES, bce, bpr, first_bias, gbce_beta, sampled_loss, softmax
-from clickflax.tasks.tasks import Question
+from clickflax.tasks.sampled_losses import (
+    LOSSES,
+    bce,
+    bpr,
+    first_bias,
+    gbce_beta,
+    sampled_loss,
+    softmax,
+)
+from clickflax.tasks.task import Question
+from clickflax.training.objectives import beside_negatives
+from clickflax.training.setup import set_up
 
 KEY = jax.random.key(7)
 

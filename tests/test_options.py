@@ -5,8 +5,9 @@ import sys
 
 import pytest
 
-from clickflax.data.engine import open_engine
-from clickflax.data.options import Options, add_flags, from_flags, parse_columns, parse_gap
+from clickflax.data.durations import parse_gap
+from clickflax.preparation.engines.open import open_engine
+from clickflax.preparation.options import Options, add_flags, from_flags, parse_columns
 
 
 @pytest.mark.parametrize(
@@ -45,7 +46,10 @@ def test_options_that_contradict_each_other_are_refused():
 
 
 def test_without_spark_the_engine_says_what_to_install(tmp_path, monkeypatch):
-    for name in ("clickflax.data.spark", "clickflax.data.spark_session"):
+    for name in (
+        "clickflax.preparation.engines.spark_engine",
+        "clickflax.preparation.engines.spark_session",
+    ):
         monkeypatch.delitem(sys.modules, name, raising=False)
     for name in ["pyspark", *(name for name in sys.modules if name.startswith("pyspark."))]:
         monkeypatch.setitem(sys.modules, name, None)

@@ -9,10 +9,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from logs import ONE, SECOND, UIT, accounts_for_every_row, prepared, sequences
 
-from clickflax.data import prepare as module
-from clickflax.data.options import parse_gap
+from clickflax.batch import NA
+from clickflax.data.durations import parse_gap
 from clickflax.data.store import open_dataset
-from clickflax.events import NA
+from clickflax.preparation import main as module
 
 
 def test_events_go_by_time_and_sequences_by_first_appearance(tmp_path):

@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 
 from clickflax.data.batches import Windows, training_batches
-from clickflax.data.shop import Shop
-from clickflax.data.simulate import simulate
 from clickflax.runtime import processes
+from clickflax.simulation.main import simulate
+from clickflax.simulation.shop import Shop
 
 CONFIG = """
 from clickflax.config import default

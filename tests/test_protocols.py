@@ -11,26 +11,26 @@ import pytest
 from test_evaluate import COLUMNS, EXAMPLES, ITEM, TASK
 from toy import ITEMS, small_config, small_model
 
-from clickflax.asker import make_asker
 from clickflax.baselines.compare import compare
-from clickflax.checks import check_config
-from clickflax.config import default, override
+from clickflax.batch import RESERVED
+from clickflax.config.check import check_config
+from clickflax.config.default import default, override
+from clickflax.config.protocols import PROTOCOLS, follow
 from clickflax.data.batches import Windows
 from clickflax.data.candidates import draw_candidates
-from clickflax.data.shop import Shop
-from clickflax.data.simulate import simulate
-from clickflax.data.split import Examples, SplitOptions
-from clickflax.data.splits import split
+from clickflax.data.splits.common import Examples, SplitOptions
+from clickflax.data.splits.strategies import split
 from clickflax.data.store import open_dataset
-from clickflax.evaluate import evaluate_run
-from clickflax.events import RESERVED
-from clickflax.judge import Ranker
+from clickflax.evaluation.evaluator import Ranker
+from clickflax.evaluation.main import evaluate_run
+from clickflax.evaluation.record import record_name
+from clickflax.inference.predictor import make_asker
 from clickflax.model.heads import Answers
-from clickflax.protocols import PROTOCOLS, follow
-from clickflax.record import record_name
 from clickflax.runtime import sharding
-from clickflax.tasks.scores import ranks_among
-from clickflax.train import train
+from clickflax.simulation.main import simulate
+from clickflax.simulation.shop import Shop
+from clickflax.tasks.ranks import ranks_among
+from clickflax.training.loop import train
 
 ALIKE = np.ones(RESERVED + ITEMS)
 

@@ -4,11 +4,11 @@ import duckdb
 import pytest
 from logs import UIT, accounts_for_every_row, prepared, sequences, write_parquet
 
-from clickflax.data import duck
-from clickflax.data import prepare as module
-from clickflax.data.options import Options, parse_columns
-from clickflax.data.prepare import prepare
 from clickflax.data.store import open_dataset
+from clickflax.preparation import main as module
+from clickflax.preparation.engines import duckdb_engine as duck
+from clickflax.preparation.main import prepare
+from clickflax.preparation.options import Options, parse_columns
 
 
 def test_a_large_file_keeps_its_order_with_many_threads(tmp_path):

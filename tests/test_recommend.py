@@ -8,12 +8,12 @@ import pyarrow.parquet as pq
 import pytest
 from toy import small_config
 
-from clickflax import recommend
-from clickflax.config import from_dict, to_dict
-from clickflax.data.shop import Shop
-from clickflax.data.simulate import simulate
+from clickflax.config.default import from_dict, to_dict
 from clickflax.data.store import open_dataset
-from clickflax.train import train
+from clickflax.inference import recommend
+from clickflax.simulation.main import simulate
+from clickflax.simulation.shop import Shop
+from clickflax.training.loop import train
 
 ITEMS = 30
 

@@ -10,9 +10,9 @@ import pytest
 from logs import UIT, prepared, sequences
 
 from clickflax.data import remote
-from clickflax.data.options import Options, parse_columns
-from clickflax.data.prepare import main, prepare
 from clickflax.data.store import open_dataset
+from clickflax.preparation.main import main, prepare
+from clickflax.preparation.options import Options, parse_columns
 
 LOG = "u,i,t\n" + "".join(f"{n % 7},{n * n % 11},{n}\n" for n in range(200))
 

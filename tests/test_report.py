@@ -11,12 +11,12 @@ import pyarrow.parquet as pq
 import pytest
 from test_study import CONFIGS, pretend, study_of
 
-from clickflax.config import default, load, to_dict
-from clickflax.data.shop import Shop
-from clickflax.data.simulate import simulate
+from clickflax.batch import RESERVED
+from clickflax.config.default import default, load, to_dict
 from clickflax.data.store import open_dataset
-from clickflax.events import RESERVED
-from clickflax.run import read_json, write_json
+from clickflax.runtime.files import read_json, write_json
+from clickflax.simulation.main import simulate
+from clickflax.simulation.shop import Shop
 from clickflax.study import gather, report
 from clickflax.study.plan import cells_of, folder_of, write_plan
 

@@ -10,26 +10,26 @@ import pytest
 from logs import UIT, accounts_for_every_row, prepared, sequences, write_parquet
 from toy import small_config
 
-from clickflax import recommend
 from clickflax.baselines.tables import read_log
-from clickflax.build import build_model
-from clickflax.data.asking import Layout, asking_batches
+from clickflax.batch import CLS, MASK, NA, PAD, RESERVED, SEP
 from clickflax.data.batches import Windows, fill, following
-from clickflax.data.condition import chosen
-from clickflax.data.options import Options, parse_columns
-from clickflax.data.prepare import main, prepare
+from clickflax.data.eval_batches import Layout, asking_batches
 from clickflax.data.store import open_dataset, write_dataset, writing
 from clickflax.data.variables import Variable, absent, describe, read
-from clickflax.evaluate import evaluate_run
-from clickflax.events import CLS, MASK, NA, PAD, RESERVED, SEP
-from clickflax.feed import resident
-from clickflax.questions import ask_about
-from clickflax.run import load_run, open_data
+from clickflax.data.where import chosen
+from clickflax.evaluation.main import evaluate_run
+from clickflax.inference import recommend
+from clickflax.preparation.main import main, prepare
+from clickflax.preparation.options import Options, parse_columns
+from clickflax.run.folder import load_run, open_data
+from clickflax.run.model import build_model
+from clickflax.run.targets import ask_about
 from clickflax.runtime.params import by_name
-from clickflax.setup import set_up
-from clickflax.step import init_params
-from clickflax.tasks.tasks import Hiding, find_task, hide
-from clickflax.train import train
+from clickflax.tasks.task import Hiding, find_task, hide
+from clickflax.training.input_pipeline import resident
+from clickflax.training.loop import train
+from clickflax.training.setup import set_up
+from clickflax.training.step import init_params
 
 TAGGED = UIT + ",tags=g:several"
 

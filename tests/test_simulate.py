@@ -7,11 +7,11 @@ import json
 import numpy as np
 import pytest
 
-from clickflax.data.shop import CATEGORIES, Shop, invent, visit
-from clickflax.data.simulate import main, popularity_ndcg, simulate
+from clickflax.batch import PAD, RESERVED
 from clickflax.data.store import open_dataset
-from clickflax.data.truth import Truth, load_truth
-from clickflax.events import PAD, RESERVED
+from clickflax.simulation.main import main, popularity_ndcg, simulate
+from clickflax.simulation.shop import CATEGORIES, Shop, invent, visit
+from clickflax.simulation.truth import Truth, load_truth
 
 SMALL = Shop(sequences=300, items=40, seed=3, mean_length=6, max_length=10, tastes=3)
 

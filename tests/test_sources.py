@@ -5,10 +5,10 @@ import json
 import numpy as np
 import pytest
 
-from clickflax.data.options import Options, parse_columns
-from clickflax.data.prepare import prepare
+from clickflax.batch import RESERVED
 from clickflax.data.store import open_dataset
-from clickflax.events import RESERVED
+from clickflax.preparation.main import prepare
+from clickflax.preparation.options import Options, parse_columns
 
 MOVIES = "7::Caf\xe9 Noir (1995)::Drama|Comedy\n10::Heat (1995)::Action\n2::Unseen (1990)::War\n"
 USERS = "31::F::25::3::00123\n4::M::18::0::90210-1234\n"

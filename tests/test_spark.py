@@ -15,10 +15,10 @@ if shutil.which("java") is None and "JAVA_HOME" not in os.environ:
 
 from logs import UIT, accounts_for_every_row, sequences, write_parquet  # noqa: E402
 
-from clickflax.data.options import Options, parse_columns  # noqa: E402
-from clickflax.data.prepare import prepare  # noqa: E402
-from clickflax.data.spark_values import list_values, values  # noqa: E402
 from clickflax.data.store import open_dataset  # noqa: E402
+from clickflax.preparation.engines.spark_values import list_values, values  # noqa: E402
+from clickflax.preparation.main import prepare  # noqa: E402
+from clickflax.preparation.options import Options, parse_columns  # noqa: E402
 
 
 def same(tmp_path, source, raw, **options):

@@ -3,10 +3,10 @@
 import numpy as np
 import pytest
 
-from clickflax.checks import check_config
 from clickflax.config import default
-from clickflax.data.split import SplitOptions, cold_targets
-from clickflax.data.splits import split
+from clickflax.config.check import check_config
+from clickflax.data.splits.common import SplitOptions, cold_targets
+from clickflax.data.splits.strategies import split
 
 OFFSETS = np.array([0, 1, 3, 6, 10])  # sequences of 1, 2, 3 and 4 events
 ITEM = np.array([6, 7, 8, 9, 10, 11, 12, 13, 14, 12], np.int32)

@@ -12,8 +12,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from clickflax import events
-from clickflax.data import seal, store
+from clickflax import batch as events
+from clickflax.data import manifest as seal
+from clickflax.data import store
 
 ITEMS = {"token": ["b", "a", "c"], "count": [3, 1, 1], "genres": [["x"], [], ["x", "y"]]}
 

@@ -8,7 +8,7 @@ import pytest
 
 from clickflax.model.blocks import FeedForward
 from clickflax.model.heads import Answers
-from clickflax.tasks import scores
+from clickflax.tasks import ranks as scores
 
 
 def test_there_are_eight_devices():

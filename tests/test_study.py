@@ -15,21 +15,22 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from clickflax.config import to_dict
-from clickflax.data.shop import Shop
-from clickflax.data.simulate import simulate
-from clickflax.data.split import SplitOptions
-from clickflax.data.splits import split
-from clickflax.events import RESERVED
-from clickflax.run import load_run, write_json
+from clickflax.batch import RESERVED
+from clickflax.config.default import to_dict
+from clickflax.data.splits.common import SplitOptions
+from clickflax.data.splits.strategies import split
+from clickflax.run.folder import load_run
+from clickflax.runtime.files import write_json
 from clickflax.runtime.params import by_name
+from clickflax.simulation.main import simulate
+from clickflax.simulation.shop import Shop
 from clickflax.study import Study, cell, gather, paired, report, results, runner, table, time_folds
 from clickflax.study import main as study_main
 from clickflax.study.main import main
 from clickflax.study.plan import cells_of, check_study, folder_of, load_study, read_plan, write_plan
 from clickflax.tasks import label_metrics
 from clickflax.tasks.label_metrics import yes_or_no
-from clickflax.tasks.metrics import mean, ranking
+from clickflax.tasks.ranking_metrics import mean, ranking
 
 CONFIGS = pathlib.Path(__file__).resolve().parents[1] / "configs"
 SMALL = ("train.steps=2", "train.eval_every=2", "train.batch_size=16", "model.width=8")

@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 from toy import ITEMS, rows
 
-from clickflax.events import MASK, RESERVED, UNK
+from clickflax.batch import MASK, RESERVED, UNK
 from clickflax.model.heads import Answers, Raised
 from clickflax.tasks.losses import binary_loss, class_loss, number_loss, softmax_loss
-from clickflax.tasks.tasks import (
+from clickflax.tasks.task import (
     Hiding,
     choose,
     find_tasks,

@@ -11,19 +11,19 @@ import optax
 import pytest
 from toy import small_config
 
-from clickflax import recommend
-from clickflax import train as train_module
-from clickflax.config import from_dict, to_dict
-from clickflax.data.shop import Shop
-from clickflax.data.simulate import simulate
+from clickflax.config.default import from_dict, to_dict
 from clickflax.data.store import open_dataset
-from clickflax.evaluate import evaluate_run
-from clickflax.run import load_run
+from clickflax.evaluation.main import evaluate_run
+from clickflax.inference import recommend
+from clickflax.run.folder import load_run
 from clickflax.runtime import checkpoint, sharding
 from clickflax.runtime.optim import learning_rate, make_optimizer
 from clickflax.runtime.signals import Stopped
-from clickflax.setup import set_up
-from clickflax.train import train
+from clickflax.simulation.main import simulate
+from clickflax.simulation.shop import Shop
+from clickflax.training import loop as train_module
+from clickflax.training.loop import train
+from clickflax.training.setup import set_up
 
 pytestmark = pytest.mark.usefixtures("optax_promotes")
 all_devices = sharding.make_mesh

@@ -9,21 +9,21 @@ import pyarrow as pa
 import pytest
 from toy import rows, small_config
 
-from clickflax.build import build_model
-from clickflax.config import from_dict, to_dict
-from clickflax.data.shop import Shop
-from clickflax.data.simulate import simulate
+from clickflax.batch import RESERVED
+from clickflax.config.default import from_dict, to_dict
 from clickflax.data.store import write_dataset, writing
-from clickflax.events import RESERVED
 from clickflax.model.names import depth, rows_of
-from clickflax.run import load_run
+from clickflax.run.folder import load_run
+from clickflax.run.model import build_model
+from clickflax.run.transfer import carry, count_tokens, how_to_learn, places_of
 from clickflax.runtime import checkpoint
 from clickflax.runtime.optim import make_optimizer
 from clickflax.runtime.params import by_name, join, split
-from clickflax.setup import set_up
-from clickflax.step import init_params
-from clickflax.train import banner, resume, train
-from clickflax.transfer import carry, count_tokens, how_to_learn, places_of
+from clickflax.simulation.main import simulate
+from clickflax.simulation.shop import Shop
+from clickflax.training.loop import banner, resume, train
+from clickflax.training.setup import set_up
+from clickflax.training.step import init_params
 
 pytestmark = pytest.mark.usefixtures("optax_promotes")
 

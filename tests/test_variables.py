@@ -10,14 +10,14 @@ import pyarrow as pa
 import pytest
 from toy import rows, small_config
 
-from clickflax.build import build_model, sizes_of
+from clickflax.batch import MASK, NA, PAD, RESERVED, UNK, value_of
 from clickflax.data import store
-from clickflax.data.features import read_feature, read_features
+from clickflax.data.item_features import read_feature, read_features
 from clickflax.data.variables import Variable, absent, describe, read, variable_from
-from clickflax.events import MASK, NA, PAD, RESERVED, UNK, value_of
-from clickflax.run import event_variables, given_of
-from clickflax.step import init_params
-from clickflax.tasks.tasks import hide
+from clickflax.run.folder import event_variables, given_of
+from clickflax.run.model import build_model, sizes_of
+from clickflax.tasks.task import hide
+from clickflax.training.step import init_params
 
 # Two sequences, of 2 and of 3 events. The second begins on Sunday, 1970-01-04, at 23:59:58.
 TIME = np.array([0, 9_000_000, 345_598_000_000, 345_599_000_000, 345_600_000_000])

@@ -9,17 +9,17 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from clickflax.build import build_model
-from clickflax.checks import check_config
+from clickflax.batch import RESERVED, Batch
 from clickflax.config import default
-from clickflax.data.shop import Shop
-from clickflax.data.simulate import simulate
-from clickflax.events import RESERVED, Batch
-from clickflax.protocols import PROTOCOLS, follow
+from clickflax.config.check import check_config
+from clickflax.config.protocols import PROTOCOLS, follow
+from clickflax.config.variants import VARIANTS, vary
+from clickflax.run.model import build_model
 from clickflax.runtime.params import by_name
-from clickflax.setup import set_up
-from clickflax.step import init_params
-from clickflax.variants import VARIANTS, vary
+from clickflax.simulation.main import simulate
+from clickflax.simulation.shop import Shop
+from clickflax.training.setup import set_up
+from clickflax.training.step import init_params
 
 V = 3416  # items of MovieLens-1M as BERT4Rec and SASRec have it
 

@@ -4,11 +4,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from clickflax.build import build_model
+from clickflax.batch import RESERVED
 from clickflax.config import default
 from clickflax.data.batches import Windows, fill, following
-from clickflax.events import RESERVED
-from clickflax.step import init_params
+from clickflax.run.model import build_model
+from clickflax.training.step import init_params
 
 ITEMS = 12
 

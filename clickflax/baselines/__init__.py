@@ -1,1 +1,1 @@
-"""What one would try first on the question of a config: counts, and features made by hand."""
+"""`clickflax baselines`: models that need no training on a device."""

@@ -21,22 +21,22 @@ import rich.table
 from ml_collections import ConfigDict
 
 from clickflax.baselines import counts, features, items, learners, tables
-from clickflax.checks import check_config
-from clickflax.config import of_task, to_dict
+from clickflax.config.check import check_config
+from clickflax.config.default import of_task, to_dict
+from clickflax.config.flags import flags_of, parse_flags
 from clickflax.data.candidates import Candidates
-from clickflax.data.condition import chosen
-from clickflax.data.labels import LabelPart
-from clickflax.data.split import Examples
+from clickflax.data.splits.common import Examples
+from clickflax.data.splits.labels import LabelPart
 from clickflax.data.store import Dataset, open_dataset
-from clickflax.flags import flags_of, parse_flags
-from clickflax.judge import candidates_of
-from clickflax.questions import Asked, ask_about, check_trainable
-from clickflax.record import count_of, prefixed, protocol
-from clickflax.run import write_json
+from clickflax.data.where import chosen
+from clickflax.evaluation.evaluator import candidates_of
+from clickflax.evaluation.record import count_of, prefixed, protocol
+from clickflax.run.targets import Asked, ask_about, check_trainable
 from clickflax.runtime.environment import environment
+from clickflax.runtime.files import write_json
 from clickflax.runtime.log import finite
 from clickflax.tasks.label_metrics import curve
-from clickflax.tasks.metrics import mean, ranking
+from clickflax.tasks.ranking_metrics import mean, ranking
 
 BESIDE = ("seconds", "threshold", "yes", "reliability")  # in the record, not in the table
 

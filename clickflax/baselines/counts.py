@@ -12,11 +12,11 @@ import numpy as np
 import scipy.sparse
 from jaxtyping import Bool, Float, Int
 
-from clickflax.data.asking import distinct_items
+from clickflax.batch import RESERVED
 from clickflax.data.batches import Windows
+from clickflax.data.eval_batches import distinct_items
 from clickflax.data.packing import ramp
-from clickflax.data.split import Examples, inside
-from clickflax.events import RESERVED
+from clickflax.data.splits.common import Examples, inside
 
 AT_ONCE = 512  # examples
 

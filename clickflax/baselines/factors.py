@@ -6,7 +6,7 @@ import numpy as np
 import scipy.sparse
 from jaxtyping import Float, Int
 
-from clickflax.events import RESERVED
+from clickflax.batch import RESERVED
 
 WIDTH = 64
 RATE = 0.05  # of AdaGrad (Duchi et al., 2011)

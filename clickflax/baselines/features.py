@@ -21,10 +21,10 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from jaxtyping import Bool, Float, Int, Shaped
 
+from clickflax.batch import RESERVED
 from clickflax.data.batches import Windows
 from clickflax.data.packing import ramp
 from clickflax.data.variables import DAY, HOUR, SECOND
-from clickflax.events import RESERVED
 
 PAUSE = 30 * 60 * SECOND
 FOLDS = 5

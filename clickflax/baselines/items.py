@@ -11,11 +11,11 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 
 from clickflax.baselines import counts, factors, similar
+from clickflax.batch import RESERVED
 from clickflax.data.batches import Windows
 from clickflax.data.candidates import Candidates
-from clickflax.data.split import Examples, inside
-from clickflax.events import RESERVED
-from clickflax.tasks.metrics import mean, ranking
+from clickflax.data.splits.common import Examples, inside
+from clickflax.tasks.ranking_metrics import mean, ranking
 
 AT_ONCE = 256  # examples
 RECENT = 0.1  # share of the training events that are the last ones

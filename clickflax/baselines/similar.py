@@ -7,9 +7,9 @@ import scipy.linalg
 import scipy.sparse
 from jaxtyping import Float, Int
 
+from clickflax.batch import RESERVED
 from clickflax.data.batches import Windows
 from clickflax.data.packing import ramp
-from clickflax.events import RESERVED
 
 NEIGHBOURS = 100  # of each item
 RIDGE = (500.0, 100.0, 2000.0)  # the weight of the squares of EASE, chosen on the validation

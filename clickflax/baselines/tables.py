@@ -17,13 +17,13 @@ from clickflax.baselines.features import (
     of_values,
     rates,
 )
-from clickflax.data.features import read_features
-from clickflax.data.labels import LabelPart
-from clickflax.data.split import inside
+from clickflax.batch import RESERVED
+from clickflax.data.item_features import read_features
+from clickflax.data.splits.common import inside
+from clickflax.data.splits.labels import LabelPart
 from clickflax.data.store import Dataset
 from clickflax.data.variables import SEQUENCE, find
-from clickflax.events import RESERVED
-from clickflax.questions import Asked
+from clickflax.run.targets import Asked
 
 VALUES = 20  # of a variable, at most, that are counted one by one
 CODES = 250  # that trees take as they are; scikit-learn's have 255 bins

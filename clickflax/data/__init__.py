@@ -1,1 +1,1 @@
-"""Logs to batches: a raw log is prepared once, stored in mapped columns, read as packed batches."""
+"""Prepared data sets and the batches made of them: numpy, never JAX."""

@@ -8,8 +8,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import Int, Shaped
 
+from clickflax.batch import CLS, PAD, Batch, put, value_of
 from clickflax.data.packing import Packing, cells, deal, one_each, pack, ramp, slots_of
-from clickflax.events import CLS, PAD, Batch, put, value_of
 
 
 class Windows(NamedTuple):

@@ -10,11 +10,11 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Float, Int
 
-from clickflax.data.asking import distinct_items
+from clickflax.batch import RESERVED
 from clickflax.data.batches import Windows
+from clickflax.data.eval_batches import distinct_items
 from clickflax.data.packing import ramp
-from clickflax.data.split import Examples
-from clickflax.events import RESERVED
+from clickflax.data.splits.common import Examples
 
 SEED = 0
 AT_ONCE = 4096  # examples

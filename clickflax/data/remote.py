@@ -1,4 +1,4 @@
-"""What lies elsewhere: logs and data sets at URLs, through fsspec, and tables of a warehouse.
+"""Data sets at URLs, through fsspec.
 
 A data set at a URL has its files in pieces, so that each host fetches many at once, and next to
 them the dataset.json, which is written last:
@@ -20,12 +20,10 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 import fsspec
-import ibis
 from filelock import FileLock
 from fsspec.spec import AbstractFileSystem
 
-from clickflax.data.options import Options
-from clickflax.data.seal import fingerprint
+from clickflax.data.manifest import fingerprint
 
 FINGERPRINT = re.compile("[0-9a-f]{64}")
 PIECE = 1 << 26  # bytes
@@ -45,9 +43,18 @@ def shown(url: str) -> str:
     return re.sub(r"://([^/:@]*):[^/@]*@", r"://\1@", url).partition("?")[0]
 
 
+def open_url(url: str) -> tuple[AbstractFileSystem, str]:
+    """The file system of a URL, and the path in it. ValueError where there is none for it."""
+    try:
+        files, root = fsspec.core.url_to_fs(url)
+    except (ImportError, ValueError) as error:
+        raise ValueError(f"{shown(url)}: {error}") from error
+    return files, root.rstrip("/")
+
+
 def check_free(url: str, overwrite: bool) -> None:
     """Raises FileExistsError where a data set is that may not be replaced."""
-    files, root = _open(url)
+    files, root = open_url(url)
     if _read(files, root, url) is not None and not overwrite:
         raise FileExistsError(f"{shown(url)} is there: name another folder, or give --overwrite.")
 
@@ -57,7 +64,7 @@ def publish(folder: pathlib.Path, url: str, overwrite: bool = False) -> None:
     replaced.
     """
     check_free(url, overwrite)
-    files, root = _open(url)
+    files, root = open_url(url)
     old = _read(files, root, url)
     info = json.loads((folder / "dataset.json").read_text(encoding="utf-8"))
     there = f"{root}/{info['fingerprint']}"
@@ -84,7 +91,7 @@ def fetch(url: str) -> pathlib.Path:
     """The folder of this machine that has the data set of a URL; all processes of a machine share
     it. It lies in $CLICKFLAX_CACHE, by default in ~/.cache/clickflax.
     """
-    files, root = _open(url)
+    files, root = open_url(url)
     info = _read(files, root, url)
     if info is None:
         raise FileNotFoundError(
@@ -111,47 +118,6 @@ def fetch(url: str) -> pathlib.Path:
                 )
             new.replace(folder)
     return folder
-
-
-def bring(raw: str, folder: pathlib.Path, options: Options) -> pathlib.Path:
-    """A log from elsewhere as a file or a folder in `folder`: the files of a URL as they are, a
-    table of the warehouse that `--engine` names with its rows in the order of time, then of the
-    other columns.
-    """
-    name = raw.rstrip("/").rpartition("/")[2]
-    if not is_url(options.engine):
-        files, root = _open(raw)
-        if not files.exists(root):
-            raise FileNotFoundError(f"{shown(raw)} is not there.")
-        files.get(root, str(folder / name), recursive=files.isdir(root))
-        return folder / name
-    try:
-        _write_table(raw, folder / f"{name}.parquet", options)
-    except (ValueError, OSError):
-        raise
-    except Exception as error:  # each warehouse has errors of its own
-        raise ValueError(f"{shown(options.engine)}: {str(error).splitlines()[0]}") from error
-    return folder / f"{name}.parquet"
-
-
-def _write_table(raw: str, path: pathlib.Path, options: Options) -> None:
-    """Writes the wanted columns of a table, TABLE or DATABASE.TABLE, as Parquet."""
-    con = ibis.connect(options.engine)
-    try:
-        database, _, name = raw.rpartition(".")
-        table = con.table(name, database=database or None)
-        wanted = {column.name: column.source for column in options.columns}
-        for new, old in wanted.items():
-            if old not in table.columns:
-                raise ValueError(
-                    f"{raw} has no column {old!r} for {new}; it has {list(table.columns)}."
-                )
-        if "time" not in wanted:
-            raise ValueError(f"the rows of {raw} have no order: name its time in --columns.")
-        columns = list(dict.fromkeys([wanted["time"], *wanted.values()]))
-        con.to_parquet(table.select(columns).order_by(columns), path)
-    finally:
-        con.disconnect()
 
 
 def _fetch(files: AbstractFileSystem, there: str, folder: pathlib.Path) -> None:
@@ -185,15 +151,6 @@ def _all_at_once(do: Callable[[str, int], None], sizes: dict[str, int]) -> None:
 
 def _piece(name: str, number: int) -> str:
     return f"{name}.{number:05}"
-
-
-def _open(url: str) -> tuple[AbstractFileSystem, str]:
-    """The file system of a URL, and the path in it. ValueError where there is none for it."""
-    try:
-        files, root = fsspec.core.url_to_fs(url)
-    except (ImportError, ValueError) as error:
-        raise ValueError(f"{shown(url)}: {error}") from error
-    return files, root.rstrip("/")
 
 
 def _read(files: AbstractFileSystem, root: str, url: str) -> dict[str, Any] | None:

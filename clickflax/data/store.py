@@ -29,11 +29,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from jaxtyping import Int, Int8, Int32, Int64, Shaped
 
+from clickflax.batch import RESERVED, UNK
 from clickflax.data.batches import Windows
-from clickflax.data.chain import Chain, find_chain
+from clickflax.data.manifest import FORMAT, array_writer, seal
 from clickflax.data.remote import fetch, is_url
-from clickflax.data.seal import FORMAT, array_writer, seal
-from clickflax.events import RESERVED, UNK
+from clickflax.data.sessions import Chain, find_chain
 
 RESERVED_TOKENS = ("[PAD]", "[MASK]", "[UNK]", "[CLS]", "[SEP]", "[NA]")
 DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)

@@ -27,10 +27,10 @@ from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import Bool, Float, Int64, Shaped
 
+from clickflax.batch import AFTER, NA, RESERVED, UNK
 from clickflax.data.batches import following
-from clickflax.data.counts import alike
+from clickflax.data.running_counts import alike
 from clickflax.data.store import Dataset, Vocabulary
-from clickflax.events import AFTER, NA, RESERVED, UNK
 
 SECOND = 1_000_000  # in microseconds, as all times are
 HOUR, DAY = 3600 * SECOND, 24 * 3600 * SECOND

@@ -1,1 +1,1 @@
-"""Batch to answers: pure functions of parameters."""
+"""The model as flax.linen modules: embedder, encoder, heads."""

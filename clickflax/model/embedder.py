@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int, Shaped
 
-from clickflax.events import PAD, RESERVED, UNK
+from clickflax.batch import PAD, RESERVED, UNK
 from clickflax.model.dropout import Dropout
 
 ADDED = ("learned", "sinusoidal")  # to the vectors of events

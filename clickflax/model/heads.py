@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
-from clickflax.events import RESERVED
+from clickflax.batch import RESERVED
 from clickflax.model.blocks import ACTIVATIONS, layer_norm
 
 OUTPUTS = ("dense", "none")

@@ -2,7 +2,7 @@
 
 import re
 
-from clickflax.events import RESERVED
+from clickflax.batch import RESERVED
 
 # Rows of a vocabulary: the pattern of the name, and how many rows of reserved ids come first.
 ROWS = {

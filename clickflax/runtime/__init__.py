@@ -1,1 +1,1 @@
-"""What a run stands on: each file knows nothing of models, tasks or data."""
+"""Devices, processes, checkpoints, the optimiser, logs and files."""

@@ -15,12 +15,12 @@ from typing import Any
 
 import filelock
 
-from clickflax.evaluate import evaluate_run
-from clickflax.run import read_json, write_json
+from clickflax.evaluation.main import evaluate_run
 from clickflax.runtime.errors import words_of
+from clickflax.runtime.files import read_json, write_json
 from clickflax.runtime.signals import Stopped
 from clickflax.study.plan import Cell, Study, folder_of, read_plan
-from clickflax.train import show_items, train
+from clickflax.training.loop import show_items, train
 
 ANSWERED = "answered.json"  # what has been asked of a run, and answered
 TAKEN = 75  # the exit status where another process has the cell (EX_TEMPFAIL)

@@ -8,17 +8,17 @@ from typing import Any, NamedTuple
 import numpy as np
 import pyarrow.parquet as pq
 
-from clickflax.config import from_dict, knobs
+from clickflax.batch import RESERVED
+from clickflax.config.default import from_dict, knobs
 from clickflax.data.store import open_dataset, open_vocabulary
-from clickflax.events import RESERVED
-from clickflax.record import ranked_among
-from clickflax.run import read_json
+from clickflax.evaluation.record import ranked_among
+from clickflax.runtime.files import read_json
 from clickflax.runtime.log import finite
 from clickflax.study.paired import answer_of, columns_of, ranked, rows_of
 from clickflax.study.plan import Cell, Study, folder_of, read_plan
 from clickflax.study.results import Result, numbers, results
 from clickflax.study.table import legend, title
-from clickflax.tasks.groups import GROUPS, group, of_groups
+from clickflax.tasks.group_metrics import GROUPS, group, of_groups
 from clickflax.tasks.label_metrics import LOWER
 
 PEOPLE = 12  # users whose lists are shown

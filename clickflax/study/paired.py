@@ -9,12 +9,12 @@ import numpy as np
 import pyarrow.parquet as pq
 from jaxtyping import Float, Int
 
-from clickflax.record import ranked_among
-from clickflax.run import read_json
+from clickflax.evaluation.record import ranked_among
+from clickflax.runtime.files import read_json
 from clickflax.study.plan import Cell, folder_of, record_of
 from clickflax.study.statistics import Difference, difference, draw_labels, holm, of_draws
 from clickflax.tasks.label_metrics import WEIGHTED, weighted
-from clickflax.tasks.metrics import METRICS, by_sequence
+from clickflax.tasks.ranking_metrics import METRICS, by_sequence
 
 
 class Users(NamedTuple):

@@ -12,15 +12,16 @@ from typing import Any, NamedTuple
 
 from ml_collections import ConfigDict
 
-from clickflax.checks import check_config
-from clickflax.config import call_in, load, to_dict
-from clickflax.evaluate import OTHERWISE, asked_otherwise, evaluate_run
-from clickflax.listing import check_listing
-from clickflax.record import record_name
-from clickflax.run import read_json, write_json
-from clickflax.tasks import label_metrics, lists
-from clickflax.tasks.metrics import METRICS
-from clickflax.tasks.tasks import LABELS
+from clickflax.config.check import check_config
+from clickflax.config.default import call_in, load, to_dict
+from clickflax.evaluation.main import OTHERWISE, asked_otherwise, evaluate_run
+from clickflax.evaluation.record import record_name
+from clickflax.evaluation.top_k import check_listing
+from clickflax.runtime.files import read_json, write_json
+from clickflax.tasks import label_metrics
+from clickflax.tasks import list_metrics as lists
+from clickflax.tasks.ranking_metrics import METRICS
+from clickflax.tasks.task import LABELS
 
 
 class Study(NamedTuple):

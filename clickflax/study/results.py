@@ -5,8 +5,8 @@ import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-from clickflax.config import default, from_dict
-from clickflax.config import differences as differences_of
+from clickflax.config.default import default, from_dict
+from clickflax.config.default import differences as differences_of
 from clickflax.runtime.environment import MADE_WITH, starts
 from clickflax.study.paired import answer_of, differences
 from clickflax.study.plan import Cell, Study, check_name

@@ -15,7 +15,7 @@ import rich.console
 import rich.live
 import rich.table
 
-from clickflax.run import read_json
+from clickflax.runtime.files import read_json
 from clickflax.runtime.signals import asked_to_end
 from clickflax.study.cell import TAKEN, is_done, is_taken
 from clickflax.study.paired import answer_of

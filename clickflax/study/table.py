@@ -6,7 +6,7 @@ import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from clickflax.run import read_json
+from clickflax.runtime.files import read_json
 from clickflax.runtime.log import finite
 from clickflax.study.results import LEVEL, Line, Result, Table
 from clickflax.study.statistics import Difference, Spread, holm

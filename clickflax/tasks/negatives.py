@@ -6,10 +6,10 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int, Key
 
-from clickflax.events import RESERVED, Batch
+from clickflax.batch import RESERVED, Batch
 from clickflax.model.bits import bits
 from clickflax.model.rows import at
-from clickflax.tasks.tasks import Question
+from clickflax.tasks.task import Question
 
 DRAWN = ("uniform", "popularity", "in_batch")
 AVOID = ("nothing", "target", "history")

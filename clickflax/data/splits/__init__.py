@@ -1,0 +1,1 @@
+"""Splits of a log into training, validation and test."""

@@ -1,0 +1,1 @@
+"""`clickflax evaluate`: metrics of a run on a split, and their record."""

@@ -1,0 +1,1 @@
+"""`clickflax recommend`: batched inference and recommendations."""

@@ -1,0 +1,1 @@
+"""`clickflax prepare`: raw logs to prepared data sets."""

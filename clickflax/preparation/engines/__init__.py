@@ -1,0 +1,1 @@
+"""Engines that read and transform raw logs: DuckDB and Spark."""

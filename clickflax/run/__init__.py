@@ -1,0 +1,1 @@
+"""One run: its folder, its model, and what it reads and is asked."""

@@ -1,0 +1,1 @@
+"""`clickflax simulate`: data sets of a shop whose truth is known."""

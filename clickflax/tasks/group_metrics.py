@@ -1,0 +1,62 @@
+"""Who is served well: the metrics of targets in groups, by what is known of them.
+
+A target is looked at alone, as if it were the only one of its question, so that targets of one
+question may be in different groups.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+from jaxtyping import Float, Int, Shaped
+
+from clickflax.tasks.ranking_metrics import ranking
+
+# By which columns of the rows of an evaluation, and what these are.
+GROUPS = {"history": "events before the question", "trained": "training events of the target"}
+BINS = 5
+
+
+class Groups(NamedTuple):
+    """Bins of about equal size, in words; and the bin of each target."""
+
+    names: list[str]
+    of: Int[np.ndarray, " T"]
+
+
+def group(values: Int[np.ndarray, " T"]) -> Groups:
+    """Targets with about as much of something; fewer bins where many have the same."""
+    inner = np.unique(np.quantile(values, np.arange(1, BINS) / BINS, method="lower"))
+    edges = [int(edge) for edge in inner if edge < values.max()]
+    lows = [int(values.min()), *(edge + 1 for edge in edges)]
+    pairs = zip(lows, [*edges, int(values.max())], strict=True)
+    names = [f"{low:,}" if low == high else f"{low:,} to {high:,}" for low, high in pairs]
+    return Groups(names, np.searchsorted(edges, values))
+
+
+def of_groups(
+    groups: Groups, place: Float[np.ndarray, " T"], cutoffs: Sequence[int]
+) -> dict[str, Float[np.ndarray, " G"]]:
+    """The mean of every metric in each bin, of the places (0 is first) of targets."""
+    count = np.bincount(groups.of, minlength=len(groups.names))
+    alone = ranking(place, np.arange(len(place)), len(place), cutoffs)
+    return {
+        name: np.bincount(groups.of, values, len(count)) / np.maximum(1, count)
+        for name, values in alone.items()
+    }
+
+
+def told_groups(
+    rows: Mapping[str, Shaped[np.ndarray, " T"]], cutoffs: Sequence[int]
+) -> dict[str, dict[str, Any]]:
+    """What a record has of the groups: bins, the targets in each, and the metrics."""
+    found = {}
+    for column in GROUPS:
+        groups = group(rows[column])
+        metrics = of_groups(groups, rows["place"], cutoffs)
+        found[column] = {
+            "bins": groups.names,
+            "targets": np.bincount(groups.of, minlength=len(groups.names)).tolist(),
+            **{name: values.tolist() for name, values in metrics.items()},
+        }
+    return found

@@ -1,0 +1,1 @@
+"""`clickflax train`: objectives, the step, the input pipeline and the loop."""
