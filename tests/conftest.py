@@ -16,12 +16,13 @@ def pytest_configure(config):
     assert jax.device_count() == 8  # starts the backend: the number is fixed from now on
     jax.config.update("jax_numpy_dtype_promotion", "strict")
     jax.config.update("jax_numpy_rank_promotion", "raise")
-    # Many tests compile the same programs, in all processes and in commands that they give.
-    if not hasattr(config, "workerinput"):
+    # Many tests compile the same programs, in all processes and in commands that they run. Where
+    # JAX_COMPILATION_CACHE_DIR is set, they are kept there for the next time.
+    if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
         cache = tempfile.TemporaryDirectory(prefix="clickflax-tests-")
         config.add_cleanup(cache.cleanup)
         os.environ["JAX_COMPILATION_CACHE_DIR"] = cache.name
-        os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
+    os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
     jax.config.update("jax_compilation_cache_dir", os.environ["JAX_COMPILATION_CACHE_DIR"])
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
 
