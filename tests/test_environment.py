@@ -11,24 +11,24 @@ def git(folder, *arguments):
 
 
 def test_an_environment_survives_json_and_names_what_a_result_depends_on():
-    told = environment.environment("abc123")
-    assert json.loads(json.dumps(told)) == told
-    assert told["data"] == "abc123"
-    assert told["devices"] == {"cpu": 8}
-    assert told["backend"] == "cpu"
-    assert told["versions"]["python"] == sys.version.split()[0]
-    assert told["versions"].keys() >= {"clickflax", "jax", "jaxlib", "flax", "optax", "numpy"}
-    assert told["cores"] >= 1
-    assert told["started"].endswith("+00:00")
+    made = environment.environment("abc123")
+    assert json.loads(json.dumps(made)) == made
+    assert made["data"] == "abc123"
+    assert made["devices"] == {"cpu": 8}
+    assert made["backend"] == "cpu"
+    assert made["versions"]["python"] == sys.version.split()[0]
+    assert made["versions"].keys() >= {"clickflax", "jax", "jaxlib", "flax", "optax", "numpy"}
+    assert made["cores"] >= 1
+    assert made["started"].endswith("+00:00")
 
 
-def test_a_run_that_goes_on_with_something_else_tells_of_both():
-    told = environment.environment("abc123")
-    assert environment.resumed(told) == told
-    elsewhere = told | {"cpu": "another", "command": "the first one"}
+def test_a_run_resumed_in_another_environment_has_both_starts():
+    today = environment.environment("abc123")
+    assert environment.resumed(today) == today
+    elsewhere = today | {"cpu": "another", "command": "the first one"}
     both = environment.resumed(elsewhere)
     assert both["cpu"] == "another"
-    assert [one["cpu"] for one in environment.starts(both)] == ["another", told["cpu"]]
+    assert [start["cpu"] for start in environment.starts(both)] == ["another", today["cpu"]]
     assert environment.resumed(both) == both
 
 

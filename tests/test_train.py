@@ -16,11 +16,13 @@ from clickflax.data.store import open_dataset
 from clickflax.evaluation.main import evaluate_run
 from clickflax.inference import recommend
 from clickflax.run.folder import load_run
-from clickflax.runtime import checkpoint, sharding
+from clickflax.runtime import checkpoint, environment, sharding
+from clickflax.runtime.files import read_json
 from clickflax.runtime.optim import learning_rate, make_optimizer
 from clickflax.runtime.signals import Stopped
 from clickflax.simulation.main import simulate
 from clickflax.simulation.shop import Shop
+from clickflax.study.results import environments_of
 from clickflax.training import loop as train_module
 from clickflax.training.loop import train
 from clickflax.training.setup import set_up
@@ -200,6 +202,28 @@ def test_a_run_goes_on_on_another_number_of_devices(shop, run, tmp_path, monkeyp
     moved, stayed = last_state(run), last_state(tmp_path / "stayed")
     assert moved[0]["step"] == stayed[0]["step"] == 9
     assert_alike(moved[1], stayed[1], rtol=1e-3, atol=1e-5)
+
+
+def test_a_run_resumed_on_another_machine_records_both_starts(shop, run, monkeypatch):
+    first = read_json(run / "environment.json")
+    train(config_for(shop, steps=7), run)
+    assert read_json(run / "environment.json") == first  # resumed in the same environment
+    monkeypatch.setattr(environment, "_cpu_model", lambda: "another processor")
+    train(config_for(shop, steps=8), run)
+    stored = read_json(run / "environment.json")
+    assert {name: stored[name] for name in first} == first
+    assert [start["cpu"] for start in environment.starts(stored)] == [
+        first["cpu"],
+        "another processor",
+    ]
+    evaluate_run(run, "test")
+    record = read_json(run / "test.json")
+    assert [made["cpu"] for made in environments_of([record])] == [
+        first["cpu"],
+        "another processor",
+    ]
+    train(config_for(shop, steps=9), run)
+    assert read_json(run / "environment.json") == stored
 
 
 def test_pmap_trains_validates_and_resumes(shop, tmp_path):
@@ -503,5 +527,5 @@ def test_the_run_folder_holds_what_it_takes_to_repeat_the_run(shop, trained):
     assert {"config.json", "environment.json", "vocab", "metrics.jsonl", "checkpoints"} <= names
     stored = from_dict(json.loads((trained / "config.json").read_text()))
     assert stored == config_for(shop)
-    environment = json.loads((trained / "environment.json").read_text())
-    assert {"commit", "dirty", "versions", "devices", "host", "command", "data"} <= set(environment)
+    made = json.loads((trained / "environment.json").read_text())
+    assert {"commit", "dirty", "versions", "devices", "host", "command", "data"} <= set(made)

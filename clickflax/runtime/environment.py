@@ -1,4 +1,4 @@
-"""What a run was made with, for `environment.json`: code, versions, devices, machine, data."""
+"""Environment of a run, for `environment.json`: code, versions, devices, machine, data."""
 
 import datetime
 import importlib.metadata
@@ -16,7 +16,7 @@ import clickflax
 from clickflax.runtime.sharding import cores
 
 HERE = pathlib.Path(clickflax.__file__).resolve().parents[1]
-# What may change numbers, of all that `environment` tells.
+# The entries of `environment` on which the numbers of a run may depend.
 MADE_WITH = ("commit", "dirty", "versions", "backend", "devices", "cpu", "cores")
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
 
@@ -45,17 +45,18 @@ def environment(data_fingerprint: str) -> dict[str, Any]:
     }
 
 
-def starts(told: Mapping[str, Any]) -> list[Mapping[str, Any]]:
-    """The environment of the first start, and of those that went on with something else."""
-    return [told, *told.get("resumed", [])]
+def starts(stored: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """Environments of a run: that of its first start, then each that it was resumed in."""
+    return [stored, *stored.get("resumed", [])]
 
 
-def resumed(told: dict[str, Any]) -> dict[str, Any]:
-    """The environment of a run that goes on, with that of today if it is another one."""
-    now, last = environment(told["data"]), starts(told)[-1]
-    if all(now[name] == last[name] for name in MADE_WITH):
-        return told
-    return told | {"resumed": [*told.get("resumed", []), now]}
+def resumed(stored: dict[str, Any]) -> dict[str, Any]:
+    """Environment of a run that is resumed now: today's is added if it differs from the last."""
+    today = environment(stored["data"])
+    last = starts(stored)[-1]
+    if all(today[name] == last.get(name) for name in MADE_WITH):
+        return stored
+    return stored | {"resumed": [*stored.get("resumed", []), today]}
 
 
 def checkout(root: pathlib.Path = HERE) -> dict[str, Any]:
@@ -64,7 +65,7 @@ def checkout(root: pathlib.Path = HERE) -> dict[str, Any]:
     # An installed package may lie inside the checkout of something else.
     if top is None or pathlib.Path(top).resolve() != root:
         return {"commit": None, "dirty": None}
-    # Records of results, which several runs in a row write into the checkout, are no code.
+    # Records of results are not code: several runs in a row write them into the checkout.
     status = _git(root, "status", "--porcelain", "--", ":(exclude)*.json")
     return {
         "commit": _git(root, "rev-parse", "--verify", "HEAD"),
@@ -73,7 +74,7 @@ def checkout(root: pathlib.Path = HERE) -> dict[str, Any]:
 
 
 def _git(root: pathlib.Path, *arguments: str) -> str | None:
-    """What git says, or None where it is not installed or fails."""
+    """Output of a git command, or None if git is not installed or fails."""
     try:
         done = subprocess.run(
             ["git", "-C", str(root), *arguments], capture_output=True, text=True, timeout=30
@@ -84,7 +85,7 @@ def _git(root: pathlib.Path, *arguments: str) -> str | None:
 
 
 def _cpu_model() -> str:
-    """The processor's name as Linux tells it, else as Python does."""
+    """Name of the processor, from /proc/cpuinfo on Linux and from Python elsewhere."""
     info = pathlib.Path("/proc/cpuinfo")
     lines = info.read_text(encoding="utf-8").splitlines() if info.exists() else []
     names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
