@@ -8,8 +8,8 @@ import sys
 from collections.abc import Sequence
 
 from clickflax import __version__
-from clickflax.runtime.compiled import keep_compiled
-from clickflax.runtime.errors import words_of
+from clickflax.runtime.compiled import enable_compilation_cache
+from clickflax.runtime.errors import user_message
 from clickflax.runtime.signals import Stopped
 
 VERBS = {
@@ -47,7 +47,7 @@ def _run(verb: str, arguments: list[str]) -> int:
     """The verb's exit status; an error that its user can mend is told in words, not as a trace."""
     try:
         if verb in COMPILING:
-            keep_compiled()
+            enable_compilation_cache()
         status = importlib.import_module(VERBS[verb][0]).main(arguments)
         sys.stdout.flush()
     except KeyboardInterrupt:
@@ -63,7 +63,7 @@ def _run(verb: str, arguments: list[str]) -> int:
     except (ValueError, OSError, FloatingPointError) as error:
         if os.environ.get("CLICKFLAX_TRACEBACK", "0") not in ("", "0"):
             raise
-        print(f"clickflax {verb}: error: {words_of(error)}", file=sys.stderr)
+        print(f"clickflax {verb}: error: {user_message(error)}", file=sys.stderr)
         print("(CLICKFLAX_TRACEBACK=1 shows where it arose.)", file=sys.stderr)
         return 1
     return status or 0

@@ -32,16 +32,16 @@ import clickflax
 from clickflax.batch import RESERVED
 from clickflax.config.default import default, override
 from clickflax.data.batches import TrainingBatches
-from clickflax.data.variables import read
-from clickflax.evaluation.evaluator import Judge
+from clickflax.data.variables import read_columns
+from clickflax.evaluation.evaluator import Evaluator
 from clickflax.inference import recommend
-from clickflax.inference.predictor import make_asker
+from clickflax.inference.predictor import make_predictor
 from clickflax.run.folder import last_checkpoint, load_run, open_data
-from clickflax.run.targets import ask_about
+from clickflax.run.targets import make_task_data
 from clickflax.runtime import checkpoint, sharding
 from clickflax.runtime.environment import environment
-from clickflax.tasks.task import hidden_events
-from clickflax.training.loop import Progressed
+from clickflax.tasks.task import masked_count
+from clickflax.training.loop import Progress
 from clickflax.training.setup import set_up
 
 HERE = pathlib.Path(__file__).resolve().parent
@@ -94,7 +94,7 @@ def step_gflop(config: ConfigDict, batches: TrainingBatches, items: int) -> floa
     pass for the backward one.
     """
     m, length = config.model, batches.packing.length.astype(np.int64)
-    asked = length if batches.follow else hidden_events(length, config.mask.ratio)
+    asked = length if batches.follow else masked_count(length, config.mask.ratio)
     looks = 1 if batches.follow else 2  # products an event that is looked at, a half when causal
 
     def block(queries):
@@ -130,7 +130,7 @@ def take_steps(config: ConfigDict, folder: pathlib.Path, steps: int) -> dict:
         float(metrics["loss"][-1])
         times.append((time.perf_counter() - start) / at_once)
     train_peak_mb = peak_mb()
-    past = Progressed(step=steps * at_once)._asdict()
+    past = Progress(step=steps * at_once)._asdict()
     checkpoint.save(last_checkpoint(folder), steps * at_once, past, params=state.params)
     (batches,) = setting.batches.values()
     step_s = float(np.median(times[2:]))
@@ -158,10 +158,10 @@ def ask(folder: pathlib.Path) -> dict:
     """Evaluates and recommends with the run of `take_steps`, each twice: the first one compiles."""
     run = load_run(folder)
     dataset, lists = open_data(run), folder / "lists.parquet"
-    (asked,) = ask_about(run.config, dataset).values()
+    (asked,) = make_task_data(run.config, dataset).values()
     mesh = sharding.make_mesh()
-    asker = make_asker(run.config, run.model, asked.task, mesh, run.given, {})
-    judge = Judge(asker, asked, read(dataset, run.variables), run.config)
+    asker = make_predictor(run.config, run.model, asked.task, mesh, run.given, {})
+    judge = Evaluator(asker, asked, read_columns(dataset, run.variables), run.config)
     params, rates = sharding.replicate(run.params, mesh), {}
 
     def evaluated() -> int:
@@ -175,7 +175,7 @@ def ask(folder: pathlib.Path) -> dict:
             rates[f"{name}_{which}"] = round(users / (time.perf_counter() - start), 1)
 
     def recommended() -> int:
-        return recommend.write_lists(run, None, None, lists, 10, True, ())
+        return recommend.write_recommendations(run, None, None, lists, 10, True, ())
 
     timed("recommend_users_per_s", recommended)
     timed("evaluate_users_per_s", evaluated)

@@ -7,11 +7,11 @@ import subprocess
 import sys
 from collections.abc import Iterable
 
-from clickflax.runtime.environment import MADE_WITH, starts
+from clickflax.runtime.environment import CREATED_WITH, read_starts
 from clickflax.study import statistics
 
 HERE = pathlib.Path(__file__).resolve().parent
-MACHINE = (*MADE_WITH, "started")
+MACHINE = (*CREATED_WITH, "started")
 
 
 def clickflax(*words: str) -> dict:
@@ -41,7 +41,7 @@ def which_runs(doc: str | None, names: Iterable[str], records: pathlib.Path) -> 
 
 def commits(records: list[dict]) -> str:
     """The commits of some records."""
-    known = (start["commit"][:7] for one in records for start in starts(one["environment"]))
+    known = (start["commit"][:7] for one in records for start in read_starts(one["environment"]))
     return ", ".join(dict.fromkeys(known))
 
 
@@ -55,7 +55,7 @@ def without_places(record: dict) -> dict:
     """A record without what tells of its place on the machine."""
     record = dict(record)
     if "environment" in record:
-        told, *later = starts(record["environment"])
+        told, *later = read_starts(record["environment"])
         record["environment"] = {key: told[key] for key in (*MACHINE, "data")}
         if later:
             record["environment"]["resumed"] = [{key: one[key] for key in MACHINE} for one in later]

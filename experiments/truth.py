@@ -22,13 +22,13 @@ from clickflax.config.default import from_dict
 from clickflax.data.batches import Windows
 from clickflax.data.packing import ramp
 from clickflax.data.splits.common import Examples
-from clickflax.data.splits.labels import LabelPart
+from clickflax.data.splits.labels import LabelExamples
 from clickflax.data.store import Dataset
 from clickflax.run.folder import load_run, open_data
-from clickflax.run.targets import ask_about
+from clickflax.run.targets import make_task_data
 from clickflax.runtime.files import read_json
 from clickflax.simulation.truth import Truth, gain, load_truth
-from clickflax.tasks.label_metrics import yes_or_no
+from clickflax.tasks.label_metrics import binary_metrics
 
 AT_ONCE = 1000
 
@@ -45,7 +45,7 @@ def padded(values: np.ndarray, windows: Windows) -> Iterator[tuple[np.ndarray, n
         yield some, rows
 
 
-def labels(truth: Truth, dataset: Dataset, name: str, part: LabelPart) -> dict[str, float]:
+def labels(truth: Truth, dataset: Dataset, name: str, part: LabelExamples) -> dict[str, float]:
     """The metrics of the shop's own probabilities for the labels of the test."""
     event = np.flatnonzero(np.isfinite(part.label))
     if name == "returns":
@@ -56,7 +56,7 @@ def labels(truth: Truth, dataset: Dataset, name: str, part: LabelPart) -> dict[s
         both = (padded(dataset.columns[name], windows) for name in ("item", "action"))
         for (some, items), (_, actions) in zip(*both, strict=True):
             chance[some] = truth.purchase(items, actions)
-    return yes_or_no(chance, part.label[event], 0.5)
+    return binary_metrics(chance, part.label[event], 0.5)
 
 
 def items(
@@ -77,7 +77,7 @@ def beside(path: pathlib.Path) -> dict[str, dict[str, tuple[float, float]]]:
     run, record = load_run(path.parent), read_json(path)
     dataset, config = open_data(run), from_dict(record["config"])
     truth, found = load_truth(dataset.path), {}
-    for name, asked in ask_about(config, dataset).items():
+    for name, asked in make_task_data(config, dataset).items():
         prefix = f"{name}/" if len(run.tasks) > 1 else ""
         if isinstance(asked.test, Examples):
             (given,) = record[f"{prefix}protocol"]["given"] or ("=",)

@@ -14,8 +14,8 @@ from toy import small_config
 from clickflax.batch import RESERVED
 from clickflax.model.attention import ATTENTION, at_places, find_attention, visible, xla
 from clickflax.model.dropout import keep_mask
-from clickflax.model.kernels import KERNELS, cudnn, fill_up, pallas_gpu, pallas_tpu
-from clickflax.model.rows import at
+from clickflax.model.kernels import KERNELS, cudnn, pad_to_block, pallas_gpu, pallas_tpu
+from clickflax.model.rows import take_positions
 from clickflax.run.model import build_model
 from clickflax.training.setup import check_config
 
@@ -71,11 +71,11 @@ def test_attention_is_the_softmax_weighted_mean_of_the_values():
 def test_queries_of_some_places_get_what_they_get_among_all(causal):
     q, k, v = heads(4)
     places = jnp.array([[0, 7, 90, 129, 129], [3, 3, 0, 1, 129]])
-    asked = at(q.transpose(0, 2, 1, 3), places).transpose(0, 2, 1, 3)
+    asked = take_positions(q.transpose(0, 2, 1, 3), places).transpose(0, 2, 1, 3)
 
     def among_all(q, k, v):
         mixed = xla(q, k, v, PACKED, causal, None, 0.0)
-        return at(mixed.transpose(0, 2, 1, 3), places).transpose(0, 2, 1, 3)
+        return take_positions(mixed.transpose(0, 2, 1, 3), places).transpose(0, 2, 1, 3)
 
     wanted, pull = jax.vjp(lambda k, v: among_all(q, k, v), k, v)
     for attend in (xla, at_places(xla)):
@@ -144,9 +144,9 @@ def test_a_training_step_is_lowered_to_the_kernel_in_every_dtype_it_has(name, mo
 
 
 def test_zeros_fill_up_whole_blocks():
-    assert fill_up(jnp.ones((2, 90)), 1, 64).shape == (2, 128)
-    assert fill_up(jnp.ones((2, 128)), 1, 64).shape == (2, 128)
-    assert fill_up(jnp.ones((2, 1)), 1, 3)[0].tolist() == [1, 0, 0]
+    assert pad_to_block(jnp.ones((2, 90)), 1, 64).shape == (2, 128)
+    assert pad_to_block(jnp.ones((2, 128)), 1, 64).shape == (2, 128)
+    assert pad_to_block(jnp.ones((2, 1)), 1, 3)[0].tolist() == [1, 0, 0]
 
 
 @pytest.mark.parametrize(

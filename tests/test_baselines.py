@@ -25,14 +25,14 @@ from clickflax.batch import PAD, RESERVED
 from clickflax.config.default import from_dict, to_dict
 from clickflax.data.batches import Windows
 from clickflax.data.splits.common import Examples
-from clickflax.data.splits.labels import LabelPart
+from clickflax.data.splits.labels import LabelExamples
 from clickflax.data.store import open_dataset
 from clickflax.evaluation.main import evaluate_run
-from clickflax.run.targets import ask_about
+from clickflax.run.targets import make_task_data
 from clickflax.simulation.main import simulate
 from clickflax.simulation.shop import Shop
 from clickflax.simulation.truth import load_truth
-from clickflax.tasks.label_metrics import yes_or_no
+from clickflax.tasks.label_metrics import binary_metrics
 from clickflax.training.loop import train
 
 R, MINUTE = RESERVED, 60_000_000
@@ -214,7 +214,7 @@ def config_for(shop, *tasks, **label):
 def possible(shop, config):
     """The AUC of the probabilities of the shop itself."""
     dataset, truth = open_dataset(shop), load_truth(shop)
-    part = ask_about(config, dataset)["purchase"].test
+    part = make_task_data(config, dataset)["purchase"].test
     events = np.flatnonzero(np.isfinite(part.label))
     start = dataset.offsets[np.searchsorted(dataset.offsets, events, side="right") - 1]
     place = start[:, None] + np.arange(12)
@@ -223,7 +223,9 @@ def possible(shop, config):
         name: np.where(there, dataset.columns[name][np.where(there, place, 0)], PAD)
         for name in ("item", "action")
     }
-    return yes_or_no(truth.purchase(rows["item"], rows["action"]), part.label[events], 0.5)["auc"]
+    return binary_metrics(truth.purchase(rows["item"], rows["action"]), part.label[events], 0.5)[
+        "auc"
+    ]
 
 
 def test_trees_find_what_there_is_to_find_and_no_more(shop):
@@ -280,7 +282,7 @@ def test_labels_counts_and_protocol_are_those_of_evaluate(tmp_path, optax_promot
 
 def test_features_do_not_depend_on_anything_that_comes_later(shop):
     config, dataset = config_for(shop, "purchase"), open_dataset(shop)
-    asked = ask_about(config, dataset)["purchase"]
+    asked = make_task_data(config, dataset)["purchase"]
     log = read_log(dataset, asked, tuple(config.data.variables))
     part = asked.test
     known = learn(log, part, "binary")
@@ -305,7 +307,7 @@ def test_features_do_not_depend_on_anything_that_comes_later(shop):
 
 def test_a_return_is_not_told_by_its_action(shop):
     config, dataset = config_for(shop, "returns"), open_dataset(shop)
-    asked = ask_about(config, dataset)["returns"]
+    asked = make_task_data(config, dataset)["returns"]
     log = read_log(dataset, asked, ())
     back, buy = dataset.vocabulary("action").ids(["return", "buy"])
     assert (dataset.columns["action"] == back).any()
@@ -391,9 +393,9 @@ def test_the_verb_prints_a_table_and_its_record_and_keeps_it(shop, tmp_path, cap
 
 def test_labels_of_a_part_are_all_told_in_the_order_of_their_events(shop):
     config, dataset = config_for(shop, "purchase"), open_dataset(shop)
-    asked = ask_about(config, dataset)["purchase"]
+    asked = make_task_data(config, dataset)["purchase"]
     log = read_log(dataset, asked, ())
     label = np.where(np.isfinite(asked.test.label), np.arange(dataset.events), np.nan)
-    part = LabelPart(asked.test.ranges, label)
+    part = LabelExamples(asked.test.ranges, label)
     table = make_table(log, learn(log, part, "number"), part, trained=True)
     assert list(table.label) == list(label[np.isfinite(label)])

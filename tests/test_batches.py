@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from clickflax.batch import MASK, RESERVED
-from clickflax.data.batches import WINDOWS, Windows, fill, following, training_batches
+from clickflax.data.batches import WINDOWS, Windows, fill_rows, shift_left, training_batches
 from clickflax.data.packing import pack
 
 LENGTHS = np.array([3, 5, 1, 9, 2, 4, 7])
@@ -29,7 +29,7 @@ def stream(**changed):
         "opens": False,
     }
     options |= changed
-    labels = {"next_item": following(COLUMNS["item"])} if options["follow"] else {}
+    labels = {"next_item": shift_left(COLUMNS["item"])} if options["follow"] else {}
     return training_batches(COLUMNS, labels, RANGES, **options)
 
 
@@ -133,21 +133,21 @@ def test_a_window_of_max_len_inputs_has_one_more_event_to_predict():
 @pytest.mark.parametrize(("position_from", "expected"), [("start", [0, 1, 2]), ("end", [2, 1, 0])])
 def test_positions_count_from_the_named_side(position_from, expected):
     windows = Windows(np.array([0]), np.array([3]))
-    batch = fill(COLUMNS, windows, np.array([0]), (1, 5), position_from=position_from)
+    batch = fill_rows(COLUMNS, windows, np.array([0]), (1, 5), position_from=position_from)
     assert list(batch.position[0]) == [*expected, 0, 0]
     assert list(batch.segment[0]) == [1, 1, 1, 0, 0]
 
 
 def test_positions_restart_with_every_sequence_of_a_row():
     windows = Windows(np.array([0, 3]), np.array([3, 5]))
-    batch = fill(COLUMNS, windows, np.array([0, 0]), (1, 6), position_from="start")
+    batch = fill_rows(COLUMNS, windows, np.array([0, 0]), (1, 6), position_from="start")
     assert list(batch.position[0]) == [0, 1, 2, 0, 1, 0]
     assert list(batch.segment[0]) == [1, 1, 1, 2, 2, 0]
 
 
 def test_a_mask_is_asked_after_the_last_event():
     windows = Windows(np.array([0, 3]), np.array([3, 5]))
-    batch = fill(COLUMNS, windows, np.array([0, 1]), (2, 5), position_from="end", ask=MASK)
+    batch = fill_rows(COLUMNS, windows, np.array([0, 1]), (2, 5), position_from="end", ask=MASK)
     assert list(batch.variables["item"][0]) == [6, 7, 8, MASK, 0]
     assert list(batch.variables["item"][1]) == [9, 10, MASK, 0, 0]
     assert list(batch.position[1]) == [2, 1, 0, 0, 0]

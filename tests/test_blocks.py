@@ -12,7 +12,7 @@ from clickflax.config import default
 from clickflax.model.attention import Attention, disentangled, rotate, xla
 from clickflax.model.blocks import HSTU, Block, Recurrent
 from clickflax.model.distance import OCTAVES, Distances, at_distance, between, octave
-from clickflax.model.rows import Rows, at
+from clickflax.model.rows import Rows, take_positions
 from clickflax.run.model import build_model
 from clickflax.training.step import init_params
 
@@ -183,8 +183,8 @@ def test_disentangled_scores_are_the_sums_over_pairs_of_the_paper():
             asked = (k[:, :, j] * query_of[:, :, j - i + 2]).sum(-1)
             np.testing.assert_allclose(found[:, :, i, j], asks + asked, rtol=1e-4, atol=1e-5)
     places = jnp.array([[2, 0], [1, 1]])
-    some = disentangled(at(q.swapaxes(1, 2), places).swapaxes(1, 2), k, *theirs, places)
-    expected = at(found.swapaxes(1, 2), places).swapaxes(1, 2)
+    some = disentangled(take_positions(q.swapaxes(1, 2), places).swapaxes(1, 2), k, *theirs, places)
+    expected = take_positions(found.swapaxes(1, 2), places).swapaxes(1, 2)
     np.testing.assert_allclose(some, expected, rtol=1e-5, atol=1e-6)
 
 

@@ -78,7 +78,7 @@ def two(tmp_path):
 
 
 def resume(folder, params, in_rows=False):
-    return checkpoint.resume(folder, lambda name: in_rows, params, params)
+    return checkpoint.restore_training(folder, lambda name: in_rows, params, params)
 
 
 def damage(folder, how):

@@ -150,7 +150,7 @@ sys.exit(cli.main(["train"]))
 @pytest.mark.parametrize("verb", cli.VERBS)
 def test_only_verbs_that_compile_have_their_programs_kept(verb, monkeypatch):
     kept = []
-    monkeypatch.setattr(cli, "keep_compiled", lambda: kept.append(verb))
+    monkeypatch.setattr(cli, "enable_compilation_cache", lambda: kept.append(verb))
     monkeypatch.setitem(cli.VERBS, verb, ("clickflax_test_verb", ""))
     module = types.ModuleType("clickflax_test_verb")
     module.main = lambda argv: None

@@ -11,14 +11,14 @@ from toy import small_config
 
 from clickflax.batch import RESERVED
 from clickflax.data import store
-from clickflax.data.item_features import read_features
+from clickflax.data.item_features import read_item_features
 from clickflax.evaluation.main import evaluate_run
 from clickflax.model.heads import Answers, ItemHead
-from clickflax.run.cold_start import cold_items, left_out, without_own
+from clickflax.run.cold_start import cold_constants, cold_items, zero_cold_items
 from clickflax.run.folder import load_run
 from clickflax.runtime.params import by_name
 from clickflax.tasks.losses import softmax_loss
-from clickflax.tasks.task import Hiding, any_item
+from clickflax.tasks.task import Masking, random_items
 from clickflax.training import setup
 from clickflax.training.loop import train
 from clickflax.training.setup import set_up
@@ -42,7 +42,7 @@ def write(path, first=0):
     items = (items + first) % (KINDS * EACH)
     kinds = np.roll(np.arange(KINDS * EACH) // EACH, first)
     tokens = [f"item-{i}" for i in range(KINDS * EACH)]
-    with store.writing(path) as folder:
+    with store.new_dataset_folder(path) as folder:
         store.write_dataset(
             folder,
             source="toy",
@@ -99,7 +99,7 @@ def test_items_that_were_never_met_are_ranked_above_all_of_other_categories(
     assert not own(params)[COLD].any() and own(params)[~COLD].all()
     assert task == "next_item" or not params["head_item"]["bias"][COLD].any()
     if task == "masked_item":  # as wrong answers, they are pushed below those of other categories
-        monkeypatch.setattr(setup, "left_out", lambda cold, tied: {})
+        monkeypatch.setattr(setup, "cold_constants", lambda cold, tied: {})
         train(config, tmp_path / "pushed")
         assert evaluate_run(tmp_path / "pushed", "test")["cold/hit_rate@6"] < 0.8
 
@@ -156,24 +156,24 @@ def test_a_resumed_run_leaves_the_same_items_out(tmp_path):
 def test_without_features_or_cold_items_nothing_is_left_out(tmp_path):
     data = store.open_dataset(write(tmp_path / "data"))
     some = np.arange(data.events) % 8 < 7
-    features = read_features(data.vocabulary("item"), ("item", "item.kind"), {})
+    features = read_item_features(data.vocabulary("item"), ("item", "item.kind"), {})
     assert np.array_equal(cold_items(data, features, some), COLD)
     assert not cold_items(data, {}, some).any()
     none = cold_items(data, features, np.ones(data.events, bool))
     assert not none.any()
     params = {"embedder": {"tables_item": {"embedding": jnp.ones((30, 2))}}}
-    assert without_own(params, none) is params
-    assert without_own(params, COLD)["embedder"]["tables_item"]["embedding"].sum() == 2 * 22
-    assert left_out(none, True) == left_out(COLD, False) == {}
-    assert left_out(COLD, True)["head_item"]["cold"] is COLD
+    assert zero_cold_items(params, none) is params
+    assert zero_cold_items(params, COLD)["embedder"]["tables_item"]["embedding"].sum() == 2 * 22
+    assert cold_constants(none, True) == cold_constants(COLD, False) == {}
+    assert cold_constants(COLD, True)["head_item"]["cold"] is COLD
 
 
 def test_another_item_at_random_is_one_that_was_met():
-    hiding = Hiding(0.2, "80/10/10", 0.0, 1, 9, (), np.array([7, 9], np.int32))
-    found = np.asarray(any_item(jax.random.key(0), (40, 50), hiding))
+    hiding = Masking(0.2, "80/10/10", 0.0, 1, 9, (), np.array([7, 9], np.int32))
+    found = np.asarray(random_items(jax.random.key(0), (40, 50), hiding))
     assert set(found.ravel().tolist()) == {7, 9}
     assert (found == 7).mean() == pytest.approx(0.5, abs=0.05)
-    every = any_item(jax.random.key(0), (40, 50), hiding._replace(others=None))
+    every = random_items(jax.random.key(0), (40, 50), hiding._replace(others=None))
     assert set(np.asarray(every).ravel().tolist()) == set(range(RESERVED, RESERVED + 9))
 
 

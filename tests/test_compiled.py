@@ -9,8 +9,8 @@ import pytest
 from clickflax.runtime import compiled
 
 PROGRAM = """
-from clickflax.runtime.compiled import keep_compiled
-keep_compiled()
+from clickflax.runtime.compiled import enable_compilation_cache
+enable_compilation_cache()
 import jax
 hits = []
 jax.monitoring.register_event_listener(lambda event, **_: hits.append("cache_hits" in event))
@@ -48,7 +48,7 @@ def test_the_second_start_compiles_nothing_and_a_broken_file_is_no_matter(enviro
 
 
 def test_the_folder_is_for_its_owner_alone(environ):
-    compiled.keep_compiled()
+    compiled.enable_compilation_cache()
     folder = environ["JAX_COMPILATION_CACHE_DIR"]
     assert folder.startswith(environ["XDG_CACHE_HOME"])
     assert os.stat(folder).st_mode & 0o777 == 0o700
@@ -63,19 +63,19 @@ def test_a_folder_that_others_may_write_to_is_not_used(environ):
 def test_what_the_environment_says_wins(environ, tmp_path):
     mine = {"JAX_COMPILATION_CACHE_DIR": "mine", "TF_CPP_MIN_LOG_LEVEL": "0"}
     environ.update(mine)
-    compiled.keep_compiled()
+    compiled.enable_compilation_cache()
     assert mine.items() <= environ.items()
     assert not (tmp_path / "cache").exists()
 
 
 def test_a_folder_that_cannot_be_made_is_done_without(environ, tmp_path):
     (tmp_path / "cache").write_text("a file stands here")
-    compiled.keep_compiled()
+    compiled.enable_compilation_cache()
     assert "JAX_COMPILATION_CACHE_DIR" not in environ
 
 
 def test_the_oldest_programs_make_room(environ, monkeypatch):
-    monkeypatch.setattr(compiled, "KEPT", 2)
+    monkeypatch.setattr(compiled, "CACHE_FOLDER", 2)
     folder = compiled.cache_folder()
     for age, name in enumerate("abc"):
         (folder / f"{name}-cache").touch()

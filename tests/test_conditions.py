@@ -7,19 +7,19 @@ import pytest
 from toy import small_config
 
 from clickflax.batch import AFTER, MASK, RESERVED
-from clickflax.data.batches import Windows, fill, following
+from clickflax.data.batches import Windows, fill_rows, shift_left
 from clickflax.data.splits.common import SplitOptions
 from clickflax.data.splits.strategies import by_each_event
 from clickflax.data.store import open_dataset
-from clickflax.data.variables import Variable, describe, read, value_told
+from clickflax.data.variables import Variable, describe_variables, encode_value, read_columns
 from clickflax.evaluation.main import evaluate_run
 from clickflax.inference import recommend
-from clickflax.run.folder import load_run, told_of
+from clickflax.run.folder import encode_condition, load_run
 from clickflax.run.model import build_model
-from clickflax.run.targets import ask_about, hidden_after, without
+from clickflax.run.targets import hidden_after, make_task_data, mask_columns
 from clickflax.simulation.main import simulate
 from clickflax.simulation.shop import ACTIONS, Shop, invent, visit
-from clickflax.tasks.task import NEXT, Hiding, find_task
+from clickflax.tasks.task import NEXT, Masking, find_task
 from clickflax.training.loop import train
 from clickflax.training.setup import set_up
 from clickflax.training.step import init_params
@@ -51,12 +51,12 @@ def question(task, given):
         "action": np.array([6, 7, 6, 7], np.int32),
         "price": np.array([1, 2, 3, 4], np.float32),
     }
-    columns |= {AFTER + name: following(columns[name]) for name in given}
+    columns |= {AFTER + name: shift_left(columns[name]) for name in given}
     rows = np.arange(200)
     windows = Windows(np.zeros(200, int), np.full(200, 4))
-    labels = {NEXT + "item": following(columns["item"])}
-    batch = fill(columns, windows, rows, (200, 4), position_from="start", labels=labels)
-    hiding = Hiding(0.5, "mask", 0.0, 2, 4, given)
+    labels = {NEXT + "item": shift_left(columns["item"])}
+    batch = fill_rows(columns, windows, rows, (200, 4), position_from="start", labels=labels)
+    hiding = Masking(0.5, "mask", 0.0, 2, 4, given)
     batch = jax.tree.map(jnp.asarray, batch)
     return find_task(task, True, "event").prepare(jax.random.key(0), batch, hiding)
 
@@ -85,22 +85,24 @@ def test_a_causal_model_is_told_half_of_what_comes_after():
 def test_of_the_event_after_is_read_what_it_has(shop):
     data = open_dataset(shop)
     trained = np.ones(data.events, bool)
-    columns = read(data, describe(data, ("item", "price"), {"price": 4}, trained, ("price",)))
+    columns = read_columns(
+        data, describe_variables(data, ("item", "price"), {"price": 4}, trained, ("price",))
+    )
     assert np.array_equal(columns[AFTER + "price"][:-1], columns["price"][1:])
 
 
 def test_what_is_told_in_words_becomes_what_the_column_has(shop):
     actions = open_dataset(shop).vocabulary("action")
-    assert value_told("action", Variable(10), actions, "cart") == actions.ids(["cart"])[0]
-    assert value_told("price", Variable(mean=2.0, scale=4.0), None, "10") == 2.0
-    assert value_told("price", Variable(9, edges=(1.0, 5.0)), None, "5") == RESERVED + 2
-    assert value_told("hour", Variable(RESERVED + 24), None, "14") == RESERVED + 14
+    assert encode_value("action", Variable(10), actions, "cart") == actions.ids(["cart"])[0]
+    assert encode_value("price", Variable(mean=2.0, scale=4.0), None, "10") == 2.0
+    assert encode_value("price", Variable(9, edges=(1.0, 5.0)), None, "5") == RESERVED + 2
+    assert encode_value("hour", Variable(RESERVED + 24), None, "14") == RESERVED + 14
     with pytest.raises(ValueError, match="weekday=7 is not a whole number from 0 to 6"):
-        value_told("weekday", Variable(RESERVED + 7), None, "7")
+        encode_value("weekday", Variable(RESERVED + 7), None, "7")
     with pytest.raises(ValueError, match="'action' is never 'stolen'; it is one of"):
-        value_told("action", Variable(10), actions, "stolen")
+        encode_value("action", Variable(10), actions, "stolen")
     with pytest.raises(ValueError, match="price=dear is not a number"):
-        value_told("price", Variable(), None, "dear")
+        encode_value("price", Variable(), None, "dear")
 
 
 def test_nobody_is_told_the_answer_nor_what_comes_after_a_label(shop):
@@ -117,10 +119,12 @@ def test_nobody_is_told_the_answer_nor_what_comes_after_a_label(shop):
         },
     )
     data = open_dataset(shop)
-    asked = ask_about(config, data)
+    asked = make_task_data(config, data)
     trained = np.ones(data.events, bool)
-    variables = describe(data, ("item", "action", "price"), {}, trained, ("action", "price"))
-    columns = read(data, variables)
+    variables = describe_variables(
+        data, ("item", "action", "price"), {}, trained, ("action", "price")
+    )
+    columns = read_columns(data, variables)
     for name, hidden in {
         "next_item": set(),
         "next_action": {"next.action"},
@@ -131,7 +135,7 @@ def test_nobody_is_told_the_answer_nor_what_comes_after_a_label(shop):
         assert {n for n in seen if n.startswith(AFTER) and _says_nothing(seen[n])} == hidden
     config.eval.given = ("action=buy",)
     words = {
-        name: told_of(config, name, one.task, variables, data.vocabularies)
+        name: encode_condition(config, name, one.task, variables, data.vocabularies)
         for name, one in asked.items()
     }
     buy = data.vocabulary("action").ids(["buy"])[0]
@@ -221,12 +225,12 @@ def test_recommend_and_evaluate_read_a_history_alike(shop, tmp_path):
     )
     train(config, tmp_path / "run")
     run, data = load_run(tmp_path / "run"), open_dataset(shop)
-    recommend.write_lists(run, None, None, tmp_path / "lists.parquet", 3, False, ())
-    (asker, _), columns = recommend.compiled(run, 3, ()), read(data, run.variables)
-    asked = ask_about(config, data)["masked_item"]
+    recommend.write_recommendations(run, None, None, tmp_path / "lists.parquet", 3, False, ())
+    (asker, _), columns = recommend.compile_top_k(run, 3, ()), read_columns(data, run.variables)
+    asked = make_task_data(config, data)["masked_item"]
     assert asker.task.head == "item"
     assert asked.hidden == hidden_after(run.config, "masked_item", run.tasks["masked_item"])
-    seen = without(columns, asked.hidden)
+    seen = mask_columns(columns, asked.hidden)
     assert _says_nothing(seen["next.action"]) and not _says_nothing(columns["next.action"])
 
 
@@ -235,14 +239,14 @@ def test_a_hidden_item_cannot_be_read_from_another_variable_of_its_event():
     model = build_model(small_config().model, sizes)
     columns = {"item": np.array([6, 7, 8, 9], np.int32), "price": np.ones(4, np.float32)}
     windows = Windows(np.array([0]), np.array([4]))
-    batch = fill(columns, windows, np.array([0]), (1, 8), position_from="start")
+    batch = fill_rows(columns, windows, np.array([0]), (1, 8), position_from="start")
     batch = jax.tree.map(jnp.asarray, batch)
     params = init_params(model, jax.random.key(0), batch)
     hide = find_task("masked_item", True, "event").prepare
 
     def told(price):
         some = batch._replace(variables={**batch.variables, "price": price})
-        asked = hide(jax.random.key(1), some, Hiding(0.5, "mask", 0.0, 2, 4, ()))
+        asked = hide(jax.random.key(1), some, Masking(0.5, "mask", 0.0, 2, 4, ()))
         hidden = model.apply(
             {"params": params},
             asked.inputs,

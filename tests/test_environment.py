@@ -24,12 +24,12 @@ def test_an_environment_survives_json_and_names_what_a_result_depends_on():
 
 def test_a_run_resumed_in_another_environment_has_both_starts():
     today = environment.environment("abc123")
-    assert environment.resumed(today) == today
+    assert environment.add_start(today) == today
     elsewhere = today | {"cpu": "another", "command": "the first one"}
-    both = environment.resumed(elsewhere)
+    both = environment.add_start(elsewhere)
     assert both["cpu"] == "another"
-    assert [start["cpu"] for start in environment.starts(both)] == ["another", today["cpu"]]
-    assert environment.resumed(both) == both
+    assert [start["cpu"] for start in environment.read_starts(both)] == ["another", today["cpu"]]
+    assert environment.add_start(both) == both
 
 
 def test_a_changed_file_makes_a_checkout_dirty(tmp_path):
@@ -38,29 +38,29 @@ def test_a_changed_file_makes_a_checkout_dirty(tmp_path):
     (root / "a.py").write_text("a = 1\n")
     git(root, "add", ".")
     git(root, "commit", "-m", "first")
-    clean = environment.checkout(root)
+    clean = environment.checkout_state(root)
     assert len(clean["commit"]) == 40 and clean["dirty"] is False
     (root / "records").mkdir()
     (root / "records" / "a.json").write_text("{}")  # a result is no code
-    assert environment.checkout(root) == clean
+    assert environment.checkout_state(root) == clean
     (root / "a.py").write_text("a = 2\n")
-    assert environment.checkout(root) == {"commit": clean["commit"], "dirty": True}
+    assert environment.checkout_state(root) == {"commit": clean["commit"], "dirty": True}
 
 
 def test_a_package_installed_inside_another_checkout_has_no_commit(tmp_path):
     git(tmp_path, "init")
     inside = tmp_path.resolve() / "site-packages"
     inside.mkdir()
-    assert environment.checkout(inside) == {"commit": None, "dirty": None}
+    assert environment.checkout_state(inside) == {"commit": None, "dirty": None}
 
 
 def test_without_git_the_commit_is_unknown(tmp_path, monkeypatch):
     monkeypatch.setenv("PATH", str(tmp_path))
-    assert environment.checkout(tmp_path.resolve()) == {"commit": None, "dirty": None}
+    assert environment.checkout_state(tmp_path.resolve()) == {"commit": None, "dirty": None}
 
 
 def test_a_checkout_without_a_commit_is_dirty(tmp_path):
     root = tmp_path.resolve()
     git(root, "init")
     (root / "a.py").write_text("a = 1\n")
-    assert environment.checkout(root) == {"commit": None, "dirty": True}
+    assert environment.checkout_state(root) == {"commit": None, "dirty": True}

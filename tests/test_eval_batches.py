@@ -6,10 +6,10 @@ import pytest
 from clickflax.batch import MASK, RESERVED
 from clickflax.data.batches import Windows
 from clickflax.data.eval_batches import (
-    Layout,
-    asking_batches,
+    DeviceLayout,
     count_repeats,
     distinct_items,
+    eval_batches,
     pad_lists,
     spread_rows,
 )
@@ -22,8 +22,8 @@ HISTORY = Windows(BOUNDS[:-1], BOUNDS[1:])
 
 def batches(layout=(1, 2, 2), **changed):
     options = {"max_len": 8, "packing": True, "position_from": "end", "opens": False}
-    options |= {"ask": None, "told": {}, "seen": False, "layout": Layout(*layout)}
-    return list(asking_batches({"item": ITEM}, HISTORY, **(options | changed)))
+    options |= {"ask": None, "told": {}, "seen": False, "layout": DeviceLayout(*layout)}
+    return list(eval_batches({"item": ITEM}, HISTORY, **(options | changed)))
 
 
 def answers(asked):
@@ -84,10 +84,10 @@ def test_without_what_was_seen_there_are_no_pairs():
 
 def test_groups_have_alike_many_answers():
     of_row = np.array([9, 1, 1, 8, 7, 2, 3, 4])
-    rows = spread_rows(of_row, 2, Layout(1, 2, 2))
+    rows = spread_rows(of_row, 2, DeviceLayout(1, 2, 2))
     assert sorted(rows.ravel()) == list(range(8))
     assert of_row[rows].sum(-1).tolist() == [[[10, 9]], [[9, 7]]]
-    few = spread_rows(of_row[:3], 1, Layout(1, 2, 2))
+    few = spread_rows(of_row[:3], 1, DeviceLayout(1, 2, 2))
     assert sorted(few.ravel()) == [-1, 0, 1, 2]
 
 
@@ -95,14 +95,14 @@ def test_a_question_or_two_have_the_same_shapes_as_the_next_ones():
     def shapes(lengths):
         bounds = np.concatenate([[0], np.cumsum(lengths)])
         options = {"max_len": 8, "packing": True, "position_from": "end", "opens": False}
-        (asked,) = asking_batches(
+        (asked,) = eval_batches(
             {"item": ITEM},
             Windows(bounds[:-1], bounds[1:]),
             **options,
             ask=MASK,
             told={},
             seen=True,
-            layout=Layout(1, 1, 4),
+            layout=DeviceLayout(1, 1, 4),
         )
         return asked.row.shape, asked.seen.shape
 

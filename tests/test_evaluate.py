@@ -11,12 +11,12 @@ from toy import ITEMS, small_config, small_model
 from clickflax.batch import RESERVED
 from clickflax.data.batches import Windows
 from clickflax.data.splits.common import Examples, next_one
-from clickflax.evaluation.evaluator import Ranker
+from clickflax.evaluation.evaluator import TargetRanker
 from clickflax.evaluation.main import main
-from clickflax.inference.predictor import make_asker
+from clickflax.inference.predictor import make_predictor
 from clickflax.run.model import build_model
 from clickflax.runtime import sharding
-from clickflax.tasks.ranking_metrics import mean, ranking
+from clickflax.tasks.ranking_metrics import mean_metrics, ranking_metrics
 from clickflax.tasks.task import find_task
 
 TASK = find_task("masked_item", True, "event")
@@ -36,7 +36,7 @@ def rank(params=None, filter_seen=True, task="masked_item", examples=EXAMPLES, *
     model = build_model(config.model, {"item": ITEMS + RESERVED})
     params = small_model()[1] if params is None else params
     mesh = sharding.make_mesh()
-    ranker = Ranker(make_asker(config, model, TASK, mesh, {}, {}), filter_seen)
+    ranker = TargetRanker(make_predictor(config, model, TASK, mesh, {}, {}), filter_seen)
     return ranker(sharding.replicate(params, mesh), COLUMNS, examples)
 
 
@@ -96,9 +96,9 @@ def test_metrics_are_means_over_users():
     config = small_config()
     mesh = sharding.make_mesh()
     model, params = small_model()
-    ranker = Ranker(make_asker(config, model, TASK, mesh, {}, {}), True)
+    ranker = TargetRanker(make_predictor(config, model, TASK, mesh, {}, {}), True)
     places = ranker(sharding.replicate(params, mesh), COLUMNS, EXAMPLES)
-    metrics = mean(ranking(places, EXAMPLES.owner, len(EXAMPLES), (1, ITEMS)))
+    metrics = mean_metrics(ranking_metrics(places, EXAMPLES.owner, len(EXAMPLES), (1, ITEMS)))
     assert metrics[f"recall@{ITEMS}"] == 1
     assert metrics["recall@1"] == np.mean(rank() == 0)
 

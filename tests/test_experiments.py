@@ -19,7 +19,7 @@ from clickflax.data.batches import Windows, training_batches
 from clickflax.study.plan import cells_of, load_study
 from clickflax.study.results import Line, Result, Table
 from clickflax.study.statistics import Difference, Spread
-from clickflax.tasks.ranking_metrics import METRICS
+from clickflax.tasks.ranking_metrics import RANKING_METRICS
 
 
 @pytest.mark.parametrize("page", table.PAGES, ids=lambda page: page.name)
@@ -100,7 +100,7 @@ def test_every_cell_of_a_study_is_accepted(path):
     cells = cells_of(study)
     assert len(cells) == len(study.configs) * len(study.data) * len(study.seeds)
     for cell in cells:
-        names = {f"{name}@{k}" for k in cell.load().eval.cutoffs for name in METRICS}
+        names = {f"{name}@{k}" for k in cell.load().eval.cutoffs for name in RANKING_METRICS}
         assert set(study.metrics) <= names
 
 

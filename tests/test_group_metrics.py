@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from clickflax.tasks.group_metrics import group, of_groups, told_groups
-from clickflax.tasks.ranking_metrics import by_sequence
+from clickflax.tasks.group_metrics import group, group_metrics, metrics_by_group
+from clickflax.tasks.ranking_metrics import metrics_by_sequence
 
 
 def test_groups_are_about_equally_large_and_say_what_is_in_them():
@@ -26,7 +26,7 @@ def test_what_is_alike_is_in_one_group():
 
 def test_the_metrics_of_a_group_are_the_means_of_its_targets():
     groups = group(np.array([1, 1, 5, 5]))
-    found = of_groups(groups, np.array([0.0, 9.0, 1.0, np.inf]), (2,))
+    found = metrics_by_group(groups, np.array([0.0, 9.0, 1.0, np.inf]), (2,))
     assert found["recall@2"].tolist() == [0.5, 0.5]
     assert found["ndcg@2"] == pytest.approx([0.5, 0.5 / np.log2(3)])
 
@@ -37,7 +37,7 @@ def test_a_record_tells_of_both_ways_to_group():
         "history": np.array([2, 8]),
         "trained": np.array([5, 5]),
     }
-    found = told_groups(rows, (1, 4))
+    found = group_metrics(rows, (1, 4))
     assert found["history"]["bins"] == ["2", "3 to 8"] and found["history"]["targets"] == [1, 1]
     assert found["history"]["recall@1"] == [1, 0] and found["history"]["recall@4"] == [1, 1]
     assert found["trained"]["bins"] == ["5"] and found["trained"]["recall@1"] == [0.5]
@@ -49,6 +49,6 @@ def test_a_user_has_the_mean_over_the_questions_of_his():
         "sequence": np.array([4, 4, 4, 7]),
         "place": np.array([0.0, 1.0, 20.0, 3.0]),
     }
-    found = by_sequence(rows, (2, 5))
+    found = metrics_by_sequence(rows, (2, 5))
     assert found["sequence"].tolist() == [4, 7] and found["questions"].tolist() == [2, 1]
     assert found["recall@2"].tolist() == [0.75, 0] and found["recall@5"].tolist() == [0.75, 1]

@@ -6,15 +6,15 @@ import numpy as np
 import pytest
 
 from clickflax.batch import RESERVED
-from clickflax.data.batches import Windows, epoch_plan, following, training_batches
+from clickflax.data.batches import Windows, epoch_plan, shift_left, training_batches
 from clickflax.runtime import sharding
 from clickflax.training.input_pipeline import (
     Epochs,
-    Feed,
-    Source,
-    one_by_one,
-    pick,
-    resident,
+    RowSource,
+    StepInputs,
+    gather_rows,
+    host_steps,
+    make_resident,
     resident_bytes,
 )
 from clickflax.training.step import State
@@ -38,7 +38,7 @@ def batches_of(lengths, **changed):
         "follow": False,
         "opens": False,
     }
-    labels = {"next_item": following(columns["item"]), "price": columns["price"][::-1]}
+    labels = {"next_item": shift_left(columns["item"]), "price": columns["price"][::-1]}
     return training_batches(columns, labels, Windows(bounds[:-1], bounds[1:]), **options | changed)
 
 
@@ -62,14 +62,14 @@ def test_the_rows_that_devices_pick_are_those_of_the_host_in_every_epoch(changed
         np.stack([windows.start for windows, _ in plans]), np.stack([order for _, order in plans])
     )
     epochs = jax.tree.map(lambda x: x.astype(np.int32), epochs)
-    data, epochs = jax.tree.map(jnp.asarray, (resident(batches), epochs))
+    data, epochs = jax.tree.map(jnp.asarray, (make_resident(batches), epochs))
     rows = batches.packing.rows
     steps = 3 * rows // batches.rows
     ends = [(step * batches.rows, (step + 1) * batches.rows - 1) for step in range(steps)]
     assert any(first // rows != last // rows for first, last in ends)  # a batch of two epochs
     for step in range(steps):
         place = jnp.arange(batches.rows + 2)
-        picked = pick(
+        picked = gather_rows(
             data,
             epochs,
             step * batches.rows + place,
@@ -84,7 +84,7 @@ def test_the_rows_that_devices_pick_are_those_of_the_host_in_every_epoch(changed
 def test_the_bytes_of_what_stays_on_the_devices_are_counted():
     batches = batches_of([3, 12, 5, 8])
     plan = Epochs(*(np.zeros((2, n), np.int32) for n in (4, batches.packing.rows)))
-    there = sum(x.nbytes for x in jax.tree.leaves((resident(batches), plan)))
+    there = sum(x.nbytes for x in jax.tree.leaves((make_resident(batches), plan)))
     assert resident_bytes(batches) == there
 
 
@@ -100,8 +100,8 @@ def test_the_host_makes_batches_ahead_and_finds_the_place_after_a_jump():
         return state, {name: told(batch.variables["item"]) for name, batch in batches.items()}
 
     other = batches_of([2, 2, 6, 3], batch_size=2)
-    sources = {"one": Source(batches, 1), "two": Source(other, 1)}
-    advance = one_by_one(Feed(step, sources, mesh, (), 7, "jit"))
+    sources = {"one": RowSource(batches, 1), "two": RowSource(other, 1)}
+    advance = host_steps(StepInputs(step, sources, mesh, (), 7, "jit"))
     state = State(jnp.zeros((), int), {}, ())
     for number in (0, 1, 2, 9, 10, 3):
         state, found = advance(state, number, 1)

@@ -6,12 +6,12 @@ import sklearn.metrics
 
 from clickflax.tasks.label_metrics import (
     best_threshold,
+    binary_metrics,
     calibration_error,
-    classes,
-    numbers,
+    class_metrics,
+    number_metrics,
     reliability,
     weighted,
-    yes_or_no,
 )
 
 
@@ -25,7 +25,7 @@ def told(seed, count=200, steps=20):
 @pytest.mark.parametrize("seed", range(5))
 def test_they_are_those_of_scikit_learn(seed):
     p, label = told(seed)
-    found = yes_or_no(p, label, 0.3)
+    found = binary_metrics(p, label, 0.3)
     assert found["auc"] == pytest.approx(sklearn.metrics.roc_auc_score(label, p), abs=1e-12)
     expected = sklearn.metrics.average_precision_score(label, p)
     assert found["average_precision"] == pytest.approx(expected, abs=1e-12)
@@ -45,7 +45,7 @@ def test_a_label_that_weighs_twice_is_there_twice():
     for name in ("auc", "average_precision", "log_loss"):
         for one, found in zip(weight, weighted(name, p, label)(weight), strict=True):
             times = one.astype(int)
-            again = yes_or_no(np.repeat(p, times), np.repeat(label, times), 0.5)
+            again = binary_metrics(np.repeat(p, times), np.repeat(label, times), 0.5)
             assert found == pytest.approx(again[name], abs=1e-12), name
     expected = scores.roc_auc_score(label, p, sample_weight=weight[0])
     assert weighted("auc", p, label)(weight)[0] == pytest.approx(expected, abs=1e-12)
@@ -70,20 +70,20 @@ def test_without_a_yes_or_without_a_no_a_draw_tells_nothing(name):
 @pytest.mark.parametrize("seed", range(5))
 def test_no_threshold_has_a_higher_f1(seed):
     p, label = told(seed)
-    best = yes_or_no(p, label, best_threshold(p, label))["f1"]
-    assert all(best >= yes_or_no(p, label, t)["f1"] - 1e-12 for t in np.unique(p))
+    best = binary_metrics(p, label, best_threshold(p, label))["f1"]
+    assert all(best >= binary_metrics(p, label, t)["f1"] - 1e-12 for t in np.unique(p))
 
 
 def test_what_needs_both_a_yes_and_a_no_is_nan_without_one():
     for label in (np.zeros(3), np.ones(3)):
-        found = yes_or_no(np.array([0.1, 0.5, 0.9]), label, 0.5)
+        found = binary_metrics(np.array([0.1, 0.5, 0.9]), label, 0.5)
         assert np.isnan(found["auc"])
         assert np.isfinite(found["log_loss"])
     assert best_threshold(np.array([0.1]), np.zeros(1)) == 0.5
 
 
 def test_a_certain_error_costs_a_finite_loss():
-    found = yes_or_no(np.array([0.0, 1.0]), np.array([1.0, 0.0]), 0.5)
+    found = binary_metrics(np.array([0.0, 1.0]), np.array([1.0, 0.0]), 0.5)
     assert found["log_loss"] == pytest.approx(np.log(1e7), rel=1e-6)
 
 
@@ -103,8 +103,8 @@ def test_calibration_by_hand():
 
 
 def test_classes_and_numbers_by_hand():
-    found = classes(np.array([[0.5, 0.5], [0.25, 0.75]]), np.array([0.0, 0.0]))
+    found = class_metrics(np.array([[0.5, 0.5], [0.25, 0.75]]), np.array([0.0, 0.0]))
     assert found == pytest.approx({"accuracy": 0.5, "log_loss": (np.log(2) + np.log(4)) / 2})
-    assert numbers(np.array([1.0, 4.0]), np.array([2.0, 2.0])) == pytest.approx(
+    assert number_metrics(np.array([1.0, 4.0]), np.array([2.0, 2.0])) == pytest.approx(
         {"mae": 1.5, "rmse": 2.5**0.5}
     )

@@ -10,19 +10,19 @@ import pytest
 from toy import small_config
 
 from clickflax.config.default import from_dict, to_dict
-from clickflax.data.splits.labels import LABELS as MAKERS
+from clickflax.data.splits.labels import LABEL_SOURCES
 from clickflax.data.store import open_dataset
-from clickflax.data.variables import read
-from clickflax.evaluation.evaluator import Judge, Teller, rows_of
+from clickflax.data.variables import read_columns
+from clickflax.evaluation.evaluator import Evaluator, LabelPredictor, rows_of_targets
 from clickflax.evaluation.main import evaluate_run
 from clickflax.inference import recommend
-from clickflax.inference.predictor import make_asker
+from clickflax.inference.predictor import make_predictor
 from clickflax.run.folder import load_run
-from clickflax.run.targets import ask_about
+from clickflax.run.targets import make_task_data
 from clickflax.runtime import sharding
 from clickflax.simulation.main import simulate
 from clickflax.simulation.shop import Shop
-from clickflax.tasks.label_metrics import NAMES
+from clickflax.tasks.label_metrics import LABEL_METRICS
 from clickflax.tasks.task import LABELS
 from clickflax.training.loop import train
 from clickflax.training.setup import set_up
@@ -62,8 +62,8 @@ def leaves(params):
 def test_rows_of_labels_tell_whose_they_are(shop, chain):
     config, dataset = config_for(shop, "purchase"), open_dataset(shop).chained(chain)
     assert (dataset.places > dataset.events) == bool(chain)  # with a SEP between parts
-    asked = ask_about(config, dataset)["purchase"]
-    rows = rows_of(asked, "test", np.zeros(len(asked.test)), {}, dataset.begins)
+    asked = make_task_data(config, dataset)["purchase"]
+    rows = rows_of_targets(asked, "test", np.zeros(len(asked.test)), {}, dataset.begins)
     begins = np.append(dataset.begins, dataset.places)
     assert len(set(rows["sequence"])) > 10
     assert (begins[rows["sequence"]] <= rows["event"]).all()
@@ -85,8 +85,8 @@ def test_a_purchase_is_learned_validated_and_told(shop, tmp_path, label):
     with pytest.raises(ValueError, match=r"'cutoffs': \(5,\).*are about rankings, and .'purchase'"):
         evaluate_run(tmp_path / "run", "test", cutoffs=(5,))
     record = evaluate_run(tmp_path / "run", "test")
-    assert set(NAMES["binary"]) < set(record)
-    assert record["labels"] == len(ask_about(config, open_dataset(shop))["purchase"].test)
+    assert set(LABEL_METRICS["binary"]) < set(record)
+    assert record["labels"] == len(make_task_data(config, open_dataset(shop))["purchase"].test)
     assert record["protocol"]["after"] == label.get("after", 0)
     bins, count = record["reliability"], record["labels"]
     assert sum(b["labels"] for b in bins) == count
@@ -109,7 +109,7 @@ def test_a_purchase_is_learned_validated_and_told(shop, tmp_path, label):
 
 
 def test_the_tasks_with_labels_are_those_that_can_be_made():
-    assert tuple(MAKERS) == LABELS
+    assert tuple(LABEL_SOURCES) == LABELS
 
 
 def test_every_event_of_a_long_range_is_told_with_at_least_half_of_a_window_of_its_past(
@@ -126,7 +126,7 @@ def test_every_event_of_a_long_range_is_told_with_at_least_half_of_a_window_of_i
     assert np.isfinite(logits).all()
     # Whatever lies in a batch: of two windows that hold an event, that with more of its past.
     asker = dataclasses.replace(judge.tell.asker, batch_size=1)
-    alone = Teller(asker)(state.params, judge.columns, part)
+    alone = LabelPredictor(asker)(state.params, judge.columns, part)
     np.testing.assert_allclose(alone, logits, atol=1e-5)
 
 
@@ -178,8 +178,8 @@ def test_a_run_reads_numbers_as_the_run_that_it_starts_from(shop, tmp_path):
 
 
 def told(config, params, columns, asked, model, given):
-    asker = make_asker(config, model, asked.task, sharding.make_mesh(), given, {})
-    judge = Judge(asker, asked, columns, config)
+    asker = make_predictor(config, model, asked.task, sharding.make_mesh(), given, {})
+    judge = Evaluator(asker, asked, columns, config)
     return judge.tell(sharding.replicate(params, asker.mesh), judge.columns, asked.test)[:, 0]
 
 
@@ -187,7 +187,10 @@ def test_no_answer_depends_on_anything_that_comes_later(shop, tmp_path):
     config = config_for(shop, "purchase")
     train(config, tmp_path / "run")
     run, dataset = load_run(tmp_path / "run"), open_dataset(shop)
-    columns, asked = read(dataset, run.variables), ask_about(config, dataset)["purchase"]
+    columns, asked = (
+        read_columns(dataset, run.variables),
+        make_task_data(config, dataset)["purchase"],
+    )
     before = told(config, run.params, columns, asked, run.model, run.given)
     events = np.flatnonzero(np.isfinite(asked.test.label))
     owner = np.searchsorted(dataset.offsets, events, side="right")
@@ -205,7 +208,7 @@ def test_no_answer_depends_on_anything_that_comes_later(shop, tmp_path):
 
 def test_a_return_is_not_told_by_its_action(shop):
     config, dataset = config_for(shop, "returns"), open_dataset(shop)
-    asked = ask_about(config, dataset)["returns"]
+    asked = make_task_data(config, dataset)["returns"]
     back, buy = dataset.vocabulary("action").ids(["return", "buy"])
     assert (dataset.columns["action"] == back).any()
     assert not (asked.columns["action"] == back).any()
@@ -301,7 +304,7 @@ def test_what_makes_no_sense_says_so_before_anything_is_written(shop, tmp_path, 
 def test_labels_of_a_share_of_the_sequences_are_trained_on_and_of_a_smaller_one_some_of_these(shop):
     dataset, told, ranges, tests = open_dataset(shop), {}, {}, set()
     for share in (1.0, 0.5, 0.1):
-        asked = ask_about(config_for(shop, "purchase", share=share), dataset)["purchase"]
+        asked = make_task_data(config_for(shop, "purchase", share=share), dataset)["purchase"]
         told[share] = np.isfinite(asked.labels["purchase"])
         ranges[share] = len(asked.train.start)
         tests.add(len(asked.test))

@@ -9,7 +9,7 @@ import pytest
 from clickflax.batch import RESERVED
 from clickflax.data import store
 from clickflax.data.splits.common import SplitOptions
-from clickflax.data.splits.labels import LABELS, LabelOptions, split_labels
+from clickflax.data.splits.labels import LABEL_SOURCES, LabelOptions, split_labels
 
 VIEW, BUY, BACK = (RESERVED + i for i in range(3))
 # Three sequences: a purchase after two views, none, and one that begins with what came back.
@@ -20,7 +20,7 @@ OPTIONS = LabelOptions("buy", "return", 0, "")
 
 def write(path, part=None):
     action = np.concatenate(ACTIONS).astype(np.int32)
-    with store.writing(path) as folder:
+    with store.new_dataset_folder(path) as folder:
         store.write_dataset(
             folder,
             source="toy",
@@ -55,7 +55,7 @@ NONE = np.nan
 
 
 def test_a_purchase_is_asked_at_every_event_before_it_and_nothing_is_read_from_it_on(data):
-    found = LABELS["purchase"](data, OPTIONS)
+    found = LABEL_SOURCES["purchase"](data, OPTIONS)
     assert list(zip(*found.ranges, strict=True)) == [(0, 2), (4, 6)]
     assert same(found.label, [1, 1, NONE, NONE, 0, 0, NONE, NONE, NONE])
     assert found.dropped == {"sequences with fewer than 1 events before a purchase": 1}
@@ -63,18 +63,18 @@ def test_a_purchase_is_asked_at_every_event_before_it_and_nothing_is_read_from_i
 
 @pytest.mark.parametrize("after", [-1, 2])
 def test_a_purchase_is_asked_at_the_last_event_before_it_or_after_some(data, after):
-    found = LABELS["purchase"](data, OPTIONS._replace(after=after))
+    found = LABEL_SOURCES["purchase"](data, OPTIONS._replace(after=after))
     assert same(found.label, [NONE, 1, NONE, NONE, NONE, 0, NONE, NONE, NONE])
 
 
 def test_a_purchase_that_is_asked_early_is_read_so_far_only(data):
-    found = LABELS["purchase"](data, OPTIONS._replace(after=1))
+    found = LABEL_SOURCES["purchase"](data, OPTIONS._replace(after=1))
     assert list(zip(*found.ranges, strict=True)) == [(0, 1), (4, 5)]
     assert same(found.label, [1, NONE, NONE, NONE, 0, NONE, NONE, NONE, NONE])
 
 
 def test_a_return_is_read_as_a_purchase_and_asked_at_it(data):
-    found = LABELS["returns"](data, OPTIONS)
+    found = LABEL_SOURCES["returns"](data, OPTIONS)
     assert same(found.label, [NONE, NONE, 0, NONE, NONE, NONE, 1, NONE, 0])
     assert list(zip(*found.ranges, strict=True)) == [(0, 4), (6, 9)]
     assert BACK not in found.columns["action"]
@@ -83,7 +83,7 @@ def test_a_return_is_read_as_a_purchase_and_asked_at_it(data):
 
 def test_an_action_that_is_not_there_lists_those_that_are(data):
     with pytest.raises(ValueError, match=r"no action 'bought'.*\['buy', 'return', 'view'\]"):
-        LABELS["purchase"](data, OPTIONS._replace(buy="bought"))
+        LABEL_SOURCES["purchase"](data, OPTIONS._replace(buy="bought"))
 
 
 @pytest.mark.parametrize("form", ["csv", "parquet"])
@@ -93,7 +93,7 @@ def test_labels_of_a_file_stand_at_the_last_event_or_at_the_one_they_name(data, 
     def write_rows(**columns):
         write = pa.csv.write_csv if form == "csv" else pa.parquet.write_table
         write(pa.table(columns), path)
-        return LABELS["label"](data, OPTIONS._replace(path=str(path)))
+        return LABEL_SOURCES["label"](data, OPTIONS._replace(path=str(path)))
 
     found = write_rows(sequence=["w", "u"], label=[1, 0])
     assert same(found.label, [NONE, NONE, NONE, 0, NONE, NONE, NONE, NONE, 1])
@@ -113,7 +113,7 @@ def test_labels_of_a_file_stand_at_the_last_event_or_at_the_one_they_name(data, 
 
 
 def test_a_label_is_trained_on_when_it_was_known_before_the_moment(data):
-    labelled = LABELS["purchase"](data, OPTIONS)
+    labelled = LABEL_SOURCES["purchase"](data, OPTIONS)
     # The first sequence ends on day 3, the second is days 4 and 5.
     early = split_labels(data, labelled, "time", SplitOptions(-1, "1970-01-05", "1970-01-06"))
     assert (len(early.train), len(early.validation), len(early.test)) == (2, 0, 1)
@@ -125,7 +125,7 @@ def test_a_label_is_trained_on_when_it_was_known_before_the_moment(data):
 
 def test_a_test_file_is_the_test(tmp_path):
     data = write(tmp_path / "parts", np.array([0, 1, 0], np.int8))
-    labelled = LABELS["purchase"](data, OPTIONS)
+    labelled = LABEL_SOURCES["purchase"](data, OPTIONS)
     found = split_labels(data, labelled, "parts", SplitOptions(-1, "", ""))
     assert (len(found.train), len(found.validation), len(found.test)) == (2, 0, 2)
     with pytest.raises(ValueError, match="would train on the test file"):
@@ -133,7 +133,10 @@ def test_a_test_file_is_the_test(tmp_path):
     data = write(data.path.parent / "whole")
     with pytest.raises(ValueError, match="holds out items"):
         split_labels(
-            data, LABELS["purchase"](data, OPTIONS), "leave_one_out", SplitOptions(-1, "", "")
+            data,
+            LABEL_SOURCES["purchase"](data, OPTIONS),
+            "leave_one_out",
+            SplitOptions(-1, "", ""),
         )
 
 
@@ -141,7 +144,7 @@ def test_labels_of_a_file_may_have_weights(data, tmp_path):
     path = tmp_path / "labels.csv"
     options = OPTIONS._replace(path=str(path))
     path.write_text("sequence,label,weight\nw,1,0.5\nu,0,3\nv,,7\n")
-    found = LABELS["label"](data, options)
+    found = LABEL_SOURCES["label"](data, options)
     assert same(found.weight, [NONE, NONE, NONE, 3, NONE, NONE, NONE, NONE, 0.5])
     path.write_text("sequence,label\nw,1\n")
-    assert LABELS["label"](data, options).weight is None
+    assert LABEL_SOURCES["label"](data, options).weight is None

@@ -6,8 +6,15 @@ import pathlib
 import numpy as np
 import pytest
 
-from clickflax.tasks.list_metrics import NAMES, Trained, beyond_hits, gini, table_of, trained_of
-from clickflax.tasks.ranking_metrics import mean, ranking
+from clickflax.tasks.list_metrics import (
+    LIST_METRICS,
+    TrainingCounts,
+    beyond_hits,
+    feature_table,
+    gini,
+    training_counts,
+)
+from clickflax.tasks.ranking_metrics import mean_metrics, ranking_metrics
 
 TOLD = json.loads(pathlib.Path(__file__).with_name("rectools.json").read_text(encoding="utf-8"))
 LISTS, REFERENCE = np.array(TOLD["lists"]), np.array(TOLD["reference"])
@@ -21,7 +28,7 @@ def expected(*names):
 
 def test_lists_are_what_rectools_says_of_them():
     users, items = np.array(TOLD["trained"]).T
-    trained = trained_of(items, users, TOLD["items"])
+    trained = training_counts(items, users, TOLD["items"])
     relevant = np.array(
         [np.isin(row, TARGETS[TARGETS[:, 0] == u, 1]) for u, row in enumerate(LISTS)]
     )
@@ -31,7 +38,7 @@ def test_lists_are_what_rectools_says_of_them():
     theirs = expected(*names)
     assert len(theirs) == 18
     assert {name: found[name] for name in theirs} == pytest.approx(theirs, abs=1e-9)
-    assert {name.split("@")[0] for name in found} == set(NAMES)
+    assert {name.split("@")[0] for name in found} == set(LIST_METRICS)
 
 
 def test_hits_are_what_rectools_says_of_them():
@@ -39,7 +46,7 @@ def test_hits_are_what_rectools_says_of_them():
     for i, (user, item) in enumerate(TARGETS):
         at = np.flatnonzero(LISTS[user] == item)
         places[i] = at[0] if len(at) else np.inf
-    found = mean(ranking(places, TARGETS[:, 0], len(LISTS), CUTOFFS))
+    found = mean_metrics(ranking_metrics(places, TARGETS[:, 0], len(LISTS), CUTOFFS))
     theirs = expected("recall", "precision", "hit_rate", "ndcg", "mrr", "map")
     assert len(theirs) == 18
     found["map@1"] /= 3  # of 3 relevant items: theirs divides by their number, ours by min(n, k)
@@ -55,7 +62,7 @@ def test_the_coefficient_of_gini_is_half_the_mean_difference_by_the_mean():
 
 
 def test_an_item_that_nobody_had_is_as_new_as_one_of_a_single_user():
-    trained = Trained(np.array([4, 0, 1]), np.array([4, 0, 1]), 4)
+    trained = TrainingCounts(np.array([4, 0, 1]), np.array([4, 0, 1]), 4)
     lists = np.array([[1, 2], [0, -1]])
     found = beyond_hits(lists, np.ones((2, 2), bool), trained, (2,))
     assert found["novelty@2"] == pytest.approx((2.0 + 0.0) / 2)
@@ -65,7 +72,7 @@ def test_an_item_that_nobody_had_is_as_new_as_one_of_a_single_user():
 
 
 def test_lists_that_end_before_the_cut_off_are_refused():
-    trained = Trained(np.array([1]), np.array([1]), 1)
+    trained = TrainingCounts(np.array([1]), np.array([1]), 1)
     with pytest.raises(ValueError, match="the lists have 1 places"):
         beyond_hits(np.array([[0]]), np.array([[True]]), trained, (2,))
     with pytest.raises(ValueError, match="no list with an item"):
@@ -73,5 +80,5 @@ def test_lists_that_end_before_the_cut_off_are_refused():
 
 
 def test_features_of_a_catalog_are_columns_of_codes():
-    table = table_of({"year": ["1995", None, "1995"], "genres": [["a", "b"], ["b"], None]})
+    table = feature_table({"year": ["1995", None, "1995"], "genres": [["a", "b"], ["b"], None]})
     assert table.tolist() == [[0, 1, 1], [1, 0, 1], [0, 0, 0]]

@@ -12,7 +12,7 @@ from tensorboard.backend.event_processing import event_accumulator
 from tensorboard.plugins import projector
 from tensorboard.plugins.hparams import plugin_data_pb2
 
-from clickflax.runtime.log import MetricsWriter, Progress, write_projector
+from clickflax.runtime.log import MetricsWriter, ProgressBar, write_projector
 
 
 def lines(folder):
@@ -95,7 +95,7 @@ def test_tensorboard_has_the_hyperparameters_with_their_types(tmp_path):
 
 def test_neither_compilation_nor_evaluation_slows_the_speed():
     clock = Clock()
-    progress = Progress(total=100, clock=clock)
+    progress = ProgressBar(total=100, clock=clock)
     clock.now = 60.0  # compiling
     progress.trained(1, sequences=8)
     assert math.isnan(progress.sequences_per_second())
@@ -110,7 +110,7 @@ def test_neither_compilation_nor_evaluation_slows_the_speed():
 
 def test_speed_is_that_of_the_last_half_minute():
     clock = Clock()
-    progress = Progress(total=1000, clock=clock)
+    progress = ProgressBar(total=1000, clock=clock)
     for step in range(101):
         clock.now += 1.0 if step < 50 else 2.0
         progress.trained(step, sequences=8)
@@ -119,7 +119,7 @@ def test_speed_is_that_of_the_last_half_minute():
 
 def test_the_time_left_counts_the_evaluations_to_come():
     clock = Clock()
-    progress = Progress(total=30, eval_every=10, clock=clock)
+    progress = ProgressBar(total=30, eval_every=10, clock=clock)
     for step in range(1, 11):
         clock.now += 2.0
         progress.trained(step, sequences=1)
@@ -133,7 +133,7 @@ def test_the_time_left_counts_the_evaluations_to_come():
 
 def test_after_the_last_step_nothing_is_left_whatever_the_rhythm_of_evaluations():
     clock = Clock()
-    progress = Progress(total=15, eval_every=10, clock=clock)
+    progress = ProgressBar(total=15, eval_every=10, clock=clock)
     for step in range(1, 16):
         clock.now += 2.0
         progress.trained(step, sequences=1)
@@ -146,7 +146,7 @@ def test_after_the_last_step_nothing_is_left_whatever_the_rhythm_of_evaluations(
 
 def test_a_log_file_gets_one_plain_line_an_evaluation(capsys):
     clock = Clock()
-    with Progress(total=4, eval_every=2, clock=clock) as progress:
+    with ProgressBar(total=4, eval_every=2, clock=clock) as progress:
         for step in (1, 2, 3, 4):
             clock.now += 1.0
             progress.trained(step, sequences=1234, loss=0.5)
@@ -163,8 +163,8 @@ def test_a_log_file_gets_one_plain_line_an_evaluation(capsys):
 
 
 SCRIPT = """
-from clickflax.runtime.log import Progress
-with Progress(total=3) as progress:
+from clickflax.runtime.log import ProgressBar
+with ProgressBar(total=3) as progress:
     for step in (1, 2, 3):
         progress.trained(step, sequences=8, loss=0.25)
 print("result")

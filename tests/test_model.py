@@ -9,7 +9,7 @@ from toy import ITEMS, encode, rows, small_config, small_model
 from clickflax.batch import NA, PAD, RESERVED, UNK
 from clickflax.model.dropout import Dropout, keep_mask
 from clickflax.model.encoder import REMAT
-from clickflax.model.heads import look_back
+from clickflax.model.heads import history_before
 from clickflax.run.model import build_model
 from clickflax.training.step import init_params
 
@@ -48,7 +48,7 @@ def test_the_past_has_the_last_event_of_every_item_of_a_sequence_in_sight():
     batch = rows([[1, 2, 1], [1, 3, 3, 1]], [0, 0], length=8)
     values = batch.variables["item"].at[0, 1].set(UNK)  # which is no item
     places = jnp.array([[0, 2, 4, 6]])
-    past = look_back(values, batch.segment, places, True)
+    past = history_before(values, batch.segment, places, True)
     there = np.asarray(past.there[0]).astype(int).tolist()
     assert there[0] == [1, 0, 0, 0, 0, 0, 0, 0]
     assert there[1] == [0, 0, 1, 0, 0, 0, 0, 0]  # the same item: its last event
@@ -58,7 +58,9 @@ def test_the_past_has_the_last_event_of_every_item_of_a_sequence_in_sight():
     assert past.count[0, 3, [5, 6]].tolist() == [2, 2]
     assert past.distance[0, 3, [5, 6]].tolist() == [1, 0]
     assert past.count[0, 0, 0] == 1
-    asked = look_back(values, batch.segment, places, False)  # what is asked for itself is left out
+    asked = history_before(
+        values, batch.segment, places, False
+    )  # what is asked for itself is left out
     assert [np.flatnonzero(asked.there[0, q]).tolist() for q in range(4)] == [[], [0], [3], [3, 5]]
     assert asked.count[0, 3, [3, 5]].tolist() == [1, 2]
     assert asked.distance[0, 3, [3, 5]].tolist() == [3, 1]
@@ -69,7 +71,7 @@ def test_at_first_a_repetition_scores_as_it_did():
     batch = rows([[1, 2, 1]])
     hidden = encode(model, params, batch, True)
     places = jnp.arange(batch.segment.shape[1])[None]
-    past = look_back(batch.variables["item"], batch.segment, places, True)
+    past = history_before(batch.variables["item"], batch.segment, places, True)
 
     def scores(*gates):
         head = {**params["head_item"]}

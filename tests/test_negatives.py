@@ -17,9 +17,16 @@ from clickflax.model.heads import Answers, Raised
 from clickflax.simulation.main import simulate
 from clickflax.simulation.shop import Shop
 from clickflax.tasks.losses import softmax_loss
-from clickflax.tasks.negatives import Drawn, Negatives, Sampling, against, draw, make_pool
+from clickflax.tasks.negatives import (
+    Drawn,
+    Negatives,
+    Sampling,
+    draw_negatives,
+    make_pool,
+    mask_negatives,
+)
 from clickflax.tasks.sampled_losses import (
-    LOSSES,
+    SAMPLED_LOSSES,
     bce,
     bpr,
     first_bias,
@@ -27,8 +34,8 @@ from clickflax.tasks.sampled_losses import (
     sampled_loss,
     softmax,
 )
-from clickflax.tasks.task import Question
-from clickflax.training.objectives import beside_negatives
+from clickflax.tasks.task import TaskBatch
+from clickflax.training.objectives import choose_sampled_loss
 from clickflax.training.setup import set_up
 
 KEY = jax.random.key(7)
@@ -105,10 +112,10 @@ def test_losses_beside_negatives_are_those_of_their_papers(own, others):
     }
     for name, value in expected.items():
         more = {"beta": beta} if name == "gbce" else {}
-        found = LOSSES[name](own, others, keep, **more)
+        found = SAMPLED_LOSSES[name](own, others, keep, **more)
         np.testing.assert_allclose(np.float64(found), np.float64(value), 1e-5, 1e-6)
 
-        def total(own, others, loss=LOSSES[name], more=more):
+        def total(own, others, loss=SAMPLED_LOSSES[name], more=more):
             return loss(own, others, keep, **more).sum()
 
         mine, theirs = jax.grad(total, (0, 1))(own, others)
@@ -118,13 +125,17 @@ def test_losses_beside_negatives_are_those_of_their_papers(own, others):
 
 @pytest.mark.parametrize("scale", [1.0, 30.0])
 @pytest.mark.parametrize("beta", [0.2, 0.9])
-@pytest.mark.parametrize("name", sorted(LOSSES))
+@pytest.mark.parametrize("name", sorted(SAMPLED_LOSSES))
 def test_in_bfloat16_the_losses_are_those_of_the_rounded_factors(name, beta, scale):
     answers = answers_of()
     answers = answers._replace(features=(scale * answers.features).astype(jnp.bfloat16))
     targets, weights = jnp.array([[0, 3, 8], [5, 5, 1]]), jnp.ones((2, 3))
     drawn, keep = Drawn(jnp.array([2, 7]), jnp.zeros(2)), jnp.ones((2, 3, 2), bool)
-    loss = functools.partial(LOSSES[name], beta=beta) if name == "gbce" else LOSSES[name]
+    loss = (
+        functools.partial(SAMPLED_LOSSES[name], beta=beta)
+        if name == "gbce"
+        else SAMPLED_LOSSES[name]
+    )
     found, _ = sampled_loss(answers, targets, weights, Negatives(drawn, keep), loss, False)
     assert found.dtype == jnp.float32
     x = np.asarray(answers.features, np.float64)
@@ -145,14 +156,14 @@ def test_in_bfloat16_the_losses_are_those_of_the_rounded_factors(name, beta, sca
 def test_gbce_that_is_not_calibrated_is_bce(items, negatives):
     answers = answers_of(items=items)
     targets, weights = jnp.array([[0, 3, 8], [5, 5, 1]]), jnp.ones((2, 3))
-    drawn = draw(sampling(negatives, items=items), KEY, (2, 3, negatives), None)
+    drawn = draw_negatives(sampling(negatives, items=items), KEY, (2, 3, negatives), None)
     against_them = Negatives(drawn, drawn.items != targets[..., None])
     config = small_config()
     config.loss.negatives = negatives
 
     def of(name, calibration):
         config.loss.update({"name": name, "calibration": calibration})
-        loss, _ = beside_negatives(config.loss, values=items)
+        loss, _ = choose_sampled_loss(config.loss, values=items)
 
         def total(features):
             asked = answers._replace(features=features)
@@ -176,7 +187,7 @@ def test_gbce_is_bce_of_the_score_that_gsasrec_s_code_puts_in_the_place_of_the_t
     changed = np.log(1 / (sigmoid(own) ** -np.longdouble(beta) - 1))
     expected = np.log1p(np.exp(-changed)) + np.log1p(np.exp(others)).sum()
     keep = jnp.ones((1, 2), bool)
-    found = LOSSES["gbce"](jnp.array([own]), jnp.array([[0.3, -1.0]]), keep, beta=beta)
+    found = SAMPLED_LOSSES["gbce"](jnp.array([own]), jnp.array([[0.3, -1.0]]), keep, beta=beta)
     np.testing.assert_allclose(3 * np.float64(found), np.float64(expected), rtol=1e-5)
 
 
@@ -244,7 +255,7 @@ def test_a_few_corrected_negatives_sum_up_to_the_whole_catalog_in_expectation(dr
     how = sampling(4, drawn, shared, upto=np.cumsum(count))
     # In the batch, where items are asked for as often as they come in training.
     pool = make_pool(jnp.repeat(jnp.arange(9), count)[None], jnp.ones((1, 45)))
-    found = draw(how, KEY, (1, draws, 4), pool)
+    found = draw_negatives(how, KEY, (1, draws, 4), pool)
 
     def losses(log_q):
         def one(items, log_chance, features):
@@ -265,17 +276,19 @@ def test_a_few_corrected_negatives_sum_up_to_the_whole_catalog_in_expectation(dr
 
 
 def test_uniform_negatives_are_all_items_alike_or_those_that_may_be_drawn():
-    found = draw(sampling(), KEY, (90_000,), None)
+    found = draw_negatives(sampling(), KEY, (90_000,), None)
     np.testing.assert_allclose(np.bincount(found.items, minlength=9), 10_000, rtol=0.05)
     np.testing.assert_allclose(found.log_chance, -np.log(9), rtol=1e-6)
-    some = draw(sampling(drawable=np.array([1, 7])), KEY, (1000,), None)
+    some = draw_negatives(sampling(drawable=np.array([1, 7])), KEY, (1000,), None)
     assert set(np.unique(some.items)) == {1, 7}
     np.testing.assert_allclose(some.log_chance, -np.log(2), rtol=1e-6)
 
 
 def test_popular_negatives_are_drawn_as_often_as_they_come_in_training():
     count = np.array([0, 10, 30, 0, 60, 0, 0, 0, 0])
-    found = draw(sampling(drawn="popularity", upto=np.cumsum(count)), KEY, (100_000,), None)
+    found = draw_negatives(
+        sampling(drawn="popularity", upto=np.cumsum(count)), KEY, (100_000,), None
+    )
     np.testing.assert_allclose(np.bincount(found.items, minlength=9), count * 1000, rtol=0.05)
     np.testing.assert_allclose(np.exp(found.log_chance), count[found.items] / 100, rtol=1e-5)
 
@@ -283,14 +296,14 @@ def test_popular_negatives_are_drawn_as_often_as_they_come_in_training():
 def test_negatives_of_the_batch_are_the_targets_that_are_asked_for():
     how = sampling(drawn="in_batch", upto=np.cumsum([0, 0, 10, 0, 0, 30, 0, 0, 60]))
     targets, weights = jnp.array([[2, 5], [5, 7]]), jnp.array([[1.0, 0.5], [2.0, 0.0]])
-    found = draw(how, KEY, (30_000,), make_pool(targets, weights))
+    found = draw_negatives(how, KEY, (30_000,), make_pool(targets, weights))
     np.testing.assert_allclose(
         np.bincount(found.items, minlength=9), [0, 0, 10_000, 0, 0, 20_000, 0, 0, 0], rtol=0.05
     )
     # Over all batches an item is there as often as it comes in training.
     chance = np.where(found.items == 2, 0.1, 0.3)
     np.testing.assert_allclose(np.exp(found.log_chance), chance, rtol=1e-5)
-    nothing = draw(how, KEY, (5,), make_pool(jnp.zeros((2, 2), int), jnp.zeros((2, 2))))
+    nothing = draw_negatives(how, KEY, (5,), make_pool(jnp.zeros((2, 2), int), jnp.zeros((2, 2))))
     assert nothing.items.max() < 9
 
     def total(features):  # item 0 never comes in training, and is drawn where nothing is asked
@@ -304,12 +317,12 @@ def test_negatives_of_the_batch_are_the_targets_that_are_asked_for():
 
 def test_what_is_avoided_does_not_count():
     batch = rows([[0, 1, 2], [3, 4]], row=[0, 0])  # two sequences in one row
-    asked = Question(batch.variables, jnp.array([[2, 3]]), jnp.array([[2, 3]]), jnp.ones((1, 2)))
+    asked = TaskBatch(batch.variables, jnp.array([[2, 3]]), jnp.array([[2, 3]]), jnp.ones((1, 2)))
     drawn = Drawn(jnp.array([0, 2, 3, 4, 5]), jnp.zeros(5))
 
     def kept(avoid):
         how = sampling(5, avoid=avoid, shared=True)
-        return np.asarray(against(how, batch, asked, "item", drawn).keep[0]).tolist()
+        return np.asarray(mask_negatives(how, batch, asked, "item", drawn).keep[0]).tolist()
 
     yes, no = True, False
     assert kept("nothing") == [[yes] * 5] * 2
@@ -404,5 +417,5 @@ def test_a_chunk_of_the_catalog_is_refused_beside_negatives():
 def test_the_calibration_knows_how_many_items_may_be_drawn():
     config = small_config()
     config.loss.update({"name": "gbce", "negatives": 2, "calibration": 1.0})
-    loss, _ = beside_negatives(config.loss, values=5)
+    loss, _ = choose_sampled_loss(config.loss, values=5)
     assert loss.keywords["loss"].keywords["beta"] == pytest.approx(2 / 4)

@@ -195,7 +195,7 @@ def until(is_so, started):
 )
 def test_a_start_that_cannot_be_says_why(flags, message):
     with pytest.raises(ValueError, match=message):
-        processes.start(*flags)
+        processes.start_processes(*flags)
 
 
 def test_the_rows_of_each_process_are_together_those_of_the_batch():

@@ -19,17 +19,17 @@ from clickflax.config.protocols import PROTOCOLS, follow
 from clickflax.data.batches import Windows
 from clickflax.data.candidates import draw_candidates
 from clickflax.data.splits.common import Examples, SplitOptions
-from clickflax.data.splits.strategies import split
+from clickflax.data.splits.strategies import split_sequences
 from clickflax.data.store import open_dataset
-from clickflax.evaluation.evaluator import Ranker
+from clickflax.evaluation.evaluator import TargetRanker
 from clickflax.evaluation.main import evaluate_run
 from clickflax.evaluation.record import record_name
-from clickflax.inference.predictor import make_asker
+from clickflax.inference.predictor import make_predictor
 from clickflax.model.heads import Answers
 from clickflax.runtime import sharding
 from clickflax.simulation.main import simulate
 from clickflax.simulation.shop import Shop
-from clickflax.tasks.ranks import ranks_among
+from clickflax.tasks.ranks import rank_among_candidates
 from clickflax.training.loop import train
 
 ALIKE = np.ones(RESERVED + ITEMS)
@@ -102,7 +102,7 @@ def test_a_place_among_candidates_counts_targets_and_negatives_and_nothing_else(
     scores = jnp.array([[5.0, 3, 3, 1, 4, 2], [0, 0, 0, 0, 0, 9]])
     answers = Answers(jnp.eye(2), jnp.pad(scores.T, ((RESERVED, 0), (0, 0))), None, RESERVED)
     targets, negatives = jnp.array([[1, 3], [5, -1]]), jnp.array([[2, 5, -1], [0, 1, 2]])
-    places = ranks_among(answers, jnp.zeros((0, 2), int), 0, targets, negatives)
+    places = rank_among_candidates(answers, jnp.zeros((0, 2), int), 0, targets, negatives)
     # Item 1 ties with item 2 and is above 3 and 5, which is above 3; then nobody is above 5.
     assert places.tolist() == [[0.5, 3.0], [0.0, jnp.inf]]
 
@@ -111,10 +111,10 @@ def test_among_all_other_items_a_place_is_that_in_the_whole_catalog():
     config, mesh = small_config(), sharding.make_mesh()
     model, params = small_model()
     params = sharding.replicate(params, mesh)
-    asker = make_asker(config, model, TASK, mesh, {}, {})
-    whole = Ranker(asker, True)(params, COLUMNS, EXAMPLES)
+    asker = make_predictor(config, model, TASK, mesh, {}, {})
+    whole = TargetRanker(asker, True)(params, COLUMNS, EXAMPLES)
     every = draw_candidates(EXAMPLES, ITEM, ALIKE, ITEMS, True)
-    among = Ranker(asker, True, sampled=True)(params, COLUMNS, EXAMPLES, every)
+    among = TargetRanker(asker, True, sampled=True)(params, COLUMNS, EXAMPLES, every)
     assert np.array_equal(whole, among)
 
 
@@ -144,7 +144,7 @@ def test_a_protocol_trains_on_and_asks_for_what_its_paper_does(name):
     part = (np.arange(5000) >= 4500).astype(np.int8) if name == "sr_gnn" else None
     offsets = np.arange(0, 20_001, 4)
     options = SplitOptions(**{knob: config.data[knob] for knob in SplitOptions._fields})
-    found = split(config.data.split, offsets, columns, part, options)
+    found = split_sequences(config.data.split, offsets, columns, part, options)
     lengths, validated, tested = MEASURED[name]
     counted = np.bincount(found.train.stop - found.train.start)
     assert {n: int(counted[n]) for n in np.flatnonzero(counted)} == lengths
@@ -161,7 +161,7 @@ def test_recboles_protocol_ranks_what_a_user_had_in_the_test_in_one_list():
     columns = {"item": np.arange(24, dtype=np.int32) + RESERVED, "time": np.arange(24) % 12}
     config = follow(default(), "uni50")
     options = SplitOptions(**{knob: config.data[knob] for knob in SplitOptions._fields})
-    found = split(config.data.split, np.array([0, 12, 24]), columns, None, options)
+    found = split_sequences(config.data.split, np.array([0, 12, 24]), columns, None, options)
     assert (found.train.stop - found.train.start).tolist() == [8, 8]
     assert found.test.owner.tolist() == [0, 0, 1, 1]
     assert (found.test.targets - RESERVED).tolist() == [10, 11, 22, 23]

@@ -10,7 +10,7 @@ from clickflax.tasks import ranking_metrics as metrics
 def one_user(ranks, k):
     """Metrics of a single user whose relevant items stand at `ranks`."""
     ranks = np.asarray(ranks, np.float32)
-    result = metrics.ranking(ranks, np.zeros(len(ranks), np.int32), 1, [k])
+    result = metrics.ranking_metrics(ranks, np.zeros(len(ranks), np.int32), 1, [k])
     return {name.split("@")[0]: float(values[0]) for name, values in result.items()}
 
 
@@ -57,11 +57,11 @@ def test_relevant_items_that_tie_with_each_other_do_not_exceed_one():
 def test_users_are_kept_apart_and_one_without_a_relevant_item_counts_zero():
     ranks = np.array([3, 0, 0, np.inf, np.nan], np.float32)
     owner = np.array([0, 3, 1, 3, 1], np.int64)
-    got = metrics.ranking(ranks, owner, 4, [1, 5])
+    got = metrics.ranking_metrics(ranks, owner, 4, [1, 5])
     assert got["recall@5"].tolist() == [1, 0.5, 0, 0.5]
     assert got["hit_rate@1"].tolist() == [0, 1, 0, 1]
     assert got["mrr@5"].tolist() == [0.25, 1, 0, 1]
-    assert metrics.mean(got)["recall@5"] == 0.5
+    assert metrics.mean_metrics(got)["recall@5"] == 0.5
 
 
 def test_a_cutoff_larger_than_any_catalog_needs_no_memory_and_changes_nothing_but_precision():
@@ -85,13 +85,13 @@ def complete_lists(seed, users=40, items=30):
 @pytest.mark.parametrize("k", [1, 3, 10, 30])
 def test_ndcg_equals_that_of_scikit_learn(k):
     scores, relevant, owner, found = complete_lists(seed=k)
-    got = metrics.ranking(found, owner, len(scores), [k])[f"ndcg@{k}"]
+    got = metrics.ranking_metrics(found, owner, len(scores), [k])[f"ndcg@{k}"]
     assert got.mean() == pytest.approx(ndcg_score(relevant, scores, k=k))
 
 
 def test_map_over_the_whole_catalog_equals_average_precision_of_scikit_learn():
     scores, relevant, owner, found = complete_lists(seed=5)
-    got = metrics.ranking(found, owner, len(scores), [30])["map@30"]
+    got = metrics.ranking_metrics(found, owner, len(scores), [30])["map@30"]
     wanted = [average_precision_score(r, s) for r, s in zip(relevant, scores, strict=True)]
     np.testing.assert_allclose(got, wanted)
 
@@ -101,7 +101,9 @@ def test_recall_of_a_single_item_equals_top_k_accuracy_of_scikit_learn(k):
     scores, _, _, _ = complete_lists(seed=k)
     target = np.arange(len(scores), dtype=np.int32) % scores.shape[1]
     found = scores.shape[1] - 1 - scores[np.arange(len(scores)), target]
-    got = metrics.mean(metrics.ranking(found, np.arange(len(scores)), len(scores), [k]))
+    got = metrics.mean_metrics(
+        metrics.ranking_metrics(found, np.arange(len(scores)), len(scores), [k])
+    )
     wanted = top_k_accuracy_score(target, scores, k=k, labels=np.arange(scores.shape[1]))
     assert got[f"recall@{k}"] == pytest.approx(wanted)
 
@@ -109,10 +111,10 @@ def test_recall_of_a_single_item_equals_top_k_accuracy_of_scikit_learn(k):
 def test_bad_arguments_are_named():
     place, owner = np.zeros(1, np.float32), np.zeros(1, np.int32)
     with pytest.raises(ValueError, match=r"cutoffs=\[10, 0\]: \[0\] must be 1 or more"):
-        metrics.ranking(place, owner, 1, [10, 0])
+        metrics.ranking_metrics(place, owner, 1, [10, 0])
     with pytest.raises(ValueError, match="owner goes from 0 to 0, outside 0 ... -1"):
-        metrics.ranking(place, owner, 0, [1])
+        metrics.ranking_metrics(place, owner, 0, [1])
     with pytest.raises(ValueError, match="distinct"):
-        metrics.ranking(place - 0.5, owner, 1, [1])
+        metrics.ranking_metrics(place - 0.5, owner, 1, [1])
     with pytest.raises(ValueError, match="no users"):
-        metrics.mean({"recall@1": np.zeros(0)})
+        metrics.mean_metrics({"recall@1": np.zeros(0)})

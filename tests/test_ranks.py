@@ -19,7 +19,9 @@ def of_one(values, seen, targets):
     """Places for one answer whose items have the scores `values`, in chunks and all at once."""
     answers = Answers(jnp.ones((1, 1)), values[:, None], None, 0)
     seen = jnp.stack([jnp.where(seen < 0, -1, 0), seen], axis=1)
-    return [scores.ranks(answers, seen, chunk, targets[None])[0] for chunk in (2, len(values))]
+    return [
+        scores.rank_targets(answers, seen, chunk, targets[None])[0] for chunk in (2, len(values))
+    ]
 
 
 def places(values, targets, seen=()):
@@ -122,7 +124,7 @@ def test_places_are_those_of_a_sort_of_all_the_scores_whatever_the_chunk(questio
         naive_places(table[a], targets[a].tolist(), {item for b, item in pairs if a == b})
         for a in range(6)
     ]
-    assert scores.ranks(answers, seen, chunk, targets).tolist() == expected
+    assert scores.rank_targets(answers, seen, chunk, targets).tolist() == expected
 
 
 @pytest.mark.parametrize("chunk", CHUNKS)
@@ -135,7 +137,7 @@ def test_the_best_are_those_of_a_stable_sort_of_all_the_scores_whatever_the_chun
     answer, item = np.asarray(seen[:-3]).T
     table[answer, item] = -np.inf
     order = np.argsort(-table, axis=1, kind="stable")[:, :k]
-    score, item = scores.best(answers, seen, chunk, k)
+    score, item = scores.top_k_items(answers, seen, chunk, k)
     assert item.tolist() == order.tolist()
     assert score.tolist() == np.take_along_axis(table, order, axis=1).tolist()
 
@@ -144,7 +146,7 @@ def test_the_best_are_those_of_a_stable_sort_of_all_the_scores_whatever_the_chun
 def test_a_list_ends_where_all_else_was_seen_and_nan_is_never_in_it(chunk):
     table = jnp.arange(30.0).at[3].set(jnp.nan)[:, None]
     seen = jnp.stack([jnp.zeros(26, int), jnp.arange(4, 30)], axis=1)
-    score, item = scores.best(Answers(jnp.ones((1, 1)), table, None, 0), seen, chunk, 5)
+    score, item = scores.top_k_items(Answers(jnp.ones((1, 1)), table, None, 0), seen, chunk, 5)
     assert item[0, :3].tolist() == [2, 1, 0]
     assert score[0].tolist() == [2, 1, 0, -np.inf, -np.inf]
 
@@ -155,7 +157,7 @@ def test_an_item_equals_itself_in_half_precision(chunk):
     table = jax.random.normal(jax.random.key(1), (50, 8))
     targets = jnp.tile(jnp.arange(50), (4, 1))
     program = jax.jit(
-        lambda x, table: scores.ranks(
+        lambda x, table: scores.rank_targets(
             Answers(x, table, jnp.zeros(50), 0), jnp.zeros((0, 2), int), chunk, targets
         )
     )
@@ -182,8 +184,8 @@ def test_memory_beside_the_table_does_not_grow_with_the_catalog():
 
     targets = jnp.zeros((16, 2), int)
     for find in (
-        lambda answers, seen: scores.ranks(answers, seen, 128, targets),
-        lambda answers, seen: scores.best(answers, seen, 128, 10),
+        lambda answers, seen: scores.rank_targets(answers, seen, 128, targets),
+        lambda answers, seen: scores.top_k_items(answers, seen, 128, 10),
     ):
         small, large = temporary_bytes(1_000, find), temporary_bytes(100_000, find)
         assert large < small + 10_000

@@ -115,7 +115,7 @@ def test_no_history_has_no_list(run):
 
 def test_lists_of_all_users_are_those_of_their_histories(run, tmp_path):
     out = tmp_path / "lists.parquet"
-    assert recommend.write_lists(run, None, None, out, 3, True, ()) == 20
+    assert recommend.write_recommendations(run, None, None, out, 3, True, ()) == 20
     rows = pq.read_table(out).to_pylist()
     dataset = open_dataset(run.config.data.path)
     users, tokens = dataset.sequence_column("token"), run.items.tokens()
@@ -131,7 +131,7 @@ def test_lists_of_all_users_are_those_of_their_histories(run, tmp_path):
 def test_users_that_are_not_there_are_counted_and_named(run, tmp_path):
     with pytest.raises(ValueError, match="1 of 2 users are not in .*: nobody"):
         users = [open_dataset(run.config.data.path).sequence_column("token")[0], "nobody"]
-        recommend.write_lists(run, users, None, tmp_path / "lists.parquet", 3, True, ())
+        recommend.write_recommendations(run, users, None, tmp_path / "lists.parquet", 3, True, ())
 
 
 def test_the_command_prints_json_last_and_warns_on_standard_error(run, capsys):
@@ -155,7 +155,12 @@ def test_a_file_of_users_goes_to_a_file_of_lists(run, tmp_path, capsys):
 
 def test_a_user_named_twice_has_one_list(run, tmp_path):
     user = open_dataset(run.config.data.path).sequence_column("token")[0]
-    assert recommend.write_lists(run, [user, user], None, tmp_path / "x.parquet", 3, True, ()) == 1
+    assert (
+        recommend.write_recommendations(
+            run, [user, user], None, tmp_path / "x.parquet", 3, True, ()
+        )
+        == 1
+    )
 
 
 def test_a_text_is_no_history(run):

@@ -80,8 +80,11 @@ def test_what_a_url_says_is_not_believed(tmp_path, url):
 
 
 def test_a_password_is_not_shown():
-    assert remote.shown("postgres://ann:secret@host/shop?key=1") == "postgres://ann@host/shop"
-    assert remote.shown("data/log?.csv") == "data/log?.csv"
+    assert (
+        remote.without_secrets("postgres://ann:secret@host/shop?key=1")
+        == "postgres://ann@host/shop"
+    )
+    assert remote.without_secrets("data/log?.csv") == "data/log?.csv"
 
 
 def test_half_a_data_set_is_none(tmp_path, url):
@@ -143,7 +146,7 @@ def test_a_table_of_a_warehouse_is_a_log_in_the_order_of_time(tmp_path, capsys):
     with pytest.raises(ValueError, match="the rows of events have no order: name its time"):
         main(["log", "--raw", "events", "--engine", engine, "--columns", "sequence=u,item=i",
               "--out", str(tmp_path / "other")])  # fmt: skip
-    with pytest.raises(ValueError, match="has a table, which source log reads, not pairs"):
+    with pytest.raises(ValueError, match="reads a table: the source must be log, not pairs"):
         main(["pairs", "--raw", "events", "--engine", engine, "--out", str(tmp_path / "other")])
     with pytest.raises(ValueError, match="--engine=spark is not one of .*'pyspark'"):
         Options(engine="spark")

@@ -9,11 +9,10 @@ from toy import rows, small_config
 
 from clickflax.batch import CLS, RESERVED
 from clickflax.data import store
-from clickflax.data.batches import Windows, fill
-from clickflax.run.sample_weights import read_age, read_weight
-from clickflax.run.sample_weights import weigh as weigh_tasks
-from clickflax.run.targets import ask_about
-from clickflax.tasks.task import BASKET, NEXT, WEIGHT, Hiding, find_task, weigh
+from clickflax.data.batches import Windows, fill_rows
+from clickflax.run.sample_weights import add_sample_weights, age_weights, column_weights
+from clickflax.run.targets import make_task_data
+from clickflax.tasks.task import BASKET, NEXT, WEIGHT, Masking, find_task, target_weights
 from clickflax.training.setup import set_up
 
 pytestmark = pytest.mark.usefixtures("optax_promotes")
@@ -32,7 +31,7 @@ def write(path, log=LOG, weight=ONES, times=True):
     """A log of ten items, in which a day passes before the third event of each user."""
     lengths = [len(one) for one in log]
     time = np.concatenate([np.array([0, 1, 25, 26, 27, 28, 29, 30][:n]) * HOUR for n in lengths])
-    with store.writing(path) as folder:
+    with store.new_dataset_folder(path) as folder:
         store.write_dataset(
             folder,
             source="toy",
@@ -140,7 +139,7 @@ def test_a_label_without_a_weight_in_its_file_weighs_what_its_event_does(tmp_pat
     file = label_file(tmp_path / "labels.csv", "user-0,2,1", "user-1,3,0", names=NAMES)
     config = label_config(tmp_path / "data", file)
     config.data.weight = "counts"
-    one = weigh_tasks(config, data, ask_about(config, data))["label"]
+    one = add_sample_weights(config, data, make_task_data(config, data))["label"]
     told = np.isfinite(one.labels["label"])
     assert one.labels[WEIGHT][told].tolist() == [2, 9]
 
@@ -186,19 +185,21 @@ def test_weights_that_leave_nothing_to_learn_are_refused(tmp_path):
 @pytest.mark.parametrize("name", ["item", "time", "nothing"])
 def test_what_weighs_is_a_number_of_the_log(tmp_path, name):
     with pytest.raises(ValueError, match=f"{name}' is not a number of .* these are: .'counts'"):
-        read_weight(write(tmp_path / "data"), name)
+        column_weights(write(tmp_path / "data"), name)
 
 
 def test_half_of_a_weight_is_left_after_each_half_life(tmp_path):
     data = write(tmp_path / "data", weight=[[3.0] * 6] * 3)  # at 0, 1, 25, 26, 27 and 28 h
-    age = read_age(data, "2h")
+    age = age_weights(data, "2h")
     assert age[:6] == pytest.approx([14, 13.5, 1.5, 1, 0.5, 0])
     config = config_for(tmp_path / "data", "next_item", **{"data.half_life": "2h"})
     # What is trained on ends at 26 h. Weights are those of the event that is asked for.
     left = [2**-12.5, 2**-0.5, 1]
 
     def weights():
-        return weigh_tasks(config, data, ask_about(config, data))["next_item"].labels[WEIGHT][:3]
+        return add_sample_weights(config, data, make_task_data(config, data))["next_item"].labels[
+            WEIGHT
+        ][:3]
 
     assert weights() == pytest.approx([3 * one for one in left])
     config.data.weight = ""
@@ -206,8 +207,8 @@ def test_half_of_a_weight_is_left_after_each_half_life(tmp_path):
     config.data.half_life = "1s"  # however long ago the training was
     assert weights()[-1] == 1
     alone = write(tmp_path / "alone", times=False)  # without times, ages are those of sequences
-    assert read_age(alone, "1")[::6].tolist() == [2, 1, 0]
-    assert read_age(alone, "0.5")[:6].tolist() == [4] * 6
+    assert age_weights(alone, "1")[::6].tolist() == [2, 1, 0]
+    assert age_weights(alone, "0.5")[:6].tolist() == [4] * 6
 
 
 def test_what_an_age_leaves_counts_for_labels_of_a_file_too(tmp_path):
@@ -215,7 +216,7 @@ def test_what_an_age_leaves_counts_for_labels_of_a_file_too(tmp_path):
     file = label_file(tmp_path / "labels.csv", "user-0,5,1,3", "user-1,3,0,5")
     config = label_config(tmp_path / "data", file)
     config.data.half_life = "2h"
-    one = weigh_tasks(config, data, ask_about(config, data))["label"]
+    one = add_sample_weights(config, data, make_task_data(config, data))["label"]
     told = np.isfinite(one.labels["label"])
     assert one.labels[WEIGHT][told] == pytest.approx([3, 2.5])
 
@@ -250,7 +251,7 @@ def test_a_step_learns_more_of_what_is_young(tmp_path, task):
 def test_a_half_life_that_is_none_is_refused(tmp_path, times, half_life, message):
     data = write(tmp_path / "data", times=times)
     with pytest.raises(ValueError, match=message):
-        read_age(data, half_life)
+        age_weights(data, half_life)
 
 
 def test_a_sep_weighs_nothing_and_the_next_item_what_its_own_event_does(tmp_path):
@@ -263,10 +264,10 @@ def test_a_sep_weighs_nothing_and_the_next_item_what_its_own_event_does(tmp_path
     }
     for name, (weights, label) in expected.items():
         config.tasks = (name,)
-        one = weigh_tasks(config, data, ask_about(config, data))[name]
+        one = add_sample_weights(config, data, make_task_data(config, data))[name]
         columns = {"item": data.spread(data.columns["item"])}
         windows = Windows(np.array([0]), np.array([5 + (name == "next_item")]))
-        batch = fill(
+        batch = fill_rows(
             columns,
             windows,
             np.array([0]),
@@ -275,7 +276,7 @@ def test_a_sep_weighs_nothing_and_the_next_item_what_its_own_event_does(tmp_path
             labels={key: one.labels[key] for key in (label, WEIGHT)},
             follow=name == "next_item",
         )
-        hiding = Hiding(0.2, "mask", 0.0, 3, 10, ())
+        hiding = Masking(0.2, "mask", 0.0, 3, 10, ())
         question = find_task(name, True, "event").prepare(
             jax.random.key(0), jax.tree.map(jnp.asarray, batch), hiding
         )
@@ -287,9 +288,9 @@ def test_the_cloze_weighs_what_it_hides_and_nothing_at_cls():
     batch = rows([[1, 2, 3, 4]], opens=True)._replace(labels={WEIGHT: weight, "asked": weight})
     assert batch.variables["item"][0, 0] == CLS
     question = find_task("masked_item", True, "event").prepare(
-        jax.random.key(1), batch, Hiding(0.5, "mask", 0.0, 4, 10, ())
+        jax.random.key(1), batch, Masking(0.5, "mask", 0.0, 4, 10, ())
     )
     places = np.asarray(question.places)[0][:2]
     assert question.weights[0].tolist() == [10 * places[0], 10 * places[1], 0, 0]
     asked = jnp.array([[True, False]])
-    assert weigh(asked, batch._replace(labels={})).tolist() == [[1, 0]]
+    assert target_weights(asked, batch._replace(labels={})).tolist() == [[1, 0]]

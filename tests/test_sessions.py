@@ -12,22 +12,22 @@ from toy import small_config
 from clickflax.batch import CLS, MASK, NA, PAD, RESERVED, SEP, Batch
 from clickflax.config import default
 from clickflax.data import store
-from clickflax.data.batches import Windows, fill
-from clickflax.data.eval_batches import Layout, asking_batches
-from clickflax.data.running_counts import alike
-from clickflax.data.sessions import find_chain
+from clickflax.data.batches import Windows, fill_rows
+from clickflax.data.eval_batches import DeviceLayout, eval_batches
+from clickflax.data.running_counts import count_matching
+from clickflax.data.sessions import find_sessions
 from clickflax.data.splits.baskets import split_baskets
 from clickflax.data.splits.common import SplitOptions
-from clickflax.data.splits.labels import LABELS, LabelOptions
-from clickflax.data.variables import Variable, describe, read
-from clickflax.data.where import chosen
+from clickflax.data.splits.labels import LABEL_SOURCES, LabelOptions
+from clickflax.data.variables import Variable, describe_variables, read_columns
+from clickflax.data.where import matches
 from clickflax.evaluation.main import evaluate_run
 from clickflax.inference import recommend
 from clickflax.run.folder import load_run
-from clickflax.run.targets import ask_about, trained_events
+from clickflax.run.targets import events_in_training, make_task_data
 from clickflax.simulation.main import simulate
 from clickflax.simulation.shop import Shop
-from clickflax.tasks.task import ASKED, Hiding, choose, find_task
+from clickflax.tasks.task import MAY_MASK, Masking, choose_masked, find_task
 from clickflax.training.loop import train
 from clickflax.training.setup import set_up
 
@@ -54,7 +54,7 @@ def write(path, times=True):
         "visit": (np.array(NUMBER) + np.array([0] * 6 + [7] * 3) + RESERVED).astype(np.int32),
     }
     visits = [str(i) for i in range(9)]
-    with store.writing(path) as folder:
+    with store.new_dataset_folder(path) as folder:
         store.write_dataset(
             folder,
             source="toy",
@@ -83,11 +83,11 @@ def options(validation="", test="", users=-1):
 
 def test_a_pause_or_another_value_of_a_variable_begins_a_part(data):
     for by in ("12h", "visit"):
-        chain = find_chain(by, data.offsets, data.columns)
+        chain = find_sessions(by, data.offsets, data.columns)
         assert chain.number.tolist() == NUMBER
         assert chain.place.tolist() == [0, 1, 2, 4, 5, 7, 8, 9, 11]
     assert data.bounds.tolist() == [0, 3, 5, 6, 8, 9]
-    longer = find_chain("25h", data.offsets, data.columns)
+    longer = find_sessions("25h", data.offsets, data.columns)
     assert longer.number.tolist() == [0, 0, 0, 0, 0, 0, 0, 0, 0]
 
 
@@ -107,7 +107,7 @@ def test_a_pause_needs_times(tmp_path):
 
 def test_a_sep_stands_before_every_part_but_the_first(data):
     names = ("item", "action", "price", "part")
-    columns = read(data, describe(data, names, {}, np.ones(9, bool)))
+    columns = read_columns(data, describe_variables(data, names, {}, np.ones(9, bool)))
     at = [3, 6, 10]
     assert np.flatnonzero(columns["item"] == SEP).tolist() == at
     assert (columns["action"][at] == SEP).all() and np.isnan(columns["price"][at]).all()
@@ -124,12 +124,12 @@ def test_a_history_ends_with_the_sep_of_a_part_that_is_about_to_begin(data):
 
 
 def test_the_events_that_a_task_asks_of_are_chosen_by_value_or_by_part(data):
-    assert chosen(data, "").all()
-    assert np.flatnonzero(chosen(data, "action=buy")).tolist() == [2, 4]
-    assert chosen(data, "action=buy|view").all()
-    assert np.flatnonzero(chosen(data, "part=-1")).tolist() == [5, 8]
-    assert np.flatnonzero(chosen(data, "part=-2")).tolist() == [3, 4, 6, 7]
-    assert np.flatnonzero(chosen(data, "part=1")).tolist() == [3, 4, 8]
+    assert matches(data, "").all()
+    assert np.flatnonzero(matches(data, "action=buy")).tolist() == [2, 4]
+    assert matches(data, "action=buy|view").all()
+    assert np.flatnonzero(matches(data, "part=-1")).tolist() == [5, 8]
+    assert np.flatnonzero(matches(data, "part=-2")).tolist() == [3, 4, 6, 7]
+    assert np.flatnonzero(matches(data, "part=1")).tolist() == [3, 4, 8]
 
 
 @pytest.mark.parametrize(
@@ -145,17 +145,17 @@ def test_the_events_that_a_task_asks_of_are_chosen_by_value_or_by_part(data):
 )
 def test_a_condition_that_chooses_nothing_is_an_error(data, condition, message):
     with pytest.raises(ValueError, match=message):
-        chosen(data, condition)
+        matches(data, condition)
 
 
 def test_how_often_a_value_came_so_far_is_counted_in_each_sequence(data):
-    found = read(data, {"count.action=buy": Variable()})["count.action=buy"]
+    found = read_columns(data, {"count.action=buy": Variable()})["count.action=buy"]
     events = np.delete(found, [3, 6, 10])
     np.testing.assert_allclose(np.expm1(events), [0, 0, 1, 1, 2, 2, 0, 0, 0], atol=1e-6)
 
 
 def test_the_time_since_a_value_came_last_is_missing_before_it_came(data):
-    found = read(data, {"since.action=buy": Variable()})["since.action=buy"]
+    found = read_columns(data, {"since.action=buy": Variable()})["since.action=buy"]
     hours = np.expm1(np.delete(found, [3, 6, 10]).astype(np.float64)) / 3600
     expected = [np.nan, np.nan, np.nan, 24, 25, 25, np.nan, np.nan, np.nan]
     np.testing.assert_allclose(hours, expected, rtol=1e-4)
@@ -173,7 +173,7 @@ def test_the_time_since_a_value_came_last_is_missing_before_it_came(data):
     ],
 )
 def test_an_event_counts_those_of_its_own_value(data, condition, expected):
-    assert alike(data, condition).count().tolist() == expected
+    assert count_matching(data, condition).count().tolist() == expected
 
 
 @pytest.mark.parametrize(
@@ -186,13 +186,13 @@ def test_an_event_counts_those_of_its_own_value(data, condition, expected):
     ],
 )
 def test_an_event_finds_the_last_one_before_of_its_own_value(data, condition, expected):
-    assert alike(data, condition).last().tolist() == expected
+    assert count_matching(data, condition).last().tolist() == expected
 
 
 def test_an_event_without_a_value_is_like_no_other(data):
     columns = {**data.columns, "action": np.array(ACTION, np.int32)}
     columns["action"][3] = NA
-    found = alike(dataclasses.replace(data, columns=columns), "action")
+    found = count_matching(dataclasses.replace(data, columns=columns), "action")
     np.testing.assert_array_equal(found.count(), [1, 2, 1, np.nan, 2, 3, 1, 2, 3])
     assert found.last().tolist() == [-1, 0, -1, -1, 2, 1, -1, 6, 7]
 
@@ -213,19 +213,19 @@ def test_what_is_hidden_is_not_counted_for_others_to_read(data, task, variable):
     config.data.variables = ("item", "action", variable)
     config.label.back = "view"
     with pytest.raises(ValueError, match=f"{task}: '{variable}' tells what"):
-        ask_about(config, data)
+        make_task_data(config, data)
     config.tasks = ("next_action",)
-    assert ask_about(config, data)
+    assert make_task_data(config, data)
 
 
 def test_conditions_are_joined(data):
-    assert np.flatnonzero(chosen(data, "action=view&part=0")).tolist() == [0, 1, 6, 7]
-    assert np.flatnonzero(chosen(data, "part=-1&action=view|buy")).tolist() == [5, 8]
+    assert np.flatnonzero(matches(data, "action=view&part=0")).tolist() == [0, 1, 6, 7]
+    assert np.flatnonzero(matches(data, "part=-1&action=view|buy")).tolist() == [5, 8]
 
 
 def test_a_condition_on_parts_needs_parts(data):
     with pytest.raises(ValueError, match="needs parts: set data.chain"):
-        chosen(data.chained(""), "part=-1")
+        matches(data.chained(""), "part=-1")
 
 
 def config_for(data, task, **changed):
@@ -238,7 +238,7 @@ def config_for(data, task, **changed):
 
 def test_the_first_item_of_a_part_is_asked_for_at_its_sep(data):
     config = config_for(data, "next_item", **{"data.split": "leave_one_out"})
-    asked = ask_about(config, data)["next_item"]
+    asked = make_task_data(config, data)["next_item"]
     label = asked.labels["next_item"]
     assert label[2] == SEP and label[3] == ITEM[3]  # nothing is asked after the last of a part
     assert asked.test.history.stop.tolist() == [7, 11]
@@ -247,7 +247,7 @@ def test_the_first_item_of_a_part_is_asked_for_at_its_sep(data):
 
 def test_only_what_is_asked_for_is_a_target(data):
     config = config_for(data, "next_item", task_where=("action=buy",))
-    asked = ask_about(config, data)["next_item"]
+    asked = make_task_data(config, data)["next_item"]
     label = asked.labels["next_item"]
     assert np.flatnonzero(label >= RESERVED).tolist() == [1, 4]
     assert asked.validation.targets.tolist() == [ITEM[4]] and len(asked.test) == 0
@@ -256,15 +256,17 @@ def test_only_what_is_asked_for_is_a_target(data):
 
 def test_the_cloze_hides_no_sep_and_nothing_that_it_does_not_ask_for(data):
     config = config_for(data, "masked_item", task_where=("action=buy",))
-    asked = ask_about(config, data)["masked_item"]
-    assert np.flatnonzero(asked.labels[ASKED]).tolist() == [2, 5]
-    asked = ask_about(config_for(data, "masked_item"), data)["masked_item"]
-    may = asked.labels[ASKED] > 0
+    asked = make_task_data(config, data)["masked_item"]
+    assert np.flatnonzero(asked.labels[MAY_MASK]).tolist() == [2, 5]
+    asked = make_task_data(config_for(data, "masked_item"), data)["masked_item"]
+    may = asked.labels[MAY_MASK] > 0
     assert np.flatnonzero(~may).tolist() == [3, 6, 10]
     segment = jnp.array([[1] * 8 + [2] * 4])
     for seed in range(20):
         for last, wanted in ((0.0, [3, 2]), (1.0, [1, 1])):
-            hidden = choose(jax.random.key(seed), segment, 0.5, last, jnp.asarray(may)[None])[0]
+            hidden = choose_masked(
+                jax.random.key(seed), segment, 0.5, last, jnp.asarray(may)[None]
+            )[0]
             assert not (hidden & ~may).any()
             assert [int(hidden[:8].sum()), int(hidden[8:].sum())] == wanted
             if last:
@@ -272,7 +274,7 @@ def test_the_cloze_hides_no_sep_and_nothing_that_it_does_not_ask_for(data):
 
 
 def test_a_purchase_is_asked_in_each_part_and_the_parts_before_are_read(data):
-    found = LABELS["purchase"](data, LabelOptions("buy", "return", 0, ""))
+    found = LABEL_SOURCES["purchase"](data, LabelOptions("buy", "return", 0, ""))
     expected = [1, 1, np.nan, 1, np.nan, 0, 0, 0, 0]
     assert np.array_equal(found.label, expected, equal_nan=True)
     assert found.known.tolist() == [2, 2, 2, 4, 4, 5, 7, 7, 8]
@@ -301,14 +303,14 @@ def test_baskets_of_a_period_are_its_targets(data):
 
 
 def test_a_basket_is_asked_for_at_its_sep_and_what_has_no_sep_is_no_target(data):
-    asked = ask_about(config_for(data, "basket"), data)["basket"]
+    asked = make_task_data(config_for(data, "basket"), data)["basket"]
     columns = {"item": data.spread(data.columns["item"])}
     windows = Windows(np.array([1, 8]), np.array([8, 12]))
-    batch = fill(
+    batch = fill_rows(
         columns, windows, np.zeros(2, int), (1, 13), position_from="start", labels=asked.labels
     )
     question = find_task("basket", True, "event").prepare(
-        jax.random.key(0), jax.tree.map(jnp.asarray, batch), Hiding(0.2, "mask", 0.0, 3, 9, ())
+        jax.random.key(0), jax.tree.map(jnp.asarray, batch), Masking(0.2, "mask", 0.0, 3, 9, ())
     )
     # Row: i1 i2 SEP i3 i4 SEP i5 | i6 i7 SEP i8
     assert np.flatnonzero(question.weights[0]).tolist() == [3, 4, 6, 10]
@@ -320,7 +322,7 @@ def test_cls_opens_every_window_and_has_the_label_of_the_last_event():
     columns = {"item": ITEM.astype(np.int32), "price": np.arange(9, dtype=np.float32)}
     windows = Windows(np.array([0, 6]), np.array([3, 8]))
     labels = {"label": np.arange(9, dtype=np.float32)}
-    batch = fill(
+    batch = fill_rows(
         columns,
         windows,
         np.zeros(2, int),
@@ -336,7 +338,7 @@ def test_cls_opens_every_window_and_has_the_label_of_the_last_event():
 
 
 def test_places_are_reserved_for_cls_and_for_mask():
-    (asked,) = asking_batches(
+    (asked,) = eval_batches(
         {"item": ITEM.astype(np.int32)},
         Windows(np.array([0]), np.array([9])),
         max_len=5,
@@ -346,7 +348,7 @@ def test_places_are_reserved_for_cls_and_for_mask():
         ask=MASK,
         told={},
         seen=False,
-        layout=Layout(1, 1, 1),
+        layout=DeviceLayout(1, 1, 1),
     )
     assert asked.batch.variables["item"].ravel().tolist() == [CLS, *ITEM[6:], MASK]
     assert asked.last.ravel()[0] == 4
@@ -358,7 +360,7 @@ def row(at):
     segment = jnp.array([[1, 1, 1, 2, 2, 0]])
     batch = Batch({"item": item}, segment, segment, {"label": label})
     task = find_task("label", False, at)
-    return task.prepare(jax.random.key(0), batch, Hiding(0.2, "mask", 0.0, 1, 9, ()))
+    return task.prepare(jax.random.key(0), batch, Masking(0.2, "mask", 0.0, 1, 9, ()))
 
 
 def test_a_label_is_asked_at_its_event_or_at_cls():
@@ -367,10 +369,10 @@ def test_a_label_is_asked_at_its_event_or_at_cls():
 
 
 def test_what_is_learned_of_variables_is_learned_of_events_and_not_of_seps(data):
-    asked = ask_about(config_for(data, "next_item"), data)
-    trained = trained_events(asked, data)
+    asked = make_task_data(config_for(data, "next_item"), data)
+    trained = events_in_training(asked, data)
     assert trained.tolist() == [True] * 4 + [False] * 2 + [True] + [False] * 2
-    assert describe(data, ("price",), {}, trained)["price"].mean == pytest.approx(2.4)
+    assert describe_variables(data, ("price",), {}, trained)["price"].mean == pytest.approx(2.4)
     assert NA not in data.columns["action"]
 
 
@@ -449,7 +451,7 @@ def test_baskets_are_learned_evaluated_and_recommended(shop, tmp_path, steps_at_
     assert 0 < record["ndcg@10"] < 1
     (first,) = recommend.top_k(load_run(tmp_path / "run"), [["item-1", "item-2"]], k=3)
     assert len(first) == 3
-    users = recommend.write_lists(
+    users = recommend.write_recommendations(
         load_run(tmp_path / "run"), None, None, tmp_path / "lists.parquet", 3, True, ()
     )
     assert users == 200
@@ -472,10 +474,10 @@ def test_what_is_recommended_in_a_chain_is_what_was_evaluated(shop, tmp_path, ta
     record = evaluate_run(tmp_path / "run", "test")
     run = load_run(tmp_path / "run")
     data = store.open_dataset(shop).chained("action")
-    test = ask_about(run.config, data)[task].test
-    columns = read(data, run.variables)
+    test = make_task_data(run.config, data)[task].test
+    columns = read_columns(data, run.variables)
     hits = np.zeros(len(test), bool)
-    for lists in recommend.rank_items(run, columns, test.history, 10, False, ()):
+    for lists in recommend.recommend_batches(run, columns, test.history, 10, False, ()):
         for example, items in zip(lists.example, lists.item, strict=True):
             hits[example] = np.isin(items, test.targets[test.owner == example]).any()
     assert record["hit_rate@10"] == pytest.approx(hits.mean())
@@ -489,10 +491,10 @@ def test_a_history_is_scored_as_the_row_that_it_is_in_training(shop, tmp_path, t
     head["repeat"]["bias"] = jnp.array([0.5, 1.0, -0.7])
     run = dataclasses.replace(run, params={**run.params, "head_item": head})
     data = store.open_dataset(shop).chained("action")
-    history = ask_about(run.config, data)[task].test.history
+    history = make_task_data(run.config, data)[task].test.history
     history = Windows(history.start[:20], history.stop[:20])
-    columns, asked = read(data, run.variables), run.tasks[task]
-    for lists in recommend.rank_items(run, columns, history, 5, False, ()):
+    columns, asked = read_columns(data, run.variables), run.tasks[task]
+    for lists in recommend.recommend_batches(run, columns, history, 5, False, ()):
         for example, items, scores in zip(*lists, strict=True):
             window = slice(history.start[example], history.stop[example])
             end = [] if asked.ask is None else [asked.ask]
@@ -529,7 +531,7 @@ def test_no_column_tells_what_comes_after_the_question(shop, chain, task):
     data = store.open_dataset(shop).chained(chain)
     trained = np.ones(data.events, bool)
     given = config.data.given if task.startswith("next_") else ()
-    variables = describe(data, tuple(config.data.variables), {}, trained, given)
+    variables = describe_variables(data, tuple(config.data.variables), {}, trained, given)
     sequence, place = 3, 2  # what is asked at the third event of the fourth sequence
     here = data.offsets[sequence] + place
     later = slice(here + 1, data.offsets[sequence + 1])
@@ -546,9 +548,9 @@ def test_no_column_tells_what_comes_after_the_question(shop, chain, task):
     at = here if data.chain is None else data.chain.place[here]
     both = []
     for one in (data, other):
-        asked = ask_about(config, data)[task]
+        asked = make_task_data(config, data)[task]
         both.append(
-            {n: values[: at + 1] for n, values in asked.reads(read(one, variables)).items()}
+            {n: values[: at + 1] for n, values in asked.reads(read_columns(one, variables)).items()}
         )
     for name, values in both[0].items():
         np.testing.assert_array_equal(values, both[1][name], err_msg=name)
@@ -556,12 +558,12 @@ def test_no_column_tells_what_comes_after_the_question(shop, chain, task):
 
 def test_there_are_no_parts_to_count_in_without_a_chain(data):
     with pytest.raises(ValueError, match="'part&action=buy' needs parts: set data.chain"):
-        read(dataclasses.replace(data, chain=None), {"count.part&action=buy": Variable()})
+        read_columns(dataclasses.replace(data, chain=None), {"count.part&action=buy": Variable()})
 
 
 def test_the_last_part_is_known_only_at_the_end(data):
     with pytest.raises(ValueError, match="known only at the end"):
-        read(data, {"count.part=-1": Variable()})
+        read_columns(data, {"count.part=-1": Variable()})
 
 
 @pytest.mark.parametrize("steps_at_once", [1, 2])
@@ -583,5 +585,5 @@ def test_a_purchase_is_told_at_cls_from_the_events_before_it(shop, tmp_path, ste
     result = train(config, tmp_path / "run")
     assert 0 < result["validation/auc"] < 1
     record = evaluate_run(tmp_path / "run", "test")
-    labels = ask_about(config, store.open_dataset(shop))["purchase"].test
+    labels = make_task_data(config, store.open_dataset(shop))["purchase"].test
     assert record["labels"] == len(labels) == len(labels.ranges.start)

@@ -12,21 +12,21 @@ from toy import small_config
 
 from clickflax.baselines.tables import read_log
 from clickflax.batch import CLS, MASK, NA, PAD, RESERVED, SEP
-from clickflax.data.batches import Windows, fill, following
-from clickflax.data.eval_batches import Layout, asking_batches
-from clickflax.data.store import open_dataset, write_dataset, writing
-from clickflax.data.variables import Variable, absent, describe, read
-from clickflax.data.where import chosen
+from clickflax.data.batches import Windows, fill_rows, shift_left
+from clickflax.data.eval_batches import DeviceLayout, eval_batches
+from clickflax.data.store import new_dataset_folder, open_dataset, write_dataset
+from clickflax.data.variables import Variable, describe_variables, missing_column, read_columns
+from clickflax.data.where import matches
 from clickflax.evaluation.main import evaluate_run
 from clickflax.inference import recommend
 from clickflax.preparation.main import main, prepare
 from clickflax.preparation.options import Options, parse_columns
 from clickflax.run.folder import load_run, open_data
 from clickflax.run.model import build_model
-from clickflax.run.targets import ask_about
+from clickflax.run.targets import make_task_data
 from clickflax.runtime.params import by_name
-from clickflax.tasks.task import Hiding, find_task, hide
-from clickflax.training.input_pipeline import resident
+from clickflax.tasks.task import Masking, find_task, mask_where
+from clickflax.training.input_pipeline import make_resident
 from clickflax.training.loop import train
 from clickflax.training.setup import set_up
 from clickflax.training.step import init_params
@@ -126,7 +126,7 @@ BOTH = Windows(np.array([0, 2]), np.array([2, 5]))
 
 
 def write(path, tags=TAGS, tokens=("red", "new", "sale")):
-    with writing(path) as folder:
+    with new_dataset_folder(path) as folder:
         write_dataset(
             folder,
             source="toy",
@@ -149,7 +149,7 @@ def data(tmp_path):
 
 
 def test_a_row_opens_with_cls_ends_with_what_is_asked_and_is_filled_up_with_pad():
-    batch = fill(
+    batch = fill_rows(
         COLUMNS, BOTH, np.array([0, 0]), (1, 10), position_from="start", opens=True, ask=MASK
     )
     first = [[CLS, PAD], [6, 8], [7, PAD], [MASK, PAD]]
@@ -158,7 +158,7 @@ def test_a_row_opens_with_cls_ends_with_what_is_asked_and_is_filled_up_with_pad(
 
 
 def test_the_last_events_of_a_history_come_with_their_values():
-    (asked,) = asking_batches(
+    (asked,) = eval_batches(
         COLUMNS,
         BOTH,
         max_len=3,
@@ -168,7 +168,7 @@ def test_the_last_events_of_a_history_come_with_their_values():
         ask=MASK,
         told={},
         seen=False,
-        layout=Layout(1, 1, 2),
+        layout=DeviceLayout(1, 1, 2),
     )
     assert asked.batch.variables["tags"].shape == (1, 1, 2, 3, 2)
     found = asked.batch.variables["tags"][0, 0].tolist()
@@ -177,28 +177,30 @@ def test_the_last_events_of_a_history_come_with_their_values():
 
 
 def test_what_follows_has_all_values_of_the_event_after():
-    assert following(TAGS).tolist() == [*TAGS[1:].tolist(), [PAD, PAD]]
+    assert shift_left(TAGS).tolist() == [*TAGS[1:].tolist(), [PAD, PAD]]
 
 
 def test_between_two_parts_stands_one_sep(data):
     chained = data.chained("item")
-    found = read(chained, describe(chained, ("item", "tags"), {}, np.ones(5, bool)))["tags"]
+    found = read_columns(
+        chained, describe_variables(chained, ("item", "tags"), {}, np.ones(5, bool))
+    )["tags"]
     sep = [SEP, PAD]
     assert found.tolist() == [[6, 8], sep, [7, PAD], [NA, PAD], [6, 7], sep, [8, PAD]]
 
 
 def test_hidden_are_all_values_of_an_event_and_no_other():
-    found = hide({"tags": jnp.asarray(TAGS[None])}, jnp.arange(5)[None] == 3)["tags"][0]
+    found = mask_where({"tags": jnp.asarray(TAGS[None])}, jnp.arange(5)[None] == 3)["tags"][0]
     assert found.tolist() == [*TAGS[:3].tolist(), [MASK, PAD], [8, PAD]]
 
 
 def test_an_absent_variable_of_several_values_is_missing_everywhere():
-    assert absent(Variable(size=9, several=True), 2).tolist() == [[NA], [NA]]
+    assert missing_column(Variable(size=9, several=True), 2).tolist() == [[NA], [NA]]
 
 
 def test_events_are_chosen_and_counted_by_one_of_their_values(data):
-    assert np.flatnonzero(chosen(data, "tags=new")).tolist() == [1, 3]
-    found = read(data, {"count.tags=red": Variable()})["count.tags=red"]
+    assert np.flatnonzero(matches(data, "tags=new")).tolist() == [1, 3]
+    found = read_columns(data, {"count.tags=red": Variable()})["count.tags=red"]
     np.testing.assert_allclose(np.expm1(found), [1, 1, 0, 1, 1], rtol=1e-6)
 
 
@@ -210,7 +212,7 @@ def rows_of(tags):
     columns = {"item": (np.arange(len(tags)) + RESERVED).astype(np.int32), "tags": np.array(tags)}
     columns["tags"] = columns["tags"].astype(np.int32)
     windows = Windows(np.array([0]), np.array([len(tags)]))
-    batch = fill(columns, windows, np.array([0]), (1, len(tags) + 1), position_from="start")
+    batch = fill_rows(columns, windows, np.array([0]), (1, len(tags) + 1), position_from="start")
     return jax.tree.map(jnp.asarray, batch)
 
 
@@ -246,7 +248,7 @@ def test_the_values_of_a_hidden_event_are_not_read():
     batch = rows_of(tags)
     model, params = model_of(batch)
     task = find_task("masked_item", True, "event")
-    question = task.prepare(jax.random.key(1), batch, Hiding(0.4, "mask", 0.0, 1, 4, ()))
+    question = task.prepare(jax.random.key(1), batch, Masking(0.4, "mask", 0.0, 1, 4, ()))
     (hidden,) = np.flatnonzero(question.inputs["item"][0] == MASK).tolist()
 
     def loss(params):
@@ -315,7 +317,7 @@ def test_a_run_is_trained_and_asked_also_of_events_of_fewer_values(logs, tmp_pat
         (found,) = recommend.top_k(run, [["i1", "i2"]], k=3)
     assert len(found) == 3
     out = tmp_path / "lists.parquet"
-    assert recommend.write_lists(run, None, None, out, 3, True, ()) == 60
+    assert recommend.write_recommendations(run, None, None, out, 3, True, ()) == 60
 
 
 @pytest.fixture(scope="module")
@@ -352,7 +354,7 @@ def test_a_run_of_several_values_does_not_go_on_with_one(old_run, tmp_path):
 
 def test_what_stays_on_the_devices_has_all_values(logs, tmp_path):
     setting, _ = set_up(config_for(logs[0]), tmp_path / "run")
-    assert resident(setting.batches["masked_item"]).columns["tags"].shape == (360, 3)
+    assert make_resident(setting.batches["masked_item"]).columns["tags"].shape == (360, 3)
 
 
 @pytest.mark.parametrize(
@@ -372,19 +374,19 @@ def test_what_cannot_be_asked_of_several_values_is_an_error(logs, tmp_path, task
 
 
 def test_one_value_is_not_read_as_several_nor_several_as_one(data, tmp_path):
-    described = describe(data, ("item", "tags"), {}, np.ones(5, bool))
+    described = describe_variables(data, ("item", "tags"), {}, np.ones(5, bool))
     single = write(tmp_path / "single", TAGS[:, 0])
     with pytest.raises(ValueError, match="'tags' has one value an event in .*, and several where"):
-        read(single, described)
+        read_columns(single, described)
     with pytest.raises(ValueError, match="'tags' has several values an event in .*, and one where"):
-        read(data, {"tags": Variable(size=9)})
+        read_columns(data, {"tags": Variable(size=9)})
 
 
 def test_features_made_by_hand_leave_several_values_out(logs):
     changed = {"data.split": "time", "data.validation_from": "1970-07-01"}
     changed |= {"data.test_from": "1970-10-01", "label.buy": "view"}
     dataset = open_dataset(logs[0])
-    asked = ask_about(config_for(logs[0], "purchase", **changed), dataset)["purchase"]
+    asked = make_task_data(config_for(logs[0], "purchase", **changed), dataset)["purchase"]
     assert sorted(read_log(dataset, asked, ("item", "tags")).ids) == ["action", "item"]
 
 
@@ -393,7 +395,7 @@ def test_items_and_numbers_have_one_value(tmp_path, name):
     price = np.zeros((5, 2), np.float32)
     with (
         pytest.raises(ValueError, match=f"events/{name}.npy is .* than the item have several"),
-        writing(tmp_path / "toy") as folder,
+        new_dataset_folder(tmp_path / "toy") as folder,
     ):
         write_dataset(
             folder,

@@ -14,11 +14,11 @@ from clickflax.config.check import check_config
 from clickflax.evaluation.main import evaluate_run
 from clickflax.inference import recommend
 from clickflax.run.folder import load_run
-from clickflax.run.sharded_tables import place, trim
+from clickflax.run.sharded_tables import place_on_mesh, trim_tables
 from clickflax.runtime import sharding
 from clickflax.simulation.main import simulate
 from clickflax.simulation.shop import Shop
-from clickflax.tasks.ranks import best
+from clickflax.tasks.ranks import top_k_items
 from clickflax.training import input_pipeline as feed
 from clickflax.training import setup
 from clickflax.training.loop import train
@@ -58,7 +58,7 @@ def test_devices_that_share_tables_learn_what_one_learns(shop, tmp_path, shares,
         config = shared_config(shop, model_devices, task, loss, **model)
         setting, state, _ = steps(config, tmp_path / str(model_devices), 3)
         judge = setting.judges[task]
-        params.append(trim(setting.model, state.params))
+        params.append(trim_tables(setting.model, state.params))
         places.append(judge.rank(state.params, judge.columns, judge.asked.test))
     assert dict(setting.mesh.shape) == {"data": 8 // shares, "model": shares}
     assert_alike(*params, rtol=1e-4, atol=1e-6)
@@ -96,7 +96,9 @@ def test_a_device_has_its_rows_of_a_table_and_of_its_moments_and_is_sent_no_more
     list(
         judge.rank.asker.ask(
             state.params,
-            spy_on(judge.rank.asker.compile(functools.partial(best, k=3, top_k=top_k)), compiled),
+            spy_on(
+                judge.rank.asker.compile(functools.partial(top_k_items, k=3, top_k=top_k)), compiled
+            ),
             judge.columns,
             judge.asked.test.history,
             True,
@@ -139,7 +141,7 @@ def test_what_a_run_starts_from_is_shared_too(shop, tmp_path):
         config.init.run, config.init.vocab = str(tmp_path / "origin"), "remap"
         config.init.skip = ("head_*",)
         setting, state = setup.set_up(config, tmp_path / str(model_devices))
-        params.append(trim(setting.model, state.params))
+        params.append(trim_tables(setting.model, state.params))
     assert_alike(*params, rtol=0, atol=0)
     table = state.params["embedder"]["tables_item"]["embedding"]
     assert {shard.data.shape[0] for shard in table.addressable_shards} == {9}
@@ -182,9 +184,11 @@ def test_rows_that_fill_up_a_table_are_zero_and_no_part_of_the_model(shop, tmp_p
     setting, state, _ = steps(shared_config(shop, 8), tmp_path / "run", 1)
     table = state.params["embedder"]["tables_item"]["embedding"]
     assert table.shape[0] == 72 and not np.asarray(table[ITEMS + 6 :]).any()
-    small = trim(setting.model, state.params)
+    small = trim_tables(setting.model, state.params)
     assert small["embedder"]["tables_item"]["embedding"].shape[0] == ITEMS + 6
-    assert_alike(trim(setting.model, place(small, setting.mesh)), small, rtol=0, atol=0)
+    assert_alike(
+        trim_tables(setting.model, place_on_mesh(small, setting.mesh)), small, rtol=0, atol=0
+    )
     assert small["head_item"]["bias"].shape == (ITEMS,)
 
 

@@ -38,7 +38,7 @@ def write(folder, **changes):
 
 @pytest.fixture
 def path(tmp_path):
-    with store.writing(tmp_path / "toy") as folder:
+    with store.new_dataset_folder(tmp_path / "toy") as folder:
         write(folder)
     return tmp_path / "toy"
 
@@ -108,7 +108,7 @@ def test_a_folder_that_is_not_there_or_not_a_data_set_says_so(path, tmp_path):
 
 
 def test_nothing_is_left_of_a_writing_that_failed(tmp_path):
-    with pytest.raises(RuntimeError), store.writing(tmp_path / "toy") as folder:
+    with pytest.raises(RuntimeError), store.new_dataset_folder(tmp_path / "toy") as folder:
         write(folder)
         raise RuntimeError
     assert list(tmp_path.iterdir()) == []
@@ -117,7 +117,7 @@ def test_nothing_is_left_of_a_writing_that_failed(tmp_path):
 def test_a_full_disk_is_one_clear_sentence_and_leaves_nothing(tmp_path):
     with (
         pytest.raises(OSError, match="cannot write .*toy: no space left.*free some space"),
-        store.writing(tmp_path / "toy") as folder,
+        store.new_dataset_folder(tmp_path / "toy") as folder,
     ):
         write(folder)
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
@@ -125,9 +125,9 @@ def test_a_full_disk_is_one_clear_sentence_and_leaves_nothing(tmp_path):
 
 
 def test_what_is_there_is_replaced_only_when_asked(path, tmp_path):
-    with pytest.raises(FileExistsError, match="--overwrite"), store.writing(path):
+    with pytest.raises(FileExistsError, match="--overwrite"), store.new_dataset_folder(path):
         pass
-    with store.writing(path, overwrite=True) as folder:
+    with store.new_dataset_folder(path, overwrite=True) as folder:
         write(folder, source="second")
         assert store.open_dataset(path).info["source"] == "toy"
     assert store.open_dataset(path).info["source"] == "second"
@@ -136,7 +136,7 @@ def test_what_is_there_is_replaced_only_when_asked(path, tmp_path):
 
 def test_a_link_is_followed_and_stays_a_link(path, tmp_path):
     (tmp_path / "link").symlink_to(path)
-    with store.writing(tmp_path / "link", overwrite=True) as folder:
+    with store.new_dataset_folder(tmp_path / "link", overwrite=True) as folder:
         write(folder, source="second")
     assert (tmp_path / "link").is_symlink()
     assert store.open_dataset(path).info["source"] == "second"
@@ -151,7 +151,7 @@ def test_the_old_data_set_is_put_back_when_the_new_one_cannot_take_its_place(pat
         return replace(folder, target)
 
     monkeypatch.setattr(pathlib.Path, "replace", fail)
-    with pytest.raises(OSError), store.writing(path, overwrite=True) as folder:
+    with pytest.raises(OSError), store.new_dataset_folder(path, overwrite=True) as folder:
         write(folder, source="second")
     assert store.open_dataset(path).info["source"] == "toy"
     assert [entry.name for entry in path.parent.iterdir()] == ["toy"]
@@ -162,14 +162,14 @@ def test_an_old_data_set_that_cannot_be_removed_does_not_fail_the_new_one(path, 
         raise PermissionError
 
     monkeypatch.setattr(os, "rmdir", fail)
-    with store.writing(path, overwrite=True) as folder:
+    with store.new_dataset_folder(path, overwrite=True) as folder:
         write(folder, source="second")
     assert store.open_dataset(path).info["source"] == "second"
 
 
 def test_what_a_killed_writing_left_is_in_nobodys_way(tmp_path):
     (tmp_path / f".toy.{os.getpid()}.tmp").mkdir()
-    with store.writing(tmp_path / "toy") as folder:
+    with store.new_dataset_folder(tmp_path / "toy") as folder:
         write(folder)
     assert store.open_dataset(tmp_path / "toy").sequences == 2
 
@@ -183,7 +183,7 @@ def test_a_folder_that_is_not_a_data_set_is_never_replaced(tmp_path):
     (tmp_path / "thesis.txt").write_text("years of work")
     with (
         pytest.raises(FileExistsError, match="not a data set"),
-        store.writing(tmp_path, overwrite=True),
+        store.new_dataset_folder(tmp_path, overwrite=True),
     ):
         pass
     assert (tmp_path / "thesis.txt").exists()
@@ -242,7 +242,7 @@ def test_a_column_of_another_length_than_meant_is_refused(tmp_path):
 
 
 def test_ten_million_events_open_in_milliseconds(tmp_path):
-    with store.writing(tmp_path / "large") as folder:
+    with store.new_dataset_folder(tmp_path / "large") as folder:
         items = np.full(10_000_000, 6, dtype=np.int32)
         one = pa.table({"token": ["u"]})
         write(folder, offsets=np.array([0, len(items)]), events={"item": items}, sequences=one)

@@ -28,9 +28,9 @@ def test_a_sum_over_two_dtypes_is_an_error():
 def test_a_function_of_the_package_refuses_a_wrong_shape():
     answers = Answers(jnp.zeros((2, 4)), jnp.zeros((3, 4)), None, 0)
     targets, seen = jnp.zeros((2, 1), jnp.int32), jnp.zeros((5, 2), jnp.int32)
-    assert scores.ranks(answers, seen, 3, targets).shape == (2, 1)
+    assert scores.rank_targets(answers, seen, 3, targets).shape == (2, 1)
     with pytest.raises(jaxtyping.TypeCheckError):
-        scores.ranks(answers, seen.T, 3, targets)
+        scores.rank_targets(answers, seen.T, 3, targets)
 
 
 def test_a_flax_module_of_the_package_refuses_a_wrong_rank():

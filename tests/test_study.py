@@ -18,7 +18,7 @@ import pytest
 from clickflax.batch import RESERVED
 from clickflax.config.default import to_dict
 from clickflax.data.splits.common import SplitOptions
-from clickflax.data.splits.strategies import split
+from clickflax.data.splits.strategies import split_sequences
 from clickflax.run.folder import load_run
 from clickflax.runtime.files import write_json
 from clickflax.runtime.params import by_name
@@ -29,8 +29,8 @@ from clickflax.study import main as study_main
 from clickflax.study.main import main
 from clickflax.study.plan import cells_of, check_study, folder_of, load_study, read_plan, write_plan
 from clickflax.tasks import label_metrics
-from clickflax.tasks.label_metrics import yes_or_no
-from clickflax.tasks.ranking_metrics import mean, ranking
+from clickflax.tasks.label_metrics import binary_metrics
+from clickflax.tasks.ranking_metrics import mean_metrics, ranking_metrics
 
 CONFIGS = pathlib.Path(__file__).resolve().parents[1] / "configs"
 SMALL = ("train.steps=2", "train.eval_every=2", "train.batch_size=16", "model.width=8")
@@ -75,13 +75,13 @@ def test_the_tests_of_folds_in_time_follow_each_other_without_a_gap():
         data = one.load().data
         assert data.path == "a"
         options = SplitOptions(-1, data.validation_from, data.test_from, test_until=data.test_until)
-        parts = split(data.split, offsets, columns, None, options)
+        parts = split_sequences(data.split, offsets, columns, None, options)
         assert len(parts.validation) and len(parts.train.start) == 10
         tested.append(len(parts.test))
         until.append(parts.train.stop - offsets[:-1])
     assert all((early <= late).all() for early, late in zip(until, until[1:], strict=False))
     whole = SplitOptions(-1, "2/6", "3/6")
-    assert sum(tested) == len(split("time_each", offsets, columns, None, whole).test)
+    assert sum(tested) == len(split_sequences("time_each", offsets, columns, None, whole).test)
     with pytest.raises(ValueError, match=r"moments=\('1/2',\): a fold has two"):
         time_folds("shop", (), ("1/2",))
 
@@ -178,20 +178,23 @@ def test_metrics_of_lists_labels_and_of_several_tasks_are_known():
     configs = {"both": (FILE, *SMALL, *both, "data.position_from=start")}
     for metric in ("next_item/ndcg@10", "purchase/auc", "purchase/precision@recall=0.5"):
         cells_of(study_of(metrics=(metric,), configs=configs))
-    told = yes_or_no(np.array([0.2, 0.7]), np.array([0.0, 1.0]), 0.5)
-    assert set(told) == {*label_metrics.NAMES["binary"], *label_metrics.BESIDE["binary"]}
+    told = binary_metrics(np.array([0.2, 0.7]), np.array([0.0, 1.0]), 0.5)
+    assert set(told) == {
+        *label_metrics.LABEL_METRICS["binary"],
+        *label_metrics.EXTRA_NAMES["binary"],
+    }
 
 
 def test_a_checkout_that_no_commit_has_is_refused(tmp_path, monkeypatch):
     file = tmp_path / "study.py"
     file.write_text("from clickflax.study import Study\n")
-    monkeypatch.setattr(study_main, "checkout", lambda: {"commit": "abc", "dirty": True})
+    monkeypatch.setattr(study_main, "checkout_state", lambda: {"commit": "abc", "dirty": True})
     words = ["run", str(file), "--out", str(tmp_path / "out")]
     with pytest.raises(ValueError, match="changes that are not committed.*--allow-dirty"):
         main(words)
     with pytest.raises(ValueError, match="no function get_study"):
         main([*words, "--allow-dirty"])
-    monkeypatch.setattr(study_main, "checkout", lambda: {"commit": "abc", "dirty": False})
+    monkeypatch.setattr(study_main, "checkout_state", lambda: {"commit": "abc", "dirty": False})
     with pytest.raises(ValueError, match="no function get_study"):
         main(words)
     with pytest.raises(ValueError, match="--workers=0: there must be one or more"):
@@ -227,7 +230,7 @@ def pretend(out, one, places, seconds=10.0):
     folder = folder_of(out, one)
     folder.mkdir(parents=True)
     owner = np.arange(len(places))
-    metrics = mean(ranking(np.array(places, np.float64), owner, len(places), (10,)))
+    metrics = mean_metrics(ranking_metrics(np.array(places, np.float64), owner, len(places), (10,)))
     write_json(folder / "config.json", {"tasks": ["next_item"], "train": {"steps": 4}})
     rows = {"question": owner, "sequence": owner, "place": np.array(places, np.float32)}
     rows["target"] = owner + 7
@@ -302,7 +305,7 @@ def pretend_labels(out, one, told, label):
     )
     more = {"train_seconds": 1.0, "environment": {"commit": "abc", "started": "now"}}
     more["config"] = to_dict(one.load())
-    write_json(folder / "test.json", {**yes_or_no(told, label, 0.5), **more})
+    write_json(folder / "test.json", {**binary_metrics(told, label, 0.5), **more})
 
 
 def test_labels_are_compared_too_and_a_lower_loss_is_better(tmp_path):

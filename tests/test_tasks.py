@@ -12,50 +12,50 @@ from clickflax.batch import MASK, RESERVED, UNK
 from clickflax.model.heads import Answers, Raised
 from clickflax.tasks.losses import binary_loss, class_loss, number_loss, softmax_loss
 from clickflax.tasks.task import (
-    Hiding,
-    choose,
+    Masking,
+    choose_masked,
+    cloze,
     find_tasks,
-    forget,
-    hidden_events,
-    hide_events,
-    look_ahead,
-    most_hidden,
-    read_label,
+    label_targets,
+    masked_count,
+    max_masked,
+    next_events,
+    unk_dropout,
 )
 
-hide_items = functools.partial(hide_events, "item")
-shift_items = functools.partial(look_ahead, "item")
+hide_items = functools.partial(cloze, "item")
+shift_items = functools.partial(next_events, "item")
 
 LONG = list(range(10))
 
 
 def hiding(ratio=0.3, replace="mask", last=0.0, places=8):
-    return Hiding(ratio, replace, last, places, ITEMS, ())
+    return Masking(ratio, replace, last, places, ITEMS, ())
 
 
 @pytest.mark.parametrize(("length", "count"), [(1, 1), (3, 1), (5, 2), (10, 3), (100, 30)])
 def test_the_share_is_hidden_to_the_nearest_event_and_at_least_one(length, count):
-    assert int(hidden_events(np.array([length]), 0.3)[0]) == count
-    assert int(hidden_events(jnp.array(length), 0.3)) == count
+    assert int(masked_count(np.array([length]), 0.3)[0]) == count
+    assert int(masked_count(jnp.array(length), 0.3)) == count
 
 
 def test_every_sequence_of_a_row_has_its_own_number_of_hidden_events():
     segment = jnp.array([[1] * 10 + [2] + [3] * 5 + [0] * 4])
     for seed in range(20):
-        hidden = choose(jax.random.key(seed), segment, 0.3, 0.0)[0]
+        hidden = choose_masked(jax.random.key(seed), segment, 0.3, 0.0)[0]
         assert [int(hidden[segment[0] == s].sum()) for s in (1, 2, 3, 0)] == [3, 1, 2, 0]
 
 
 def test_every_position_is_hidden_equally_often():
     segment = jnp.ones((4000, 10), int)
-    hidden = choose(jax.random.key(0), segment, 0.3, 0.0)
+    hidden = choose_masked(jax.random.key(0), segment, 0.3, 0.0)
     # Four standard deviations of a share of 4,000 draws, also for the first position.
     np.testing.assert_allclose(hidden.mean(0), 0.3, atol=4 * (0.21 / 4000) ** 0.5)
 
 
 def test_the_last_event_alone_is_hidden_in_its_share_of_the_sequences():
     segment = jnp.tile(jnp.array([[1] * 6 + [2] * 4]), (3000, 1))
-    hidden = np.asarray(choose(jax.random.key(0), segment, 0.5, 0.25))
+    hidden = np.asarray(choose_masked(jax.random.key(0), segment, 0.5, 0.25))
     only_last = (hidden[:, :6].sum(1) == 1) & hidden[:, 5]
     assert only_last.mean() == pytest.approx(0.25, abs=0.03)
     both = only_last & (hidden[:, 6:].sum(1) == 1) & hidden[:, 9]
@@ -120,7 +120,7 @@ def test_the_next_item_is_asked_everywhere_but_at_nothing():
 
 def test_the_static_number_of_places_is_the_most_that_a_row_hides():
     lengths, offsets = np.array([10, 1, 5, 20]), np.array([0, 3, 4])
-    assert most_hidden(lengths, offsets, 0.3) == 6  # 3 + 1 + 2 in one row, 6 in the other
+    assert max_masked(lengths, offsets, 0.3) == 6  # 3 + 1 + 2 in one row, 6 in the other
 
 
 def answers(features, items=ITEMS, bias=True):
@@ -273,7 +273,7 @@ def test_tasks_are_one_or_several_different_ones(names):
 def test_a_label_is_asked_where_there_is_one():
     batch = rows([[1, 2, 3]], length=5)
     labels = jnp.array([[1.0, jnp.nan, 0.0, 1.0, jnp.nan]])  # the fourth is no event
-    question = read_label(
+    question = label_targets(
         "label", False, jax.random.key(0), batch._replace(labels={"label": labels}), hiding()
     )
     assert question.targets[0].tolist() == [1, 0, 0, 0, 0]
@@ -305,7 +305,7 @@ def test_a_batch_without_a_target_weighs_nothing_and_is_not_nan():
 def test_some_items_are_read_as_unknown_and_reserved_ids_never():
     item = jnp.array([[MASK, 7, 8, 9] * 50])
     price = jnp.ones(item.shape)
-    found = forget(jax.random.key(0), {"item": item, "price": price}, 0.5)
+    found = unk_dropout(jax.random.key(0), {"item": item, "price": price}, 0.5)
     lost = np.asarray(found["item"] == UNK)
     assert not lost[np.asarray(item == MASK)].any()
     assert 50 < lost.sum() < 100

@@ -11,17 +11,17 @@ from toy import rows, small_config
 
 from clickflax.batch import RESERVED
 from clickflax.config.default import from_dict, to_dict
-from clickflax.data.store import write_dataset, writing
-from clickflax.model.names import depth, rows_of
+from clickflax.data.store import new_dataset_folder, write_dataset
+from clickflax.model.names import depth, table_rows
 from clickflax.run.folder import load_run
 from clickflax.run.model import build_model
-from clickflax.run.transfer import carry, count_tokens, how_to_learn, places_of
+from clickflax.run.transfer import copy_rows, count_tokens, matching_ids, plan_training
 from clickflax.runtime import checkpoint
 from clickflax.runtime.optim import make_optimizer
-from clickflax.runtime.params import by_name, join, split
+from clickflax.runtime.params import by_name, join_params, split_params
 from clickflax.simulation.main import simulate
 from clickflax.simulation.shop import Shop
-from clickflax.training.loop import banner, resume, train
+from clickflax.training.loop import banner, resume_training, train
 from clickflax.training.setup import set_up
 from clickflax.training.step import init_params
 
@@ -164,7 +164,7 @@ def toy_params():
     """A parameter of each depth of a model of two blocks."""
     names = ("embedder/tables_item/embedding", "encoder/block_0/a", "encoder/block_1/a")
     names += ("encoder/norm/scale", "head_item/bias")
-    return join({}, {name: jnp.zeros(2) for name in names})
+    return join_params({}, {name: jnp.zeros(2) for name in names})
 
 
 def speeds(step, **groups):
@@ -172,7 +172,7 @@ def speeds(step, **groups):
     config = small_config()
     for group, knobs in groups.items():
         config[group].update(knobs)
-    speed = how_to_learn(config, toy_params()).speed
+    speed = plan_training(config, toy_params()).speed
     assert speed is not None
     return [float(factor) for factor in by_name(speed(jnp.int32(step))).values()]
 
@@ -180,7 +180,7 @@ def speeds(step, **groups):
 def test_each_layer_is_slower_than_the_one_above_it():
     # embedder, first block, last block, what comes after the blocks, head
     assert speeds(0, optim={"layer_decay": 0.5}) == [0.125, 0.25, 0.5, 1.0, 1.0]
-    assert how_to_learn(small_config(), toy_params()).speed is None
+    assert plan_training(small_config(), toy_params()).speed is None
 
 
 def test_what_thaws_is_slow_like_its_layer_and_what_is_frozen_for_good_has_no_speed():
@@ -197,7 +197,7 @@ def test_the_first_step_after_a_thaw_is_as_large_as_any_other():
     config.optim.weight_decay = 0.0
     config.init.update({"freeze": ("encoder/*",), "thaw": 100})
     params = toy_params()
-    optimizer = make_optimizer(config.optim, 200, how_to_learn(config, params).speed)
+    optimizer = make_optimizer(config.optim, 200, plan_training(config, params).speed)
     gradient = jax.tree.map(lambda x: x + 3.0, params)
     state = optimizer.init(params)
     for _ in range(100):
@@ -217,9 +217,9 @@ def test_a_depth_is_counted_from_the_answers_downwards():
 
 def test_parameters_that_are_parted_are_joined_as_they_were():
     params = {"a": {"b": 1, "c": 2}, "d": {"e": 3}}
-    assert split(params, {"a/b", "d/e"}) == ({"a": {"c": 2}}, {"a": {"b": 1}, "d": {"e": 3}})
-    assert join(*split(params, {"a/b", "d/e"})) == params
-    assert join(*split(params, ())) == params
+    assert split_params(params, {"a/b", "d/e"}) == ({"a": {"c": 2}}, {"a": {"b": 1}, "d": {"e": 3}})
+    assert join_params(*split_params(params, {"a/b", "d/e"})) == params
+    assert join_params(*split_params(params, ())) == params
 
 
 # By token
@@ -227,24 +227,24 @@ def test_parameters_that_are_parted_are_joined_as_they_were():
 
 def test_a_token_keeps_its_row_and_a_new_one_has_the_mean_of_all():
     table = np.array([[0, 1], [1, 0], [10, 20], [30, 40]], np.float32)  # two reserved rows
-    places = places_of(["b", "c", "a"], ["a", "b"])
+    places = matching_ids(["b", "c", "a"], ["a", "b"])
     assert places.tolist() == [1, -1, 0]
     expected = [[0, 1], [1, 0], [30, 40], [20, 30], [10, 20]]
-    assert carry(table, places, 2).tolist() == expected
-    assert carry(np.array([1, 3], np.float32), places, 0).tolist() == [3, 2, 1]
+    assert copy_rows(table, places, 2).tolist() == expected
+    assert copy_rows(np.array([1, 3], np.float32), places, 0).tolist() == [3, 2, 1]
     assert count_tokens(["a", "b"], ["b", "c", "a"]) == {"kept": 2, "new": 1, "gone": 0}
     assert count_tokens(["a", "b"], ["c"]) == {"kept": 0, "new": 1, "gone": 2}
 
 
 def test_the_names_of_parameters_say_whose_rows_they_have():
-    assert rows_of("embedder/tables_action/embedding") == ("action", RESERVED)
-    assert rows_of("embedder/item_features_item.category/table/embedding") == (
+    assert table_rows("embedder/tables_action/embedding") == ("action", RESERVED)
+    assert table_rows("embedder/item_features_item.category/table/embedding") == (
         "item.category",
         RESERVED,
     )
-    assert rows_of("head_item/bias") == rows_of("head_item/table") == ("item", 0)
+    assert table_rows("head_item/bias") == table_rows("head_item/table") == ("item", 0)
     others = ("embedder/position/embedding", "head_item/dense/bias", "head_label/out/bias")
-    assert [rows_of(name) for name in others] == [None] * 3
+    assert [table_rows(name) for name in others] == [None] * 3
 
 
 def test_no_parameter_with_a_row_for_every_token_is_forgotten():
@@ -259,7 +259,7 @@ def test_no_parameter_with_a_row_for_every_token_is_forgotten():
     tokens = {size - reserved for size in (101, 203, 307) for reserved in (0, RESERVED)}
     found = [name for name, x in by_name(params).items() if x.shape[0] in tokens]
     assert len(found) == 3 + 2 + 1
-    assert [name for name in found if rows_of(name) is None] == []
+    assert [name for name in found if table_rows(name) is None] == []
 
 
 OLD = {"item": list("abcdefghij"), "action": ["view", "buy"], "new": []}
@@ -288,7 +288,7 @@ def write(path, tokens):
         "token": tokens["action"],
         "count": np.bincount(events["action"] - RESERVED, minlength=len(tokens["action"])),
     }
-    with writing(path) as folder:
+    with new_dataset_folder(path) as folder:
         write_dataset(
             folder,
             source="toy",
@@ -396,7 +396,7 @@ def test_a_run_on_a_grown_catalog_says_what_it_took_and_can_be_asked(catalogs, o
     kept["item.category"] = {"kept": 2, "new": 1, "gone": 0}
     stored = json.loads((tmp_path / "new" / "environment.json").read_text())
     assert stored["init_vocab"] == kept
-    state, past = resume(setting, state)
+    state, past = resume_training(setting, state)
     line = banner(setting, state, past).splitlines()[-1]
     every = sum(x.size for x in jax.tree.leaves(state.params))
     frozen = sum(x.size for x in jax.tree.leaves(state.params["encoder"]))

@@ -12,11 +12,17 @@ from toy import rows, small_config
 
 from clickflax.batch import MASK, NA, PAD, RESERVED, UNK, value_of
 from clickflax.data import store
-from clickflax.data.item_features import read_feature, read_features
-from clickflax.data.variables import Variable, absent, describe, read, variable_from
-from clickflax.run.folder import event_variables, given_of
+from clickflax.data.item_features import read_item_feature, read_item_features
+from clickflax.data.variables import (
+    Variable,
+    describe_variables,
+    missing_column,
+    read_columns,
+    variable_from_json,
+)
+from clickflax.run.folder import constants_of, event_variables
 from clickflax.run.model import build_model, sizes_of
-from clickflax.tasks.task import hide
+from clickflax.tasks.task import mask_where
 from clickflax.training.step import init_params
 
 # Two sequences, of 2 and of 3 events. The second begins on Sunday, 1970-01-04, at 23:59:58.
@@ -32,7 +38,7 @@ ITEMS = {
 
 
 def write(path, sequences=None, **changed):
-    with store.writing(path) as folder:
+    with store.new_dataset_folder(path) as folder:
         store.write_dataset(
             folder,
             source="toy",
@@ -62,13 +68,15 @@ ALL = np.ones(5, bool)
 
 
 def column(data, name, quantiles=None, trained=ALL):
-    described = describe(data, ("item", name), {name: quantiles} if quantiles else {}, trained)
-    return read(data, described)[name]
+    described = describe_variables(
+        data, ("item", name), {name: quantiles} if quantiles else {}, trained
+    )
+    return read_columns(data, described)[name]
 
 
 def test_ids_of_the_log_are_read_as_they_are(data):
     assert column(data, "item").tolist() == [6, 7, 6, 6, 8]
-    assert describe(data, ("item",), {}, ALL)["item"].size == 3 + RESERVED
+    assert describe_variables(data, ("item",), {}, ALL)["item"].size == 3 + RESERVED
 
 
 def test_numbers_are_standardised_by_the_events_that_are_trained_on(data):
@@ -81,11 +89,11 @@ def test_numbers_are_standardised_by_the_events_that_are_trained_on(data):
 def test_quantiles_of_numbers_are_ids_and_a_missing_number_is_na(data):
     # 1, 1, 3, 7: the median is 2.
     assert column(data, "price", 2).tolist() == [RESERVED, RESERVED + 1, NA, RESERVED, RESERVED + 1]
-    assert describe(data, ("price",), {"price": 2}, ALL)["price"].size == RESERVED + 2
+    assert describe_variables(data, ("price",), {"price": 2}, ALL)["price"].size == RESERVED + 2
 
 
 def test_a_gap_is_the_logarithm_of_the_seconds_since_the_event_before(data):
-    gaps = describe(data, ("gap",), {}, ALL)["gap"]
+    gaps = describe_variables(data, ("gap",), {}, ALL)["gap"]
     found = column(data, "gap") * gaps.scale + gaps.mean
     np.testing.assert_allclose(found, [np.nan, np.log(10), np.nan, np.log(2), np.log(2)], rtol=1e-6)
 
@@ -105,15 +113,17 @@ def test_a_feature_that_is_the_same_for_all_is_refused(data):
 
 
 def test_texts_that_were_not_trained_on_are_unknown_later(data, tmp_path):
-    described = describe(data, ("item", "sequence.land"), {}, ALL)
+    described = describe_variables(data, ("item", "sequence.land"), {}, ALL)
     later = write(tmp_path / "later", {"token": ["u", "v"], "land": ["de", "fr"]})
-    assert read(later, described)["sequence.land"].tolist() == [UNK, UNK] + [RESERVED] * 3
+    assert read_columns(later, described)["sequence.land"].tolist() == [UNK, UNK] + [RESERVED] * 3
 
 
 def test_a_description_survives_json(data):
-    for variable in describe(data, ("price", "sequence.land", "hour"), {"price": 3}, ALL).values():
+    for variable in describe_variables(
+        data, ("price", "sequence.land", "hour"), {"price": 3}, ALL
+    ).values():
         stored = json.loads(json.dumps(dataclasses.asdict(variable)))
-        assert variable_from(stored) == variable
+        assert variable_from_json(stored) == variable
 
 
 @pytest.mark.parametrize(
@@ -132,11 +142,11 @@ def test_a_description_survives_json(data):
 )
 def test_what_the_data_do_not_have_is_named(data, names, quantiles, message):
     with pytest.raises(ValueError, match=message):
-        describe(data, names, quantiles, ALL)
+        describe_variables(data, names, quantiles, ALL)
 
 
 def test_a_clock_needs_times(tmp_path):
-    with store.writing(tmp_path / "timeless") as folder:
+    with store.new_dataset_folder(tmp_path / "timeless") as folder:
         store.write_dataset(
             folder,
             source="toy",
@@ -148,16 +158,18 @@ def test_a_clock_needs_times(tmp_path):
             counts={},
         )
     with pytest.raises(ValueError, match="'gap', but .* has no times"):
-        describe(store.open_dataset(tmp_path / "timeless"), ("gap",), {}, np.ones(2, bool))
+        describe_variables(
+            store.open_dataset(tmp_path / "timeless"), ("gap",), {}, np.ones(2, bool)
+        )
 
 
 def test_an_absent_variable_is_missing_everywhere():
-    assert absent(Variable(size=9), 2).tolist() == [NA, NA]
-    assert np.isnan(absent(Variable(), 2)).all()
+    assert missing_column(Variable(size=9), 2).tolist() == [NA, NA]
+    assert np.isnan(missing_column(Variable(), 2)).all()
 
 
 def test_several_values_of_an_item_are_ids_filled_up_with_pad(data):
-    feature = read_feature(data.vocabulary("item"), "genres")
+    feature = read_item_feature(data.vocabulary("item"), "genres")
     assert feature.size == RESERVED + 2
     x, y = RESERVED, RESERVED + 1
     assert feature.values[RESERVED:].tolist() == [[x, y], [PAD, PAD], [y, PAD]]
@@ -166,17 +178,17 @@ def test_several_values_of_an_item_are_ids_filled_up_with_pad(data):
 
 def test_a_number_of_an_item_is_standardised_and_a_vector_is_taken_as_it_is(data):
     items = data.vocabulary("item")
-    assert read_feature(items, "weight").size == 0
+    assert read_item_feature(items, "weight").size == 0
     np.testing.assert_allclose(
-        read_feature(items, "weight").values[RESERVED:], [[-1], [1], [np.nan]]
+        read_item_feature(items, "weight").values[RESERVED:], [[-1], [1], [np.nan]]
     )
-    vectors = read_feature(items, "text").values[RESERVED:]
+    vectors = read_item_feature(items, "text").values[RESERVED:]
     np.testing.assert_allclose(vectors, [[1, 0], [np.nan, np.nan], [0.5, 0.5]])
 
 
 def test_a_number_of_items_is_read_as_it_was_read_before(data):
     before = Variable(mean=1.0, scale=4.0)
-    again = read_feature(data.vocabulary("item"), "weight", before)
+    again = read_item_feature(data.vocabulary("item"), "weight", before)
     assert again.variable == before
     np.testing.assert_array_equal(again.values[RESERVED:], [[0], [0.5], [np.nan]])
 
@@ -187,12 +199,12 @@ def test_a_number_of_items_is_read_as_it_was_read_before(data):
 )
 def test_a_feature_that_says_nothing_is_named(data, name, message):
     with pytest.raises(ValueError, match=message):
-        read_feature(data.vocabulary("item"), name)
+        read_item_feature(data.vocabulary("item"), name)
 
 
 def test_what_is_hidden_is_mask_among_ids_and_infinite_among_numbers():
     where = jnp.array([[True, False]])
-    found = hide({"item": jnp.array([[7, 8]]), "price": jnp.array([[0.5, 1.5]])}, where)
+    found = mask_where({"item": jnp.array([[7, 8]]), "price": jnp.array([[0.5, 1.5]])}, where)
     assert found["item"].tolist() == [[MASK, 8]]
     assert found["price"].tolist() == [[np.inf, 1.5]]
     assert (value_of(MASK, np.int32), value_of(MASK, np.float32)) == (MASK, np.inf)
@@ -202,16 +214,16 @@ NAMES = ("item", "price", "hour", "item.genres", "item.weight", "item.text")
 
 
 def full_model(data, names=NAMES, **changed):
-    described = describe(data, event_variables(names), {}, ALL)
-    features = read_features(data.vocabulary("item"), names, {})
+    described = describe_variables(data, event_variables(names), {}, ALL)
+    features = read_item_features(data.vocabulary("item"), names, {})
     model = build_model(small_config(**changed).model, sizes_of(described), sizes_of(features))
-    columns = read(data, described)
+    columns = read_columns(data, described)
     batch = rows([[0, 1], [0, 0, 2]])
     for name, values in columns.items():
         spread = np.zeros((2, 8), values.dtype)
         spread[0, :2], spread[1, :3] = values[:2], values[2:]
         batch.variables[name] = jnp.asarray(spread)
-    given = jax.tree.map(jnp.asarray, given_of(features))
+    given = jax.tree.map(jnp.asarray, constants_of(features))
     return model, init_params(model, jax.random.key(0), batch, given), given, batch
 
 
@@ -226,8 +238,8 @@ def test_every_parameter_of_the_embedder_moves_what_is_read_or_scored(data, chan
         collections = {"params": params, "given": given}
         hidden = model.apply(collections, *batch[:3], False, False, method="encode")
         answers = model.apply(collections, hidden, method="answer")
-        read = (jnp.sin(hidden) * jnp.arange(8.0)[None, None]).sum()
-        return read + jnp.sin(answers.scores()).sum()
+        read_columns = (jnp.sin(hidden) * jnp.arange(8.0)[None, None]).sum()
+        return read_columns + jnp.sin(answers.scores()).sum()
 
     gradients = jax.grad(total)(params)["embedder"]
     assert all(np.isfinite(g).all() and (g != 0).any() for g in jax.tree.leaves(gradients))

@@ -6,7 +6,7 @@ import numpy as np
 
 from clickflax.batch import RESERVED
 from clickflax.config import default
-from clickflax.data.batches import Windows, fill, following
+from clickflax.data.batches import Windows, fill_rows, shift_left
 from clickflax.run.model import build_model
 from clickflax.training.step import init_params
 
@@ -39,8 +39,8 @@ def rows(sequences, row=None, length=8, **options):
     windows = Windows(bounds[:-1], bounds[1:])
     shape = (int(row.max()) + 1, length)
     if options.get("follow"):
-        options["labels"] = {"next_item": following(columns["item"])}
-    batch = fill(columns, windows, row, shape, **({"position_from": "end"} | options))
+        options["labels"] = {"next_item": shift_left(columns["item"])}
+    batch = fill_rows(columns, windows, row, shape, **({"position_from": "end"} | options))
     return jax.tree.map(jnp.asarray, batch)
 
 

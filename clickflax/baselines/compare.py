@@ -26,17 +26,17 @@ from clickflax.config.default import of_task, to_dict
 from clickflax.config.flags import flags_of, parse_flags
 from clickflax.data.candidates import Candidates
 from clickflax.data.splits.common import Examples
-from clickflax.data.splits.labels import LabelPart
+from clickflax.data.splits.labels import LabelExamples
 from clickflax.data.store import Dataset, open_dataset
-from clickflax.data.where import chosen
-from clickflax.evaluation.evaluator import candidates_of
-from clickflax.evaluation.record import count_of, prefixed, protocol
-from clickflax.run.targets import Asked, ask_about, check_trainable
+from clickflax.data.where import matches
+from clickflax.evaluation.evaluator import eval_candidates
+from clickflax.evaluation.record import count_examples, prefix_metrics, protocol
+from clickflax.run.targets import TaskData, check_trainable, make_task_data
 from clickflax.runtime.environment import environment
 from clickflax.runtime.files import write_json
 from clickflax.runtime.log import finite
-from clickflax.tasks.label_metrics import curve
-from clickflax.tasks.ranking_metrics import mean, ranking
+from clickflax.tasks.label_metrics import precision_recall_curve
+from clickflax.tasks.ranking_metrics import mean_metrics, ranking_metrics
 
 BESIDE = ("seconds", "threshold", "yes", "reliability")  # in the record, not in the table
 
@@ -45,7 +45,7 @@ def rank_items(
     config: ConfigDict,
     dataset: Dataset,
     name: str,
-    asked: Asked,
+    asked: TaskData,
     which: str,
 ) -> tuple[dict[str, dict[str, Any]], dict[str, Any]]:
     """The metrics of every way to rank the items of a task, and why some have none."""
@@ -57,7 +57,7 @@ def rank_items(
     def drawn(part: Examples) -> Candidates | None:
         if not config.eval.negatives:
             return None
-        return candidates_of(config, asked.train, part, item, size, filter_seen)
+        return eval_candidates(config, asked.train, part, item, size, filter_seen)
 
     candidates = drawn(examples)
     log = items.Log(
@@ -66,7 +66,7 @@ def rank_items(
         offsets=dataset.offsets,
         train=asked.train,
         size=size,
-        where=chosen(dataset, of_task(config.task_where, config.tasks, name)),
+        where=matches(dataset, of_task(config.task_where, config.tasks, name)),
         validation=validation,
         filter_seen=filter_seen,
         candidates=drawn(validation),
@@ -80,16 +80,16 @@ def rank_items(
             unable[way] = str(reason)
             continue
         places = rank(examples, candidates)
-        metrics = ranking(places, examples.owner, len(examples), tuple(config.eval.cutoffs))
+        metrics = ranking_metrics(places, examples.owner, len(examples), tuple(config.eval.cutoffs))
         seconds = round(time.perf_counter() - start, 2)
-        found[way] = {**mean(metrics), "chosen": strength, "seconds": seconds}
+        found[way] = {**mean_metrics(metrics), "chosen": strength, "seconds": seconds}
     return found, {"unable": unable}
 
 
 def tell_labels(
     config: ConfigDict,
     dataset: Dataset,
-    asked: Asked,
+    asked: TaskData,
     which: str,
     kind: str,
     without: Sequence[str] = (),
@@ -100,7 +100,7 @@ def tell_labels(
     start = time.perf_counter()
     log = tables.read_log(dataset, asked, tuple(config.data.variables))
     label = asked.labels[asked.task.head]
-    train = LabelPart(asked.train, label.astype(np.float64))
+    train = LabelExamples(asked.train, label.astype(np.float64))
     known = tables.learn(log, train, kind)
     trained = tables.make_table(log, known, train, trained=True)
     names = features.others(trained.telling(), without)
@@ -121,7 +121,7 @@ def tell_labels(
         told = choice.predict(parts[which].matrix())
         metrics = learners.judge(kind, told, parts[which].label, choice.threshold)
         if kind == "binary":
-            metrics |= curve(told, parts[which].label)
+            metrics |= precision_recall_curve(told, parts[which].label)
         seconds = round(time.perf_counter() - start, 2)
         found[name] = {**metrics, "chosen": choice.chosen, "seconds": seconds}
     return found, more
@@ -131,7 +131,7 @@ def compare_task(
     config: ConfigDict,
     dataset: Dataset,
     name: str,
-    asked: Asked,
+    asked: TaskData,
     which: str,
     without: Sequence[str],
 ) -> dict[str, Any]:
@@ -154,7 +154,7 @@ def compare_task(
         kind = config.label.kind if name == "label" else "binary"
         found, more = tell_labels(config, dataset, asked, which, kind, without)
         told["read"] = "the events so far"
-    counted = count_of(asked, which, dataset.columns)
+    counted = count_examples(asked, which, dataset.columns)
     return {"baselines": found, **counted, **more, "protocol": told, "dropped": asked.dropped}
 
 
@@ -170,10 +170,10 @@ def compare(config: ConfigDict, which: str, without: Sequence[str] = ()) -> dict
         )
     # The parts of its chains, without the SEPs that stand between them for a model.
     dataset = open_dataset(config.data.path).chained(config.data.chain).joined()
-    start, questions = time.perf_counter(), ask_about(config, dataset)
+    start, questions = time.perf_counter(), make_task_data(config, dataset)
     check_trainable(questions)
     packages = ["scipy"]
-    if any(isinstance(asked.test, LabelPart) for asked in questions.values()):
+    if any(isinstance(asked.test, LabelExamples) for asked in questions.values()):
         learners.check_installed()
         packages.append("scikit-learn")
     elif without:
@@ -183,7 +183,7 @@ def compare(config: ConfigDict, which: str, without: Sequence[str] = ()) -> dict
     record = {}
     for name, asked in questions.items():
         found = compare_task(config, dataset, name, asked, which, without)
-        record |= found if len(questions) == 1 else prefixed(name, found)
+        record |= found if len(questions) == 1 else prefix_metrics(name, found)
     seconds = round(time.perf_counter() - start, 2)
     made_with = environment(dataset.fingerprint)
     made_with["versions"] |= {name: importlib.metadata.version(name) for name in packages}

@@ -16,7 +16,7 @@ from clickflax.batch import RESERVED
 from clickflax.data.batches import Windows
 from clickflax.data.eval_batches import distinct_items
 from clickflax.data.packing import ramp
-from clickflax.data.splits.common import Examples, inside
+from clickflax.data.splits.common import Examples, events_inside
 
 AT_ONCE = 512  # examples
 
@@ -66,9 +66,9 @@ def count(
     """Counts of the events in the ranges of the training that are of the kind `asked` for, and of
     those that come next.
     """
-    popularity = np.bincount(item[inside(train, len(item)) & asked], minlength=size)
+    popularity = np.bincount(item[events_inside(train, len(item)) & asked], minlength=size)
     popularity[:RESERVED] = 0
-    first = inside(Windows(train.start, np.maximum(train.stop - 1, train.start)), len(item))
+    first = events_inside(Windows(train.start, np.maximum(train.stop - 1, train.start)), len(item))
     here = np.flatnonzero(first)
     here = here[(item[here] >= RESERVED) & (item[here + 1] >= RESERVED) & asked[here + 1]]
     ones = np.ones(len(here))

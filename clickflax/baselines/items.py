@@ -14,8 +14,8 @@ from clickflax.baselines import counts, factors, similar
 from clickflax.batch import RESERVED
 from clickflax.data.batches import Windows
 from clickflax.data.candidates import Candidates
-from clickflax.data.splits.common import Examples, inside
-from clickflax.tasks.ranking_metrics import mean, ranking
+from clickflax.data.splits.common import Examples, events_inside
+from clickflax.tasks.ranking_metrics import mean_metrics, ranking_metrics
 
 AT_ONCE = 256  # examples
 RECENT = 0.1  # share of the training events that are the last ones
@@ -128,7 +128,7 @@ def popularity_recent(log: Log) -> tuple[Ranker, dict[str, Any]]:
     """Popularity in the last tenth of the training events."""
     if log.time is None:
         raise Unable("there are no times")
-    trained = inside(log.train, len(log.item)) & log.where
+    trained = events_inside(log.train, len(log.item)) & log.where
     since = np.quantile(log.time[trained], 1 - RECENT, method="higher")
     return by_counts(log._replace(where=log.where & (log.time >= since)), counts.NOTHING), {}
 
@@ -184,8 +184,8 @@ def choose(log: Log, tried: Iterable[tuple[Any, Ranker]]) -> tuple[Any, Ranker]:
         if not len(log.validation):
             return one
         places = one[1](log.validation, log.candidates)
-        metrics = ranking(places, log.validation.owner, len(log.validation), (10,))
-        value = mean(metrics)["ndcg@10"]
+        metrics = ranking_metrics(places, log.validation.owner, len(log.validation), (10,))
+        value = mean_metrics(metrics)["ndcg@10"]
         if value > best:
             best, found = value, one
     assert found is not None

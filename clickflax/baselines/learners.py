@@ -12,7 +12,12 @@ import numpy as np
 from jaxtyping import Bool, Float
 
 from clickflax.baselines.tables import Table
-from clickflax.tasks.label_metrics import best_threshold, classes, numbers, yes_or_no
+from clickflax.tasks.label_metrics import (
+    best_threshold,
+    binary_metrics,
+    class_metrics,
+    number_metrics,
+)
 
 LEAVES = (8, 31)
 STRENGTHS = (0.0001, 0.01, 1.0)  # C of the logistic regression, 1 / alpha of the linear one
@@ -54,8 +59,8 @@ def judge(
 ) -> dict[str, float]:
     """The metrics of what was told."""
     if kind == "binary":
-        return yes_or_no(told, label, threshold)
-    return classes(told, label) if kind == "classes" else numbers(told, label)
+        return binary_metrics(told, label, threshold)
+    return class_metrics(told, label) if kind == "classes" else number_metrics(told, label)
 
 
 def check_installed() -> None:

@@ -18,12 +18,12 @@ from clickflax.baselines.features import (
     rates,
 )
 from clickflax.batch import RESERVED
-from clickflax.data.item_features import read_features
-from clickflax.data.splits.common import inside
-from clickflax.data.splits.labels import LabelPart
+from clickflax.data.item_features import read_item_features
+from clickflax.data.splits.common import events_inside
+from clickflax.data.splits.labels import LabelExamples
 from clickflax.data.store import Dataset
-from clickflax.data.variables import SEQUENCE, find
-from clickflax.run.targets import Asked
+from clickflax.data.variables import SEQUENCE_PREFIX, find_column
+from clickflax.run.targets import TaskData
 
 VALUES = 20  # of a variable, at most, that are counted one by one
 CODES = 250  # that trees take as they are; scikit-learn's have 255 bins
@@ -78,7 +78,7 @@ class Table(NamedTuple):
         return np.array([name in self.codes for name in self.columns])
 
 
-def read_log(dataset: Dataset, asked: Asked, variables: tuple[str, ...]) -> Log:
+def read_log(dataset: Dataset, asked: TaskData, variables: tuple[str, ...]) -> Log:
     """Every column of the log that has one value an event, as the task may read it, and the
     features of items and sequences that are among the `variables` of the config.
     """
@@ -86,10 +86,10 @@ def read_log(dataset: Dataset, asked: Asked, variables: tuple[str, ...]) -> Log:
     columns = asked.reads(one)
     sizes = {name: dataset.size(name) for name in dataset.vocabularies if name in one}
     for name in variables:
-        if name.startswith(SEQUENCE):
-            found = find(dataset, name, None)
+        if name.startswith(SEQUENCE_PREFIX):
+            found = find_column(dataset, name, None)
             columns[name], sizes[name] = found.values, found.size
-    for name, feature in read_features(dataset.vocabulary("item"), variables, {}).items():
+    for name, feature in read_item_features(dataset.vocabulary("item"), variables, {}).items():
         if feature.values.shape[1] == 1:  # neither several values nor a vector
             columns[name] = feature.values[:, 0][columns["item"]]
             sizes[name] = feature.size
@@ -108,9 +108,9 @@ def read_log(dataset: Dataset, asked: Asked, variables: tuple[str, ...]) -> Log:
     )
 
 
-def learn(log: Log, train: LabelPart, kind: str) -> Known:
+def learn(log: Log, train: LabelExamples, kind: str) -> Known:
     """Counts of the events of training, and means of its labels: of each class, if there are."""
-    events = np.flatnonzero(inside(train.ranges, len(train.label)))
+    events = np.flatnonzero(events_inside(train.ranges, len(train.label)))
     labelled = np.flatnonzero(np.isfinite(train.label))
     label = train.label[labelled]
     fold = folds_of(int(log.sequence[-1]) + 1)
@@ -131,7 +131,7 @@ def learn(log: Log, train: LabelPart, kind: str) -> Known:
     )
 
 
-def make_table(log: Log, known: Known, part: LabelPart, trained: bool) -> Table:
+def make_table(log: Log, known: Known, part: LabelExamples, trained: bool) -> Table:
     """The features of the labels of a part. Those that are `trained` on, LABELS at most, know the
     mean labels of the sequences of other folds alone.
     """

@@ -7,11 +7,11 @@ from ml_collections import ConfigDict
 
 from clickflax.config.check_labels import check_labels
 from clickflax.config.default import default, differences, knobs
-from clickflax.tasks.label_metrics import NAMES
-from clickflax.tasks.losses import WHOLE
+from clickflax.tasks.label_metrics import LABEL_METRICS
+from clickflax.tasks.losses import CATALOG_LOSSES
 from clickflax.tasks.negatives import AVOID, DRAWN
-from clickflax.tasks.ranking_metrics import METRICS
-from clickflax.tasks.sampled_losses import LOSSES
+from clickflax.tasks.ranking_metrics import RANKING_METRICS
+from clickflax.tasks.sampled_losses import SAMPLED_LOSSES
 from clickflax.tasks.task import (
     BASKET,
     LABELS,
@@ -108,7 +108,9 @@ def check_config(config: ConfigDict) -> None:
     for name, choices in {
         "config.train.monitor": known,
         "config.mask.replace": sorted(REPLACE),
-        "config.loss.name": sorted(LOSSES if config.loss.negatives else {*LOSSES, *WHOLE}),
+        "config.loss.name": sorted(
+            SAMPLED_LOSSES if config.loss.negatives else {*SAMPLED_LOSSES, *CATALOG_LOSSES}
+        ),
         "config.loss.drawn": DRAWN,
         "config.loss.avoid": AVOID,
         "config.eval.drawn": ["popularity", "uniform"],
@@ -215,7 +217,7 @@ def check_loss(config: ConfigDict, tasks: Mapping[str, Task]) -> None:
                     f"config.tasks={tuple(tasks)} asks for items."
                 )
     if not loss.negatives:
-        if loss.name in LOSSES and loss.name not in WHOLE:
+        if loss.name in SAMPLED_LOSSES and loss.name not in CATALOG_LOSSES:
             raise ValueError(f"config.loss.name={loss.name!r} needs config.loss.negatives.")
         for name in ("drawn", "shared", "avoid", "log_q"):
             if loss[name] != plain[name]:
@@ -279,7 +281,7 @@ def check_init(config: ConfigDict) -> None:
 def metrics_of(config: ConfigDict, name: str) -> list[str]:
     """The metrics of a task that may be monitored."""
     if name in LABELS:
-        own = list(NAMES[config.label.kind if name == "label" else "binary"])
+        own = list(LABEL_METRICS[config.label.kind if name == "label" else "binary"])
     else:
-        own = [f"{metric}@{k}" for metric in METRICS for k in config.eval.cutoffs]
+        own = [f"{metric}@{k}" for metric in RANKING_METRICS for k in config.eval.cutoffs]
     return own if len(config.tasks) == 1 else [f"{name}/{metric}" for metric in own]

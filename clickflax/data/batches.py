@@ -46,12 +46,12 @@ WINDOWS: dict[str, Callable[[Windows, int, int], Windows]] = {
 }
 
 
-def following(values: Shaped[np.ndarray, "E ..."]) -> Shaped[np.ndarray, "E ..."]:
+def shift_left(values: Shaped[np.ndarray, "E ..."]) -> Shaped[np.ndarray, "E ..."]:
     """What the event after each has, whatever its sequence; PAD or NaN after the last."""
     return put(PAD, np.arange(len(values)) == len(values) - 1, np.roll(values, -1, axis=0), np)
 
 
-def fill(
+def fill_rows(
     columns: Mapping[str, Shaped[np.ndarray, "E ..."]],
     windows: Windows,
     row: Int[np.ndarray, " N"],
@@ -151,7 +151,7 @@ class TrainingBatches:
             slots, which = slots_of(self.packing, order[wanted[here] % self.packing.rows])
             windows.append(Windows(cut.start[slots], cut.stop[slots]))
             row.append(here[which])
-        return fill(
+        return fill_rows(
             self.columns,
             Windows(*(np.concatenate(ends) for ends in zip(*windows, strict=True))),
             np.concatenate(row),
@@ -194,7 +194,7 @@ def training_batches(
     """Training rows from the events in `ranges`, about `batch_size` windows a batch.
 
     Ranges without a single target are left out: with `follow`, those of one event. For `follow` and
-    `opens` see `fill`.
+    `opens` see `fill_rows`.
     """
     if window not in WINDOWS:
         raise ValueError(f"data.window={window!r} is not one of {sorted(WINDOWS)}.")

@@ -16,8 +16,8 @@ from clickflax.data.eval_batches import distinct_items
 from clickflax.data.packing import ramp
 from clickflax.data.splits.common import Examples
 
-SEED = 0
-AT_ONCE = 4096  # examples
+CANDIDATES_SEED = 0
+EXAMPLES_AT_ONCE = 4096  # examples
 
 
 class Candidates(NamedTuple):
@@ -42,8 +42,8 @@ def draw_candidates(
     """
     parts, counts = [], []
     upto = np.cumsum(np.where(np.arange(len(chance)) < RESERVED, 0.0, chance))
-    for begin in range(0, len(examples), AT_ONCE):
-        end = min(begin + AT_ONCE, len(examples))
+    for begin in range(0, len(examples), EXAMPLES_AT_ONCE):
+        end = min(begin + EXAMPLES_AT_ONCE, len(examples))
         mine = slice(*np.searchsorted(examples.owner, [begin, end]))
         owner, targets = examples.owner[mine] - begin, examples.targets[mine]
         taken = owner * len(chance) + targets
@@ -54,7 +54,9 @@ def draw_candidates(
             had = np.repeat(np.arange(end - begin), np.diff(bounds)) * len(chance) + items
             taken = np.concatenate([taken, had]) if unseen else taken
         wanted = np.bincount(owner, minlength=end - begin) * negatives
-        found = draw_each(np.random.default_rng((SEED, begin)), upto, np.unique(taken), wanted)
+        found = draw_per_target(
+            np.random.default_rng((CANDIDATES_SEED, begin)), upto, np.unique(taken), wanted
+        )
         found = np.setdiff1d(found, had)
         parts.append(found % len(chance))
         counts.append(np.bincount(found // len(chance), minlength=end - begin))
@@ -62,7 +64,7 @@ def draw_candidates(
     return Candidates(np.concatenate([*parts, np.zeros(0, np.int64)]), offsets.astype(np.int64))
 
 
-def draw_each(
+def draw_per_target(
     random: np.random.Generator,
     upto: Float[np.ndarray, " I"],
     taken: Int[np.ndarray, " N"],

@@ -8,11 +8,11 @@ import numpy as np
 from jaxtyping import Int, Shaped
 
 from clickflax.batch import Batch
-from clickflax.data.batches import Windows, fill
+from clickflax.data.batches import Windows, fill_rows
 from clickflax.data.packing import deal, one_each, pack, ramp, slots_of
 
 
-class AskedRows(NamedTuple):
+class EvalBatch(NamedTuple):
     """A batch of rows, shared out to S devices in G groups each, and where the answers stand.
 
     Sequence n of row m of group g ends at `last[g, m, n]`. Answer a belongs to `example[g, a]` (-1:
@@ -29,7 +29,7 @@ class AskedRows(NamedTuple):
     seen: Int[np.ndarray, "S N 2"]
 
 
-class Layout(NamedTuple):
+class DeviceLayout(NamedTuple):
     """How the rows of a batch lie: M in each of the G groups of each of the S devices."""
 
     shards: int
@@ -37,7 +37,7 @@ class Layout(NamedTuple):
     group_rows: int
 
 
-def asking_batches(
+def eval_batches(
     columns: Mapping[str, Shaped[np.ndarray, "E ..."]],
     history: Windows,
     *,
@@ -48,8 +48,8 @@ def asking_batches(
     ask: int | None,
     told: Mapping[str, Any],
     seen: bool,
-    layout: Layout,
-) -> Iterator[AskedRows]:
+    layout: DeviceLayout,
+) -> Iterator[EvalBatch]:
     """The last events of every history, once, in batches of rows.
 
     A history `opens` with CLS, and the reserved id `ask` follows it, such as MASK: places are
@@ -65,20 +65,20 @@ def asking_batches(
     batches = -(-plan.rows // math.prod(layout))
     answers = np.diff(plan.offsets)
     rows = spread_rows(answers, batches, layout)
-    most, deepest = most_of(answers, rows), int(answers.max())
+    most, deepest = largest_sum(answers, rows), int(answers.max())
     width = 0
     if seen:
         events = np.append(0, np.cumsum((history.stop - history.start)[dealt]))
-        width = most_of(np.diff(events[plan.offsets]), rows.reshape(batches, layout.shards, -1))
+        width = largest_sum(np.diff(events[plan.offsets]), rows.reshape(batches, layout.shards, -1))
     if batches == 1:  # a question or two, whose shapes should be those of the next ones
-        most, width = coarse(most), coarse(max(width, 64)) if seen else 0
-        deepest = coarse(deepest)
+        most, width = next_power_of_four(most), next_power_of_four(max(width, 64)) if seen else 0
+        deepest = next_power_of_four(deepest)
     for some in rows.reshape(batches, -1):
         there = np.flatnonzero(some >= 0)
         slots, which = slots_of(plan, some[there])
         example, row = dealt[slots], there[which]
         windows = Windows(start[example], history.stop[example])
-        batch = fill(
+        batch = fill_rows(
             columns,
             windows,
             row,
@@ -88,15 +88,15 @@ def asking_batches(
             ask=ask,
             told=told,
         )
-        places = group_answers(row, lengths[example], example, layout, most, deepest)
-        yield AskedRows(
+        places = group_queries(row, lengths[example], example, layout, most, deepest)
+        yield EvalBatch(
             in_groups(batch, layout),
             *places,
             seen_items(columns["item"], history, places[3].reshape(layout.shards, -1), width),
         )
 
 
-def in_groups(batch: Batch, layout: Layout) -> Batch:
+def in_groups(batch: Batch, layout: DeviceLayout) -> Batch:
     """The rows of a batch as the devices have them, [S, G, M, ...], without labels."""
     variables = {
         name: values.reshape(*layout, *values.shape[1:]) for name, values in batch.variables.items()
@@ -106,7 +106,7 @@ def in_groups(batch: Batch, layout: Layout) -> Batch:
 
 
 def spread_rows(
-    answers: Int[np.ndarray, " R"], batches: int, layout: Layout
+    answers: Int[np.ndarray, " R"], batches: int, layout: DeviceLayout
 ) -> Int[np.ndarray, "B S G M"]:
     """The rows of each group, -1 for none, such that groups have alike many answers."""
     groups = batches * layout.shards * layout.groups
@@ -117,22 +117,22 @@ def spread_rows(
     return order.T.reshape(batches, *layout)
 
 
-def most_of(of_row: Int[np.ndarray, " R"], rows: Int[np.ndarray, "... M"]) -> int:
+def largest_sum(of_row: Int[np.ndarray, " R"], rows: Int[np.ndarray, "... M"]) -> int:
     """The largest sum over some rows of what each row has; row -1 has nothing."""
     return int(np.append(of_row, 0)[rows].sum(-1).max())
 
 
-def coarse(size: int) -> int:
+def next_power_of_four(size: int) -> int:
     """The next power of four."""
     bits = (size - 1).bit_length()
     return 1 << bits + bits % 2
 
 
-def group_answers(
+def group_queries(
     row: Int[np.ndarray, " N"],
     tokens: Int[np.ndarray, " N"],
     example: Int[np.ndarray, " N"],
-    layout: Layout,
+    layout: DeviceLayout,
     most: int,
     deepest: int,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:

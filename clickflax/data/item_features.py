@@ -15,10 +15,10 @@ from clickflax.batch import PAD, RESERVED
 from clickflax.data.store import Vocabulary
 from clickflax.data.variables import Variable
 
-ITEM = "item."
+ITEM_PREFIX = "item."
 
 
-class Feature(NamedTuple):
+class ItemFeature(NamedTuple):
     """The values of every item, and how they were read."""
 
     values: Shaped[np.ndarray, "N M"]
@@ -30,28 +30,28 @@ class Feature(NamedTuple):
         return self.variable.size
 
 
-def read_features(
+def read_item_features(
     items: Vocabulary, names: tuple[str, ...], before: Mapping[str, Variable]
-) -> dict[str, Feature]:
+) -> dict[str, ItemFeature]:
     """The features `item.NAME` among `names`; numbers that were read `before` are read so again."""
     return {
-        name: read_feature(items, name.removeprefix(ITEM), before.get(name))
+        name: read_item_feature(items, name.removeprefix(ITEM_PREFIX), before.get(name))
         for name in names
-        if name.startswith(ITEM)
+        if name.startswith(ITEM_PREFIX)
     }
 
 
-def read_feature(items: Vocabulary, name: str, before: Variable | None = None) -> Feature:
+def read_item_feature(items: Vocabulary, name: str, before: Variable | None = None) -> ItemFeature:
     """A column of the catalog. Raises ValueError where there is none, or it says nothing."""
     column = items.column(name)
     if column is None:
         raise ValueError(
-            f"data.variables names {ITEM + name!r}; the catalog has {items.feature_names()}."
+            f"data.variables names {ITEM_PREFIX + name!r}; the catalog has {items.feature_names()}."
         )
     rows = [one if isinstance(one, list) else [] if one is None else [one] for one in column]
     kinds = {type(value) for row in rows for value in row}
     if not kinds:
-        raise ValueError(f"no item has the feature {name!r}: leave {ITEM + name!r} out.")
+        raise ValueError(f"no item has the feature {name!r}: leave {ITEM_PREFIX + name!r} out.")
     if kinds <= {int, float}:
         return _numbers(rows, name, before)
     tokens = sorted({str(value) for row in rows for value in row})
@@ -59,10 +59,10 @@ def read_feature(items: Vocabulary, name: str, before: Variable | None = None) -
     ids = np.full((RESERVED + len(rows), max(map(len, rows))), PAD, np.int32)
     for id, row in enumerate(rows, start=RESERVED):
         ids[id, : len(row)] = [place[str(value)] for value in row]
-    return Feature(ids, Variable(RESERVED + len(tokens), tokens=tuple(tokens)))
+    return ItemFeature(ids, Variable(RESERVED + len(tokens), tokens=tuple(tokens)))
 
 
-def _numbers(rows: list[list], name: str, before: Variable | None) -> Feature:
+def _numbers(rows: list[list], name: str, before: Variable | None) -> ItemFeature:
     """A number of each item, standardised, or its vector, NaN where there is none."""
     widths = {len(row) for row in rows if row}
     if len(widths) > 1:
@@ -75,4 +75,4 @@ def _numbers(rows: list[list], name: str, before: Variable | None) -> Feature:
     if values.shape[1] == 1:
         how = Variable(mean=float(np.nanmean(values)), scale=float(np.nanstd(values)) or 1.0)
         how = before if before and not before.size else how
-    return Feature(((values - how.mean) / how.scale).astype(np.float32), how)
+    return ItemFeature(((values - how.mean) / how.scale).astype(np.float32), how)

@@ -12,9 +12,9 @@ import pyarrow.parquet as pq
 
 from clickflax.batch import RESERVED
 
-FORMAT = "clickflax data set 1"
-KINDS = {"int32": "categorical", "float32": "numeric", "int64": "time"}
-CHUNK = 1 << 22  # values read at once: bounded memory, and no page of the map stays resident
+ARRAY_FORMAT = "clickflax data set 1"
+ARRAY_KINDS = {"int32": "categorical", "float32": "numeric", "int64": "time"}
+WRITE_CHUNK = 1 << 22  # values read at once: bounded memory, and no page of the map stays resident
 
 
 @contextlib.contextmanager
@@ -49,7 +49,7 @@ def array_writer(
         raise ValueError(f"{path.name}: {written} values were written where {shape[0]} were meant.")
 
 
-def seal(
+def write_manifest(
     folder: pathlib.Path,
     *,
     source: str,
@@ -62,7 +62,7 @@ def seal(
     _check_parts(folder, offsets, paths)
     variables = {name: _describe(folder, name, path) for name, path in paths.items()}
     info = {
-        "format": FORMAT,
+        "format": ARRAY_FORMAT,
         "source": source,
         "options": dict(options),
         "variables": variables,
@@ -79,7 +79,7 @@ def seal(
 
 def fingerprint(folder: pathlib.Path) -> str:
     """SHA-256 over names, values and tokens: the same content has the same one on any machine."""
-    digest = hashlib.sha256(FORMAT.encode())
+    digest = hashlib.sha256(ARRAY_FORMAT.encode())
     for path in sorted(folder.glob("*.npy")) + sorted((folder / "events").glob("*.npy")):
         digest.update(f"\n{path.stem} ".encode())
         for values in _chunks(path):
@@ -108,7 +108,7 @@ def _check_parts(
         (length, *several), dtype = _header(path)
         if length != offsets[-1]:
             raise ValueError(f"events/{name}.npy has {length} values for {offsets[-1]} events.")
-        if dtype.name not in KINDS or (dtype.name == "int64") != (name == "time"):
+        if dtype.name not in ARRAY_KINDS or (dtype.name == "int64") != (name == "time"):
             raise ValueError(
                 f"events/{name}.npy is {dtype.name}: categorical columns are int32, numeric ones "
                 "float32, and `time` alone is int64."
@@ -126,7 +126,7 @@ def _check_parts(
 def _describe(folder: pathlib.Path, name: str, path: pathlib.Path) -> dict:
     """The entry of one variable in dataset.json."""
     (_, *several), dtype = _header(path)
-    kind = KINDS[dtype.name]
+    kind = ARRAY_KINDS[dtype.name]
     if kind == "categorical":
         vocabulary = folder / "vocab" / f"{name}.parquet"
         size = pq.read_metadata(vocabulary).num_rows + RESERVED
@@ -167,5 +167,5 @@ def _chunks(path: pathlib.Path) -> Iterator[np.ndarray]:
     """The values of a `.npy`, a bounded number at a time."""
     with path.open("rb") as file:
         _, dtype = _read_header(file)
-        while len(values := np.fromfile(file, dtype=dtype, count=CHUNK)):
+        while len(values := np.fromfile(file, dtype=dtype, count=WRITE_CHUNK)):
             yield values

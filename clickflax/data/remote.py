@@ -27,7 +27,7 @@ from clickflax.data.manifest import fingerprint
 
 FINGERPRINT = re.compile("[0-9a-f]{64}")
 PIECE = 1 << 26  # bytes
-AT_ONCE = 16  # pieces
+PARALLEL_PIECES = 16  # pieces
 FILES = "files.json"
 
 
@@ -36,7 +36,7 @@ def is_url(path: str | os.PathLike) -> bool:
     return "://" in str(path)
 
 
-def shown(url: str) -> str:
+def without_secrets(url: str) -> str:
     """A URL without a password and without what may be a signature; a path as it is."""
     if not is_url(url):
         return url
@@ -48,22 +48,24 @@ def open_url(url: str) -> tuple[AbstractFileSystem, str]:
     try:
         files, root = fsspec.core.url_to_fs(url)
     except (ImportError, ValueError) as error:
-        raise ValueError(f"{shown(url)}: {error}") from error
+        raise ValueError(f"{without_secrets(url)}: {error}") from error
     return files, root.rstrip("/")
 
 
-def check_free(url: str, overwrite: bool) -> None:
+def check_overwrite(url: str, overwrite: bool) -> None:
     """Raises FileExistsError where a data set is that may not be replaced."""
     files, root = open_url(url)
     if _read(files, root, url) is not None and not overwrite:
-        raise FileExistsError(f"{shown(url)} is there: name another folder, or give --overwrite.")
+        raise FileExistsError(
+            f"{without_secrets(url)} is there: name another folder, or give --overwrite."
+        )
 
 
 def publish(folder: pathlib.Path, url: str, overwrite: bool = False) -> None:
     """Writes a data set to a URL. Raises FileExistsError where there is one that may not be
     replaced.
     """
-    check_free(url, overwrite)
+    check_overwrite(url, overwrite)
     files, root = open_url(url)
     old = _read(files, root, url)
     info = json.loads((folder / "dataset.json").read_text(encoding="utf-8"))
@@ -95,7 +97,7 @@ def fetch(url: str) -> pathlib.Path:
     info = _read(files, root, url)
     if info is None:
         raise FileNotFoundError(
-            f"{shown(url)} has no dataset.json: make it with `clickflax prepare`."
+            f"{without_secrets(url)} has no dataset.json: make it with `clickflax prepare`."
         )
     cache = pathlib.Path(os.environ.get("CLICKFLAX_CACHE", "~/.cache/clickflax")).expanduser()
     cache.mkdir(parents=True, exist_ok=True)
@@ -110,11 +112,12 @@ def fetch(url: str) -> pathlib.Path:
                 _fetch(files, f"{root}/{info['fingerprint']}", new)
             except FileNotFoundError as error:
                 raise ValueError(
-                    f"{shown(url)}: {error} is not there. Was it replaced a moment ago? Try again."
+                    f"{without_secrets(url)}: {error} does not exist. If the data set was just "
+                    "replaced, try again."
                 ) from error
             if fingerprint(new) != info["fingerprint"]:
                 raise ValueError(
-                    f"{shown(url)} is damaged: its fingerprint is not that of its files."
+                    f"{without_secrets(url)} is damaged: its fingerprint is not that of its files."
                 )
             new.replace(folder)
     return folder
@@ -144,7 +147,7 @@ def _all_at_once(do: Callable[[str, int], None], sizes: dict[str, int]) -> None:
     pieces: Iterable[tuple[str, int]] = (
         (name, number) for name, size in sizes.items() for number in range(-(-size // PIECE))
     )
-    with concurrent.futures.ThreadPoolExecutor(AT_ONCE) as pool:
+    with concurrent.futures.ThreadPoolExecutor(PARALLEL_PIECES) as pool:
         for _ in pool.map(lambda piece: do(*piece), pieces):
             pass
 
@@ -161,5 +164,7 @@ def _read(files: AbstractFileSystem, root: str, url: str) -> dict[str, Any] | No
         return None
     # it names a folder that is written here and, one day, removed there
     if not FINGERPRINT.fullmatch(str(info.get("fingerprint"))):
-        raise ValueError(f"{shown(url)} is no data set: its dataset.json has no fingerprint.")
+        raise ValueError(
+            f"{without_secrets(url)} is no data set: its dataset.json has no fingerprint."
+        )
     return info

@@ -11,10 +11,10 @@ from jaxtyping import Bool, Float, Int64
 
 from clickflax.batch import RESERVED
 from clickflax.data.store import Dataset
-from clickflax.data.where import AND, chosen
+from clickflax.data.where import AND, matches
 
 
-class Alike(NamedTuple):
+class MatchingEvents(NamedTuple):
     """The events of a data set in groups, each in one piece and in the order of time.
 
     Everything but `order` is by place in that order.
@@ -43,7 +43,7 @@ class Alike(NamedTuple):
         return found
 
 
-def alike(dataset: Dataset, condition: str) -> Alike:
+def count_matching(dataset: Dataset, condition: str) -> MatchingEvents:
     """The groups of events that a condition counts together.
 
     Raises ValueError for a condition of which one does not know at once whether an event meets it.
@@ -53,7 +53,7 @@ def alike(dataset: Dataset, condition: str) -> Alike:
     values = [term for term in terms if "=" in term]
     if any(term.startswith("part=-") for term in values):
         raise ValueError(f"data.variables: which part is {condition!r} is known only at the end.")
-    counted = chosen(dataset, AND.join(values))
+    counted = matches(dataset, AND.join(values))
     keys = [np.repeat(np.arange(dataset.sequences), np.diff(dataset.offsets))]
     missing = np.zeros(dataset.events, bool)
     for name in names:
@@ -72,4 +72,4 @@ def alike(dataset: Dataset, condition: str) -> Alike:
     for key in keys:
         begins[1:] |= np.diff(key[order]) != 0
     first = np.maximum.accumulate(np.where(begins, np.arange(dataset.events), 0))
-    return Alike(order, first, counted[order], missing[order])
+    return MatchingEvents(order, first, counted[order], missing[order])

@@ -15,7 +15,7 @@ from clickflax.data.batches import Windows
 from clickflax.data.durations import parse_gap
 
 
-class Chain(NamedTuple):
+class Sessions(NamedTuple):
     """Where the events of a data set stand once a SEP goes before every part but the first."""
 
     number: Int32[np.ndarray, " E"]  # of the part in its sequence; 0 is the first
@@ -42,11 +42,11 @@ class Chain(NamedTuple):
         return Windows(start, np.maximum(stop, start))
 
 
-def find_chain(
+def find_sessions(
     by: str,
     offsets: Int[np.ndarray, " bounds"],
     columns: Mapping[str, Shaped[np.ndarray, "E ..."]],
-) -> Chain:
+) -> Sessions:
     """The parts that `config.data.chain` describes: a pause (30m) that is longer, or a variable
     (invoice) of another value than before, begins a new one; not one of several values an event.
     """
@@ -66,4 +66,4 @@ def find_chain(
     begins[offsets[:-1]] = False
     before = np.cumsum(begins)
     number = before - np.repeat(before[offsets[:-1]], np.diff(offsets))
-    return Chain(number.astype(np.int32), np.arange(len(begins)) + before)
+    return Sessions(number.astype(np.int32), np.arange(len(begins)) + before)

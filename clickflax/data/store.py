@@ -31,9 +31,9 @@ from jaxtyping import Int, Int8, Int32, Int64, Shaped
 
 from clickflax.batch import RESERVED, UNK
 from clickflax.data.batches import Windows
-from clickflax.data.manifest import FORMAT, array_writer, seal
+from clickflax.data.manifest import ARRAY_FORMAT, array_writer, write_manifest
 from clickflax.data.remote import fetch, is_url
-from clickflax.data.sessions import Chain, find_chain
+from clickflax.data.sessions import Sessions, find_sessions
 
 RESERVED_TOKENS = ("[PAD]", "[MASK]", "[UNK]", "[CLS]", "[SEP]", "[NA]")
 DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
@@ -93,11 +93,11 @@ class Dataset:
     columns: dict[str, np.ndarray]
     part: Int8[np.ndarray, " S"] | None
     vocabularies: dict[str, Vocabulary]
-    chain: Chain | None = None  # where a sequence is one of parts
+    chain: Sessions | None = None  # where a sequence is one of parts
 
     def chained(self, by: str) -> "Dataset":
         """The same data set, whose sequences have the parts of `config.data.chain`, if any."""
-        chain = find_chain(by, self.offsets, self.columns) if by else None
+        chain = find_sessions(by, self.offsets, self.columns) if by else None
         return dataclasses.replace(self, chain=chain)
 
     def joined(self) -> "Dataset":
@@ -187,10 +187,10 @@ def open_dataset(path: str | os.PathLike) -> Dataset:
     if not (path / "dataset.json").is_file():
         raise ValueError(f"{path} has no dataset.json: it is not a prepared data set.")
     info = json.loads((path / "dataset.json").read_text(encoding="utf-8"))
-    if info.get("format") != FORMAT:
+    if info.get("format") != ARRAY_FORMAT:
         raise ValueError(
             f"{path} has format {info.get('format')!r}, this version of clickflax reads "
-            f"{FORMAT!r}. Prepare it again."
+            f"{ARRAY_FORMAT!r}. Prepare it again."
         )
     variables = info["variables"]
     part = path / "part.npy"
@@ -224,7 +224,7 @@ def read_column(path: pathlib.Path, name: str) -> list | None:
 
 
 @contextlib.contextmanager
-def writing(path: str | os.PathLike, overwrite: bool = False) -> Iterator[pathlib.Path]:
+def new_dataset_folder(path: str | os.PathLike, overwrite: bool = False) -> Iterator[pathlib.Path]:
     """A temporary folder beside `path`: renamed to it at the end, removed when anything fails."""
     path = pathlib.Path(os.path.realpath(path))
     _check_free(path, overwrite)
@@ -273,7 +273,7 @@ def write_dataset(
         write_array(folder / "events" / f"{name}.npy", values)
     for name, table in {**vocabularies, "sequence": sequences}.items():
         write_table(folder / "vocab" / f"{name}.parquet", table)
-    return seal(folder, source=source, options=options, counts=counts)
+    return write_manifest(folder, source=source, options=options, counts=counts)
 
 
 def write_array(path: pathlib.Path, values: np.ndarray) -> None:

@@ -28,16 +28,16 @@ import numpy as np
 from jaxtyping import Bool, Float, Int64, Shaped
 
 from clickflax.batch import AFTER, NA, RESERVED, UNK
-from clickflax.data.batches import following
-from clickflax.data.running_counts import alike
+from clickflax.data.batches import shift_left
+from clickflax.data.running_counts import count_matching
 from clickflax.data.store import Dataset, Vocabulary
 
 SECOND = 1_000_000  # in microseconds, as all times are
 HOUR, DAY = 3600 * SECOND, 24 * 3600 * SECOND
-FROM_TIME = ("time", "gap", "hour", "weekday")
-SEQUENCE = "sequence."
-COUNT, SINCE = "count.", "since."
-PARTS = 32
+TIME_VARIABLES = ("time", "gap", "hour", "weekday")
+SEQUENCE_PREFIX = "sequence."
+COUNT_PREFIX, SINCE_PREFIX = "count.", "since."
+MAX_SESSIONS = 32
 
 
 @dataclasses.dataclass(frozen=True)
@@ -57,13 +57,13 @@ class Variable:
     several: bool = False
 
 
-def variable_from(values: Mapping[str, Any]) -> Variable:
+def variable_from_json(values: Mapping[str, Any]) -> Variable:
     """The variable whose fields were stored as JSON."""
     lists = {name: tuple(values[name]) for name in ("edges", "tokens")}
     return Variable(**{**values, **lists})
 
 
-class Found(NamedTuple):
+class Column(NamedTuple):
     """What a data set has for a variable: ids when `size` is not 0, else numbers."""
 
     values: Shaped[np.ndarray, "E ..."]
@@ -71,7 +71,7 @@ class Found(NamedTuple):
     tokens: tuple[str, ...] = ()
 
 
-def describe(
+def describe_variables(
     dataset: Dataset,
     names: tuple[str, ...],
     quantiles: Mapping[str, int],
@@ -101,7 +101,7 @@ def _describe(
     dataset: Dataset, name: str, quantiles: int, trained: Bool[np.ndarray, " E"]
 ) -> Variable:
     """How one variable is to be read."""
-    found = find(dataset, name, None)
+    found = find_column(dataset, name, None)
     if found.size and quantiles:
         raise ValueError(f"data.quantiles names {name!r}, which has ids and no numbers.")
     if found.size:
@@ -117,18 +117,18 @@ def _describe(
     return Variable(mean=float(values.mean()), scale=float(values.std()))
 
 
-def read(dataset: Dataset, variables: Mapping[str, Variable]) -> dict[str, np.ndarray]:
+def read_columns(dataset: Dataset, variables: Mapping[str, Variable]) -> dict[str, np.ndarray]:
     """The columns of a data set, at all places of its chains, as `variables` say: int32 ids or
     float32 numbers.
     """
     found = {}
     for name, variable in variables.items():
         values = dataset.spread(_read(dataset, name.removeprefix(AFTER), variable))
-        found[name] = following(values) if name.startswith(AFTER) else values
+        found[name] = shift_left(values) if name.startswith(AFTER) else values
     return found
 
 
-def value_told(name: str, variable: Variable, vocabulary: Vocabulary | None, text: str) -> Any:
+def encode_value(name: str, variable: Variable, vocabulary: Vocabulary | None, text: str) -> Any:
     """What a column has for a value in words: `buy`, or a number."""
     if vocabulary is not None:
         (id,) = vocabulary.ids([text])
@@ -153,7 +153,7 @@ def value_told(name: str, variable: Variable, vocabulary: Vocabulary | None, tex
 
 def _read(dataset: Dataset, name: str, variable: Variable) -> Shaped[np.ndarray, "E ..."]:
     """One column."""
-    found = find(dataset, name, variable.tokens)
+    found = find_column(dataset, name, variable.tokens)
     values = found.values
     if bool(found.size) != bool(variable.size and not variable.edges):
         raise ValueError(
@@ -174,55 +174,55 @@ def _read(dataset: Dataset, name: str, variable: Variable) -> Shaped[np.ndarray,
     return ((values - variable.mean) / variable.scale).astype(np.float32)
 
 
-def absent(variable: Variable, events: int) -> Shaped[np.ndarray, "E ..."]:
+def missing_column(variable: Variable, events: int) -> Shaped[np.ndarray, "E ..."]:
     """A column in which every value is missing."""
     if not variable.size:
         return np.full(events, np.nan, np.float32)
     return np.full((events, 1) if variable.several else events, NA, np.int32)
 
 
-def find(dataset: Dataset, name: str, tokens: tuple[str, ...] | None) -> Found:
+def find_column(dataset: Dataset, name: str, tokens: tuple[str, ...] | None) -> Column:
     """What a data set has for a variable; `tokens` are those of a text, None: still to be found."""
     if name in dataset.vocabularies:
-        return Found(dataset.columns[name], dataset.size(name))
+        return Column(dataset.columns[name], dataset.size(name))
     if name in dataset.columns and name != "time":
-        return Found(dataset.columns[name])
-    if name in FROM_TIME:
+        return Column(dataset.columns[name])
+    if name in TIME_VARIABLES:
         return _from_time(dataset, name)
     if name == "part" and dataset.chain is not None:
-        number = np.minimum(dataset.chain.number, PARTS - 1)
-        return Found((RESERVED + number).astype(np.int32), RESERVED + PARTS)
-    if name.startswith(COUNT):
-        return Found(_counts(dataset, name.removeprefix(COUNT)))
-    if name.startswith(SINCE):
-        return Found(_since(dataset, name.removeprefix(SINCE)))
+        number = np.minimum(dataset.chain.number, MAX_SESSIONS - 1)
+        return Column((RESERVED + number).astype(np.int32), RESERVED + MAX_SESSIONS)
+    if name.startswith(COUNT_PREFIX):
+        return Column(_counts(dataset, name.removeprefix(COUNT_PREFIX)))
+    if name.startswith(SINCE_PREFIX):
+        return Column(_since(dataset, name.removeprefix(SINCE_PREFIX)))
     values = None
-    if name.startswith(SEQUENCE):
-        values = dataset.sequence_column(name.removeprefix(SEQUENCE))
+    if name.startswith(SEQUENCE_PREFIX):
+        values = dataset.sequence_column(name.removeprefix(SEQUENCE_PREFIX))
     if values is None:
         raise ValueError(
             f"data.variables names {name!r}; this data set has {sorted(dataset.columns)}; with "
-            f"times, {list(FROM_TIME)}; with data.chain, 'part'; and of their values, such as "
+            f"times, {list(TIME_VARIABLES)}; with data.chain, 'part'; and of their values, such as "
             "count.action=buy and since.action=buy; sequence.NAME, item.NAME."
         )
     owner = np.repeat(np.arange(dataset.sequences), np.diff(dataset.offsets))
     if not tokens and all(isinstance(value, int | float | None) for value in values):
-        return Found(np.array(values, np.float64)[owner])
+        return Column(np.array(values, np.float64)[owner])
     known = {str(value) for value in values if value is not None} if tokens is None else tokens
     places = {token: RESERVED + place for place, token in enumerate(sorted(known))}
     ids = [NA if value is None else places.get(str(value), UNK) for value in values]
-    return Found(np.array(ids, np.int32)[owner], RESERVED + len(places), tuple(places))
+    return Column(np.array(ids, np.int32)[owner], RESERVED + len(places), tuple(places))
 
 
 def _counts(dataset: Dataset, condition: str) -> Float[np.ndarray, " E"]:
     """log(1 + events so far that a condition counts)."""
-    return np.log1p(alike(dataset, condition).count())
+    return np.log1p(count_matching(dataset, condition).count())
 
 
 def _since(dataset: Dataset, condition: str) -> Float[np.ndarray, " E"]:
     """log(1 + seconds since the last event before that a condition counts), NaN without one."""
-    time = _time(dataset, SINCE + condition)
-    last = alike(dataset, condition).last()
+    time = _time(dataset, SINCE_PREFIX + condition)
+    last = count_matching(dataset, condition).last()
     return np.where(last < 0, np.nan, np.log1p(np.maximum(time - time[last], 0) / SECOND))
 
 
@@ -233,14 +233,14 @@ def _time(dataset: Dataset, name: str) -> Int64[np.ndarray, " E"]:
     return dataset.columns["time"]
 
 
-def _from_time(dataset: Dataset, name: str) -> Found:
+def _from_time(dataset: Dataset, name: str) -> Column:
     """What follows from the times of the events."""
     time = _time(dataset, name)
     if name == "hour":
-        return Found((RESERVED + time % DAY // HOUR).astype(np.int32), RESERVED + 24)
+        return Column((RESERVED + time % DAY // HOUR).astype(np.int32), RESERVED + 24)
     if name == "weekday":  # 1970 began on a Thursday
-        return Found((RESERVED + (time // DAY + 3) % 7).astype(np.int32), RESERVED + 7)
-    return Found(_gaps(time, dataset.offsets) if name == "gap" else time / SECOND)
+        return Column((RESERVED + (time // DAY + 3) % 7).astype(np.int32), RESERVED + 7)
+    return Column(_gaps(time, dataset.offsets) if name == "gap" else time / SECOND)
 
 
 def _gaps(

@@ -9,7 +9,7 @@ from clickflax.data.store import Dataset
 AND, OR = "&", "|"
 
 
-def chosen(dataset: Dataset, condition: str) -> Bool[np.ndarray, " E"]:
+def matches(dataset: Dataset, condition: str) -> Bool[np.ndarray, " E"]:
     """The events of a data set that meet a condition; all of them for an empty one.
 
     A part is counted from the first of its sequence, 0, or from the last, -1. A value with `&` or

@@ -17,23 +17,30 @@ from clickflax.config.check import check_candidates, check_given
 from clickflax.config.default import override, to_dict
 from clickflax.config.flags import add_processes
 from clickflax.data.store import Dataset
-from clickflax.data.variables import read
-from clickflax.evaluation.evaluator import Judge, rows_of
-from clickflax.evaluation.record import count_of, prefixed, protocol, record_name
-from clickflax.evaluation.top_k import Listing, check_listing, list_part
-from clickflax.inference.predictor import make_asker
-from clickflax.run.folder import Run, load_run, open_data, read_config, told_of, told_pairs
-from clickflax.run.sharded_tables import mesh_of, place
-from clickflax.run.targets import ask_about
+from clickflax.data.variables import read_columns
+from clickflax.evaluation.evaluator import Evaluator, rows_of_targets
+from clickflax.evaluation.record import count_examples, prefix_metrics, protocol, record_name
+from clickflax.evaluation.top_k import ListOptions, check_list_options, evaluate_lists
+from clickflax.inference.predictor import make_predictor
+from clickflax.run.folder import (
+    Run,
+    encode_condition,
+    load_run,
+    open_data,
+    parse_condition,
+    read_config,
+)
+from clickflax.run.sharded_tables import make_run_mesh, place_on_mesh
+from clickflax.run.targets import make_task_data
 from clickflax.runtime import processes, sharding
-from clickflax.runtime.files import read_json, write_json, write_rows
+from clickflax.runtime.files import read_json, write_json, write_parquet
 from clickflax.runtime.log import finite
-from clickflax.tasks.group_metrics import GROUPS, told_groups
-from clickflax.tasks.ranking_metrics import by_sequence
+from clickflax.tasks.group_metrics import GROUPS, group_metrics
+from clickflax.tasks.ranking_metrics import metrics_by_sequence
 from clickflax.tasks.task import LABELS
 
 
-def table(metrics: Mapping[str, float], title: str) -> rich.table.Table:
+def metrics_table(metrics: Mapping[str, float], title: str) -> rich.table.Table:
     """Metrics down; those that have cut-offs have them across."""
     lines = rich.table.Table(title=title, title_justify="left")
     lines.add_column("metric")
@@ -63,20 +70,20 @@ def group_tables(groups: Mapping[str, Mapping[str, Any]]) -> Iterator[rich.table
         yield lines
 
 
-def examine(
+def evaluate_tasks(
     config: ConfigDict,
     run: Run,
     dataset: Dataset,
     which: str,
-    listing: Listing | None = None,
+    listing: ListOptions | None = None,
     groups: bool = False,
 ) -> tuple[dict[str, Any], dict[str, dict[str, np.ndarray]]]:
     """What is found for a part by each task of a run, and what it depends on; and by the names of
     their files the rows that the metrics are the means of.
     """
-    mesh = mesh_of(config)
-    params, columns = place(run.params, mesh), read(dataset, run.variables)
-    record, rows, questions = {}, {}, ask_about(config, dataset)
+    mesh = make_run_mesh(config)
+    params, columns = place_on_mesh(run.params, mesh), read_columns(dataset, run.variables)
+    record, rows, questions = {}, {}, make_task_data(config, dataset)
     if listing is not None and all(asked.task.head != "item" for asked in questions.values()):
         raise ValueError(f"--lists: no task of {list(questions)} answers with items.")
     if groups and all(name in LABELS for name in questions):
@@ -86,37 +93,39 @@ def examine(
             raise ValueError(
                 f"{name}: the {which} part of {dataset.path} has no examples: {asked.dropped}."
             )
-        told = told_of(config, name, asked.task, run.variables, run.vocabularies)
-        asker = make_asker(config, run.model, asked.task, mesh, run.given, told)
-        judge = Judge(asker, asked, columns, config)
+        told = encode_condition(config, name, asked.task, run.variables, run.vocabularies)
+        asker = make_predictor(config, run.model, asked.task, mesh, run.given, told)
+        judge = Evaluator(asker, asked, columns, config)
         if which == "test" and judge.is_label and len(asked.validation):
             judge(params, "validation")  # for its threshold
         verdict = judge.examine(params, which)
-        rows[name] = rows_of(asked, which, verdict.found, judge.columns, dataset.begins)
+        rows[name] = rows_of_targets(asked, which, verdict.found, judge.columns, dataset.begins)
         if not judge.is_label:
             cutoffs = tuple(config.eval.cutoffs)
-            rows[f"{name}.users"] = by_sequence(rows[name], cutoffs)
+            rows[f"{name}.users"] = metrics_by_sequence(rows[name], cutoffs)
             if groups:
-                verdict.beside["groups"] = told_groups(rows[name], cutoffs)
+                verdict.beside["groups"] = group_metrics(rows[name], cutoffs)
         if listing is not None and asked.task.head == "item":
-            more, rows[f"{name}.lists"] = list_part(judge, params, dataset, which, name, listing)
+            more, rows[f"{name}.lists"] = evaluate_lists(
+                judge, params, dataset, which, name, listing
+            )
             verdict.metrics.update(more)
         found = {
             **verdict.metrics,
             **verdict.beside,
-            **count_of(asked, which, columns),
+            **count_examples(asked, which, columns),
             "protocol": protocol(config, dataset, name, asked.task, which),
             "dropped": asked.dropped,
         }
-        record |= found if len(questions) == 1 else prefixed(name, found)
+        record |= found if len(questions) == 1 else prefix_metrics(name, found)
     return record, rows
 
 
 # What an evaluation may ask otherwise than the config of its run.
-OTHERWISE = ("where", "given", "labels", "filter_seen", "cutoffs", "negatives", "drawn", "unseen")
+CHANGEABLE = ("where", "given", "labels", "filter_seen", "cutoffs", "negatives", "drawn", "unseen")
 
 
-def asked_otherwise(config: ConfigDict, changes: Mapping[str, Any]) -> ConfigDict:
+def apply_changes(config: ConfigDict, changes: Mapping[str, Any]) -> ConfigDict:
     """The config of a run with what an evaluation asks otherwise: a value for each of OTHERWISE, of
     which None leaves a knob as it is.
     """
@@ -163,25 +172,25 @@ def evaluate_run(
     reference: str = "",
     groups: bool = False,
 ) -> dict[str, Any]:
-    """Evaluates a run, keeps the record in its folder, and returns it. Of several processes each
-    asks its share of the questions, and the first one writes.
+    """Evaluates a run, keeps the record in its folder, and returns it. Several processes share the
+    examples, and the first one writes.
 
-    Beside DIR/test.json stands DIR/test.TASK.parquet, a line for each target or label (`rows_of`),
-    of targets also DIR/test.TASK.users.parquet, a line for each user (`by_sequence`), and with
-    `lists` DIR/test.TASK.lists.parquet (`rows_of_lists`) and their metrics in the record. With
-    `groups` the record tells who is served well (`told_groups`). What an argument asks has files of
-    its own, such as DIR/test.negatives.100.json; `cutoffs` ask nothing else.
+    Next to DIR/test.json, DIR/test.TASK.parquet has a row for each target or label
+    (`rows_of_targets`), DIR/test.TASK.users.parquet one for each user (`metrics_by_sequence`), and
+    with `lists` DIR/test.TASK.lists.parquet has the lists (`rows_of_lists`), whose metrics are in
+    the record. `groups` adds metrics by group (`group_metrics`). Settings that differ from the
+    config's have files of their own, such as DIR/test.negatives.100.json, except `cutoffs`.
     """
-    check_listing(lists, features, reference)
+    check_list_options(lists, features, reference)
     run, start = load_run(folder, checkpoint), time.perf_counter()
     dataset = open_data(run, data)
     drawing = {"negatives": negatives, "drawn": drawn, "unseen": unseen}
     asking = {"where": where, "given": given, "filter_seen": filter_seen, "labels": labels}
-    config = asked_otherwise(run.config, {**asking, **drawing, "cutoffs": cutoffs})
+    config = apply_changes(run.config, {**asking, **drawing, "cutoffs": cutoffs})
     question = record_name(**asking, **drawing, data=data)
     name = question + record_name(checkpoint=checkpoint)
-    listing = Listing(tuple(features), reference, question) if lists else None
-    found, rows = examine(config, run, dataset, which, listing, groups)
+    listing = ListOptions(tuple(features), reference, question) if lists else None
+    found, rows = evaluate_tasks(config, run, dataset, which, listing, groups)
     record = finite(found) | {
         "data": str(dataset.path),
         "fingerprint": dataset.fingerprint,
@@ -194,12 +203,12 @@ def evaluate_run(
     }
     processes.wait_for_all("asked")  # of what another evaluation has left, perhaps
     if processes.is_first():
-        keep(run, f"{which}{name}", record, rows, config)
+        write_record(run, f"{which}{name}", record, rows, config)
     processes.wait_for_all("evaluated")
     return record
 
 
-def keep(
+def write_record(
     run: Run,
     name: str,
     record: Mapping[str, Any],
@@ -210,13 +219,13 @@ def keep(
     for task in run.tasks:  # they would be taken for those of this evaluation
         (run.folder / f"{name}.{task}.lists.parquet").unlink(missing_ok=True)
     for file, columns in rows.items():
-        write_rows(run.folder / f"{name}.{file}.parquet", columns)
+        write_parquet(run.folder / f"{name}.{file}.parquet", columns)
     environment = read_json(run.folder / "environment.json")
     full = {**record, "environment": environment, "config": to_dict(config)}
     write_json(run.folder / f"{name}.json", full)  # the last: it says that all is there
 
 
-def show(record: Mapping[str, Any], tasks: Sequence[str], which: str, run: str) -> None:
+def print_metrics(record: Mapping[str, Any], tasks: Sequence[str], which: str, run: str) -> None:
     """Prints a table for each task, and warns of numbers that are too good."""
     for name in tasks:
         prefix = f"{name}/" if len(tasks) > 1 else ""
@@ -234,12 +243,12 @@ def show(record: Mapping[str, Any], tasks: Sequence[str], which: str, run: str) 
         for key in ("train_seconds", "seconds_to_checkpoint", "evaluate_seconds"):
             metrics.pop(key, None)
         console = rich.console.Console()
-        console.print(table(metrics, f"{name}, {which} of {run}: {count}"))
+        console.print(metrics_table(metrics, f"{name}, {which} of {run}: {count}"))
         for lines in group_tables(own.get("groups", {})):
             console.print(lines)
 
 
-def parser_of() -> argparse.ArgumentParser:
+def make_parser() -> argparse.ArgumentParser:
     """The flags of the verb."""
     parser = argparse.ArgumentParser(prog="clickflax evaluate", description=__doc__)
     parser.add_argument("--run", required=True, help="the folder of a run")
@@ -280,7 +289,7 @@ def parser_of() -> argparse.ArgumentParser:
 
 def main(argv: list[str]) -> None:
     """`clickflax evaluate --run DIR --split test`."""
-    flags = parser_of().parse_args(argv)
+    flags = make_parser().parse_args(argv)
     cutoffs = None
     if flags.cutoffs is not None:
         if not all(k.isdigit() and int(k) for k in flags.cutoffs.split(",")):
@@ -288,7 +297,7 @@ def main(argv: list[str]) -> None:
         cutoffs = tuple(int(k) for k in flags.cutoffs.split(","))
     config = read_config(flags.run)
     sharding.use_devices(config.train.cpu_devices)
-    processes.start(flags.coordinator, flags.processes, flags.process, flags.devices)
+    processes.start_processes(flags.coordinator, flags.processes, flags.process, flags.devices)
     record = evaluate_run(
         flags.run,
         flags.split,
@@ -297,7 +306,7 @@ def main(argv: list[str]) -> None:
         cutoffs=cutoffs,
         checkpoint=flags.checkpoint,
         where=flags.where,
-        given=told_pairs(flags.given),
+        given=parse_condition(flags.given),
         labels=flags.labels,
         negatives=flags.negatives,
         drawn=flags.drawn,
@@ -308,5 +317,5 @@ def main(argv: list[str]) -> None:
         groups=flags.groups,
     )
     if processes.is_first():
-        show(record, config.tasks, flags.split, flags.run)
+        print_metrics(record, config.tasks, flags.split, flags.run)
         print(json.dumps(record))

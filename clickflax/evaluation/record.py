@@ -11,10 +11,10 @@ from ml_collections import ConfigDict
 from clickflax.batch import MASK, RESERVED, SEP
 from clickflax.config.default import of_task
 from clickflax.data.eval_batches import count_repeats
-from clickflax.data.splits.common import cold_targets
-from clickflax.data.splits.labels import LABELS, LabelPart
+from clickflax.data.splits.common import is_cold_target
+from clickflax.data.splits.labels import LABEL_SOURCES, LabelExamples
 from clickflax.data.store import Dataset
-from clickflax.run.targets import Asked
+from clickflax.run.targets import TaskData
 from clickflax.tasks.task import BASKET, MASKED, NEXT, Task
 
 
@@ -30,7 +30,7 @@ def protocol(
     if "ratio" in data.split:
         common |= {"validation_share": data.validation_share, "test_share": data.test_share}
     common |= {"chain": data.chain, "where": where}
-    if name in LABELS:
+    if name in LABEL_SOURCES:
         read = "the events so far" if task.causal else "the whole range that may be read"
         return {**common, **{key: config.label[key] for key in config.label}, "read": read}
     until = "before the moment of the split" if data.split == "time" else "before the target"
@@ -55,17 +55,17 @@ def protocol(
     }
 
 
-def count_of(asked: Asked, which: str, columns: Mapping[str, Any]) -> dict[str, Any]:
+def count_examples(asked: TaskData, which: str, columns: Mapping[str, Any]) -> dict[str, Any]:
     """How many examples a part has, and what about them should be known."""
     part = getattr(asked, which)
-    if isinstance(part, LabelPart):
+    if isinstance(part, LabelExamples):
         return {"labels": len(part)}
     item = columns[asked.task.head]
     return {
         "users": len(np.unique(part.sequence)),
         "questions": len(part),
         "targets_in_the_history": count_repeats(item, part.history, part.targets, part.owner),
-        "targets_never_trained_on": int(cold_targets(asked.train, part, item).sum()),
+        "targets_never_trained_on": int(is_cold_target(asked.train, part, item).sum()),
     }
 
 
@@ -89,28 +89,28 @@ def record_name(
     parts += [] if drawn is None else [drawn]
     parts += [] if unseen is None else ["unseen" if unseen else "all"]
     parts += [] if filter_seen is None else [f"{'' if filter_seen else 'no-'}filter-seen"]
-    parts += [] if data is None else [f"data.{short(data)}"]
-    parts += [] if labels is None else [f"labels.{short(labels)}"]
+    parts += [] if data is None else [f"data.{short_name(data)}"]
+    parts += [] if labels is None else [f"labels.{short_name(labels)}"]
     parts += [] if checkpoint == "best" else [checkpoint]
     return "".join(f".{part}".replace("|", "+").replace("/", "_") for part in parts)
 
 
-def short(path: str) -> str:
+def short_name(path: str) -> str:
     """The last part of a path, and what tells it from others of that name."""
     return f"{pathlib.PurePath(path).name[:80]}.{hashlib.sha256(path.encode()).hexdigest()[:6]}"
 
 
 # What the numbers of a ranking depend on, beside the users and the targets, of its protocol.
-RANKED_AMONG = ("candidates", "filter_seen", "ties")
+RANKING_FIELDS = ("candidates", "filter_seen", "ties")
 
 
-def ranked_among(record: Mapping[str, Any], task: str | None) -> dict[str, Any]:
+def ranking_protocol(record: Mapping[str, Any], task: str | None) -> dict[str, Any]:
     """What a task of a record was asked to rank; None: the only one, or the first."""
     task = task or next(iter(record.get("config", {}).get("tasks", ())), None)
     told = record.get("protocol") or record.get(f"{task}/protocol", {})
-    return {key: told.get(key) for key in RANKED_AMONG}
+    return {key: told.get(key) for key in RANKING_FIELDS}
 
 
-def prefixed(task: str, found: Mapping[str, Any]) -> dict[str, Any]:
+def prefix_metrics(task: str, found: Mapping[str, Any]) -> dict[str, Any]:
     """What was found for one of several tasks."""
     return {f"{task}/{name}": value for name, value in found.items()}

@@ -11,17 +11,17 @@ import pyarrow.parquet as pq
 from jaxtyping import Array, Float, Int, Shaped
 
 from clickflax.batch import RESERVED
-from clickflax.data.splits.common import Examples, inside
+from clickflax.data.splits.common import Examples, events_inside
 from clickflax.data.store import Dataset, Vocabulary
-from clickflax.evaluation.evaluator import Judge
+from clickflax.evaluation.evaluator import Evaluator
 from clickflax.evaluation.record import protocol
-from clickflax.inference.predictor import Asker
+from clickflax.inference.predictor import Predictor
 from clickflax.model.heads import Answers
-from clickflax.run.targets import Asked
+from clickflax.run.targets import TaskData
 from clickflax.runtime import sharding
 from clickflax.runtime.files import read_json
-from clickflax.tasks.list_metrics import beyond_hits, table_of, trained_of
-from clickflax.tasks.ranks import TopK, best
+from clickflax.tasks.list_metrics import beyond_hits, feature_table, training_counts
+from clickflax.tasks.ranks import TopK, top_k_items
 
 Columns = Mapping[str, Shaped[np.ndarray, "E ..."]]
 
@@ -35,7 +35,7 @@ def targets_of(part: Examples) -> Int[np.ndarray, "Q T"]:
     return found
 
 
-def best_with_targets(
+def top_k_with_targets(
     answers: Answers,
     seen: Int[Array, "N 2"],
     chunk: int,
@@ -43,13 +43,13 @@ def best_with_targets(
     k: int,
     top_k: TopK,
 ) -> tuple[Float[Array, "A K"], Int[Array, "A K"]]:
-    """As `best`, but that targets are never left out."""
+    """As `top_k_items`, but that targets are never left out."""
     wanted = (targets[seen[:, 0]] == seen[:, 1:]).any(1)
-    return best(answers, jnp.where(wanted[:, None], -1, seen), chunk, k, top_k)
+    return top_k_items(answers, jnp.where(wanted[:, None], -1, seen), chunk, k, top_k)
 
 
-def lists_of(
-    asker: Asker, params: Any, columns: Columns, part: Examples, k: int, filter_seen: bool
+def top_k_lists(
+    asker: Predictor, params: Any, columns: Columns, part: Examples, k: int, filter_seen: bool
 ) -> tuple[Int[np.ndarray, "Q K"], Float[np.ndarray, "Q K"]]:
     """The best `k` items after every history, 0 ... V-1 and -1 for none, and their scores; a target
     is not filtered, as places have it.
@@ -57,7 +57,7 @@ def lists_of(
     items = np.full((len(part), k), -1, np.int32)
     scores = np.full((len(part), k), -np.inf, np.float32)
     top_k = sharding.find_top_k(asker.mesh)
-    compiled = asker.compile(functools.partial(best_with_targets, k=k, top_k=top_k))
+    compiled = asker.compile(functools.partial(top_k_with_targets, k=k, top_k=top_k))
     wanted = targets_of(part)
     asked = asker.ask(
         params,
@@ -74,9 +74,9 @@ def lists_of(
     return items, scores
 
 
-def describe(
+def list_metrics_of(
     lists: Int[np.ndarray, "Q K"],
-    asked: Asked,
+    asked: TaskData,
     part: Examples,
     dataset: Dataset,
     columns: Columns,
@@ -86,14 +86,14 @@ def describe(
 ) -> dict[str, float]:
     """The metrics of `tasks.lists`; diversity by these features of the catalog."""
     item = columns["item"]
-    train = np.flatnonzero(inside(asked.train, len(item)) & (item >= RESERVED))
+    train = np.flatnonzero(events_inside(asked.train, len(item)) & (item >= RESERVED))
     sequence = np.searchsorted(dataset.begins, train, side="right")
-    trained = trained_of(item[train] - RESERVED, sequence, dataset.size("item") - RESERVED)
+    trained = training_counts(item[train] - RESERVED, sequence, dataset.size("item") - RESERVED)
     wanted = targets_of(part)
     relevant = np.zeros(lists.shape, bool)
     for targets in wanted.T:  # one at a time: nothing has the shape [Q, K, T]
         relevant |= (lists == targets[:, None]) & (lists >= 0)
-    table = table_of(features_of(dataset.vocabulary("item"), features)) if features else None
+    table = feature_table(features_of(dataset.vocabulary("item"), features)) if features else None
     return beyond_hits(lists, relevant, trained, cutoffs, table, reference)
 
 
@@ -134,7 +134,7 @@ def read_lists(path: pathlib.Path, questions: int, k: int) -> Int[np.ndarray, "Q
     return found
 
 
-class Listing(NamedTuple):
+class ListOptions(NamedTuple):
     """Whether lists are made, too, and what is asked of them."""
 
     features: tuple[str, ...] = ()  # of the catalog, by which they are diverse
@@ -142,14 +142,14 @@ class Listing(NamedTuple):
     name: str = ""  # of the record, as `record_name` has it
 
 
-def check_listing(lists: bool, features: Sequence[str], reference: str) -> None:
+def check_list_options(lists: bool, features: Sequence[str], reference: str) -> None:
     """Refuses what is about lists where none are made."""
     if (features or reference) and not lists:
         raise ValueError("--features and --reference are about lists: say --lists, too.")
 
 
-def list_part(
-    judge: Judge, params: Any, dataset: Dataset, which: str, name: str, listing: Listing
+def evaluate_lists(
+    judge: Evaluator, params: Any, dataset: Dataset, which: str, name: str, listing: ListOptions
 ) -> tuple[dict[str, float], dict[str, np.ndarray]]:
     """The metrics of the lists of a part, as long as the last cut-off, and their rows."""
     asked, config = judge.asked, judge.config
@@ -159,7 +159,7 @@ def list_part(
             f"--lists are of all items, and eval.negatives={config.eval.negatives} ranks among few:"
             " --negatives=0 asks of all."
         )
-    items, scores = lists_of(
+    items, scores = top_k_lists(
         judge.rank.asker, params, judge.columns, part, k, config.eval.filter_seen
     )
     reference = None
@@ -168,7 +168,7 @@ def list_part(
         check_reference(listing, which, name, dataset, told, k)
         path = pathlib.Path(listing.reference) / f"{which}{listing.name}.{name}.lists.parquet"
         reference = read_lists(path, len(part), k)
-    found = describe(
+    found = list_metrics_of(
         items,
         asked,
         part,
@@ -182,7 +182,7 @@ def list_part(
 
 
 def check_reference(
-    listing: Listing, which: str, task: str, dataset: Dataset, told: dict[str, Any], k: int
+    listing: ListOptions, which: str, task: str, dataset: Dataset, told: dict[str, Any], k: int
 ) -> None:
     """Refuses lists that answer other questions, or end too early."""
     file = pathlib.Path(listing.reference) / f"{which}{listing.name}.json"

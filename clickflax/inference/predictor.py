@@ -12,15 +12,15 @@ from ml_collections import ConfigDict
 
 from clickflax.batch import CLS, MASK, RESERVED, SEP, Batch
 from clickflax.data.batches import Windows, training_batches
-from clickflax.data.eval_batches import AskedRows, Layout, asking_batches
+from clickflax.data.eval_batches import DeviceLayout, EvalBatch, eval_batches
 from clickflax.model.model import Model
-from clickflax.run.sharded_tables import trim
+from clickflax.run.sharded_tables import trim_tables
 from clickflax.runtime import sharding
 from clickflax.tasks.task import Task
 
 
 @dataclasses.dataclass(frozen=True)
-class Asker:
+class Predictor:
     """Asks a model about histories, a batch of them at a time."""
 
     model: Model
@@ -37,7 +37,7 @@ class Asker:
 
     def batches(
         self, columns: Mapping[str, Shaped[np.ndarray, "E ..."]], history: Windows, seen: bool
-    ) -> Iterator[AskedRows]:
+    ) -> Iterator[EvalBatch]:
         """All the histories, in batches of about `batch_size`."""
         ask = self.task.ask if self.task.ask in (MASK, SEP) else None
         row_length = self.max_len
@@ -49,7 +49,7 @@ class Asker:
             rows = 1 << (len(history.start) - 1).bit_length()
         devices = sharding.groups(self.mesh)
         group_rows = sharding.micro_rows(self.micro_rows, row_length, -(-rows // devices))
-        return asking_batches(
+        return eval_batches(
             columns,
             history,
             max_len=row_length,
@@ -59,12 +59,12 @@ class Asker:
             ask=ask,
             told=self.told,
             seen=seen,
-            layout=Layout(devices, -(-rows // (group_rows * devices)), group_rows),
+            layout=DeviceLayout(devices, -(-rows // (group_rows * devices)), group_rows),
         )
 
     def trimmed(self, collections: Any) -> Any:
         """What the model is asked with."""
-        return collections | {"params": trim(self.model, collections["params"])}
+        return collections | {"params": trim_tables(self.model, collections["params"])}
 
     def compile(self, finish: Callable[..., Any]) -> Callable[..., Any]:
         """`finish(answers, seen [N, 2], chunk, *extras [A, ...])` of a batch, on all devices.
@@ -90,7 +90,7 @@ class Asker:
             past = self.model.past(variables, segment, self.task.causal, last, self.task.head)
             return jax.tree.map(lambda x: x[row, nth], (hidden, past))
 
-        def answer(collections: Any, shard: tuple[AskedRows, tuple[Array, ...]]) -> Any:
+        def answer(collections: Any, shard: tuple[EvalBatch, tuple[Array, ...]]) -> Any:
             collections, (asked, extras) = self.trimmed(collections), shard
             groups = (asked.batch, asked.last, asked.row, asked.nth)
             found = jax.lax.map(lambda group: encode(collections, group), groups)
@@ -199,16 +199,16 @@ class Asker:
         return sharding.compile_groups(answer, self.mesh)
 
 
-def make_asker(
+def make_predictor(
     config: ConfigDict,
     model: Model,
     task: Task,
     mesh: jax.sharding.Mesh,
     given: Any,
     told: Mapping[str, Any],
-) -> Asker:
+) -> Predictor:
     """The asker that a config describes."""
-    return Asker(
+    return Predictor(
         model=model,
         task=task,
         mesh=mesh,

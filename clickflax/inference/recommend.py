@@ -28,13 +28,20 @@ from clickflax.config.check import check_given
 from clickflax.config.default import override
 from clickflax.data.batches import Windows
 from clickflax.data.store import Dataset, Vocabulary
-from clickflax.data.variables import absent, read
-from clickflax.inference.predictor import Asker, make_asker
-from clickflax.run.folder import Run, load_run, open_data, read_config, told_of, told_pairs
-from clickflax.run.sharded_tables import mesh_of, place
-from clickflax.run.targets import hidden_after, without
+from clickflax.data.variables import missing_column, read_columns
+from clickflax.inference.predictor import Predictor, make_predictor
+from clickflax.run.folder import (
+    Run,
+    encode_condition,
+    load_run,
+    open_data,
+    parse_condition,
+    read_config,
+)
+from clickflax.run.sharded_tables import make_run_mesh, place_on_mesh
+from clickflax.run.targets import hidden_after, mask_columns
 from clickflax.runtime import sharding
-from clickflax.tasks.ranks import best
+from clickflax.tasks.ranks import top_k_items
 
 load = load_run
 
@@ -48,7 +55,7 @@ class Recommendation(NamedTuple):
 
 
 # The columns of a file of lists.
-LISTS = pa.schema(
+RECOMMENDATION_SCHEMA = pa.schema(
     {
         "user": pa.string(),
         "rank": pa.int32(),
@@ -59,7 +66,7 @@ LISTS = pa.schema(
 )
 
 
-class Lists(NamedTuple):
+class TopItems(NamedTuple):
     """The best items of some histories, ids from best to worst; -1 where there are no more."""
 
     example: Int[np.ndarray, " N"]
@@ -68,21 +75,21 @@ class Lists(NamedTuple):
 
 
 @functools.lru_cache(maxsize=2)
-def placed(run: Run) -> Any:
+def params_on_devices(run: Run) -> Any:
     """The parameters of a run on the devices, once for all that it is asked."""
-    return place(run.params, mesh_of(run.config))
+    return place_on_mesh(run.params, make_run_mesh(run.config))
 
 
 @functools.lru_cache(maxsize=8)
-def compiled(run: Run, k: int, given: tuple[str, ...]) -> tuple[Asker, Callable[..., Any]]:
+def compile_top_k(run: Run, k: int, given: tuple[str, ...]) -> tuple[Predictor, Callable[..., Any]]:
     """What answers for a run, kept so that a second question does not compile again."""
     config = override(run.config, [f"config.eval.given={given}"])
-    mesh = mesh_of(config)
+    mesh = make_run_mesh(config)
     check_given(config)
     name = item_task(run)
-    told = told_of(config, name, run.tasks[name], run.variables, run.vocabularies)
-    asker = make_asker(config, run.model, run.tasks[name], mesh, run.given, told)
-    finish = functools.partial(best, k=k, top_k=sharding.find_top_k(mesh))
+    told = encode_condition(config, name, run.tasks[name], run.variables, run.vocabularies)
+    asker = make_predictor(config, run.model, run.tasks[name], mesh, run.given, told)
+    finish = functools.partial(top_k_items, k=k, top_k=sharding.find_top_k(mesh))
     return asker, asker.compile(finish)
 
 
@@ -101,21 +108,23 @@ def check_k(run: Run, k: int) -> None:
         raise ValueError(f"k={k} must lie between 1 and the {items} items of the catalog.")
 
 
-def rank_items(
+def recommend_batches(
     run: Run,
     columns: Mapping[str, Shaped[np.ndarray, "E ..."]],
     history: Windows,
     k: int,
     filter_seen: bool,
     given: tuple[str, ...],
-) -> Iterator[Lists]:
+) -> Iterator[TopItems]:
     """The best `k` items after each history, a batch of histories at a time."""
     check_k(run, k)
-    asker, answer = compiled(run, k, given)
-    for example, (score, item) in asker.ask(placed(run), answer, columns, history, filter_seen):
+    asker, answer = compile_top_k(run, k, given)
+    for example, (score, item) in asker.ask(
+        params_on_devices(run), answer, columns, history, filter_seen
+    ):
         there = example >= 0
         item = np.where(np.isneginf(score), -1, item + RESERVED)
-        yield Lists(example[there], item[there], score[there])
+        yield TopItems(example[there], item[there], score[there])
 
 
 def find_items(run: Run, names: Sequence[str]) -> Int[np.ndarray, " N"]:
@@ -174,14 +183,16 @@ def top_k(
         warnings.warn(f"the histories have no {', '.join(others)}: taken as missing", stacklevel=2)
     found = [find_items(run, history) for history in histories]
     bounds = np.concatenate([[0], np.cumsum([len(ids) for ids in found])])
-    columns = {name: absent(variable, int(bounds[-1])) for name, variable in run.variables.items()}
-    columns = without(columns, frozenset(name for name in columns if name.startswith(AFTER)))
+    columns = {
+        name: missing_column(variable, int(bounds[-1])) for name, variable in run.variables.items()
+    }
+    columns = mask_columns(columns, frozenset(name for name in columns if name.startswith(AFTER)))
     columns["item"] = np.concatenate(found)
     filter_seen = bool(run.config.eval.filter_seen if filter_seen is None else filter_seen)
     given = tuple(run.config.eval.given if given is None else given)
     answers: list[list[Recommendation]] = [[] for _ in histories]
     windows = Windows(bounds[:-1], bounds[1:])
-    for lists in rank_items(run, columns, windows, k, filter_seen, given):
+    for lists in recommend_batches(run, columns, windows, k, filter_seen, given):
         for example, items, scores in zip(*lists, strict=True):
             answers[example] = [
                 Recommendation(
@@ -193,7 +204,7 @@ def top_k(
     return answers
 
 
-def write_lists(
+def write_recommendations(
     run: Run,
     users: Sequence[str] | None,
     data: str | None,
@@ -211,38 +222,40 @@ def write_lists(
     if users is not None:
         users = list(dict.fromkeys(users))
         options = pc.SetLookupOptions(value_set=keys)
-        place = pc.call_function("index_in", [pa.array(users, pa.string())], options)
-        if place.null_count:
-            missing = [user for user, i in zip(users, place.to_pylist(), strict=True) if i is None]
+        place_on_mesh = pc.call_function("index_in", [pa.array(users, pa.string())], options)
+        if place_on_mesh.null_count:
+            missing = [
+                user for user, i in zip(users, place_on_mesh.to_pylist(), strict=True) if i is None
+            ]
             raise ValueError(
                 f"{len(missing):,} of {len(users):,} users are not in {dataset.path}: "
                 f"{', '.join(missing[:5])}. For people it does not know, use --history."
             )
-        chosen = place.to_numpy().astype(np.int64)
+        chosen = place_on_mesh.to_numpy().astype(np.int64)
     history = dataset.ranges(Windows(dataset.offsets[chosen], dataset.offsets[chosen + 1]))
     task = item_task(run)
-    columns = read(dataset, run.variables)
-    columns = without(columns, hidden_after(run.config, task, run.tasks[task]))
+    columns = read_columns(dataset, run.variables)
+    columns = mask_columns(columns, hidden_after(run.config, task, run.tasks[task]))
     check_k(run, k)
     out.parent.mkdir(parents=True, exist_ok=True)
     tokens, titles = (
         pa.array(names, pa.string()) for names in (run.items.tokens(), titles_of(run.items))
     )
     partial = out.with_name(f".{out.name}.tmp")
-    with pq.ParquetWriter(partial, LISTS) as writer:
-        for lists in rank_items(run, columns, history, k, filter_seen, given):
-            row, place = np.nonzero(lists.item >= 0)
-            item = lists.item[row, place] - RESERVED
+    with pq.ParquetWriter(partial, RECOMMENDATION_SCHEMA) as writer:
+        for lists in recommend_batches(run, columns, history, k, filter_seen, given):
+            row, place_on_mesh = np.nonzero(lists.item >= 0)
+            item = lists.item[row, place_on_mesh] - RESERVED
             writer.write_table(
                 pa.table(
                     {
                         "user": keys.take(chosen[lists.example[row]]),
-                        "rank": (place + 1).astype(np.int32),
+                        "rank": (place_on_mesh + 1).astype(np.int32),
                         "item": tokens.take(item),
                         "title": titles.take(item),
-                        "score": lists.score[row, place],
+                        "score": lists.score[row, place_on_mesh],
                     },
-                    schema=LISTS,
+                    schema=RECOMMENDATION_SCHEMA,
                 )
             )
     partial.replace(out)
@@ -255,7 +268,7 @@ def user_keys(dataset: Dataset) -> pa.Array:
     return pq.read_table(path, columns=["token"])["token"].combine_chunks()
 
 
-def show(answers: list[Recommendation]) -> None:
+def print_recommendations(answers: list[Recommendation]) -> None:
     """A table, and as the last line the same as JSON."""
     lines = rich.table.Table()
     for name in ("", "item", "title", "score"):
@@ -299,7 +312,7 @@ def main(argv: list[str]) -> None:
         parser.error(f"--data={flags.data} has users; a --history is told, and needs none")
     sharding.use_devices(read_config(flags.run).train.cpu_devices)
     run = load(flags.run)
-    told = told_pairs(flags.given)
+    told = parse_condition(flags.given)
     given = tuple(run.config.eval.given) if told is None else told
     if flags.history is not None:
         with warnings.catch_warnings(record=True) as caught:
@@ -308,10 +321,10 @@ def main(argv: list[str]) -> None:
             answers = top_k(run, [history], flags.k, flags.filter_seen, given)
         for warning in caught:
             print(f"clickflax recommend: warning: {warning.message}", file=sys.stderr)
-        show(answers[0])
+        print_recommendations(answers[0])
         return
     filter_seen = run.config.eval.filter_seen if flags.filter_seen is None else flags.filter_seen
     users = read_users(flags.users)
     out = pathlib.Path(flags.out)
-    count = write_lists(run, users, flags.data, out, flags.k, filter_seen, given)
+    count = write_recommendations(run, users, flags.data, out, flags.k, filter_seen, given)
     print(json.dumps({"users": count, "k": flags.k, "out": flags.out}))

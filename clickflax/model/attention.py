@@ -11,7 +11,7 @@ from jaxtyping import Array, Bool, Float, Int, Key
 from clickflax.model.distance import Distances, at_distance
 from clickflax.model.dropout import keep_mask
 from clickflax.model.kernels import KERNELS, obstacle
-from clickflax.model.rows import Rows, at
+from clickflax.model.rows import Rows, take_positions
 
 # Finite, so that a row without a single visible event gives numbers and not NaN.
 HIDDEN = -1e9
@@ -21,7 +21,7 @@ def visible(
     segment: Int[Array, "B L"], causal: bool, places: Int[Array, "B Q"] | None = None
 ) -> Bool[Array, "B 1 Q L"]:
     """Which events (last axis) those at `places` may look at: the ones of their own sequence."""
-    same = at(segment, places)[:, None, :, None] == segment[:, None, None, :]
+    same = take_positions(segment, places)[:, None, :, None] == segment[:, None, None, :]
     if causal:
         column = jnp.arange(segment.shape[1])
         place = column[None] if places is None else places
@@ -89,7 +89,7 @@ def at_places(kernel: Callable[..., Array]) -> Callable[..., Array]:
         queries = jnp.zeros_like(k).transpose(0, 2, 1, 3)
         queries = queries.at[row, places].set(q.transpose(0, 2, 1, 3)).transpose(0, 2, 1, 3)
         mixed = kernel(queries, k, v, segment, causal, key, rate)
-        return at(mixed.transpose(0, 2, 1, 3), places).transpose(0, 2, 1, 3)
+        return take_positions(mixed.transpose(0, 2, 1, 3), places).transpose(0, 2, 1, 3)
 
     return attend
 
@@ -163,7 +163,9 @@ def disentangled(
     asked = jnp.matmul(k, query_of.swapaxes(-1, -2), preferred_element_type=jnp.float32)
     # The same distance, seen from the other event.
     asked = at_distance(asked, None, k.shape[2]).transpose(0, 3, 1, 2)
-    return at_distance(asks, places, k.shape[2]) + at(asked, places).transpose(0, 2, 1, 3)
+    return at_distance(asks, places, k.shape[2]) + take_positions(asked, places).transpose(
+        0, 2, 1, 3
+    )
 
 
 class Attention(nn.Module):
@@ -196,10 +198,14 @@ class Attention(nn.Module):
             return split_heads(y, self.heads)
 
         key = self.make_rng("dropout") if train and self.dropout else None
-        q, k, v = project("query", at(asking, rows.places)), project("key", x), project("value", x)
+        q, k, v = (
+            project("query", take_positions(asking, rows.places)),
+            project("key", x),
+            project("value", x),
+        )
         bias = self.distances(rows)
         if self.positions == "rotary":
-            q, k = rotate(q, at(rows.position, rows.places)), rotate(k, rows.position)
+            q, k = rotate(q, take_positions(rows.position, rows.places)), rotate(k, rows.position)
         elif self.positions == "disentangled":
             assert rows.relative is not None
             vectors = rows.relative[None].astype(x.dtype)

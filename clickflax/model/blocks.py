@@ -14,7 +14,7 @@ from jaxtyping import Array, Bool, Float
 from clickflax.model.attention import Attention, split_heads, visible
 from clickflax.model.distance import Distances
 from clickflax.model.dropout import Dropout
-from clickflax.model.rows import Rows, at
+from clickflax.model.rows import Rows, take_positions
 
 ACTIVATIONS = {"gelu": jax.nn.gelu, "relu": jax.nn.relu, "silu": jax.nn.silu}
 NORMS = ("post", "pre", "query")
@@ -94,7 +94,7 @@ class Block(nn.Module):
 
         seen = layer_norm(x) if self.norm != "post" else x
         mixed = attention(seen, x if self.norm == "query" else seen, rows, causal, train)
-        x = at(seen if self.norm == "query" else x, rows.places)
+        x = take_positions(seen if self.norm == "query" else x, rows.places)
         x = x + gated("gate_of_attention", mixed, x)
         if self.norm == "post":
             x = layer_norm(x)
@@ -127,7 +127,7 @@ class HSTU(nn.Module):
             dense = nn.Dense(width, False, dtype=x.dtype, kernel_init=self.kernel_init, name=name)
             return nn.silu(dense(y))
 
-        asked = at(seen, rows.places)
+        asked = take_positions(seen, rows.places)
         q, k, v = (
             split_heads(y, self.heads)
             for y in (project("query", asked), project("key", seen), project("value", seen))
@@ -143,7 +143,7 @@ class HSTU(nn.Module):
         mixed = layer_norm(mixed.reshape(*asked.shape).astype(x.dtype)) * project("gate", asked)
         mixed = Dropout(self.dropout)(mixed, train)
         out = nn.Dense(width, dtype=x.dtype, kernel_init=self.kernel_init, name="out")(mixed)
-        return at(x, rows.places) + out
+        return take_positions(x, rows.places) + out
 
 
 class Recurrent(nn.Module):
@@ -173,7 +173,7 @@ class Recurrent(nn.Module):
         begins = jnp.diff(rows.segment, axis=1, prepend=-1) != 0
         events = x.astype(jnp.float32)
         _, y = scan(cell, jnp.zeros_like(events[:, 0]), (events, begins))
-        return at(Dropout(self.dropout)(y.astype(x.dtype), train), rows.places)
+        return take_positions(Dropout(self.dropout)(y.astype(x.dtype), train), rows.places)
 
 
 BLOCKS = {"transformer": Block, "hstu": HSTU, "gru": Recurrent}

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
-from clickflax.model.rows import Rows, columns
+from clickflax.model.rows import Rows, position_columns
 
 # Differences of time are told apart by their octave: from 2^-20 of a standard deviation of the
 # times on, about ten seconds in a year, to 2^8. Float32 has no finer times.
@@ -56,7 +56,7 @@ def octave(rows: Rows) -> Int[Array, "B Q L"]:
     where a time is missing, or hidden as that of a masked event is.
     """
     assert rows.time is not None
-    asking = jnp.take_along_axis(rows.time, columns(rows), axis=1)
+    asking = jnp.take_along_axis(rows.time, position_columns(rows), axis=1)
     apart = jnp.abs(asking[:, :, None] - rows.time[:, None, :])
     known = jnp.isfinite(apart)
     _, exponent = jnp.frexp(jnp.where(known, apart, 0.0))  # apart is 0.5 to 1 times 2^exponent

@@ -4,12 +4,12 @@ import flax.linen as nn
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Key
 
-from clickflax.model.bits import bits
+from clickflax.model.bits import random_bits
 
 
 def keep_mask(key: Key[Array, ""], rate: float, shape: tuple[int, ...]) -> Bool[Array, "..."]:
     """True with probability `1 - rate`."""
-    return bits(key, shape) >= jnp.uint32(min(rate, 1) * (2**32 - 1))
+    return random_bits(key, shape) >= jnp.uint32(min(rate, 1) * (2**32 - 1))
 
 
 class Dropout(nn.Module):

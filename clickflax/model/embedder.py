@@ -40,14 +40,16 @@ class Numbers(nn.Module):
         return y + jnp.where(known, 0.0, instead[jnp.isnan(x).any(-1).astype(jnp.int32)])
 
 
-def mean_of(vectors: Float[Array, "... M D"], ids: Int[Array, "... M"]) -> Float[Array, "... D"]:
+def mean_over_values(
+    vectors: Float[Array, "... M D"], ids: Int[Array, "... M"]
+) -> Float[Array, "... D"]:
     """The mean of the vectors of several ids; PAD is none, and of none it is zero."""
     there = (ids != PAD).astype(vectors.dtype)
     return (vectors * there[..., None]).sum(-2) / jnp.maximum(there.sum(-1, keepdims=True), 1.0)
 
 
 class Values(nn.Module):
-    """Several ids to the mean of their vectors, as `mean_of` has it."""
+    """Several ids to the mean of their vectors, as `mean_over_values` has it."""
 
     size: int
     width: int
@@ -56,7 +58,7 @@ class Values(nn.Module):
     @nn.compact
     def __call__(self, ids: Int[Array, "N M"]) -> Float[Array, "N D"]:
         vectors = nn.Embed(self.size, self.width, embedding_init=self.table_init, name="table")(ids)
-        return mean_of(vectors, ids)
+        return mean_over_values(vectors, ids)
 
 
 class Embedder(nn.Module):
@@ -133,7 +135,7 @@ class Embedder(nn.Module):
                 y = self.table("item")[known]
             elif size:
                 y = self.tables[name](values)
-                y = mean_of(y, values) if values.ndim == 3 else y
+                y = mean_over_values(y, values) if values.ndim == 3 else y
             else:
                 y = self.numbers[name](values[..., None])
             x = x + (self.project[name](y) if name in self.project else y)

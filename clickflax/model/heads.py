@@ -20,7 +20,7 @@ NEVER = -1e30
 WHOLE_CATALOG = 64
 
 
-class Past(NamedTuple):
+class History(NamedTuple):
     """The events before each of Q questions, of every item the last one."""
 
     items: Int[Array, "... L"]  # counted from 0; below 0 where there is none
@@ -29,12 +29,12 @@ class Past(NamedTuple):
     distance: Int[Array, "... L"]  # events from the last of them to the question
 
 
-def look_back(
+def history_before(
     values: Int[Array, "B L"],
     segment: Int[Array, "B L"],
     places: Int[Array, "B Q"],
     causal: bool,
-) -> Past:
+) -> History:
     """What came before some columns of packed rows, in the same segment: `causal`, the event of the
     column is the last one; else it is what is asked for, even where it shows.
 
@@ -54,7 +54,7 @@ def look_back(
     there = there & (column <= ends[:, :, None])
     distance = jnp.maximum(places[:, :, None] - column, 0)
     items = jnp.broadcast_to((values - RESERVED)[:, None, :], there.shape)
-    return Past(items, there, count, distance)
+    return History(items, there, count, distance)
 
 
 class Raised(NamedTuple):
@@ -223,7 +223,7 @@ class ItemHead(nn.Module):
 
     @nn.compact
     def __call__(
-        self, x: Float[Array, "... D"], table: Float[Array, "N W"], past: Past | None
+        self, x: Float[Array, "... D"], table: Float[Array, "N W"], past: History | None
     ) -> Answers:
         raised = None
         if self.repeat:

@@ -17,7 +17,7 @@ GPU_BLOCK = 64
 TPU_BLOCK = 128
 
 
-def fill_up(x: Array, axis: int, block: int) -> Array:
+def pad_to_block(x: Array, axis: int, block: int) -> Array:
     """Zeros behind an axis, up to whole blocks; as segments, zeros are padding."""
     widths = [(0, 0)] * x.ndim
     widths[axis] = (0, -x.shape[axis] % block)
@@ -63,12 +63,12 @@ def pallas_gpu(
     from jax.experimental.pallas.ops.gpu import attention
 
     length, width = q.shape[2:]
-    q, k, v = (fill_up(x.transpose(0, 2, 1, 3), 1, GPU_BLOCK) for x in (q, k, v))
+    q, k, v = (pad_to_block(x.transpose(0, 2, 1, 3), 1, GPU_BLOCK) for x in (q, k, v))
     mixed: Any = attention.mha(
         q,
         k,
         v,
-        fill_up(segment, 1, GPU_BLOCK),
+        pad_to_block(segment, 1, GPU_BLOCK),
         sm_scale=width**-0.5,
         causal=causal,
         block_sizes=attention.BlockSizes(*[GPU_BLOCK] * 6),
@@ -89,8 +89,8 @@ def pallas_tpu(
     from jax.experimental.pallas.ops.tpu import flash_attention
 
     length, width = q.shape[2:]
-    q, k, v = (fill_up(x, 2, TPU_BLOCK) for x in (q, k, v))
-    segment = fill_up(segment, 1, TPU_BLOCK)
+    q, k, v = (pad_to_block(x, 2, TPU_BLOCK) for x in (q, k, v))
+    segment = pad_to_block(segment, 1, TPU_BLOCK)
     mixed = flash_attention.flash_attention(
         q,
         k,

@@ -8,7 +8,7 @@ from jaxtyping import Array, Float, Int, Shaped
 
 from clickflax.model.embedder import Embedder
 from clickflax.model.encoder import Encoder
-from clickflax.model.heads import Answers, ItemHead, LabelHead, Past, look_back
+from clickflax.model.heads import Answers, History, ItemHead, LabelHead, history_before
 from clickflax.model.rows import Rows
 
 
@@ -43,7 +43,7 @@ class Model(nn.Module):
         causal: bool,
         places: Int[Array, "B Q"] | None,
         head: str,
-    ) -> Past | None:
+    ) -> History | None:
         """What came before where it is asked, at all events without `places`, for a head that wants
         to know it.
         """
@@ -51,10 +51,10 @@ class Model(nn.Module):
             return None
         if places is None:
             places = jnp.broadcast_to(jnp.arange(segment.shape[1]), segment.shape)
-        return look_back(variables[head], segment, places, causal)
+        return history_before(variables[head], segment, places, causal)
 
     def answer(
-        self, hidden: Float[Array, "... D"], head: str = "item", past: Past | None = None
+        self, hidden: Float[Array, "... D"], head: str = "item", past: History | None = None
     ) -> Answers | Float[Array, "... C"]:
         """A score for every value of a variable, in factors: column i is the id i + RESERVED; or
         the logits of a label. `past` is that of the same questions.

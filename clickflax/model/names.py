@@ -23,7 +23,7 @@ def depth(name: str, layers: int) -> int:
     return layers - int(block[1]) if block else 0
 
 
-def rows_of(name: str) -> tuple[str, int] | None:
+def table_rows(name: str) -> tuple[str, int] | None:
     """The variable or feature whose tokens have a row each in a parameter, and how many rows of
     reserved ids stand before them; None where rows are something else.
     """

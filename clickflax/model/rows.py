@@ -16,14 +16,16 @@ class Rows(NamedTuple):
     relative: Float[Array, "R D"] | None = None  # vectors of distances, for disentangled attention
 
 
-def at(x: Shaped[Array, "B L ..."], places: Int[Array, "B Q"] | None) -> Shaped[Array, "B Q ..."]:
+def take_positions(
+    x: Shaped[Array, "B L ..."], places: Int[Array, "B Q"] | None
+) -> Shaped[Array, "B Q ..."]:
     """What `x` has at these places of each row; None: at all."""
     if places is None:
         return x
     return jnp.take_along_axis(x, places.reshape(*places.shape, *[1] * (x.ndim - 2)), axis=1)
 
 
-def columns(rows: Rows) -> Int[Array, "B Q"]:
+def position_columns(rows: Rows) -> Int[Array, "B Q"]:
     """The columns that are asked for."""
     if rows.places is not None:
         return rows.places

@@ -4,7 +4,7 @@ import pathlib
 
 import ibis
 
-from clickflax.data.remote import is_url, open_url, shown
+from clickflax.data.remote import is_url, open_url, without_secrets
 from clickflax.preparation.options import Options
 
 
@@ -17,7 +17,7 @@ def bring(raw: str, folder: pathlib.Path, options: Options) -> pathlib.Path:
     if not is_url(options.engine):
         files, root = open_url(raw)
         if not files.exists(root):
-            raise FileNotFoundError(f"{shown(raw)} is not there.")
+            raise FileNotFoundError(f"{without_secrets(raw)} is not there.")
         files.get(root, str(folder / name), recursive=files.isdir(root))
         return folder / name
     try:
@@ -25,7 +25,9 @@ def bring(raw: str, folder: pathlib.Path, options: Options) -> pathlib.Path:
     except (ValueError, OSError):
         raise
     except Exception as error:  # each warehouse has errors of its own
-        raise ValueError(f"{shown(options.engine)}: {str(error).splitlines()[0]}") from error
+        raise ValueError(
+            f"{without_secrets(options.engine)}: {str(error).splitlines()[0]}"
+        ) from error
     return folder / f"{name}.parquet"
 
 

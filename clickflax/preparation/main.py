@@ -18,9 +18,9 @@ import pyarrow.compute as pc
 from jaxtyping import Int32
 
 from clickflax.batch import PAD, RESERVED
-from clickflax.data.manifest import array_writer, seal
-from clickflax.data.remote import check_free, is_url, publish, shown
-from clickflax.data.store import read_column, write_array, write_table, writing
+from clickflax.data.manifest import array_writer, write_manifest
+from clickflax.data.remote import check_overwrite, is_url, publish, without_secrets
+from clickflax.data.store import new_dataset_folder, read_column, write_array, write_table
 from clickflax.preparation import filters
 from clickflax.preparation.catalog import attach
 from clickflax.preparation.collect import Sorted, collect
@@ -62,22 +62,24 @@ def prepare(
     options = options or Options()
     _check_options(source, options)
     if is_url(out):
-        check_free(str(out), overwrite)
+        check_overwrite(str(out), overwrite)
         with tempfile.TemporaryDirectory() as room:
             info = prepare(source, raw, pathlib.Path(room, "new"), options)
             publish(pathlib.Path(room, "new"), str(out), overwrite)
             return info
-    with writing(out, overwrite) as folder:
+    with new_dataset_folder(out, overwrite) as folder:
         scratch = folder / "scratch"
         scratch.mkdir()
         with _brought(str(raw), scratch, options) as found, open_engine(scratch, options) as engine:
             read = SOURCES[source].read(engine, found, options)
-            events = collect(engine, read, scratch, options).told_of(str(found), shown(str(raw)))
+            events = collect(engine, read, scratch, options).told_of(
+                str(found), without_secrets(str(raw))
+            )
         # the engine is closed, and its memory free, before the columns are filtered
         counts = _store(folder, events, read, options)
         shutil.rmtree(scratch)
-        given = {"raw": shown(str(raw)), **_as_json(options)}
-        return seal(folder, source=source, options=given, counts=counts)
+        given = {"raw": without_secrets(str(raw)), **_as_json(options)}
+        return write_manifest(folder, source=source, options=given, counts=counts)
 
 
 @contextlib.contextmanager
@@ -91,7 +93,7 @@ def _brought(raw: str, scratch: pathlib.Path, options: Options) -> Iterator[path
     try:
         yield found
     except (ValueError, FileNotFoundError) as error:
-        raise ValueError(str(error).replace(str(found), shown(raw))) from error
+        raise ValueError(str(error).replace(str(found), without_secrets(raw))) from error
 
 
 def _store(folder: pathlib.Path, events: Sorted, raw: Raw, options: Options) -> dict:
@@ -208,7 +210,8 @@ def _check_options(source: str, options: Options) -> None:
     """Refuses a source that is not known, and options that it would not look at."""
     if is_url(options.engine) and source != "log":
         raise ValueError(
-            f"--engine={shown(options.engine)} has a table, which source log reads, not {source}."
+            f"--engine={without_secrets(options.engine)} reads a table: the source must be "
+            f"log, not {source}."
         )
     if source not in SOURCES:
         raise ValueError(f"source {source!r} is not one of {sorted(SOURCES)}.")

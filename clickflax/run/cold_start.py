@@ -13,15 +13,15 @@ import numpy as np
 from jaxtyping import Bool
 
 from clickflax.batch import RESERVED
-from clickflax.data.item_features import Feature
+from clickflax.data.item_features import ItemFeature
 from clickflax.data.store import Dataset
 from clickflax.runtime.params import by_name, tree_of
 
-OWN = "embedder/tables_item/embedding"
+OWN_PARAMETERS = "embedder/tables_item/embedding"
 
 
 def cold_items(
-    dataset: Dataset, features: Mapping[str, Feature], trained: Bool[np.ndarray, " E"]
+    dataset: Dataset, features: Mapping[str, ItemFeature], trained: Bool[np.ndarray, " E"]
 ) -> Bool[np.ndarray, " V"]:
     """The items that none of the `trained` events has; none, where they have no features."""
     found = np.full(dataset.size("item"), bool(features))
@@ -29,7 +29,7 @@ def cold_items(
     return found[RESERVED:]
 
 
-def left_out(cold: Bool[np.ndarray, " V"], tied: bool) -> dict[str, Any]:
+def cold_constants(cold: Bool[np.ndarray, " V"], tied: bool) -> dict[str, Any]:
     """What a model is given in training, so that the cold items are left out of its softmax.
 
     Features only enter the scores of a table that is `tied` to that of the inputs.
@@ -37,10 +37,10 @@ def left_out(cold: Bool[np.ndarray, " V"], tied: bool) -> dict[str, Any]:
     return {"head_item": {"cold": cold}} if tied and cold.any() else {}
 
 
-def without_own(params: Any, cold: Bool[np.ndarray, " V"]) -> Any:
+def zero_cold_items(params: Any, cold: Bool[np.ndarray, " V"]) -> Any:
     """The parameters, with vectors of zero for the cold items; they have no gradient, and stay."""
     if not cold.any():
         return params
     rows = np.append(np.zeros(RESERVED, bool), cold)[:, None]
     named = by_name(params)
-    return tree_of(named | {OWN: jnp.where(rows, 0.0, named[OWN])})
+    return tree_of(named | {OWN_PARAMETERS: jnp.where(rows, 0.0, named[OWN_PARAMETERS])})

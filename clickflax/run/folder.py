@@ -12,13 +12,13 @@ from ml_collections import ConfigDict
 
 from clickflax.batch import AFTER, MASK, value_of
 from clickflax.config.default import from_dict, override
-from clickflax.data.item_features import ITEM, Feature, read_features
+from clickflax.data.item_features import ITEM_PREFIX, ItemFeature, read_item_features
 from clickflax.data.store import Dataset, Vocabulary, open_dataset, open_vocabulary
-from clickflax.data.variables import Variable, value_told, variable_from
+from clickflax.data.variables import Variable, encode_value, variable_from_json
 from clickflax.model.attention import or_auto
 from clickflax.model.model import Model
 from clickflax.run.model import build_model, heads_of, sizes_of
-from clickflax.run.sharded_tables import trim
+from clickflax.run.sharded_tables import trim_tables
 from clickflax.runtime import checkpoint
 from clickflax.runtime.files import read_json, write_json
 from clickflax.tasks.task import MASKED, NEXT, Task, find_tasks
@@ -37,17 +37,17 @@ class Run:
     items: Vocabulary
     vocabularies: dict[str, Vocabulary]
     variables: dict[str, Variable]
-    features: dict[str, Feature]
+    features: dict[str, ItemFeature]
     given: Any  # what the model is given of the catalog, see `Shared`
     progress: dict[str, Any]  # of the checkpoint: step, seconds of training, best so far
 
 
 def event_variables(names: tuple[str, ...]) -> tuple[str, ...]:
     """The names of `data.variables` that are no features of the items."""
-    return tuple(name for name in names if not name.startswith(ITEM))
+    return tuple(name for name in names if not name.startswith(ITEM_PREFIX))
 
 
-def told_of(
+def encode_condition(
     config: ConfigDict,
     name: str,
     task: Task,
@@ -66,16 +66,16 @@ def told_of(
             found[AFTER + given] = value_of(MASK, np.int32 if variable.size else np.float32)
         if may and given in words and given != task.head:
             column = AFTER + given if task.causal else given
-            found[column] = value_told(given, variable, vocabularies.get(given), words[given])
+            found[column] = encode_value(given, variable, vocabularies.get(given), words[given])
     return found
 
 
-def told_pairs(text: str | None) -> tuple[str, ...] | None:
+def parse_condition(text: str | None) -> tuple[str, ...] | None:
     """The pairs of `--given action=buy,hour=14`; none for an empty text, None without one."""
     return None if text is None else tuple(filter(None, text.split(",")))
 
 
-def given_of(features: Mapping[str, Feature]) -> dict[str, Any]:
+def constants_of(features: Mapping[str, ItemFeature]) -> dict[str, Any]:
     """The arrays of the features of the items, as the model wants them given."""
     arrays = {name: feature.values for name, feature in features.items()}
     return {"embedder": arrays} if arrays else {}
@@ -97,7 +97,7 @@ def keep_variables(
     dataset: Dataset,
     folder: pathlib.Path,
     variables: Mapping[str, Variable],
-    features: Mapping[str, Feature],
+    features: Mapping[str, ItemFeature],
 ) -> None:
     """Keeps how variables are read, and their vocabularies: the run can then be asked alone.
 
@@ -114,9 +114,9 @@ def keep_variables(
 def variables_of(folder: pathlib.Path) -> tuple[dict[str, Variable], dict[str, Variable]]:
     """How a run reads the variables of an event, and numbers that are features of the items."""
     described = read_json(folder / "variables.json")
-    found = {name: variable_from(values) for name, values in described.items()}
-    events = {name: one for name, one in found.items() if not name.startswith(ITEM)}
-    return events, {name: one for name, one in found.items() if name.startswith(ITEM)}
+    found = {name: variable_from_json(values) for name, values in described.items()}
+    events = {name: one for name, one in found.items() if not name.startswith(ITEM_PREFIX)}
+    return events, {name: one for name, one in found.items() if name.startswith(ITEM_PREFIX)}
 
 
 def vocabularies_of(folder: pathlib.Path) -> dict[str, Vocabulary]:
@@ -159,7 +159,7 @@ def load_run(folder: str | pathlib.Path, which: str = "best") -> Run:
     model = override(config, [f"config.model.attention={attention}"]).model
     vocabularies = vocabularies_of(folder)
     variables, numbers = variables_of(folder)
-    features = read_features(vocabularies["item"], config.data.variables, numbers)
+    features = read_item_features(vocabularies["item"], config.data.variables, numbers)
     here = checkpoint.on_host()
     progress, params = checkpoint.load_params(last_checkpoint(folder), here)
     if which == "best" and progress["best"] is not None:
@@ -176,14 +176,14 @@ def load_run(folder: str | pathlib.Path, which: str = "best") -> Run:
         folder=folder,
         config=config,
         model=built,
-        params=trim(built, params),
+        params=trim_tables(built, params),
         checkpoint=which,
         tasks=find_tasks(config.tasks, config.label.causal, config.label.at),
         items=vocabularies["item"],
         vocabularies=vocabularies,
         variables=variables,
         features=features,
-        given=given_of(features),
+        given=constants_of(features),
         progress=progress,
     )
 

@@ -9,30 +9,32 @@ from jaxtyping import Bool, Shaped
 from ml_collections import ConfigDict
 
 from clickflax.batch import AFTER
-from clickflax.data.item_features import Feature, read_features
+from clickflax.data.item_features import ItemFeature, read_item_features
 from clickflax.data.store import Dataset
-from clickflax.data.variables import Variable, describe, read
+from clickflax.data.variables import Variable, describe_variables, read_columns
 from clickflax.run.cold_start import cold_items
 from clickflax.run.folder import Run, event_variables, last_checkpoint, load_run, variables_of
 from clickflax.run.model import assignments
-from clickflax.run.targets import Asked, trained_events
+from clickflax.run.targets import TaskData, events_in_training
 from clickflax.run.transfer import Tokens, check_tokens, tokens_of, tokens_of_run
 from clickflax.runtime import checkpoint
 from clickflax.tasks.task import NEXT
 
 
-class Reading(NamedTuple):
+class InputSchema(NamedTuple):
     """What a run reads of its data set, and the run that it starts from, if any."""
 
     variables: dict[str, Variable]
     columns: dict[str, Shaped[np.ndarray, "P ..."]]
-    features: dict[str, Feature]
+    features: dict[str, ItemFeature]
     tokens: Tokens
     cold: Bool[np.ndarray, " V"]  # see `cold_items`
     origin: Run | None
 
 
-def read_before(folder: pathlib.Path, origin: Run | None, resumed: bool) -> dict[str, Variable]:
+def previous_variables(
+    folder: pathlib.Path, origin: Run | None, resumed: bool
+) -> dict[str, Variable]:
     """How the run read its variables and the features of its items so far, or the run `origin`."""
     if resumed:
         variables, numbers = variables_of(folder)
@@ -42,7 +44,7 @@ def read_before(folder: pathlib.Path, origin: Run | None, resumed: bool) -> dict
     return {}
 
 
-def how_to_read(
+def choose_variables(
     config: ConfigDict,
     before: dict[str, Variable],
     dataset: Dataset,
@@ -54,7 +56,7 @@ def how_to_read(
     quantiles = assignments("data.quantiles", config.data.quantiles)
     names = event_variables(config.data.variables)
     after = config.data.given if any(name.startswith(NEXT) for name in config.tasks) else ()
-    found = describe(dataset, names, quantiles, trained, after)
+    found = describe_variables(dataset, names, quantiles, trained, after)
     for name in found.keys() & before.keys():
         kept = before[name]
         if bool(kept.size) != bool(found[name].size):
@@ -74,19 +76,19 @@ def how_to_read(
     return found
 
 
-def find_reading(
-    config: ConfigDict, folder: pathlib.Path, dataset: Dataset, asked: Mapping[str, Asked]
-) -> Reading:
+def find_input_schema(
+    config: ConfigDict, folder: pathlib.Path, dataset: Dataset, asked: Mapping[str, TaskData]
+) -> InputSchema:
     """How the run reads its data: as before, as the run that it starts from, or anew."""
     resumed = checkpoint.newest(last_checkpoint(folder)) is not None
     # The run to start from may be gone when this one goes on.
     origin = load_run(config.init.run) if config.init.run and not resumed else None
-    before = read_before(folder, origin, resumed)
-    trained = trained_events(asked, dataset)
-    variables = how_to_read(config, before, dataset, trained)
-    features = read_features(dataset.vocabulary("item"), config.data.variables, before)
+    before = previous_variables(folder, origin, resumed)
+    trained = events_in_training(asked, dataset)
+    variables = choose_variables(config, before, dataset, trained)
+    features = read_item_features(dataset.vocabulary("item"), config.data.variables, before)
     tokens = tokens_of(dataset.vocabularies, variables, features)
     if origin and config.init.vocab == "same":
         check_tokens(tokens_of_run(origin), tokens, config.init.run)
     cold = cold_items(dataset, features, trained)
-    return Reading(variables, read(dataset, variables), features, tokens, cold, origin)
+    return InputSchema(variables, read_columns(dataset, variables), features, tokens, cold, origin)

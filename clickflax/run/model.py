@@ -10,7 +10,7 @@ from ml_collections import ConfigDict
 
 from clickflax.batch import RESERVED
 from clickflax.config.default import default
-from clickflax.data.item_features import Feature
+from clickflax.data.item_features import ItemFeature
 from clickflax.data.variables import Variable
 from clickflax.model.attention import find_attention
 from clickflax.model.blocks import ACTIVATIONS, BLOCKS, HSTU, NORMS, Recurrent
@@ -28,10 +28,10 @@ def initializer(model: ConfigDict) -> nn.initializers.Initializer:
         "truncated_normal": nn.initializers.truncated_normal(model.init_stddev),
         "xavier": nn.initializers.xavier_normal(),
     }
-    return initializers[check("initializer", model.initializer, initializers)]
+    return initializers[check_choice("initializer", model.initializer, initializers)]
 
 
-def check(knob: str, value: str, choices: Any) -> str:
+def check_choice(knob: str, value: str, choices: Any) -> str:
     """The value, when it is one of the choices."""
     if value not in choices:
         raise ValueError(f"model.{knob}={value!r} is not one of {sorted(choices)}.")
@@ -61,7 +61,7 @@ def check_model(model: ConfigDict, sizes: Mapping[str, int], scored: tuple[str, 
         raise ValueError(
             f"model.width={model.width} is not a multiple of model.heads={model.heads}."
         )
-    check_block(model)
+    check_block_knobs(model)
     if model.relative_time and sizes.get("time") != 0:
         raise ValueError(
             "model.relative_time=True compares the times of events: data.variables must name "
@@ -80,9 +80,9 @@ OF_TRANSFORMERS += ("attention_dropout", "remat")
 OF_ATTENTION = ("heads", "relative_time")
 
 
-def check_block(model: ConfigDict) -> None:
+def check_block_knobs(model: ConfigDict) -> None:
     """Refuses what the blocks of `config.model.block` do not have."""
-    check("block", model.block, BLOCKS)
+    check_choice("block", model.block, BLOCKS)
     if model.block == "transformer":
         if model.gate and model.norm != "pre":
             raise ValueError(f"model.gate=True wants model.norm='pre', not {model.norm!r}.")
@@ -111,13 +111,13 @@ def build_heads(
 ) -> dict[str, ItemHead | LabelHead]:
     """What answers: by the variables that are scored, and by the labels."""
     init = initializer(model)
-    activation = check("activation", model.activation, ACTIVATIONS)
+    activation = check_choice("activation", model.activation, ACTIVATIONS)
     widths = assignments("model.widths", model.widths)
     items = {
         name: ItemHead(
             items=sizes[name] - RESERVED,
             width=widths[name] if name == "item" and name in widths else model.width,
-            output=check("output", model.output, OUTPUTS),
+            output=check_choice("output", model.output, OUTPUTS),
             bias=model.output_bias,
             tied=model.tied and (name == "item" or name not in widths),
             cosine=model.cosine,
@@ -150,21 +150,21 @@ def build_model(
     """
     check_model(model, sizes, scored)
     init = initializer(model)
-    positions = check("positions", model.positions, POSITIONS)
+    positions = check_choice("positions", model.positions, POSITIONS)
     time = {"time"} if model.relative_time else set()
     return Model(
         Embedder(
             sizes={name: size for name, size in sizes.items() if name not in time},
             widths=assignments("model.widths", model.widths),
             features=dict(features or {}),
-            combine=check("combine", model.combine, COMBINE),
+            combine=check_choice("combine", model.combine, COMBINE),
             width=model.width,
             max_len=model.max_len,
             positions=positions,
             scale=model.scale_embeddings,
             norm=model.embedding_norm,
             dropout=model.dropout,
-            dtype=check("dtype", model.dtype, DTYPES),
+            dtype=check_choice("dtype", model.dtype, DTYPES),
             table_init=init,
             blind=blind,
         ),
@@ -184,7 +184,7 @@ def build_model(
 
 def build_block(model: ConfigDict) -> Callable[..., nn.Module]:
     """What makes a block of `config.model.block`."""
-    check("block", model.block, BLOCKS)
+    check_choice("block", model.block, BLOCKS)
     common = {"dropout": model.dropout, "kernel_init": initializer(model)}
     if model.block == "gru":
         return functools.partial(Recurrent, **common)
@@ -204,10 +204,10 @@ def build_block(model: ConfigDict) -> Callable[..., nn.Module]:
         biased=model.relative_time or model.positions in ("relative", "disentangled"),
     )
     return functools.partial(
-        REMAT[check("remat", model.remat, REMAT)](attend),
+        REMAT[check_choice("remat", model.remat, REMAT)](attend),
         feed_forward=model.feed_forward,
-        norm=check("norm", model.norm, NORMS),
-        activation=check("activation", model.activation, ACTIVATIONS),
+        norm=check_choice("norm", model.norm, NORMS),
+        activation=check_choice("activation", model.activation, ACTIVATIONS),
         glu=model.glu,
         gate=model.gate,
         positions=model.positions,
@@ -227,7 +227,7 @@ def assignments(knob: str, pairs: tuple[str, ...]) -> dict[str, int]:
     return found
 
 
-def sizes_of(variables: Mapping[str, Variable | Feature]) -> dict[str, int]:
+def sizes_of(variables: Mapping[str, Variable | ItemFeature]) -> dict[str, int]:
     """How many ids each variable, or feature of the items, has."""
     return {name: variable.size for name, variable in variables.items()}
 

@@ -8,15 +8,17 @@ import numpy as np
 from jaxtyping import Float, Shaped
 from ml_collections import ConfigDict
 
-from clickflax.data.batches import Windows, following
+from clickflax.data.batches import Windows, shift_left
 from clickflax.data.durations import parse_gap
-from clickflax.data.splits.common import inside
+from clickflax.data.splits.common import events_inside
 from clickflax.data.store import Dataset
-from clickflax.run.targets import Asked
+from clickflax.run.targets import TaskData
 from clickflax.tasks.task import LABELS, NEXT, WEIGHT
 
 
-def weigh(config: ConfigDict, dataset: Dataset, asked: Mapping[str, Asked]) -> dict[str, Asked]:
+def add_sample_weights(
+    config: ConfigDict, dataset: Dataset, asked: Mapping[str, TaskData]
+) -> dict[str, TaskData]:
     """The tasks with what their targets weigh as one more label, where something says so.
 
     A target weighs what its event does, or its label in a file that has weights, times what its age
@@ -25,12 +27,12 @@ def weigh(config: ConfigDict, dataset: Dataset, asked: Mapping[str, Asked]) -> d
     """
     weight = age = None
     if config.data.weight:
-        weight = dataset.spread(read_weight(dataset, config.data.weight))
+        weight = dataset.spread(column_weights(dataset, config.data.weight))
     if config.data.half_life:
-        age = dataset.spread(read_age(dataset, config.data.half_life))
+        age = dataset.spread(age_weights(dataset, config.data.half_life))
     found = {}
     for name, one in asked.items():
-        own = following if name.startswith(NEXT) else np.asarray
+        own = shift_left if name.startswith(NEXT) else np.asarray
         factors, sources = [], []
         if WEIGHT in one.labels:
             factors.append(one.labels[WEIGHT])
@@ -39,18 +41,18 @@ def weigh(config: ConfigDict, dataset: Dataset, asked: Mapping[str, Asked]) -> d
             factors.append(own(weight))
             sources.append(f"config.data.weight={config.data.weight!r}")
         if age is not None:
-            youngest = np.nanmin(age[inside(one.train, len(age))], initial=np.inf)
+            youngest = np.nanmin(age[events_inside(one.train, len(age))], initial=np.inf)
             factors.append(np.exp2(np.minimum(youngest - own(age), 0.0)))  # or the test overflows
             sources.append(f"config.data.half_life={config.data.half_life!r}")
         if factors:
             weights = np.prod(factors, axis=0, dtype=np.float32)
             one = one._replace(labels={**one.labels, WEIGHT: weights})
-            check_some(name, one, " with ".join(sources))
+            check_some_weight(name, one, " with ".join(sources))
         found[name] = one
     return found
 
 
-def read_age(dataset: Dataset, half_life: str) -> Float[np.ndarray, " E"]:
+def age_weights(dataset: Dataset, half_life: str) -> Float[np.ndarray, " E"]:
     """The age of every event of a log, in half-lives: these are a time such as 30d, or a number of
     sequences where the log has an order alone.
     """
@@ -74,7 +76,7 @@ def read_age(dataset: Dataset, half_life: str) -> Float[np.ndarray, " E"]:
     return np.repeat(since / sequences, np.diff(offsets))
 
 
-def read_weight(dataset: Dataset, name: str) -> Float[np.ndarray, " E"]:
+def column_weights(dataset: Dataset, name: str) -> Float[np.ndarray, " E"]:
     """The weight of every event of a log."""
     numbers = sorted(dataset.columns.keys() - dataset.vocabularies.keys() - {"time"})
     if name not in numbers:
@@ -91,11 +93,11 @@ def read_weight(dataset: Dataset, name: str) -> Float[np.ndarray, " E"]:
     return weight
 
 
-def check_some(name: str, asked: Asked, source: str) -> None:
+def check_some_weight(name: str, asked: TaskData, source: str) -> None:
     """Refuses a training in which no target weighs anything."""
     weight: Shaped[np.ndarray, " P"] = asked.labels[WEIGHT]
     ranges = Windows(asked.train.start, asked.train.stop - name.startswith(NEXT))
-    trained = inside(ranges, len(weight))
+    trained = events_inside(ranges, len(weight))
     if name in LABELS:
         trained &= np.isfinite(asked.labels[name])
     if not (weight[trained] > 0).any():

@@ -2,7 +2,8 @@
 
 Over the axis MODEL of the mesh the rows of a table, and of the moments that the optimiser has for
 it, are cut into equal pieces, so that each device holds one. A table whose rows do not divide is
-filled up with zeros, which the model never sees: `trim` leaves them out, and nothing moves them.
+filled up with zeros, which the model never sees: `trim_tables` leaves them out, and nothing moves
+them.
 """
 
 import math
@@ -19,30 +20,30 @@ from ml_collections import ConfigDict
 
 from clickflax.model.heads import ItemHead
 from clickflax.model.model import Model
-from clickflax.model.names import rows_of
+from clickflax.model.names import table_rows
 from clickflax.runtime.params import by_name, tree_of
 from clickflax.runtime.processes import put_everywhere
 from clickflax.runtime.sharding import MODEL, make_mesh
 
 
-def mesh_of(config: ConfigDict) -> Mesh:
+def make_run_mesh(config: ConfigDict) -> Mesh:
     """All devices, to ask a run: as many share a table as in its training, where there are so many;
     else the most of them that divide both numbers.
     """
     return make_mesh(math.gcd(config.train.model_devices, jax.device_count()))
 
 
-def name_of(path: tuple[Any, ...]) -> str:
+def path_name(path: tuple[Any, ...]) -> str:
     """The name of the parameter that a leaf of a state is of: itself, or what is kept for it."""
     return "/".join(key.key for key in path if isinstance(key, jax.tree_util.DictKey))
 
 
 def spec_of(path: tuple[Any, ...], leaf: Any) -> P:
     """Over which axis of the mesh a leaf of a state is split."""
-    return P(MODEL) if leaf.ndim and rows_of(name_of(path)) else P()
+    return P(MODEL) if leaf.ndim and table_rows(path_name(path)) else P()
 
 
-def fill(tree: Any, mesh: Mesh) -> Any:
+def pad_tables(tree: Any, mesh: Mesh) -> Any:
     """A state, or parameters, with as many rows in each table as devices can share."""
     shares = mesh.shape[MODEL]
 
@@ -57,17 +58,17 @@ def fill(tree: Any, mesh: Mesh) -> Any:
     return jax.tree_util.tree_map_with_path(filled, tree)
 
 
-def place(tree: Any, mesh: Mesh) -> Any:
+def place_on_mesh(tree: Any, mesh: Mesh) -> Any:
     """A state, or parameters, on the devices: tables by rows, all else the same on each."""
 
     def on_devices(path: tuple[Any, ...], leaf: Any) -> Shaped[Array, "..."]:
         return put_everywhere(leaf, NamedSharding(mesh, spec_of(path, leaf)))
 
-    return jax.tree_util.tree_map_with_path(on_devices, fill(tree, mesh))
+    return jax.tree_util.tree_map_with_path(on_devices, pad_tables(tree, mesh))
 
 
 def keep_placed(tree: Any, mesh: Mesh) -> Any:
-    """In a compiled function: what comes out lies as `place` has put it."""
+    """In a compiled function: what comes out lies as `place_on_mesh` has put it."""
 
     def as_placed(path: tuple[Any, ...], leaf: Shaped[Array, "..."]) -> Shaped[Array, "..."]:
         return jax.lax.with_sharding_constraint(leaf, NamedSharding(mesh, spec_of(path, leaf)))
@@ -77,7 +78,7 @@ def keep_placed(tree: Any, mesh: Mesh) -> Any:
 
 def rows_in(model: Model, name: str) -> int | None:
     """How many rows the model has in a parameter; None where rows are no tokens."""
-    vocabulary, reserved = rows_of(name) or ("", 0)
+    vocabulary, reserved = table_rows(name) or ("", 0)
     if not vocabulary:
         return None
     if not reserved:
@@ -87,7 +88,7 @@ def rows_in(model: Model, name: str) -> int | None:
     return sizes[vocabulary]
 
 
-def trim(model: Model, params: Any) -> Any:
+def trim_tables(model: Model, params: Any) -> Any:
     """The parameters as the model knows them, without the rows that fill up a table."""
 
     def own(name: str, value: Shaped[Array, "..."]) -> Shaped[Array, "..."]:

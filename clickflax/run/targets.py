@@ -9,18 +9,18 @@ from ml_collections import ConfigDict
 
 from clickflax.batch import AFTER, CLS, MASK, PAD, RESERVED, value_of
 from clickflax.config.default import of_task
-from clickflax.data.batches import Windows, following
+from clickflax.data.batches import Windows, shift_left
 from clickflax.data.splits.baskets import split_baskets
-from clickflax.data.splits.common import Examples, SplitOptions, inside
-from clickflax.data.splits.labels import LABELS, LabelOptions, LabelPart, split_labels
-from clickflax.data.splits.strategies import split
+from clickflax.data.splits.common import Examples, SplitOptions, events_inside
+from clickflax.data.splits.labels import LABEL_SOURCES, LabelExamples, LabelOptions, split_labels
+from clickflax.data.splits.strategies import split_sequences
 from clickflax.data.store import Dataset
-from clickflax.data.variables import COUNT, SINCE
-from clickflax.data.where import AND, OR, chosen
-from clickflax.tasks.task import ASKED, BASKET, NEXT, WEIGHT, Task, find_tasks
+from clickflax.data.variables import COUNT_PREFIX, SINCE_PREFIX
+from clickflax.data.where import AND, OR, matches
+from clickflax.tasks.task import BASKET, MAY_MASK, NEXT, WEIGHT, Task, find_tasks
 
 
-class Asked(NamedTuple):
+class TaskData(NamedTuple):
     """What a task asks of a data set, P places with the SEPs of its chains. `columns` are read
     instead of those of the log, those of `hidden` not at all; `labels` are told in training, for
     each place.
@@ -28,8 +28,8 @@ class Asked(NamedTuple):
 
     task: Task
     train: Windows
-    validation: Examples | LabelPart
-    test: Examples | LabelPart
+    validation: Examples | LabelExamples
+    test: Examples | LabelExamples
     columns: Mapping[str, Shaped[np.ndarray, "P ..."]]
     hidden: frozenset[str]
     labels: Mapping[str, Shaped[np.ndarray, " P"]]
@@ -40,10 +40,10 @@ class Asked(NamedTuple):
     ) -> dict[str, Shaped[np.ndarray, "P ..."]]:
         """The columns of a model, as this task may read them."""
         columns = {name: self.columns.get(name, values) for name, values in columns.items()}
-        return without(columns, self.hidden)
+        return mask_columns(columns, self.hidden)
 
 
-def without(
+def mask_columns(
     columns: Mapping[str, Shaped[np.ndarray, "P ..."]], hidden: frozenset[str]
 ) -> dict[str, Shaped[np.ndarray, "P ..."]]:
     """The columns, some of them hidden everywhere."""
@@ -62,11 +62,11 @@ def hidden_after(config: ConfigDict, name: str, task: Task) -> frozenset[str]:
     )
 
 
-def ask_about(config: ConfigDict, dataset: Dataset) -> dict[str, Asked]:
+def make_task_data(config: ConfigDict, dataset: Dataset) -> dict[str, TaskData]:
     """What every task of a config asks."""
-    check_told(config, dataset)
+    check_condition_variables(config, dataset)
     tasks = find_tasks(config.tasks, config.label.causal, config.label.at)
-    labels = [name for name in tasks if name in LABELS]
+    labels = [name for name in tasks if name in LABEL_SOURCES]
     if config.data.split == "parts" and 0 < len(labels) < len(tasks):
         raise ValueError(
             "data.split='parts': the validation of labels is other sequences than that of items. "
@@ -75,7 +75,9 @@ def ask_about(config: ConfigDict, dataset: Dataset) -> dict[str, Asked]:
     found = {}
     for name, task in tasks.items():
         where = of_task(config.task_where, config.tasks, name)
-        found[name] = (_label if name in LABELS else _values)(config, name, task, dataset, where)
+        found[name] = (_label if name in LABEL_SOURCES else _values)(
+            config, name, task, dataset, where
+        )
     return found
 
 
@@ -84,49 +86,51 @@ def _options(config: ConfigDict) -> SplitOptions:
     return SplitOptions(**{name: config.data[name] for name in SplitOptions._fields})
 
 
-def _label(config: ConfigDict, name: str, task: Task, dataset: Dataset, where: str) -> Asked:
+def _label(config: ConfigDict, name: str, task: Task, dataset: Dataset, where: str) -> TaskData:
     """What a task with labels asks."""
     wanted = LabelOptions(**{key: config.label[key] for key in LabelOptions._fields})
-    labelled = LABELS[name](dataset, wanted)
+    labelled = LABEL_SOURCES[name](dataset, wanted)
     if "action" in labelled.columns:
         alike = {config.label.buy, config.label.back}
-        check_counts(config, name, "action", lambda told: not told or len(told & alike) == 1)
+        check_leaks(config, name, "action", lambda told: not told or len(told & alike) == 1)
     if name == "label":
-        check_kind(labelled.label, config.label.kind, config.label.classes)
+        check_label_values(labelled.label, config.label.kind, config.label.classes)
     if where:
-        label = np.where(chosen(dataset, where), labelled.label, np.nan)
+        label = np.where(matches(dataset, where), labelled.label, np.nan)
         labelled = labelled._replace(label=label)
     if task.ask == CLS:
-        check_once(name, labelled.ranges, labelled.label)
+        check_one_label_each(name, labelled.ranges, labelled.label)
     parts = split_labels(dataset, labelled, config.data.split, _options(config))
     train, validation, test = (
-        LabelPart(dataset.ranges(part.ranges), dataset.spread(part.label)) for part in parts[:3]
+        LabelExamples(dataset.ranges(part.ranges), dataset.spread(part.label)) for part in parts[:3]
     )
     columns = {column: dataset.spread(values) for column, values in labelled.columns.items()}
     if config.label.share < 1:
-        train = drawn(train, config.label.share, config.seed)
+        train = draw_share(train, config.label.share, config.seed)
     label = {name: train.label.astype(np.float32)}
     if labelled.weight is not None:
         label[WEIGHT] = dataset.spread(labelled.weight).astype(np.float32)
     hidden = hidden_after(config, name, task)
-    return Asked(task, train.ranges, validation, test, columns, hidden, label, parts.dropped)
+    return TaskData(task, train.ranges, validation, test, columns, hidden, label, parts.dropped)
 
 
-def _values(config: ConfigDict, name: str, task: Task, dataset: Dataset, where: str) -> Asked:
+def _values(config: ConfigDict, name: str, task: Task, dataset: Dataset, where: str) -> TaskData:
     """What a task asks whose answers are the values of a variable."""
     values = dataset.ids(task.head)
     if dataset.size(task.head) < 2:
         raise ValueError(f"{name}: {task.head!r} has one value; there is nothing to choose from.")
     if task.ask == MASK:
-        check_counts(config, name, task.head, lambda told: True)
+        check_leaks(config, name, task.head, lambda told: True)
     if where:
-        values = np.where(chosen(dataset, where), values, values.dtype.type(PAD))
+        values = np.where(matches(dataset, where), values, values.dtype.type(PAD))
     columns = {**dataset.columns, "item": values}
     if name == BASKET:
         parts = split_baskets(config.data.split, dataset, values, _options(config))
     else:
-        parts = split(config.data.split, dataset.offsets, columns, dataset.part, _options(config))
-    (validation, lost), (test, missing) = map(known_targets, (parts.validation, parts.test))
+        parts = split_sequences(
+            config.data.split, dataset.offsets, columns, dataset.part, _options(config)
+        )
+    (validation, lost), (test, missing) = map(drop_unknown_targets, (parts.validation, parts.test))
     validation, test = (
         # To the history of a basket, the asker adds the SEP itself.
         Examples(sequence, dataset.ranges(history, opened=name != BASKET), targets, owner)
@@ -138,14 +142,14 @@ def _values(config: ConfigDict, name: str, task: Task, dataset: Dataset, where: 
     if name == BASKET:
         labels = {BASKET: spread}
     elif task.causal:
-        labels = {NEXT + task.head: following(spread)}
+        labels = {NEXT + task.head: shift_left(spread)}
     elif where or dataset.chain is not None or config.data.cls:
-        labels = {ASKED: (spread >= RESERVED).astype(np.int32)}
+        labels = {MAY_MASK: (spread >= RESERVED).astype(np.int32)}
     hidden = hidden_after(config, name, task)
-    return Asked(task, train, validation, test, {}, hidden, labels, dropped)
+    return TaskData(task, train, validation, test, {}, hidden, labels, dropped)
 
 
-def check_told(config: ConfigDict, dataset: Dataset) -> None:
+def check_condition_variables(config: ConfigDict, dataset: Dataset) -> None:
     """Refuses to tell of the event that is asked for what has several values."""
     columns = dataset.columns
     several = [n for n in config.data.given if n in columns and columns[n].ndim > 1]
@@ -156,7 +160,7 @@ def check_told(config: ConfigDict, dataset: Dataset) -> None:
         )
 
 
-def check_counts(
+def check_leaks(
     config: ConfigDict, name: str, variable: str, tells: Callable[[set[str]], bool]
 ) -> None:
     """Refuses variables that tell, at later events, what is hidden of earlier ones: those of values
@@ -164,7 +168,7 @@ def check_counts(
     """
     for one in config.data.variables:
         kind, dot, condition = one.partition(".")
-        if kind + dot not in (COUNT, SINCE):
+        if kind + dot not in (COUNT_PREFIX, SINCE_PREFIX):
             continue
         for term in condition.split(AND):
             counted, _, values = term.partition("=")
@@ -172,15 +176,17 @@ def check_counts(
                 raise ValueError(f"{name}: {one!r} tells what the model is asked for.")
 
 
-def drawn(part: LabelPart, share: float, seed: int) -> LabelPart:
+def draw_share(part: LabelExamples, share: float, seed: int) -> LabelExamples:
     """The labels of a share of the ranges of a part; of a smaller share, some of the same."""
     chance = np.random.default_rng(seed).permutation(len(part.ranges.start))
     kept = chance < max(1, round(share * len(chance)))
     ranges = Windows(part.ranges.start[kept], part.ranges.stop[kept])
-    return LabelPart(ranges, np.where(inside(ranges, len(part.label)), part.label, np.nan))
+    return LabelExamples(
+        ranges, np.where(events_inside(ranges, len(part.label)), part.label, np.nan)
+    )
 
 
-def check_once(name: str, ranges: Windows, label: Float[np.ndarray, " E"]) -> None:
+def check_one_label_each(name: str, ranges: Windows, label: Float[np.ndarray, " E"]) -> None:
     """Refuses several labels of a sequence for the one CLS that it has."""
     known = np.append(0, np.cumsum(np.isfinite(label)))
     many = int((known[ranges.stop] - known[ranges.start] > 1).sum())
@@ -191,7 +197,7 @@ def check_once(name: str, ranges: Windows, label: Float[np.ndarray, " E"]) -> No
         )
 
 
-def known_targets(examples: Examples) -> tuple[Examples, int]:
+def drop_unknown_targets(examples: Examples) -> tuple[Examples, int]:
     """The examples without the targets that are missing, and how many these were."""
     known = examples.targets >= RESERVED
     kept, owner = np.unique(examples.owner[known], return_inverse=True)
@@ -200,9 +206,9 @@ def known_targets(examples: Examples) -> tuple[Examples, int]:
     return left, int((~known).sum())
 
 
-def check_trainable(asked: Mapping[str, Asked]) -> None:
+def check_trainable(asked: Mapping[str, TaskData]) -> None:
     """Refuses tasks whose labels have nothing to teach."""
-    for name in asked.keys() & LABELS.keys():
+    for name in asked.keys() & LABEL_SOURCES.keys():
         label = asked[name].labels[name]
         told = label[np.isfinite(label)]
         if not len(told):
@@ -211,7 +217,7 @@ def check_trainable(asked: Mapping[str, Asked]) -> None:
             raise ValueError(f"{name}: all labels to train on are {told[0]:g}; nothing to learn.")
 
 
-def check_patience(config: ConfigDict, asked: Mapping[str, Asked]) -> None:
+def check_patience(config: ConfigDict, asked: Mapping[str, TaskData]) -> None:
     """Refuses to wait for a better validation where nothing is validated."""
     name = config.train.monitor.rpartition("/")[0] or config.tasks[0]
     if config.train.patience and not len(asked[name].validation):
@@ -222,7 +228,7 @@ def check_patience(config: ConfigDict, asked: Mapping[str, Asked]) -> None:
         )
 
 
-def check_kind(label: Float[np.ndarray, " E"], kind: str, classes: int) -> None:
+def check_label_values(label: Float[np.ndarray, " E"], kind: str, classes: int) -> None:
     """Refuses labels that are not of the kind that `config.label` says."""
     told = label[np.isfinite(label)]
     allowed = {"binary": 2, "classes": classes}.get(kind, 0)
@@ -234,9 +240,9 @@ def check_kind(label: Float[np.ndarray, " E"], kind: str, classes: int) -> None:
         )
 
 
-def trained_events(asked: Mapping[str, Asked], dataset: Dataset) -> Bool[np.ndarray, " E"]:
+def events_in_training(asked: Mapping[str, TaskData], dataset: Dataset) -> Bool[np.ndarray, " E"]:
     """The events that some task reads in training."""
     found = np.zeros(dataset.places, bool)
     for one in asked.values():
-        found |= inside(one.train, dataset.places)
+        found |= events_inside(one.train, dataset.places)
     return found if dataset.chain is None else found[dataset.chain.place]

@@ -9,18 +9,18 @@ from jaxtyping import Array, Float, Int
 from ml_collections import ConfigDict
 
 from clickflax.batch import AFTER
-from clickflax.data.item_features import Feature
+from clickflax.data.item_features import ItemFeature
 from clickflax.data.store import Vocabulary
 from clickflax.data.variables import Variable
-from clickflax.model.names import depth, rows_of
+from clickflax.model.names import depth, table_rows
 from clickflax.run.folder import Run
 from clickflax.runtime import checkpoint
-from clickflax.runtime.params import by_name, count, matching, split, tree_of
+from clickflax.runtime.params import by_name, count_params, matching, split_params, tree_of
 
 Tokens = Mapping[str, Sequence[str]]  # of each vocabulary and each text of the items, by id
 
 
-class Taken(NamedTuple):
+class Transferred(NamedTuple):
     """What was taken from a run. The rows of new tokens, which are means, count as taken."""
 
     run: str
@@ -35,7 +35,7 @@ class Taken(NamedTuple):
         return "; ".join(parts)
 
 
-class Learning(NamedTuple):
+class TrainableParts(NamedTuple):
     """Which parameters are trained from when on, and how fast."""
 
     frozen: frozenset[str]  # those that `init.freeze` names
@@ -51,7 +51,7 @@ class Learning(NamedTuple):
 def tokens_of(
     vocabularies: Mapping[str, Vocabulary],
     variables: Mapping[str, Variable],
-    features: Mapping[str, Feature],
+    features: Mapping[str, ItemFeature],
 ) -> Tokens:
     """The tokens of what a run reads, in the order of their ids; the first has id RESERVED."""
     vocabulary = {name: vocabularies.get(name.removeprefix(AFTER)) for name in variables}
@@ -76,13 +76,13 @@ def check_tokens(before: Tokens, now: Tokens, source: str) -> None:
             )
 
 
-def places_of(now: Sequence[str], before: Sequence[str]) -> Int[np.ndarray, " V"]:
+def matching_ids(now: Sequence[str], before: Sequence[str]) -> Int[np.ndarray, " V"]:
     """The place of every token of `now` among those of `before`; -1: it is new."""
     place = {token: i for i, token in enumerate(before)}
     return np.array([place.get(token, -1) for token in now], np.int64)
 
 
-def carry(
+def copy_rows(
     rows: Float[np.ndarray, "N ..."], places: Int[np.ndarray, " V"], reserved: int
 ) -> Float[np.ndarray, "M ..."]:
     """The rows of reserved ids, then for every token its own row; for a new one, the mean of all.
@@ -101,12 +101,12 @@ def remap(params: Any, before: Tokens, now: Tokens) -> Any:
     """
     named = by_name(params)
     for name, values in named.items():
-        vocabulary, reserved = rows_of(name) or ("", 0)
+        vocabulary, reserved = table_rows(name) or ("", 0)
         if vocabulary not in before.keys() & now.keys():
             continue
         if list(before[vocabulary]) != list(now[vocabulary]):
-            places = places_of(now[vocabulary], before[vocabulary])
-            named[name] = carry(np.asarray(values), places, reserved)
+            places = matching_ids(now[vocabulary], before[vocabulary])
+            named[name] = copy_rows(np.asarray(values), places, reserved)
     return tree_of(named)
 
 
@@ -116,7 +116,7 @@ def count_tokens(before: Sequence[str], now: Sequence[str]) -> dict[str, int]:
     return {"kept": kept, "new": len(now) - kept, "gone": len(before) - kept}
 
 
-def start_from(run: Run, fresh: Any, now: Tokens, skip: Sequence[str]) -> tuple[Any, Taken]:
+def start_from(run: Run, fresh: Any, now: Tokens, skip: Sequence[str]) -> tuple[Any, Transferred]:
     """The parameters of a run, for one with the tokens `now`, and what was taken.
 
     Raises ValueError with all that does not fit and that `skip` does not name.
@@ -124,12 +124,12 @@ def start_from(run: Run, fresh: Any, now: Tokens, skip: Sequence[str]) -> tuple[
     before, source = tokens_of_run(run), str(run.folder)
     params = checkpoint.transfer(fresh, remap(run.params, before, now), skip, source)
     skipped = matching("init.skip", skip, list(by_name(fresh) | by_name(run.params)))
-    new = count(split(params, skipped)[1])
+    new = count_params(split_params(params, skipped)[1])
     tokens = {name: count_tokens(before[name], now[name]) for name in now if name in before}
-    return params, Taken(source, count(params) - new, new, tokens)
+    return params, Transferred(source, count_params(params) - new, new, tokens)
 
 
-def how_to_learn(config: ConfigDict, params: Any) -> Learning:
+def plan_training(config: ConfigDict, params: Any) -> TrainableParts:
     """What `config.init` and `config.optim.layer_decay` say of these parameters.
 
     Layers are slower the deeper they lie (Howard and Ruder, 2018; Clark et al., 2020). Raises
@@ -143,7 +143,7 @@ def how_to_learn(config: ConfigDict, params: Any) -> Learning:
         )
     decay = config.optim.layer_decay
     if decay == 1 and not (frozen and thaw):
-        return Learning(frozen, thaw, None)
+        return TrainableParts(frozen, thaw, None)
     trained = [name for name in names if thaw or name not in frozen]
     layers = 1 if config.model.shared_layers else config.model.layers
     factors = {name: decay ** depth(name, layers) for name in trained}
@@ -155,4 +155,4 @@ def how_to_learn(config: ConfigDict, params: Any) -> Learning:
         awake = jnp.where(step >= thaw, 1.0, 0.0)
         return tree_of({n: awake * f if n in frozen else f for n, f in factors.items()})
 
-    return Learning(frozen, thaw, speed)
+    return TrainableParts(frozen, thaw, speed)

@@ -108,7 +108,7 @@ def newest(folder: pathlib.Path) -> int | None:
     if processes.is_first() and folder.is_dir():
         with manager(folder, alone=True) as checkpoints:
             step = checkpoints.latest_step()
-    found = processes.told_by_first(-1 if step is None else step)
+    found = processes.broadcast(-1 if step is None else step)
     return None if found < 0 else found
 
 
@@ -180,7 +180,7 @@ def check_shapes(
             )
 
 
-def resume(
+def restore_training(
     folder: pathlib.Path, in_rows: Callable[[str], bool], params: Any, optimizer: Any
 ) -> tuple[dict, dict[str, Any]]:
     """Progress and trees of the newest checkpoint, placed as these arrays are; where it is damaged,

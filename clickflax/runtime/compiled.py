@@ -1,4 +1,4 @@
-"""Compiled programs are kept from one start to the next, for the commands; see `keep_compiled`."""
+"""The cache of compiled programs that the commands keep between starts."""
 
 import hashlib
 import os
@@ -6,10 +6,10 @@ import pathlib
 import platform
 import warnings
 
-KEPT = 300  # programs; those written last
+CACHE_FOLDER = 300  # programs; those written last
 
 
-def keep_compiled() -> None:
+def enable_compilation_cache() -> None:
     """Has JAX, which must not have been imported, keep what it compiles in the user's cache folder.
 
     What the environment says already wins: JAX_COMPILATION_CACHE_DIR names another folder, and
@@ -41,7 +41,7 @@ def cache_folder() -> pathlib.Path | None:
         if about.st_uid != os.getuid() or about.st_mode & 0o077:
             return None
         programs = sorted(folder.glob("*-cache"), key=lambda path: path.stat().st_mtime)
-        for old in programs[:-KEPT]:
+        for old in programs[:-CACHE_FOLDER]:
             old.unlink()
     except (OSError, RuntimeError):  # no home, or a program that another process removes just now
         return None

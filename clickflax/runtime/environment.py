@@ -15,9 +15,9 @@ import jax
 import clickflax
 from clickflax.runtime.sharding import cores
 
-HERE = pathlib.Path(clickflax.__file__).resolve().parents[1]
+CHECKOUT = pathlib.Path(clickflax.__file__).resolve().parents[1]
 # The entries of `environment` on which the numbers of a run may depend.
-MADE_WITH = ("commit", "dirty", "versions", "backend", "devices", "cpu", "cores")
+CREATED_WITH = ("commit", "dirty", "versions", "backend", "devices", "cpu", "cores")
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
 
 
@@ -28,7 +28,7 @@ def environment(data_fingerprint: str) -> dict[str, Any]:
     return {
         "started": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "command": shlex.join([pathlib.Path(sys.argv[0]).name, *sys.argv[1:]]),
-        **checkout(),
+        **checkout_state(),
         "versions": {
             "python": platform.python_version(),
             "clickflax": clickflax.__version__,
@@ -45,21 +45,21 @@ def environment(data_fingerprint: str) -> dict[str, Any]:
     }
 
 
-def starts(stored: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+def read_starts(stored: Mapping[str, Any]) -> list[Mapping[str, Any]]:
     """Environments of a run: that of its first start, then each that it was resumed in."""
     return [stored, *stored.get("resumed", [])]
 
 
-def resumed(stored: dict[str, Any]) -> dict[str, Any]:
+def add_start(stored: dict[str, Any]) -> dict[str, Any]:
     """Environment of a run that is resumed now: today's is added if it differs from the last."""
     today = environment(stored["data"])
-    last = starts(stored)[-1]
-    if all(today[name] == last.get(name) for name in MADE_WITH):
+    last = read_starts(stored)[-1]
+    if all(today[name] == last.get(name) for name in CREATED_WITH):
         return stored
     return stored | {"resumed": [*stored.get("resumed", []), today]}
 
 
-def checkout(root: pathlib.Path = HERE) -> dict[str, Any]:
+def checkout_state(root: pathlib.Path = CHECKOUT) -> dict[str, Any]:
     """Commit of the checkout at `root`, and whether files but JSON differ; None without git."""
     top = _git(root, "rev-parse", "--show-toplevel")
     # An installed package may lie inside the checkout of something else.

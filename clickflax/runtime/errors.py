@@ -3,7 +3,7 @@
 import errno
 
 
-def words_of(error: Exception) -> str:
+def user_message(error: Exception) -> str:
     """The message of an error; of the operating system's, what went wrong, with which file, and the
     way out where a disk is full.
     """

@@ -34,7 +34,7 @@ def write_json(path: pathlib.Path, value: Any) -> None:
     partial.replace(path)
 
 
-def write_rows(path: pathlib.Path, columns: Mapping[str, np.ndarray]) -> None:
+def write_parquet(path: pathlib.Path, columns: Mapping[str, np.ndarray]) -> None:
     """Columns of a Parquet file, whole or not at all."""
     partial = path.with_name(f".{path.name}.tmp")
     pq.write_table(pa.table(dict(columns)), partial)

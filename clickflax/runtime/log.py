@@ -27,7 +27,9 @@ from clickflax.runtime.mirror import Mirror
 
 # protobuf makes its classes at import, where a type checker cannot see them.
 Event: Any = message_factory.GetMessageClass(event_pb2.DESCRIPTOR.message_types_by_name["Event"])
-START = 1  # SessionLog.START: TensorBoard forgets what an earlier start wrote from this step on
+TIMER_START = (
+    1  # SessionLog.START: TensorBoard forgets what an earlier start wrote from this step on
+)
 
 WINDOW = 30.0  # seconds over which speed is measured
 
@@ -41,7 +43,7 @@ def finite(value: Any) -> Any:
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
-class Silent:
+class NoOutput:
     """Tells nothing: what all processes but the first have, where several train together."""
 
     def write(self, step: int, metrics: Mapping[str, float]) -> None:
@@ -58,7 +60,7 @@ class Silent:
         """Shows nothing."""
         yield
 
-    def __enter__(self) -> "Silent":
+    def __enter__(self) -> "NoOutput":
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -92,7 +94,7 @@ class MetricsWriter:
         self._events = event_file_writer.EventFileWriter(str(folder))
         if resumed_at is not None:
             start = Event(step=resumed_at + 1, wall_time=time.time())
-            start.session_log.status = START
+            start.session_log.status = TIMER_START
             self._events.add_event(start)
         event = Event(wall_time=time.time())
         event.summary.CopyFrom(summary_v2.hparams_pb(plain))
@@ -154,7 +156,7 @@ def write_projector(
     projector.visualize_embeddings(str(folder), config)
 
 
-class Progress:
+class ProgressBar:
     """One live line: step, time left, loss, sequences a second, best so far.
 
     Where standard error is no terminal it is one plain line an evaluation. Speed is that of
@@ -272,7 +274,7 @@ class Progress:
             text = rich.text.Text(self.line(), no_wrap=True, overflow="ellipsis")
             self._live.update(text, refresh=True)
 
-    def __enter__(self) -> "Progress":
+    def __enter__(self) -> "ProgressBar":
         if self._live is not None:
             self._live.start()
         self._show(now=True)

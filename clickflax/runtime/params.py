@@ -17,7 +17,7 @@ def tree_of(named: Mapping[str, Any]) -> Any:
     return unflatten_dict(dict(named), sep="/")
 
 
-def count(params: Any) -> int:
+def count_params(params: Any) -> int:
     """How many numbers the parameters are."""
     return sum(value.size for value in by_name(params).values())
 
@@ -34,13 +34,13 @@ def matching(knob: str, patterns: Sequence[str], names: Collection[str]) -> froz
     return frozenset().union(*found.values())
 
 
-def split(params: Any, names: Collection[str]) -> tuple[Any, Any]:
+def split_params(params: Any, names: Collection[str]) -> tuple[Any, Any]:
     """The parameters without those of such names, and these."""
     named = by_name(params)
     rest = {name: value for name, value in named.items() if name not in names}
     return tree_of(rest), tree_of({name: named[name] for name in named if name in names})
 
 
-def join(some: Any, others: Any) -> Any:
-    """Undoes `split`."""
+def join_params(some: Any, others: Any) -> Any:
+    """Undoes `split_params`."""
     return tree_of(by_name(some) | by_name(others))

@@ -16,11 +16,11 @@ from jax.experimental import multihost_utils
 
 # A process that is gone is noticed by the others after so many seconds, and ends them.
 HEARTBEAT = 30
-START = 300  # seconds in which all must have come
+START_SECONDS = 300  # seconds in which all must have come
 PATIENCE = 30  # seconds after which it is said that some have not
 
 
-def start(coordinator: str, processes: str, process: int | None, devices: int) -> None:
+def start_processes(coordinator: str, processes: str, process: int | None, devices: int) -> None:
     """Joins the others: before anything has been computed.
 
     `processes` is their number, with the HOST:PORT of the first one and which one this is; or
@@ -74,7 +74,7 @@ def _join(coordinator: str, processes: str, process: int | None) -> None:
             coordinator or None,
             None if auto else int(processes),
             process,
-            initialization_timeout=START,
+            initialization_timeout=START_SECONDS,
             heartbeat_timeout_seconds=HEARTBEAT,
             shutdown_timeout_seconds=HEARTBEAT,
         )
@@ -92,7 +92,7 @@ def _say_that_it_waits(coordinator: str, processes: str) -> None:
     print(
         f"{PATIENCE} s have gone, and not all processes (--processes={processes}) "
         f"have come together{where}: have all been started, and can they reach each other? "
-        f"{START - PATIENCE} s more, and this one ends.",
+        f"{START_SECONDS - PATIENCE} s more, and this one ends.",
         file=sys.stderr,
         flush=True,
     )
@@ -108,7 +108,7 @@ def is_first() -> bool:
     return jax.process_index() == 0
 
 
-def told_by_first(number: int) -> int:
+def broadcast(number: int) -> int:
     """The number that the first process has, in all."""
     return int(multihost_utils.broadcast_one_to_all(np.int32(number))) if several() else number
 
@@ -119,7 +119,7 @@ def wait_for_all(what: str) -> None:
         multihost_utils.sync_global_devices(what)
 
 
-def asked_to_end(asked: bool, call: int) -> bool:
+def agree_to_stop(asked: bool, call: int) -> bool:
     """Whether to end now, alike in all processes: where there are several, SIGTERM to one of them
     asks all, which then agree on a call that none has passed.
 

@@ -10,7 +10,7 @@ class Stopped(Exception):
     """What was asked to end has ended, and can go on later."""
 
 
-class Asked(threading.Event):
+class StopRequest(threading.Event):
     """Set when an end is asked for; `number` is the signal that has asked."""
 
     number: int = 0
@@ -22,11 +22,11 @@ class Asked(threading.Event):
 
 
 @contextlib.contextmanager
-def asked_to_end(*numbers: signal.Signals) -> Iterator[Asked]:
+def stop_on_signals(*numbers: signal.Signals) -> Iterator[StopRequest]:
     """An event that is set when one of these signals comes, which then ends nothing by itself; in
     another thread than the first, which no signal reaches, it never is.
     """
-    asked = Asked()
+    asked = StopRequest()
     if threading.current_thread() is not threading.main_thread():
         yield asked
         return

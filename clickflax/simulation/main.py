@@ -19,7 +19,7 @@ import pyarrow as pa
 from jaxtyping import Float, Int
 
 from clickflax.batch import RESERVED
-from clickflax.data.store import write_array, write_dataset, writing
+from clickflax.data.store import new_dataset_folder, write_array, write_dataset
 from clickflax.simulation.shop import Catalog, Shop, Visits, invent, visit
 from clickflax.simulation.truth import Truth, gain, save_truth
 
@@ -33,7 +33,7 @@ def simulate(path: str | os.PathLike, shop: Shop, overwrite: bool = False) -> di
     That is dataset.json, and in `ndcg@10` the mean over the last items of the first `sequences`
     sequences, seen items left out, of the `best_possible` ranking and of `popularity`.
     """
-    with writing(path, overwrite) as folder:
+    with new_dataset_folder(path, overwrite) as folder:
         catalog, truth = invent(shop)
         catalog, truth, visits = _by_frequency(catalog, truth, visit(shop, truth))
         item = (visits.item + RESERVED).astype(np.int32)

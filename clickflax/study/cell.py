@@ -16,11 +16,11 @@ from typing import Any
 import filelock
 
 from clickflax.evaluation.main import evaluate_run
-from clickflax.runtime.errors import words_of
+from clickflax.runtime.errors import user_message
 from clickflax.runtime.files import read_json, write_json
 from clickflax.runtime.signals import Stopped
 from clickflax.study.plan import Cell, Study, folder_of, read_plan
-from clickflax.training.loop import show_items, train
+from clickflax.training.loop import train, write_item_projection
 
 ANSWERED = "answered.json"  # what has been asked of a run, and answered
 TAKEN = 75  # the exit status where another process has the cell (EX_TEMPFAIL)
@@ -57,7 +57,7 @@ def run(out: pathlib.Path, study: Study, cell: Cell) -> None:
     """Trains and evaluates a cell, from where it stands."""
     folder = folder_of(out, cell)
     train(cell.load(), folder)
-    show_items(folder)
+    write_item_projection(folder)
     for asked in study.asked.values():
         evaluate_run(folder, "test", **asked)
     write_json(folder / ANSWERED, plain(study))
@@ -89,7 +89,7 @@ def main(argv: list[str]) -> int:
     except (ValueError, OSError, FloatingPointError) as error:
         if os.environ.get("CLICKFLAX_TRACEBACK", "0") not in ("", "0"):
             raise
-        print(f"error: {words_of(error)}", file=sys.stderr)
+        print(f"error: {user_message(error)}", file=sys.stderr)
         return 1
     except RuntimeError as error:  # of the compiler, or of a device that is full
         traceback.print_exc()

@@ -11,15 +11,15 @@ import pyarrow.parquet as pq
 from clickflax.batch import RESERVED
 from clickflax.config.default import from_dict, knobs
 from clickflax.data.store import open_dataset, open_vocabulary
-from clickflax.evaluation.record import ranked_among
+from clickflax.evaluation.record import ranking_protocol
 from clickflax.runtime.files import read_json
 from clickflax.runtime.log import finite
 from clickflax.study.paired import answer_of, columns_of, ranked, rows_of
 from clickflax.study.plan import Cell, Study, folder_of, read_plan
 from clickflax.study.results import Result, numbers, results
 from clickflax.study.table import legend, title
-from clickflax.tasks.group_metrics import GROUPS, group, of_groups
-from clickflax.tasks.label_metrics import LOWER
+from clickflax.tasks.group_metrics import GROUPS, group, metrics_by_group
+from clickflax.tasks.label_metrics import LOWER_IS_BETTER
 
 PEOPLE = 12  # users whose lists are shown
 SHOWN = 20  # events of a history, and places of a list
@@ -48,7 +48,7 @@ class Source(NamedTuple):
     def alike(self, data: str, task: str | None = None) -> list[Cell]:
         """Those of them that were asked to rank what the first one was."""
         records = {cell: answer_of(self.out, cell, self.first()) or {} for cell in self.done(data)}
-        among = {cell: ranked_among(record, task) for cell, record in records.items()}
+        among = {cell: ranking_protocol(record, task) for cell, record in records.items()}
         return [cell for cell in among if among[cell] == next(iter(among.values()))]
 
 
@@ -195,7 +195,7 @@ def told_groups(source: Source) -> list[dict[str, Any]]:
                 place = table["place"].to_numpy()
                 if len(place) != len(values):  # it was asked otherwise
                     continue
-                means = of_groups(groups, place, (metric.cutoff,))[metric.name]
+                means = metrics_by_group(groups, place, (metric.cutoff,))[metric.name]
                 lines.setdefault(cell.config, []).append(means)
             found.append(
                 {
@@ -290,7 +290,9 @@ def told(source: Source) -> dict[str, Any]:
     found = {
         "question": source.study.question,
         "metrics": list(source.study.metrics),
-        "lower": [name for name in source.study.metrics if name.rpartition("/")[2] in LOWER],
+        "lower": [
+            name for name in source.study.metrics if name.rpartition("/")[2] in LOWER_IS_BETTER
+        ],
         "baseline": source.study.baseline,
         "planned": len(source.cells),
         "tables": told_tables(source),

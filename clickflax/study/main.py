@@ -5,7 +5,7 @@ import pathlib
 import signal
 import sys
 
-from clickflax.runtime.environment import checkout
+from clickflax.runtime.environment import checkout_state
 from clickflax.runtime.signals import Stopped
 from clickflax.study.plan import cells_of, load_study, read_plan, write_plan
 from clickflax.study.results import results
@@ -15,7 +15,7 @@ from clickflax.study.table import WRITERS, read_tables
 
 def refuse_dirty(allowed: bool) -> None:
     """A study is of a commit: what stands beside it cannot be told from its records."""
-    if checkout()["dirty"] and not allowed:
+    if checkout_state()["dirty"] and not allowed:
         raise ValueError(
             "the checkout has changes that are not committed, so that no commit has what would be "
             "run: commit them, or run with --allow-dirty, which the records then say."

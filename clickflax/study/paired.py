@@ -9,12 +9,12 @@ import numpy as np
 import pyarrow.parquet as pq
 from jaxtyping import Float, Int
 
-from clickflax.evaluation.record import ranked_among
+from clickflax.evaluation.record import ranking_protocol
 from clickflax.runtime.files import read_json
 from clickflax.study.plan import Cell, folder_of, record_of
 from clickflax.study.statistics import Difference, difference, draw_labels, holm, of_draws
-from clickflax.tasks.label_metrics import WEIGHTED, weighted
-from clickflax.tasks.ranking_metrics import METRICS, by_sequence
+from clickflax.tasks.label_metrics import WEIGHTED_METRICS, weighted
+from clickflax.tasks.ranking_metrics import RANKING_METRICS, metrics_by_sequence
 
 
 class Users(NamedTuple):
@@ -73,7 +73,7 @@ def ranked(metric: str) -> Ranked | None:
     """What a metric of a ranking is; None for one of labels or of lists."""
     task, _, own = metric.rpartition("/")
     name, _, k = own.partition("@")
-    if name not in METRICS or not k.isdigit() or "cold" in task.split("/"):
+    if name not in RANKING_METRICS or not k.isdigit() or "cold" in task.split("/"):
         return None
     return Ranked(task or None, own, int(k))
 
@@ -116,7 +116,7 @@ def per_label(paths: Sequence[pathlib.Path], metric: str) -> Labels | str | None
 def users_in(path: pathlib.Path, metric: Ranked) -> Users:
     """The users of a file of places, in the order of the log."""
     rows = arrays_of(path)
-    found = by_sequence(rows, (metric.cutoff,))
+    found = metrics_by_sequence(rows, (metric.cutoff,))
     share = found["questions"] * (len(found["sequence"]) / found["questions"].sum())
     return Users(found[metric.name] * share, rows["sequence"], rows["target"])
 
@@ -167,7 +167,7 @@ def rows_behind(
     they do not have it, or it is not compared.
     """
     kind, (task, _, name) = ranked(metric), metric.rpartition("/")
-    if kind is None and name not in WEIGHTED:
+    if kind is None and name not in WEIGHTED_METRICS:
         return None
     if not all(metric in (answer_of(out, cell, asked) or {}) for cell in cells):
         return None
@@ -186,7 +186,7 @@ def asked_apart(
     if kind is None:  # labels are compared by what is told of the same events
         return ""
     records = (answer_of(out, cell, asked) or {} for cell in (one, other))
-    ours, theirs = (ranked_among(record, kind.task) for record in records)
+    ours, theirs = (ranking_protocol(record, kind.task) for record in records)
     return ", ".join(
         f"{key} {ours[key]!r}, not {theirs[key]!r}" for key in ours if ours[key] != theirs[key]
     )

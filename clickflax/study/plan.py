@@ -14,13 +14,13 @@ from ml_collections import ConfigDict
 
 from clickflax.config.check import check_config
 from clickflax.config.default import call_in, load, to_dict
-from clickflax.evaluation.main import OTHERWISE, asked_otherwise, evaluate_run
+from clickflax.evaluation.main import CHANGEABLE, apply_changes, evaluate_run
 from clickflax.evaluation.record import record_name
-from clickflax.evaluation.top_k import check_listing
+from clickflax.evaluation.top_k import check_list_options
 from clickflax.runtime.files import read_json, write_json
 from clickflax.tasks import label_metrics
 from clickflax.tasks import list_metrics as lists
-from clickflax.tasks.ranking_metrics import METRICS
+from clickflax.tasks.ranking_metrics import RANKING_METRICS
 from clickflax.tasks.task import LABELS
 
 
@@ -107,7 +107,7 @@ def cells_of(study: Study) -> list[Cell]:
                 config = load(file, flags)
                 check_config(config)
                 for asked in study.asked.values():
-                    asked_otherwise(config, {key: asked.get(key) for key in OTHERWISE})
+                    apply_changes(config, {key: asked.get(key) for key in CHANGEABLE})
                     metrics |= dict.fromkeys(metrics_told(config, asked))
                 cell = name_of(name, data, seed, config)
                 found.append(Cell(name, data, seed, str(file), flags, cell))
@@ -123,14 +123,16 @@ def metrics_told(config: ConfigDict, asked: Mapping[str, Any]) -> list[str]:
     for name in config.tasks:
         if name in LABELS:
             kind = config.label.kind if name == "label" else "binary"
-            own = [*label_metrics.NAMES[kind], *label_metrics.BESIDE[kind]]
+            own = [*label_metrics.LABEL_METRICS[kind], *label_metrics.EXTRA_NAMES[kind]]
         else:
-            own = [f"{metric}@{k}" for metric in METRICS for k in cutoffs]
+            own = [f"{metric}@{k}" for metric in RANKING_METRICS for k in cutoffs]
             if any(one.startswith("item.") for one in config.data.variables):
                 own += [f"cold/{place}" for place in own]
             if asked.get("lists"):
                 needs = {"diversity": "features", "intersection": "reference"}
-                there = [one for one in lists.NAMES if one not in needs or asked.get(needs[one])]
+                there = [
+                    one for one in lists.LIST_METRICS if one not in needs or asked.get(needs[one])
+                ]
                 own += [f"{metric}@{k}" for metric in there for k in cutoffs]
         found += own if len(config.tasks) == 1 else [f"{name}/{metric}" for metric in own]
     return found
@@ -191,7 +193,7 @@ def check_study(study: Study, where: str) -> None:
             known = list(inspect.signature(evaluate_run).parameters)[2:]
             check_name(key, known, f"{where}: asked[{name!r}]")
         about = {"lists": False, "features": (), "reference": ""} | dict(asked)
-        check_listing(about["lists"], about["features"], about["reference"])
+        check_list_options(about["lists"], about["features"], about["reference"])
         if files.count(record_of(asked)) > 1:
             raise ValueError(
                 f"{where}: asked[{name!r}] and another one have the same record, "

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 from clickflax.config.default import default, from_dict
 from clickflax.config.default import differences as differences_of
-from clickflax.runtime.environment import MADE_WITH, starts
+from clickflax.runtime.environment import CREATED_WITH, read_starts
 from clickflax.study.paired import answer_of, differences
 from clickflax.study.plan import Cell, Study, check_name
 from clickflax.study.statistics import Difference, Spread, spread
@@ -112,8 +112,8 @@ def environments_of(records: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]
     """What the records were made with, each once, without what tells one start from another."""
     found = []
     for record in records:
-        for told in starts(record["environment"]):
-            one = {name: told[name] for name in MADE_WITH if name in told}
+        for told in read_starts(record["environment"]):
+            one = {name: told[name] for name in CREATED_WITH if name in told}
             found += [] if one in found else [one]
     return found
 

@@ -16,7 +16,7 @@ import rich.live
 import rich.table
 
 from clickflax.runtime.files import read_json
-from clickflax.runtime.signals import asked_to_end
+from clickflax.runtime.signals import stop_on_signals
 from clickflax.study.cell import TAKEN, is_done, is_taken
 from clickflax.study.paired import answer_of
 from clickflax.study.plan import Cell, Study, folder_of
@@ -223,7 +223,7 @@ def run_cells(out: pathlib.Path, study: Study, cells: Sequence[Cell], workers: i
     free = places(workers)
     running: dict[subprocess.Popen, tuple[Cell, Place]] = {}
     with (
-        asked_to_end(signal.SIGINT, signal.SIGTERM) as stop,
+        stop_on_signals(signal.SIGINT, signal.SIGTERM) as stop,
         Board(out, study, cells, workers) as board,
     ):
         waiting = [cell for cell in cells if not board.state[cell]]

@@ -10,7 +10,7 @@ from clickflax.runtime.files import read_json
 from clickflax.runtime.log import finite
 from clickflax.study.results import LEVEL, Line, Result, Table
 from clickflax.study.statistics import Difference, Spread, holm
-from clickflax.tasks.label_metrics import LOWER
+from clickflax.tasks.label_metrics import LOWER_IS_BETTER
 
 
 def number(metric: str, result: Result, level: float = LEVEL) -> str:
@@ -23,7 +23,7 @@ def number(metric: str, result: Result, level: float = LEVEL) -> str:
     if not math.isnan(result.seeds.half):
         text += f" ± {result.seeds.half:.4f} ({result.seeds.deviation:.4f})"
     if result.apart is not None and result.p < level:
-        lower = metric.rpartition("/")[2] in LOWER
+        lower = metric.rpartition("/")[2] in LOWER_IS_BETTER
         text += "*" if (result.apart.mean < 0) == lower else "†"
     return text
 

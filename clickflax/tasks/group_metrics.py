@@ -10,11 +10,11 @@ from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import Float, Int, Shaped
 
-from clickflax.tasks.ranking_metrics import ranking
+from clickflax.tasks.ranking_metrics import ranking_metrics
 
 # By which columns of the rows of an evaluation, and what these are.
 GROUPS = {"history": "events before the question", "trained": "training events of the target"}
-BINS = 5
+GROUP_BINS = 5
 
 
 class Groups(NamedTuple):
@@ -26,7 +26,7 @@ class Groups(NamedTuple):
 
 def group(values: Int[np.ndarray, " T"]) -> Groups:
     """Targets with about as much of something; fewer bins where many have the same."""
-    inner = np.unique(np.quantile(values, np.arange(1, BINS) / BINS, method="lower"))
+    inner = np.unique(np.quantile(values, np.arange(1, GROUP_BINS) / GROUP_BINS, method="lower"))
     edges = [int(edge) for edge in inner if edge < values.max()]
     lows = [int(values.min()), *(edge + 1 for edge in edges)]
     pairs = zip(lows, [*edges, int(values.max())], strict=True)
@@ -34,26 +34,26 @@ def group(values: Int[np.ndarray, " T"]) -> Groups:
     return Groups(names, np.searchsorted(edges, values))
 
 
-def of_groups(
+def metrics_by_group(
     groups: Groups, place: Float[np.ndarray, " T"], cutoffs: Sequence[int]
 ) -> dict[str, Float[np.ndarray, " G"]]:
     """The mean of every metric in each bin, of the places (0 is first) of targets."""
     count = np.bincount(groups.of, minlength=len(groups.names))
-    alone = ranking(place, np.arange(len(place)), len(place), cutoffs)
+    alone = ranking_metrics(place, np.arange(len(place)), len(place), cutoffs)
     return {
         name: np.bincount(groups.of, values, len(count)) / np.maximum(1, count)
         for name, values in alone.items()
     }
 
 
-def told_groups(
+def group_metrics(
     rows: Mapping[str, Shaped[np.ndarray, " T"]], cutoffs: Sequence[int]
 ) -> dict[str, dict[str, Any]]:
     """What a record has of the groups: bins, the targets in each, and the metrics."""
     found = {}
     for column in GROUPS:
         groups = group(rows[column])
-        metrics = of_groups(groups, rows["place"], cutoffs)
+        metrics = metrics_by_group(groups, rows["place"], cutoffs)
         found[column] = {
             "bins": groups.names,
             "targets": np.bincount(groups.of, minlength=len(groups.names)).tolist(),

@@ -19,29 +19,34 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Bool, Float, Int, Shaped
 
-NAMES = {
+LABEL_METRICS = {
     "binary": ("auc", "average_precision", "log_loss", "calibration_error", "f1"),
     "classes": ("accuracy", "log_loss"),
     "number": ("mae", "rmse"),
 }
-LOWER = ("log_loss", "calibration_error", "mae", "rmse")  # of which the lowest is the best
+LOWER_IS_BETTER = (
+    "log_loss",
+    "calibration_error",
+    "mae",
+    "rmse",
+)  # of which the lowest is the best
 
 # Those that `weighted` has: f1 has a threshold of its own for each run, and calibration_error bins.
-RANKED = ("auc", "average_precision")
-WEIGHTED = (*RANKED, "log_loss", "accuracy", "mae", "rmse")
+RANK_METRICS = ("auc", "average_precision")
+WEIGHTED_METRICS = (*RANK_METRICS, "log_loss", "accuracy", "mae", "rmse")
 
-LEAST = 1e-7  # a probability is no nearer to 0 or 1: float32 tells no more apart
-BINS = 10
+MIN_PROBABILITY = 1e-7  # a probability is no nearer to 0 or 1: float32 tells no more apart
+CALIBRATION_BINS = 10
 RECALLS = (0.5, 0.8)
 # What the record of an evaluation has beside those that may be monitored.
-BESIDE = {
+EXTRA_NAMES = {
     "binary": ("threshold", "yes", *(f"precision@recall={r}" for r in RECALLS)),
     "classes": (),
     "number": (),
 }
 
 
-def yes_or_no(
+def binary_metrics(
     p: Float[np.ndarray, " N"], label: Float[np.ndarray, " N"], threshold: float
 ) -> dict[str, float]:
     """The metrics of probabilities, defined at the top of this file."""
@@ -110,7 +115,7 @@ def errors(
 ) -> Float[np.ndarray, " N"]:
     """What each label adds to the mean that a metric is, or is the root of."""
     if name == "log_loss":
-        clipped = np.clip(told, LEAST, 1 - LEAST)
+        clipped = np.clip(told, MIN_PROBABILITY, 1 - MIN_PROBABILITY)
         return -np.log(np.where(label == 1, clipped, 1 - clipped))
     if name == "accuracy":
         return (told == label).astype(np.float64)
@@ -123,7 +128,7 @@ def weighted(
     """One of the metrics WEIGHTED, as a function of how often each label counts: of a yes or no
     from its probability, of classes from the one that was told. NaN without a yes or without a no.
     """
-    if name not in RANKED:
+    if name not in RANK_METRICS:
         added = errors(name, told, label)
 
         def mean(weight: Float[np.ndarray, "draws N"]) -> Float[np.ndarray, " draws"]:
@@ -169,14 +174,14 @@ class Bin(NamedTuple):
 
 def reliability(p: Float[np.ndarray, " N"], label: Float[np.ndarray, " N"]) -> list[Bin]:
     """Bins of about equal size, from the lowest probability to the highest."""
-    edges = np.unique(np.quantile(p, np.arange(1, BINS) / BINS))
+    edges = np.unique(np.quantile(p, np.arange(1, CALIBRATION_BINS) / CALIBRATION_BINS))
     place = np.searchsorted(edges, p, side="right")  # what is told alike is in one bin
     found = []
     for some in (place == i for i in range(len(edges) + 1)):
         if some.any():
             told = p[some]
-            numbers = (told.mean(), label[some].mean(), told.min(), told.max())
-            found.append(Bin(len(told), *map(float, numbers)))
+            number_metrics = (told.mean(), label[some].mean(), told.min(), told.max())
+            found.append(Bin(len(told), *map(float, number_metrics)))
     return found
 
 
@@ -185,23 +190,25 @@ def calibration_error(p: Float[np.ndarray, " N"], label: Float[np.ndarray, " N"]
     return sum(b.labels * abs(b.told - b.yes) for b in reliability(p, label)) / len(p)
 
 
-def curve(
+def precision_recall_curve(
     p: Float[np.ndarray, " N"], label: Float[np.ndarray, " N"]
 ) -> dict[str, list[dict[str, float]]]:
     """What a record keeps of `reliability`."""
     return {"reliability": [one._asdict() for one in reliability(p, label)]}
 
 
-def classes(p: Float[np.ndarray, "N C"], label: Float[np.ndarray, " N"]) -> dict[str, float]:
+def class_metrics(p: Float[np.ndarray, "N C"], label: Float[np.ndarray, " N"]) -> dict[str, float]:
     """Accuracy, and the mean of -log of the probability of what was so, in nats."""
     own = p[np.arange(len(p)), label.astype(int)]
     return {
         "accuracy": float(errors("accuracy", p.argmax(1), label).mean()),
-        "log_loss": float(-np.log(np.clip(own, LEAST, 1)).mean()),
+        "log_loss": float(-np.log(np.clip(own, MIN_PROBABILITY, 1)).mean()),
     }
 
 
-def numbers(told: Float[np.ndarray, " N"], label: Float[np.ndarray, " N"]) -> dict[str, float]:
+def number_metrics(
+    told: Float[np.ndarray, " N"], label: Float[np.ndarray, " N"]
+) -> dict[str, float]:
     """Mean absolute error, and root of the mean squared one."""
     mae, square = errors("mae", told, label), errors("rmse", told, label)
     return {"mae": float(mae.mean()), "rmse": float(np.sqrt(square.mean()))}

@@ -23,10 +23,18 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Bool, Float, Int, Shaped
 
-NAMES = ("coverage", "gini", "popularity", "novelty", "serendipity", "diversity", "intersection")
+LIST_METRICS = (
+    "coverage",
+    "gini",
+    "popularity",
+    "novelty",
+    "serendipity",
+    "diversity",
+    "intersection",
+)
 
 
-class Trained(NamedTuple):
+class TrainingCounts(NamedTuple):
     """What the training part has of each item."""
 
     events: Int[np.ndarray, " V"]
@@ -34,17 +42,19 @@ class Trained(NamedTuple):
     of_users: int  # in all
 
 
-def trained_of(item: Int[np.ndarray, " E"], sequence: Int[np.ndarray, " E"], items: int) -> Trained:
+def training_counts(
+    item: Int[np.ndarray, " E"], sequence: Int[np.ndarray, " E"], items: int
+) -> TrainingCounts:
     """The counts of training events, items 0 ... V-1 and the sequences that they belong to."""
     pairs = np.unique(np.stack([sequence, item]), axis=1)
     users = np.bincount(pairs[1], minlength=items)
-    return Trained(np.bincount(item, minlength=items), users, len(np.unique(sequence)))
+    return TrainingCounts(np.bincount(item, minlength=items), users, len(np.unique(sequence)))
 
 
 def beyond_hits(
     lists: Int[np.ndarray, "Q K"],
     relevant: Bool[np.ndarray, "Q K"],
-    trained: Trained,
+    trained: TrainingCounts,
     cutoffs: Sequence[int],
     features: Shaped[np.ndarray, "V F"] | None = None,
     reference: Int[np.ndarray, "Q K"] | None = None,
@@ -78,18 +88,18 @@ def beyond_hits(
         found[f"coverage@{k}"] = float((shown > 0).mean())
         found[f"gini@{k}"] = gini(shown)
         for name, value in values.items():
-            found[f"{name}@{k}"] = float(mean_of(value[:, :k], some)[has].mean())
+            found[f"{name}@{k}"] = float(mean_known(value[:, :k], some)[has].mean())
         if features is not None:
             found[f"diversity@{k}"] = float(diversity(lists[has, :k], features).mean())
         if reference is not None:
             both = np.zeros(some.shape, bool)
             for other in reference[:, :k].T:  # one at a time: nothing has the shape [Q, K, K]
                 both |= lists[:, :k] == other[:, None]
-            found[f"intersection@{k}"] = float(mean_of(both, some)[has].mean())
+            found[f"intersection@{k}"] = float(mean_known(both, some)[has].mean())
     return found
 
 
-def mean_of(
+def mean_known(
     values: Shaped[np.ndarray, "Q K"], there: Bool[np.ndarray, "Q K"]
 ) -> Float[np.ndarray, " Q"]:
     """The mean of each list over the places that are there; 0 without one."""
@@ -118,7 +128,7 @@ def diversity(
     return total / np.maximum(1, pairs)
 
 
-def table_of(features: Mapping[str, Sequence]) -> Int[np.ndarray, "V F"]:
+def feature_table(features: Mapping[str, Sequence]) -> Int[np.ndarray, "V F"]:
     """Columns of the catalog as one of codes: a text has one column, of several values each that
     any item has is a column of its own.
     """

@@ -70,7 +70,7 @@ def number_loss(
 
 
 # Over the whole catalog, by `config.loss.name`; beside negatives: `LOSSES` of sampled.py.
-WHOLE = {"softmax": softmax_loss}
+CATALOG_LOSSES = {"softmax": softmax_loss}
 LABEL_LOSSES = {"binary": binary_loss, "classes": class_loss, "number": number_loss}
 
 

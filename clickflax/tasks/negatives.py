@@ -7,9 +7,9 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int, Key
 
 from clickflax.batch import RESERVED, Batch
-from clickflax.model.bits import bits
-from clickflax.model.rows import at
-from clickflax.tasks.task import Question
+from clickflax.model.bits import random_bits
+from clickflax.model.rows import take_positions
+from clickflax.tasks.task import TaskBatch
 
 DRAWN = ("uniform", "popularity", "in_batch")
 AVOID = ("nothing", "target", "history")
@@ -53,11 +53,11 @@ def make_pool(targets: Int[Array, "..."], weights: Float[Array, "..."]) -> Pool:
     return Pool(targets.ravel(), jnp.cumsum((weights.ravel() > 0).astype(jnp.int32)))
 
 
-def draw(
+def draw_negatives(
     sampling: Sampling, key: Key[Array, ""], shape: tuple[int, ...], pool: Pool | None
 ) -> Drawn:
     """Negatives of this shape."""
-    random = bits(key, shape)
+    random = random_bits(key, shape)
 
     def below(count: Int[Array, ""] | int) -> Int[Array, "..."]:
         # Some are more likely than others by one part in 2^32 / count.
@@ -84,10 +84,10 @@ def draw(
     return Drawn(items, jnp.log(jnp.asarray(share, jnp.float32))[items])
 
 
-def against(
+def mask_negatives(
     sampling: Sampling,
     rows: Batch,
-    question: Question,
+    question: TaskBatch,
     head: str,
     drawn: Drawn,
 ) -> Negatives:
@@ -100,7 +100,7 @@ def against(
         return Negatives(drawn, jnp.ones(items.shape, bool))
     keep = items != targets[..., None]
     if sampling.avoid == "history":
-        same = at(rows.segment, question.places)[:, :, None] == rows.segment[:, None, :]
+        same = take_positions(rows.segment, question.places)[:, :, None] == rows.segment[:, None, :]
         had = items[..., None] == (rows.variables[head] - RESERVED)[:, None, None, :]
         keep = keep & ~(had & same[:, :, None, :]).any(-1)
     return Negatives(drawn, keep)

@@ -1,7 +1,7 @@
 """Ranking metrics over the whole catalog, from ranks that are counted and never sorted.
 
-`scores.ranks` answers where each relevant item stands, on the device. `ranking` turns those places
-into metrics of each user, on the host; `mean` averages the users.
+`ranks.rank_targets` gives the rank of each relevant item, on the device. `ranking_metrics` turns
+ranks into metrics of each user, on the host; `mean_metrics` averages the users.
 
 With n relevant items of a user at the places p_0 < p_1 < ... (0 is first) and the cut-off k, a hit
 is a relevant item among the first k places, and
@@ -21,10 +21,10 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from jaxtyping import Float, Int, Shaped
 
-METRICS = ("recall", "hit_rate", "precision", "ndcg", "mrr", "map")
+RANKING_METRICS = ("recall", "hit_rate", "precision", "ndcg", "mrr", "map")
 
 
-def ranking(
+def ranking_metrics(
     ranks: Float[np.ndarray, " N"],
     owner: Int[np.ndarray, " N"],
     users: int,
@@ -64,7 +64,7 @@ def ranking(
     return results
 
 
-def by_sequence(
+def metrics_by_sequence(
     rows: Mapping[str, Shaped[np.ndarray, " T"]], cutoffs: Sequence[int]
 ) -> dict[str, Shaped[np.ndarray, " S"]]:
     """Of the rows of an evaluation, a line for each target, one for each sequence that was asked:
@@ -74,13 +74,13 @@ def by_sequence(
     count = int(question.max()) + 1
     asked = np.zeros(count, np.int64)
     asked[question] = rows["sequence"]
-    found = ranking(rows["place"], question, count, cutoffs)
+    found = ranking_metrics(rows["place"], question, count, cutoffs)
     sequence, which, questions = np.unique(asked, return_inverse=True, return_counts=True)
     means = {name: np.bincount(which, values) / questions for name, values in found.items()}
     return {"sequence": sequence, "questions": questions, **means}
 
 
-def mean(per_user: dict[str, Float[np.ndarray, " U"]]) -> dict[str, float]:
+def mean_metrics(per_user: dict[str, Float[np.ndarray, " U"]]) -> dict[str, float]:
     """Average of each metric over all users, those without a hit included."""
     empty = sorted(name for name, values in per_user.items() if not len(values))
     if empty:

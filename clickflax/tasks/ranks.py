@@ -32,7 +32,7 @@ class Chunk(NamedTuple):
         return jnp.where(items < self.begin, self.scores.shape[1], items - self.start)
 
 
-def ranks(
+def rank_targets(
     answers: Answers, seen: Int[Array, "N 2"], chunk: int, targets: Int[Array, "A T"]
 ) -> Float[Array, "A T"]:
     """Place (0 is first) of each target among all V items, by counting the items that beat it.
@@ -50,7 +50,7 @@ def ranks(
 
     # A pass of its own over the same products: computed in another way, the score of a target
     # might differ in the last digit from that of an item that is just like it.
-    own = over_chunks(pick, jnp.full(targets.shape, jnp.nan), answers, seen[:0], chunk)
+    own = scan_catalog(pick, jnp.full(targets.shape, jnp.nan), answers, seen[:0], chunk)
     rows = jnp.arange(targets.shape[0])[:, None]
 
     def count(twice: Int[Array, "A T"], part: Chunk) -> Int[Array, "A T"]:
@@ -63,12 +63,12 @@ def ranks(
         # One target at a time, so that nothing of the shape [A, T, C] is ever built.
         return twice + jax.lax.map(beaten_by, own.T).T
 
-    twice = over_chunks(count, jnp.zeros(targets.shape, int), answers, seen, chunk)
+    twice = scan_catalog(count, jnp.zeros(targets.shape, int), answers, seen, chunk)
     # The target itself is among its equals.
     return jnp.where(jnp.isnan(own), jnp.inf, 0.5 * (twice - 1).astype(jnp.float32))
 
 
-def ranks_among(
+def rank_among_candidates(
     answers: Answers,
     seen: Int[Array, "N 2"],
     chunk: int,
@@ -76,7 +76,8 @@ def ranks_among(
     negatives: Int[Array, "A M"],
 ) -> Float[Array, "A T"]:
     """Place (0 is first) of each target among the targets and the negatives of its answer, as
-    `ranks` has it among all items; -1 is padding. Nothing else is scored, whatever is `seen`.
+    `rank_targets` has it among all items; -1 is padding. Nothing else is scored, whatever `seen`
+    has.
     """
     both = jnp.concatenate([targets, negatives], axis=1)
     scores = jnp.where(both >= 0, answers.of(jnp.maximum(both, 0)), jnp.nan)
@@ -89,7 +90,7 @@ def ranks_among(
     return jax.lax.map(place, scores[:, : targets.shape[1]].T).T
 
 
-def best(
+def top_k_items(
     answers: Answers, seen: Int[Array, "N 2"], chunk: int, k: int, top_k: TopK = jax.lax.top_k
 ) -> tuple[Float[Array, "A K"], Int[Array, "A K"]]:
     """The `k` highest scores and their items, without those in `seen`; of equals the first item.
@@ -106,12 +107,12 @@ def best(
         return score, jnp.take_along_axis(item, place, axis=1)
 
     shape = (answers.features.shape[0], k)
-    return over_chunks(
+    return scan_catalog(
         merge, (jnp.full(shape, -jnp.inf), jnp.full(shape, -1)), answers, seen, chunk
     )
 
 
-def over_chunks(
+def scan_catalog(
     look: Callable[[Any, Chunk], Any],
     carry: Any,
     answers: Answers,

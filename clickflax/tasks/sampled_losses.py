@@ -86,4 +86,4 @@ def sampled_loss(
     return (losses * weights).sum(), weights.sum()
 
 
-LOSSES: dict[str, Loss] = {"softmax": softmax, "bce": bce, "gbce": bce, "bpr": bpr}
+SAMPLED_LOSSES: dict[str, Loss] = {"softmax": softmax, "bce": bce, "gbce": bce, "bpr": bpr}

@@ -14,7 +14,7 @@ from jaxtyping import Array, Bool, Float, Int, Key, Shaped
 from clickflax.batch import AFTER, CLS, MASK, RESERVED, SEP, UNK, Batch, put
 
 
-class Question(NamedTuple):
+class TaskBatch(NamedTuple):
     """What the model sees, and what it should have said.
 
     `places` are the columns at which it is asked (None: all), `targets` the items there, counted
@@ -28,13 +28,13 @@ class Question(NamedTuple):
     weights: Float[Array, "B K"]
 
 
-class Hiding(NamedTuple):
+class Masking(NamedTuple):
     """How the Cloze objective hides events; see `config.mask`."""
 
     ratio: float
     replace: str
     last: float
-    places: int  # of a row, at most: `most_hidden` of the packing
+    places: int  # of a row, at most: `max_masked` of the packing
     items: int
     given: tuple[str, ...]  # variables of which half of the hidden events are told
     others: Int[np.ndarray, " W"] | None = None  # ids of what may be another item; None: any
@@ -43,19 +43,19 @@ class Hiding(NamedTuple):
 REPLACE = {"mask": (1.0, 1.0), "80/10/10": (0.8, 0.9)}  # up to here MASK, up to here another item
 
 
-def hidden_events(length: Any, ratio: float) -> Any:
+def masked_count(length: Any, ratio: float) -> Any:
     """Events to hide in sequences of these lengths, arrays of numpy or of jax: the share to the
     nearest, at least one. In whole numbers, so that host and device agree.
     """
     return ((length * round(ratio * 1000) + 500) // 1000).clip(1)
 
 
-def most_hidden(lengths: np.ndarray, offsets: np.ndarray, ratio: float) -> int:
+def max_masked(lengths: np.ndarray, offsets: np.ndarray, ratio: float) -> int:
     """The most events that a row ever hides, for rows that hold `lengths[offsets[r]:]`."""
-    return int(np.add.reduceat(hidden_events(lengths, ratio), offsets[:-1]).max())
+    return int(np.add.reduceat(masked_count(lengths, ratio), offsets[:-1]).max())
 
 
-def choose(
+def choose_masked(
     key: Key[Array, ""],
     segment: Int[Array, "B L"],
     ratio: float,
@@ -72,7 +72,7 @@ def choose(
     if may is not None:
         same = same & may[:, None, :]
     before = same & (chance[:, :, None] > chance[:, None, :])
-    hidden = before.sum(-1) < hidden_events(same.sum(-1), ratio)
+    hidden = before.sum(-1) < masked_count(same.sum(-1), ratio)
     if last:
         coin = jax.random.uniform(last_key, segment.shape) < last
         coin = jnp.take_along_axis(coin, jnp.maximum(segment - 1, 0), axis=1)
@@ -85,23 +85,23 @@ def choose(
     return hidden & there
 
 
-def hide(
+def mask_where(
     variables: Mapping[str, Shaped[Array, "B L ..."]], where: Bool[Array, "B L"]
 ) -> dict[str, Shaped[Array, "B L ..."]]:
     """The variables, all hidden at these events."""
     return {name: put(MASK, where, values, jnp) for name, values in variables.items()}
 
 
-def hide_events(variable: str, key: Key[Array, ""], batch: Batch, hiding: Hiding) -> Question:
+def cloze(variable: str, key: Key[Array, ""], batch: Batch, hiding: Masking) -> TaskBatch:
     """The Cloze objective of BERT4Rec (Sun et al., 2019): fill in a variable of the hidden events.
 
     All the variables of a hidden event are hidden with it, as one could be told from another.
     """
     choose_key, replace_key, item_key = jax.random.split(key, 3)
     may = None
-    if ASKED in batch.labels:
-        may = (batch.labels[ASKED] > 0) & (batch.variables["item"] != CLS)
-    hidden = choose(choose_key, batch.segment, hiding.ratio, hiding.last, may)
+    if MAY_MASK in batch.labels:
+        may = (batch.labels[MAY_MASK] > 0) & (batch.variables["item"] != CLS)
+    hidden = choose_masked(choose_key, batch.segment, hiding.ratio, hiding.last, may)
     upto = jnp.cumsum(hidden, axis=1)
     wanted = jnp.arange(1, hiding.places + 1)
     places = (upto[:, None, :] < wanted[None, :, None]).sum(-1)  # where the k-th hidden one is
@@ -112,26 +112,28 @@ def hide_events(variable: str, key: Key[Array, ""], batch: Batch, hiding: Hiding
     mask_below, other_below = REPLACE[hiding.replace]
     chance = jax.random.uniform(replace_key, hidden.shape)
     masked = hidden & (chance < mask_below)
-    inputs = hide(batch.variables, masked)
+    inputs = mask_where(batch.variables, masked)
     if other_below > mask_below:
-        other = any_item(item_key, hidden.shape, hiding)
+        other = random_items(item_key, hidden.shape, hiding)
         swapped = hidden & ~masked & (chance < other_below)
-        inputs = hide(inputs, swapped)
+        inputs = mask_where(inputs, swapped)
         inputs["item"] = jnp.where(swapped, other, inputs["item"])
     for name in hiding.given:
-        told = tell(choose_key, name, hidden.shape)
+        told = reveal_mask(choose_key, name, hidden.shape)
         inputs[name] = jnp.where(told, batch.variables[name], inputs[name])
-    return Question(inputs, places, jnp.maximum(targets, 0), weigh(weights, batch, places))
+    return TaskBatch(
+        inputs, places, jnp.maximum(targets, 0), target_weights(weights, batch, places)
+    )
 
 
-def any_item(key: Key[Array, ""], shape: tuple[int, ...], hiding: Hiding) -> Int[Array, "B L"]:
+def random_items(key: Key[Array, ""], shape: tuple[int, ...], hiding: Masking) -> Int[Array, "B L"]:
     """Ids of items at random."""
     if hiding.others is None:
         return jax.random.randint(key, shape, RESERVED, RESERVED + hiding.items)
     return jnp.asarray(hiding.others)[jax.random.randint(key, shape, 0, len(hiding.others))]
 
 
-def weigh(
+def target_weights(
     asked: Bool[Array, "B K"], batch: Batch, places: Int[Array, "B K"] | None = None
 ) -> Float[Array, "B K"]:
     """What the targets weigh that are asked for, at these places or at all: 1, or what the batch
@@ -145,23 +147,23 @@ def weigh(
     return jnp.where(asked, weight, 0.0)  # it is NaN where there is no event
 
 
-def look_ahead(variable: str, key: Key[Array, ""], batch: Batch, hiding: Hiding) -> Question:
+def next_events(variable: str, key: Key[Array, ""], batch: Batch, hiding: Masking) -> TaskBatch:
     """The causal objective of SASRec (Kang and McAuley, 2018): what comes after each event."""
     inputs = dict(batch.variables)
     for name in hiding.given:
-        hidden = ~tell(key, name, batch.segment.shape)
-        inputs |= hide({AFTER + name: inputs[AFTER + name]}, hidden)
+        hidden = ~reveal_mask(key, name, batch.segment.shape)
+        inputs |= mask_where({AFTER + name: inputs[AFTER + name]}, hidden)
     targets = batch.labels[NEXT + variable] - RESERVED
     weights = (batch.segment > 0) & (targets >= 0) & (batch.variables["item"] != CLS)
-    return Question(inputs, None, jnp.maximum(targets, 0), weigh(weights, batch))
+    return TaskBatch(inputs, None, jnp.maximum(targets, 0), target_weights(weights, batch))
 
 
-def tell(key: Key[Array, ""], name: str, shape: tuple[int, ...]) -> Bool[Array, "B L"]:
+def reveal_mask(key: Key[Array, ""], name: str, shape: tuple[int, ...]) -> Bool[Array, "B L"]:
     """Where a variable is told of what is asked for: at half of the events."""
     return jax.random.bernoulli(jax.random.fold_in(key, zlib.crc32(name.encode())), shape=shape)
 
 
-def forget(
+def unk_dropout(
     key: Key[Array, ""], inputs: Mapping[str, Shaped[Array, "B L"]], share: float
 ) -> dict[str, Shaped[Array, "B L"]]:
     """The inputs, with UNK in the place of some items: a model that cannot rely on knowing an item
@@ -172,7 +174,7 @@ def forget(
     return {**inputs, "item": jnp.where(lost, UNK, item)}
 
 
-def fill_basket(key: Key[Array, ""], batch: Batch, hiding: Hiding) -> Question:
+def next_basket(key: Key[Array, ""], batch: Batch, hiding: Masking) -> TaskBatch:
     """All the items of a part are asked for at the SEP that opens it (the next basket, Rendle et
     al., 2010): each is a target of its own, of which nothing but the parts before is known.
     """
@@ -183,18 +185,20 @@ def fill_basket(key: Key[Array, ""], batch: Batch, hiding: Hiding) -> Question:
     opened = jax.lax.cummax(jnp.where(batch.variables["item"] == SEP, column, -1), axis=1)
     weights = (batch.segment > 0) & (targets >= 0) & (opened >= first)
     places = jnp.maximum(opened, 0)
-    return Question(batch.variables, places, jnp.maximum(targets, 0), weigh(weights, batch))
+    return TaskBatch(
+        batch.variables, places, jnp.maximum(targets, 0), target_weights(weights, batch)
+    )
 
 
-def read_label(
-    task: str, at_cls: bool, key: Key[Array, ""], batch: Batch, hiding: Hiding
-) -> Question:
+def label_targets(
+    task: str, at_cls: bool, key: Key[Array, ""], batch: Batch, hiding: Masking
+) -> TaskBatch:
     """The label of each event that has one, at the event, or at the CLS of its sequence."""
     labels = batch.labels[task]
     here = (batch.variables["item"] == CLS) == at_cls
     weights = (batch.segment > 0) & ~jnp.isnan(labels) & here
     targets = jnp.where(weights, labels, 0.0)
-    return Question(batch.variables, None, targets, weigh(weights, batch))
+    return TaskBatch(batch.variables, None, targets, target_weights(weights, batch))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -208,30 +212,30 @@ class Task:
     causal: bool
     head: str
     ask: int | None
-    prepare: Callable[[Key[Array, ""], Batch, Hiding], Question]
+    prepare: Callable[[Key[Array, ""], Batch, Masking], TaskBatch]
 
 
 MASKED, NEXT, BASKET = "masked_", "next_", "basket"
 LABELS = ("purchase", "returns", "label")
 LABELS_AT = ("event", "cls")
 WEIGHT = "weight"  # the label that says what a target weighs, where not all weigh the same
-ASKED = "asked"  # the label that says of which events the Cloze may ask, where not of all
+MAY_MASK = "asked"  # the label that says of which events the Cloze may ask, where not of all
 
 
 def find_task(name: str, labels_causal: bool, labels_at: str) -> Task:
     """The task of a name: masked_VARIABLE, next_VARIABLE, basket or one of LABELS."""
     if name in LABELS:
         at_cls = labels_at == "cls"
-        prepare = functools.partial(read_label, name, at_cls)
+        prepare = functools.partial(label_targets, name, at_cls)
         return Task(labels_causal, name, CLS if at_cls else None, prepare)
     if name == BASKET:
-        return Task(True, "item", SEP, fill_basket)
+        return Task(True, "item", SEP, next_basket)
     variable = name.removeprefix(MASKED)
     if variable and variable != name:
-        return Task(False, variable, MASK, functools.partial(hide_events, variable))
+        return Task(False, variable, MASK, functools.partial(cloze, variable))
     variable = name.removeprefix(NEXT)
     if variable and variable != name:
-        return Task(True, variable, None, functools.partial(look_ahead, variable))
+        return Task(True, variable, None, functools.partial(next_events, variable))
     raise ValueError(
         f"tasks names {name!r}; tasks are masked_item, next_item (or another variable in the place "
         f"of item), {BASKET}, {', '.join(LABELS)}."

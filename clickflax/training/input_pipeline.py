@@ -21,16 +21,16 @@ from clickflax.data.batches import TrainingBatches, epoch_plan
 from clickflax.data.packing import lay_out
 from clickflax.run.sharded_tables import keep_placed
 from clickflax.runtime import sharding
-from clickflax.training.step import Shared, State
+from clickflax.training.step import State, StepConstants
 
 AHEAD = 2  # batches that the host makes before they are asked for
 
 Metrics = dict[str, Shaped[Array, " K"]]  # of each of the steps that were taken
-Step = Callable[[State, dict[str, Batch], Shared], tuple[State, dict[str, Array]]]
+Step = Callable[[State, dict[str, Batch], StepConstants], tuple[State, dict[str, Array]]]
 Advance = Callable[[State, int, int], tuple[State, Metrics]]  # from a step on, so many steps
 
 
-class Source(NamedTuple):
+class RowSource(NamedTuple):
     """Where the rows of an objective come from."""
 
     batches: TrainingBatches
@@ -42,13 +42,13 @@ class Source(NamedTuple):
         return -(-self.batches.rows // self.rows_divide_by) * self.rows_divide_by
 
 
-class Feed(NamedTuple):
+class StepInputs(NamedTuple):
     """A step, and what it is taken on: the same names as the objectives of the step."""
 
     step: Step
-    sources: dict[str, Source]
+    sources: dict[str, RowSource]
     mesh: jax.sharding.Mesh
-    shared: Shared
+    shared: StepConstants
     seed: int  # of the order of the data
     parallel: str
 
@@ -71,7 +71,7 @@ class Epochs(NamedTuple):
     order: Int[Any, "P R"]
 
 
-def resident(batches: TrainingBatches) -> Resident:
+def make_resident(batches: TrainingBatches) -> Resident:
     """The arrays of a training, still on the host."""
     packing, events = batches.packing, len(batches.columns["item"])
     if events > np.iinfo(np.int32).max:
@@ -94,7 +94,7 @@ def resident(batches: TrainingBatches) -> Resident:
 
 
 def resident_bytes(batches: TrainingBatches) -> int:
-    """What `resident` takes on each device, and the plans of two epochs."""
+    """What `make_resident` takes on each device, and the plans of two epochs."""
     packing, events = batches.packing, len(batches.columns["item"])
     cells = packing.rows * batches.row_length
     plans = 2 * (len(packing.length) + packing.rows)
@@ -103,7 +103,7 @@ def resident_bytes(batches: TrainingBatches) -> int:
     return 4 * ((values + len(batches.labels)) * events + common + plans)
 
 
-def pick(
+def gather_rows(
     data: Resident,
     epochs: Epochs,
     wanted: Int[Array, " B"],
@@ -141,7 +141,7 @@ def pick(
     )
 
 
-def many_at_once(feed: Feed, at_once: int) -> Advance:
+def resident_steps(feed: StepInputs, at_once: int) -> Advance:
     """Up to `at_once` steps in one dispatch, on rows that the devices pick themselves."""
     mesh, sources = feed.mesh, feed.sources
 
@@ -153,7 +153,7 @@ def many_at_once(feed: Feed, at_once: int) -> Advance:
             place = device[0] * rows_each + jnp.arange(rows_each)
             wanted = first[name] + i * batches.rows + place
             there = place < batches.rows
-            return pick(
+            return gather_rows(
                 data[name],
                 epochs[name],
                 wanted,
@@ -173,7 +173,7 @@ def many_at_once(feed: Feed, at_once: int) -> Advance:
         return jax.lax.fori_loop(0, count, one, (state, nothing))
 
     compiled = sharding.compile_step(many, mesh, feed.parallel, keep_placed)
-    data = {name: resident(source.batches) for name, source in sources.items()}
+    data = {name: make_resident(source.batches) for name, source in sources.items()}
     data = sharding.replicate(data, mesh)
     groups = sharding.groups(mesh)
     here = np.arange(groups, dtype=np.int32)[sharding.own_rows(mesh, groups)]
@@ -201,7 +201,7 @@ def many_at_once(feed: Feed, at_once: int) -> Advance:
     return advance
 
 
-def one_by_one(feed: Feed) -> Advance:
+def host_steps(feed: StepInputs) -> Advance:
     """One step a dispatch, on batches that a thread of the host has made ahead."""
     compiled = sharding.compile_step(feed.step, feed.mesh, feed.parallel, keep_placed)
     threads = concurrent.futures.ThreadPoolExecutor(2)

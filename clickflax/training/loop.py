@@ -22,26 +22,28 @@ from ml_collections import ConfigDict
 from clickflax.batch import RESERVED
 from clickflax.config.default import knobs
 from clickflax.config.flags import add_processes, flags_of, parse_flags
-from clickflax.data.splits.common import inside
-from clickflax.evaluation.record import prefixed
+from clickflax.data.splits.common import events_inside
+from clickflax.evaluation.record import prefix_metrics
 from clickflax.model.model import Model
-from clickflax.model.names import rows_of
+from clickflax.model.names import table_rows
 from clickflax.run.folder import last_checkpoint, load_run
-from clickflax.run.sharded_tables import trim
+from clickflax.run.sharded_tables import trim_tables
 from clickflax.runtime import checkpoint, processes, sharding
-from clickflax.runtime.log import MetricsWriter, Progress, Silent, write_projector
-from clickflax.runtime.params import count, split
-from clickflax.runtime.signals import Stopped, asked_to_end
-from clickflax.tasks.label_metrics import LOWER
+from clickflax.runtime.log import MetricsWriter, NoOutput, ProgressBar, write_projector
+from clickflax.runtime.params import count_params, split_params
+from clickflax.runtime.signals import Stopped, stop_on_signals
+from clickflax.tasks.label_metrics import LOWER_IS_BETTER
 from clickflax.tasks.task import LABELS
-from clickflax.training.setup import Setting, set_up
+from clickflax.training.setup import TrainContext, set_up
 from clickflax.training.step import State
 
 PROJECTED = 10_000  # items that the projector has to draw
-norm = jax.jit(optax.global_norm)  # one program: alone it is 60, which take 2 s to compile
+parameter_norm = jax.jit(
+    optax.global_norm
+)  # one program: alone it is 60, which take 2 s to compile
 
 
-class Progressed(NamedTuple):
+class Progress(NamedTuple):
     """What a run knows of its own past, beside the state; kept with every checkpoint."""
 
     step: int = 0
@@ -52,7 +54,7 @@ class Progressed(NamedTuple):
     losses: tuple[float, ...] = ()  # of the last steps, whose mean has not been written
 
 
-def fingerprint(batch: Any) -> str:
+def batch_fingerprint(batch: Any) -> str:
     """Sixteen characters that tell one batch from another."""
     digest = hashlib.sha256()
     for leaf in jax.tree.leaves(batch):
@@ -60,27 +62,27 @@ def fingerprint(batch: Any) -> str:
     return digest.hexdigest()[:16]
 
 
-def resume(setting: Setting, state: State) -> tuple[State, Progressed]:
+def resume_training(setting: TrainContext, state: State) -> tuple[State, Progress]:
     """The newest checkpoint of the run, or its beginning."""
     last = last_checkpoint(setting.folder)
     if checkpoint.newest(last) is None:
-        return state, Progressed()
-    progress, found = checkpoint.resume(
-        last, lambda name: rows_of(name) is not None, state.params, state.optimizer
+        return state, Progress()
+    progress, found = checkpoint.restore_training(
+        last, lambda name: table_rows(name) is not None, state.params, state.optimizer
     )
     step = sharding.replicate(np.asarray(progress["step"], np.int32), setting.mesh)
-    past = Progressed(**progress)
+    past = Progress(**progress)
     return State(step, found["params"], found["optimizer"]), past._replace(
         losses=tuple(past.losses)
     )
 
 
-def check_finite(setting: Setting, step: int, metrics: Mapping[str, float]) -> None:
+def check_finite(setting: TrainContext, step: int, metrics: Mapping[str, float]) -> None:
     """Stops a run whose loss, gradient or parameters are no numbers any more."""
     if all(map(math.isfinite, metrics.values())):
         return
     seed = setting.config.seed
-    batch = fingerprint([one.batch(seed, step) for one in setting.batches.values()])
+    batch = batch_fingerprint([one.batch(seed, step) for one in setting.batches.values()])
     kept = checkpoint.newest(last_checkpoint(setting.folder))
     found = ", ".join(f"{name} {value}" for name, value in metrics.items())
     raise FloatingPointError(
@@ -90,21 +92,21 @@ def check_finite(setting: Setting, step: int, metrics: Mapping[str, float]) -> N
 
 
 def validate(
-    setting: Setting,
+    setting: TrainContext,
     state: State,
-    past: Progressed,
-    writer: MetricsWriter | Silent,
-    progress: Progress | Silent,
-) -> Progressed:
+    past: Progress,
+    writer: MetricsWriter | NoOutput,
+    progress: ProgressBar | NoOutput,
+) -> Progress:
     """Ranks the validation users, and saves the state, and the parameters when they are best."""
     step, train = past.step, setting.config.train
-    check_finite(setting, step - 1, {"parameter_norm": float(norm(state.params))})
+    check_finite(setting, step - 1, {"parameter_norm": float(parameter_norm(state.params))})
     best = False
     metrics = {}
     for name, judge in setting.judges.items():
         if len(judge.asked.validation):
             found = judge(state.params, "validation")
-            metrics |= found if len(setting.judges) == 1 else prefixed(name, found)
+            metrics |= found if len(setting.judges) == 1 else prefix_metrics(name, found)
     if train.monitor in metrics:
         value = metrics[train.monitor]
         if math.isnan(value):
@@ -112,7 +114,7 @@ def validate(
                 f"config.train.monitor={train.monitor!r} cannot be told: the validation has labels "
                 "of one kind only. Name another metric, or move data.validation_from."
             )
-        sign = -1 if train.monitor.split("/")[-1] in LOWER else 1
+        sign = -1 if train.monitor.split("/")[-1] in LOWER_IS_BETTER else 1
         best = past.best is None or sign * value > sign * past.best
         since = 0 if best else past.evaluations_since + 1
         past = past._replace(evaluations_since=since)
@@ -129,20 +131,20 @@ def validate(
     return past
 
 
-def save_last(setting: Setting, state: State, past: Progressed) -> None:
+def save_last(setting: TrainContext, state: State, past: Progress) -> None:
     """Saves what it takes to go on."""
     trees = {"params": state.params, "optimizer": state.optimizer}
     checkpoint.save(last_checkpoint(setting.folder), past.step, past._asdict(), **trees)
 
 
 def run_steps(
-    setting: Setting,
+    setting: TrainContext,
     state: State,
-    past: Progressed,
-    writer: MetricsWriter | Silent,
-    progress: Progress | Silent,
+    past: Progress,
+    writer: MetricsWriter | NoOutput,
+    progress: ProgressBar | NoOutput,
     asked: threading.Event,
-) -> Progressed:
+) -> Progress:
     """The loop. The host looks at metrics when the next steps have been sent.
 
     When it is `asked` to end it saves the state after the steps that have been sent, or the
@@ -173,15 +175,15 @@ def run_steps(
     sent: tuple[int, Mapping[str, Array]] | None = None
     step, dispatches = past.step, 0
     while step < train.steps:
-        count = min(setting.at_once, end_of_stretch(step) - step)
-        state, metrics = setting.advance(state, step, count)
+        count_params = min(setting.at_once, end_of_stretch(step) - step)
+        state, metrics = setting.advance(state, step, count_params)
         if sent:
             look(*sent)
         sent = (step, metrics)
-        step += count
+        step += count_params
         ended = step == end_of_stretch(step - 1)
         dispatches += 1
-        ending = processes.asked_to_end(asked.is_set(), dispatches)
+        ending = processes.agree_to_stop(asked.is_set(), dispatches)
         if not (ended or ending):
             continue
         look(*sent)
@@ -200,10 +202,10 @@ def run_steps(
     return past
 
 
-def banner(setting: Setting, state: State, past: Progressed) -> str:
+def banner(setting: TrainContext, state: State, past: Progress) -> str:
     """What is about to be trained, on what, and what the split left out."""
     dataset = setting.dataset
-    params = jax.eval_shape(functools.partial(trim, setting.model), state.params)
+    params = jax.eval_shape(functools.partial(trim_tables, setting.model), state.params)
     lines = [
         f"{dataset.path}: {dataset.sequences:,} sequences, {dataset.events:,} events, "
         f"{dataset.size('item') - RESERVED:,} items"
@@ -214,7 +216,7 @@ def banner(setting: Setting, state: State, past: Progressed) -> str:
         dropped = asked.dropped | {"too short to train on": batches.dropped}
         if name in LABELS and setting.config.data.window == "last":
             label = np.isfinite(asked.labels[name])
-            unseen = label & ~inside(batches.windows, len(label))
+            unseen = label & ~events_inside(batches.windows, len(label))
             dropped |= {"training labels before the last events of their range": int(unseen.sum())}
         lines.append(
             f"{name}: {len(batches.windows.start):,} windows in {packing.rows:,} rows of "
@@ -223,23 +225,23 @@ def banner(setting: Setting, state: State, past: Progressed) -> str:
             + "".join(f", {n:,} {why}" for why, n in dropped.items() if n)
         )
     lines.append(
-        f"{count(params):,} parameters{origin(setting, params)} on "
-        f"{setting.mesh.size} x {jax.default_backend()}{sharing(setting)}, "
+        f"{count_params(params):,} parameters{origin_note(setting, params)} on "
+        f"{setting.mesh.size} x {jax.default_backend()}{sharing_note(setting)}, "
         + (f"resumed at step {past.step:,}" if past.step else "a new run")
     )
     return "\n".join(lines)
 
 
-def sharing(setting: Setting) -> str:
+def sharing_note(setting: TrainContext) -> str:
     """How the devices share tables; "" if each has all."""
     shares = setting.config.train.model_devices
     return f" ({shares} share each table)" if shares > 1 else ""
 
 
-def origin(setting: Setting, params: Any) -> str:
+def origin_note(setting: TrainContext, params: Any) -> str:
     """Where the parameters came from, and how many are frozen, in brackets; "" if all is usual."""
     learning = setting.learning
-    frozen = count(split(params, learning.frozen)[1])
+    frozen = count_params(split_params(params, learning.frozen)[1])
     until = f" for {learning.thaw:,} steps" if learning.thaw else ""
     parts = [str(setting.taken)] if setting.taken else []
     parts += [f"{frozen:,} frozen{until}"] if frozen else []
@@ -251,7 +253,7 @@ def train(config: ConfigDict, workdir: str | pathlib.Path) -> dict[str, Any]:
     sharding.use_devices(config.train.cpu_devices)
     folder = pathlib.Path(workdir)
     setting, state = set_up(config, folder)
-    state, past = resume(setting, state)
+    state, past = resume_training(setting, state)
     first, train = processes.is_first(), config.train
     if first:
         print(banner(setting, state, past), file=sys.stderr)
@@ -259,10 +261,12 @@ def train(config: ConfigDict, workdir: str | pathlib.Path) -> dict[str, Any]:
     if past.step < train.steps and not stopped:
         about = (folder, knobs(config), past.step, train.wandb)
         with (
-            MetricsWriter(*about) if first else Silent() as writer,
-            Progress(train.steps, past.step, train.eval_every) if first else Silent() as progress,
+            MetricsWriter(*about) if first else NoOutput() as writer,
+            ProgressBar(train.steps, past.step, train.eval_every)
+            if first
+            else NoOutput() as progress,
             # Where there are several processes, JAX sees to it, and has them agree.
-            asked_to_end(*() if processes.several() else (signal.SIGTERM,)) as asked,
+            stop_on_signals(*() if processes.several() else (signal.SIGTERM,)) as asked,
         ):
             past = run_steps(setting, state, past, writer, progress, asked)
     return {
@@ -274,7 +278,7 @@ def train(config: ConfigDict, workdir: str | pathlib.Path) -> dict[str, Any]:
     }
 
 
-def show_items(folder: pathlib.Path) -> None:
+def write_item_projection(folder: pathlib.Path) -> None:
     """Has TensorBoard's projector show the best vectors of the items; of many the most frequent."""
     run = load_run(folder)
 
@@ -298,9 +302,9 @@ def main(argv: list[str]) -> None:
     """`clickflax train --config=FILE --workdir=DIR`."""
     config, flags = parse_train_flags(argv)
     sharding.use_devices(config.train.cpu_devices)
-    processes.start(flags.coordinator, flags.processes, flags.process, flags.devices)
+    processes.start_processes(flags.coordinator, flags.processes, flags.process, flags.devices)
     result = train(config, flags.workdir)
     if processes.is_first():
-        show_items(pathlib.Path(flags.workdir))
+        write_item_projection(pathlib.Path(flags.workdir))
         print(json.dumps(result))
     processes.wait_for_all("end")

@@ -12,18 +12,18 @@ from ml_collections import ConfigDict
 from clickflax.batch import RESERVED, Batch
 from clickflax.config.default import of_task
 from clickflax.data.batches import TrainingBatches, training_batches
-from clickflax.data.splits.common import inside
-from clickflax.run.targets import Asked
+from clickflax.data.splits.common import events_inside
+from clickflax.run.targets import TaskData
 from clickflax.runtime import sharding
-from clickflax.tasks.losses import LABEL_LOSSES, WHOLE
+from clickflax.tasks.losses import CATALOG_LOSSES, LABEL_LOSSES
 from clickflax.tasks.negatives import Sampling
-from clickflax.tasks.sampled_losses import LOSSES, first_bias, gbce_beta, sampled_loss
-from clickflax.tasks.task import LABELS, NEXT, Hiding, Question, forget, most_hidden
+from clickflax.tasks.sampled_losses import SAMPLED_LOSSES, first_bias, gbce_beta, sampled_loss
+from clickflax.tasks.task import LABELS, NEXT, Masking, TaskBatch, max_masked, unk_dropout
 from clickflax.training.step import Objective
 
 
 def make_batches(
-    config: ConfigDict, asked: Asked, columns: Mapping[str, np.ndarray]
+    config: ConfigDict, asked: TaskData, columns: Mapping[str, np.ndarray]
 ) -> TrainingBatches:
     """The rows that a task is trained on."""
     return training_batches(
@@ -42,15 +42,15 @@ def make_batches(
     )
 
 
-def make_sampling(
-    config: ConfigDict, asked: Asked, column: Int[np.ndarray, " E"], may: Bool[np.ndarray, " V"]
+def make_negative_sampling(
+    config: ConfigDict, asked: TaskData, column: Int[np.ndarray, " E"], may: Bool[np.ndarray, " V"]
 ) -> Sampling:
     """How the negatives of a task are drawn, whose head answers with values of the column; of
     uniform ones, only those that `may` be.
     """
     loss, upto = config.loss, None
     if loss.drawn != "uniform":
-        values = column[inside(asked.train, len(column))] - RESERVED
+        values = column[events_inside(asked.train, len(column))] - RESERVED
         upto = np.cumsum(np.bincount(values[values >= 0], minlength=len(may)))
         if upto[-1] > np.iinfo(np.int32).max:
             raise ValueError(
@@ -62,11 +62,11 @@ def make_sampling(
     return Sampling(loss.negatives, loss.drawn, loss.shared, loss.avoid, len(may), drawable, upto)
 
 
-def beside_negatives(loss: ConfigDict, values: int) -> tuple[Callable[..., Any], float]:
+def choose_sampled_loss(loss: ConfigDict, values: int) -> tuple[Callable[..., Any], float]:
     """The loss that `config.loss` names, where so many values may be negatives, and the bias that
     they begin with.
     """
-    one, beta, begin = LOSSES[loss.name], 1.0, 0.0
+    one, beta, begin = SAMPLED_LOSSES[loss.name], 1.0, 0.0
     if loss.name == "gbce":
         beta = gbce_beta(values, loss.negatives, loss.calibration)
         one = functools.partial(one, beta=beta)
@@ -90,7 +90,7 @@ def bytes_of_row(config: ConfigDict, targets: int, values: int, mesh: jax.shardi
 def make_objective(
     config: ConfigDict,
     name: str,
-    asked: Asked,
+    asked: TaskData,
     batches: TrainingBatches,
     sizes: Mapping[str, int],
     cold: Bool[np.ndarray, " V"],
@@ -98,7 +98,7 @@ def make_objective(
 ) -> Objective:
     """What a task is in a step."""
     task, mask, packing = asked.task, config.mask, batches.packing
-    most = most_hidden(packing.length, packing.offsets, mask.ratio)
+    most = max_masked(packing.length, packing.offsets, mask.ratio)
     targets = config.model.max_len if task.causal else most
     values = sizes.get(task.head, 0) - RESERVED  # below 0: of a label
     micro_rows = sharding.micro_rows(
@@ -109,7 +109,7 @@ def make_objective(
     )
     given = tuple(one for one in config.data.given if one != task.head)
     others = RESERVED + np.flatnonzero(~cold).astype(np.int32) if cold.any() else None
-    hiding = Hiding(
+    hiding = Masking(
         mask.ratio, mask.replace, mask.last, most, sizes["item"] - RESERVED, given, others
     )
     sampling, begin = None, 0.0
@@ -120,22 +120,24 @@ def make_objective(
             loss = functools.partial(loss, positive=config.label.positive)
     elif config.loss.negatives:
         may = ~cold if task.head == "item" else np.ones(values, bool)
-        sampling = make_sampling(config, asked, np.asarray(batches.columns[task.head]), may)
-        loss, begin = beside_negatives(config.loss, int(may.sum()))
+        sampling = make_negative_sampling(
+            config, asked, np.asarray(batches.columns[task.head]), may
+        )
+        loss, begin = choose_sampled_loss(config.loss, int(may.sum()))
     else:
         chunk = sharding.chunk_items(
             config.train.softmax_chunk, micro_rows * targets, values, mesh.shape[sharding.MODEL]
         )
         loss = functools.partial(
-            WHOLE[config.loss.name], chunk=chunk, smoothing=config.loss.smoothing
+            CATALOG_LOSSES[config.loss.name], chunk=chunk, smoothing=config.loss.smoothing
         )
 
-    def prepare(key: Key[Array, ""], batch: Batch) -> Question:
+    def prepare(key: Key[Array, ""], batch: Batch) -> TaskBatch:
         question = task.prepare(key, batch, hiding)
         if not mask.unknown:
             return question
         forget_key = jax.random.fold_in(key, 1)
-        return question._replace(inputs=forget(forget_key, question.inputs, mask.unknown))
+        return question._replace(inputs=unk_dropout(forget_key, question.inputs, mask.unknown))
 
     return Objective(
         share=of_task(config.task_weights, config.tasks, name),

@@ -16,52 +16,52 @@ from clickflax.batch import Batch
 from clickflax.config.check import check_config
 from clickflax.config.default import differences, from_dict, to_dict
 from clickflax.data.batches import TrainingBatches
-from clickflax.data.item_features import Feature
+from clickflax.data.item_features import ItemFeature
 from clickflax.data.store import Dataset, open_dataset
 from clickflax.data.variables import Variable
-from clickflax.evaluation.evaluator import Judge
-from clickflax.inference.predictor import make_asker
+from clickflax.evaluation.evaluator import Evaluator
+from clickflax.inference.predictor import make_predictor
 from clickflax.model.model import Model
-from clickflax.run.cold_start import left_out, without_own
+from clickflax.run.cold_start import cold_constants, zero_cold_items
 from clickflax.run.folder import (
     check_catalog,
+    constants_of,
     data_path,
-    given_of,
+    encode_condition,
     keep_variables,
-    told_of,
     vocabularies_of,
 )
-from clickflax.run.inputs import Reading, find_reading
+from clickflax.run.inputs import InputSchema, find_input_schema
 from clickflax.run.model import build_model, heads_of, sizes_of
-from clickflax.run.sample_weights import weigh
-from clickflax.run.sharded_tables import fill, keep_placed, place
-from clickflax.run.targets import Asked, ask_about, check_patience, check_trainable
+from clickflax.run.sample_weights import add_sample_weights
+from clickflax.run.sharded_tables import keep_placed, pad_tables, place_on_mesh
+from clickflax.run.targets import TaskData, check_patience, check_trainable, make_task_data
 from clickflax.run.transfer import (
-    Learning,
-    Taken,
-    how_to_learn,
+    TrainableParts,
+    Transferred,
+    plan_training,
     start_from,
 )
 from clickflax.runtime import processes, sharding
 from clickflax.runtime.environment import environment, resumed
 from clickflax.runtime.files import read_json, write_json
 from clickflax.runtime.optim import make_optimizer
-from clickflax.runtime.params import by_name, join, split, tree_of
+from clickflax.runtime.params import by_name, join_params, split_params, tree_of
 from clickflax.simulation.main import Shop, simulate
 from clickflax.training.input_pipeline import (
     Advance,
-    Feed,
-    Source,
+    RowSource,
     Step,
-    many_at_once,
-    one_by_one,
+    StepInputs,
+    host_steps,
     resident_bytes,
+    resident_steps,
 )
 from clickflax.training.objectives import make_batches, make_objective
-from clickflax.training.step import Objective, Shared, State, init_params, make_step
+from clickflax.training.step import Objective, State, StepConstants, init_params, make_step
 
 
-class Setting(NamedTuple):
+class TrainContext(NamedTuple):
     """What a run stands on, made from its config and never changed."""
 
     config: ConfigDict
@@ -70,14 +70,14 @@ class Setting(NamedTuple):
     batches: dict[str, TrainingBatches]  # of each task
     advance: Advance
     at_once: int  # steps of one `advance`, at most
-    judges: dict[str, Judge]  # of each task
+    judges: dict[str, Evaluator]  # of each task
     mesh: jax.sharding.Mesh
     model: Model
-    taken: Taken | None  # from the run that this one starts from, if it starts now
-    learning: Learning
+    taken: Transferred | None  # from the run that this one starts from, if it starts now
+    learning: TrainableParts
 
 
-def open_or_simulate(config: ConfigDict, folder: pathlib.Path) -> Dataset:
+def open_training_data(config: ConfigDict, folder: pathlib.Path) -> Dataset:
     """The data set that the config names; without a name, a simulated shop in the run folder."""
     path = data_path(config, folder)
     if not config.data.path and processes.is_first():
@@ -95,7 +95,7 @@ def labels_fingerprint(config: ConfigDict) -> str | None:
 
 
 # What may be otherwise when a run goes on: where its data lie, on what devices, and who is told.
-ANYWHERE = tuple(
+MAY_CHANGE = tuple(
     f"config.{knob}"
     for knob in ("data.path", "train.cpu_devices", "train.model_devices", "train.wandb")
 )
@@ -106,8 +106,8 @@ def prepare_folder(
     folder: pathlib.Path,
     dataset: Dataset,
     variables: dict[str, Variable],
-    features: dict[str, Feature],
-    taken: Taken | None,
+    features: dict[str, ItemFeature],
+    taken: Transferred | None,
 ) -> None:
     """Makes the folder of a run, or checks that it is the folder of this very run.
 
@@ -132,7 +132,7 @@ def prepare_folder(
         write_json(folder / "config.json", to_dict(config))
         return
     stored = differences(from_dict(read_json(folder / "config.json")), config)
-    for name in ANYWHERE:
+    for name in MAY_CHANGE:
         stored.pop(name, None)
     if config.optim.schedule == "constant":
         stored.pop("config.train.steps", None)
@@ -157,10 +157,10 @@ def first_params(
     model: Model,
     key: Key[Array, ""],
     batch: Batch,
-    reading: Reading,
+    reading: InputSchema,
     biases: Mapping[str, float],
     mesh: jax.sharding.Mesh,
-) -> tuple[Any, Taken | None]:
+) -> tuple[Any, Transferred | None]:
     """On the devices: fresh parameters, with these biases of heads that have any, or those of the
     run to start from, if any; and what was taken from it.
     """
@@ -168,10 +168,10 @@ def first_params(
     def fresh(key: Key[Array, ""]) -> Any:
         # Parameters have the shapes of what is read, not its values.
         row, given = jax.tree.map(
-            lambda x: jnp.zeros(x.shape, x.dtype), (batch, given_of(reading.features))
+            lambda x: jnp.zeros(x.shape, x.dtype), (batch, constants_of(reading.features))
         )
         params = init_params(model, key, row, given)
-        return begin_at(without_own(params, reading.cold), biases)
+        return set_first_biases(zero_cold_items(params, reading.cold), biases)
 
     taken, stored = None, {}
     if reading.origin is not None:
@@ -181,16 +181,16 @@ def first_params(
         stored = {n: one for n, one in named.items() if not isinstance(one, jax.ShapeDtypeStruct)}
 
     def rest(key: Key[Array, ""]) -> Any:
-        wanted, _ = split(fresh(key), stored)
-        return keep_placed(fill(wanted, mesh), mesh)
+        wanted, _ = split_params(fresh(key), stored)
+        return keep_placed(pad_tables(wanted, mesh), mesh)
 
     # Not jitted, this would be many small programs, which take seconds to compile; and a table may
     # be too large for one device from the beginning.
     params = jax.jit(rest)(sharding.replicate(key, mesh))
-    return join(params, place(tree_of(stored), mesh)), taken
+    return join_params(params, place_on_mesh(tree_of(stored), mesh)), taken
 
 
-def begin_at(params: Any, biases: Mapping[str, float]) -> Any:
+def set_first_biases(params: Any, biases: Mapping[str, float]) -> Any:
     """The parameters with all biases of a head, where it has any, at one number."""
     named = by_name(params)
     names = {f"head_{head}/bias": value for head, value in biases.items()}
@@ -201,29 +201,29 @@ def begin_at(params: Any, biases: Mapping[str, float]) -> Any:
 def first_state(
     params: Any,
     optimizer: optax.GradientTransformation,
-    learning: Learning,
+    learning: TrainableParts,
     mesh: jax.sharding.Mesh,
 ) -> State:
     """The state before the first step; the optimiser knows nothing of what is never trained."""
-    trained, _ = split(params, learning.never)
+    trained, _ = split_params(params, learning.never)
     moments = jax.jit(lambda trained: keep_placed(optimizer.init(trained), mesh))(trained)
-    return State(place(np.zeros((), np.int32), mesh), params, moments)
+    return State(place_on_mesh(np.zeros((), np.int32), mesh), params, moments)
 
 
-def make_judges(
+def make_evaluators(
     config: ConfigDict,
     model: Model,
     dataset: Dataset,
-    asked: Mapping[str, Asked],
-    reading: Reading,
+    asked: Mapping[str, TaskData],
+    reading: InputSchema,
     mesh: jax.sharding.Mesh,
-) -> dict[str, Judge]:
+) -> dict[str, Evaluator]:
     """What validates each task."""
-    given, judges = given_of(reading.features), {}
+    given, judges = constants_of(reading.features), {}
     for name, one in asked.items():
-        told = told_of(config, name, one.task, reading.variables, dataset.vocabularies)
-        asker = make_asker(config, model, one.task, mesh, given, told)
-        judges[name] = Judge(asker, one, reading.columns, config)
+        told = encode_condition(config, name, one.task, reading.variables, dataset.vocabularies)
+        asker = make_predictor(config, model, one.task, mesh, given, told)
+        judges[name] = Evaluator(asker, one, reading.columns, config)
     return judges
 
 
@@ -232,33 +232,33 @@ def make_advance(
     step: Step,
     batches: Mapping[str, TrainingBatches],
     objectives: Mapping[str, Objective],
-    shared: Shared,
+    shared: StepConstants,
     mesh: jax.sharding.Mesh,
 ) -> tuple[Advance, int]:
     """What takes steps, and how many at once at most."""
     sources = {
-        name: Source(one, sharding.groups(mesh) * objectives[name].micro_rows)
+        name: RowSource(one, sharding.groups(mesh) * objectives[name].micro_rows)
         for name, one in batches.items()
     }
     shared = sharding.replicate(shared, mesh)
-    feed = Feed(step, sources, mesh, shared, config.seed, config.train.parallel)
+    feed = StepInputs(step, sources, mesh, shared, config.seed, config.train.parallel)
     resident = sum(resident_bytes(one) for one in batches.values())
     at_once = sharding.steps_at_once(config.train.steps_at_once, resident)
-    return (many_at_once(feed, at_once) if at_once > 1 else one_by_one(feed)), at_once
+    return (resident_steps(feed, at_once) if at_once > 1 else host_steps(feed)), at_once
 
 
-def set_up(config: ConfigDict, folder: pathlib.Path) -> tuple[Setting, State]:
+def set_up(config: ConfigDict, folder: pathlib.Path) -> tuple[TrainContext, State]:
     """Everything that a run needs, and its first state."""
     check_config(config)
     if processes.several() and config.train.parallel == "pmap":
         raise ValueError("config.train.parallel='pmap' is for one process: leave it at 'jit'.")
-    dataset = open_or_simulate(config, folder)
-    asked = ask_about(config, dataset)
+    dataset = open_training_data(config, folder)
+    asked = make_task_data(config, dataset)
     check_trainable(asked)
     check_patience(config, asked)
-    asked = weigh(config, dataset, asked)
-    reading = find_reading(config, folder, dataset, asked)
-    sizes, given, cold = sizes_of(reading.variables), given_of(reading.features), reading.cold
+    asked = add_sample_weights(config, dataset, asked)
+    reading = find_input_schema(config, folder, dataset, asked)
+    sizes, given, cold = sizes_of(reading.variables), constants_of(reading.features), reading.cold
     features, blind = sizes_of(reading.features), config.mask.unknown == 1
     model = build_model(config.model, sizes, features, *heads_of(config), blind)
     mesh = sharding.make_mesh(config.train.model_devices)
@@ -271,19 +271,19 @@ def set_up(config: ConfigDict, folder: pathlib.Path) -> tuple[Setting, State]:
     batch = batches[config.tasks[0]].batch(config.seed, 0)
     biases = {one.head: one.first_bias for one in objectives.values() if one.sampling}
     params, taken = first_params(config, model, init_key, batch, reading, biases, mesh)
-    learning = how_to_learn(config, params)
+    learning = plan_training(config, params)
     optimizer = make_optimizer(config.optim, config.train.steps, learning.speed)
     step = make_step(model, objectives, optimizer, learning.never)
-    shared = Shared(key, given | left_out(cold, config.model.tied))
+    shared = StepConstants(key, given | cold_constants(cold, config.model.tied))
     advance, at_once = make_advance(config, step, batches, objectives, shared, mesh)
-    setting = Setting(
+    setting = TrainContext(
         config=config,
         folder=folder,
         dataset=dataset,
         batches=batches,
         advance=advance,
         at_once=at_once,
-        judges=make_judges(config, model, dataset, asked, reading, mesh),
+        judges=make_evaluators(config, model, dataset, asked, reading, mesh),
         mesh=mesh,
         model=model,
         taken=taken,

@@ -11,11 +11,11 @@ from jaxtyping import Array, Float, Int, Key
 
 from clickflax.batch import Batch
 from clickflax.model.model import Model
-from clickflax.run.sharded_tables import trim
+from clickflax.run.sharded_tables import trim_tables
 from clickflax.runtime import sharding
-from clickflax.runtime.params import join, split
-from clickflax.tasks.negatives import Negatives, Sampling, against, draw, make_pool
-from clickflax.tasks.task import Question
+from clickflax.runtime.params import join_params, split_params
+from clickflax.tasks.negatives import Negatives, Sampling, draw_negatives, make_pool, mask_negatives
+from clickflax.tasks.task import TaskBatch
 
 
 class State(NamedTuple):
@@ -26,7 +26,7 @@ class State(NamedTuple):
     optimizer: optax.OptState
 
 
-class Shared(NamedTuple):
+class StepConstants(NamedTuple):
     """What all steps and devices share."""
 
     key: Key[Array, ""]  # of masks and dropout
@@ -39,7 +39,7 @@ class Objective(NamedTuple):
     share: float  # of its loss in the sum of all
     causal: bool
     head: str
-    prepare: Callable[[Key[Array, ""], Batch], Question]
+    prepare: Callable[[Key[Array, ""], Batch], TaskBatch]
     loss: Callable[..., tuple[Float[Array, ""], Float[Array, ""]]]
     micro_rows: int
     sampling: Sampling | None = None  # of the negatives that the loss wants
@@ -54,27 +54,27 @@ class Keys(NamedTuple):
     draw: Key[Array, " B"]
 
 
-def alone(row: Any) -> Any:
+def add_batch_axis(row: Any) -> Any:
     """The same as the only row of a batch."""
     return jax.tree.map(lambda x: x[None], row)
 
 
-def question_of(objective: Objective, row: Batch, key: Key[Array, ""]) -> Question:
+def prepare_row(objective: Objective, row: Batch, key: Key[Array, ""]) -> TaskBatch:
     """What is asked of one row."""
-    question = objective.prepare(key, alone(row))
+    question = objective.prepare(key, add_batch_axis(row))
     return jax.tree.map(lambda x: x[0], question)
 
 
-def ask(
+def encode_row(
     model: Model,
     collections: Any,
     objective: Objective,
     row: Batch,
-    question: Question,
+    question: TaskBatch,
     key: Key[Array, ""],
 ) -> tuple[Float[Array, "K D"], Any]:
     """States of one row where it is asked, and what came before."""
-    row, question = alone(row), alone(question)
+    row, question = add_batch_axis(row), add_batch_axis(question)
     inputs, places = question.inputs, question.places
     hidden: Any = model.apply(
         collections,
@@ -108,25 +108,25 @@ def gradient_of(
     are the same for all of them, has a key of its own.
     """
     of = Keys(*jax.vmap(lambda key: jax.random.split(key, 3), out_axes=1)(keys))
-    questions = jax.vmap(functools.partial(question_of, objective))(batch, of.prepare)
+    questions = jax.vmap(functools.partial(prepare_row, objective))(batch, of.prepare)
     sampling, pool = objective.sampling, None
     if sampling is not None and sampling.drawn == "in_batch":
         told = (questions.targets, questions.weights)
         pool = make_pool(*sharding.gathered(told))
 
     def negatives(
-        sampling: Sampling, rows: Batch, questions: Question, keys: Key[Array, " M"]
+        sampling: Sampling, rows: Batch, questions: TaskBatch, keys: Key[Array, " M"]
     ) -> Negatives:
         if sampling.shared:
-            drawn = draw(sampling, shared_key, (sampling.count,), pool)
+            drawn = draw_negatives(sampling, shared_key, (sampling.count,), pool)
         else:
             shape = (questions.targets.shape[1], sampling.count)
-            drawn = jax.vmap(lambda key: draw(sampling, key, shape, pool))(keys)
-        return against(sampling, rows, questions, objective.head, drawn)
+            drawn = jax.vmap(lambda key: draw_negatives(sampling, key, shape, pool))(keys)
+        return mask_negatives(sampling, rows, questions, objective.head, drawn)
 
-    def loss_of(trained: Any, rows: Batch, questions: Question, keys: Keys) -> tuple[Array, Array]:
-        collections = {"params": trim(model, join(trained, frozen)), "given": given}
-        asked = jax.vmap(functools.partial(ask, model, collections, objective))
+    def loss_of(trained: Any, rows: Batch, questions: TaskBatch, keys: Keys) -> tuple[Array, Array]:
+        collections = {"params": trim_tables(model, join_params(trained, frozen)), "given": given}
+        asked = jax.vmap(functools.partial(encode_row, model, collections, objective))
         hidden, past = asked(rows, questions, keys.dropout)
         answers: Any = model.apply(collections, hidden, objective.head, past, method="answer")
         told = (answers, questions.targets, questions.weights)
@@ -134,7 +134,7 @@ def gradient_of(
             return objective.loss(*told)
         return objective.loss(*told, negatives(sampling, rows, questions, keys.draw))
 
-    def add(sums: Any, piece: tuple[Batch, Question, Keys]) -> tuple[Any, None]:
+    def add(sums: Any, piece: tuple[Batch, TaskBatch, Keys]) -> tuple[Any, None]:
         found = jax.value_and_grad(loss_of, has_aux=True)(trained, *piece)
         return jax.tree.map(jnp.add, sums, found), None
 
@@ -150,7 +150,7 @@ def make_step(
     objectives: Mapping[str, Objective],
     optimizer: optax.GradientTransformation,
     frozen: Collection[str] = (),
-) -> Callable[[State, dict[str, Batch], Shared], tuple[State, dict[str, Float[Array, ""]]]]:
+) -> Callable[[State, dict[str, Batch], StepConstants], tuple[State, dict[str, Float[Array, ""]]]]:
     """One step on the rows of one device, to be run on all of them: a batch for each objective.
 
     Gradients are summed over all the rows, then divided once by the sum of the weights. Masks and
@@ -160,9 +160,9 @@ def make_step(
     """
 
     def step(
-        state: State, batches: dict[str, Batch], shared: Shared
+        state: State, batches: dict[str, Batch], shared: StepConstants
     ) -> tuple[State, dict[str, Array]]:
-        trained, rest = split(state.params, frozen)
+        trained, rest = split_params(state.params, frozen)
         key = jax.random.fold_in(shared.key, state.step)
         losses, gradients, first = {}, [], 0
         for name, objective in objectives.items():
@@ -186,7 +186,7 @@ def make_step(
         metrics = {"loss": total, "gradient_norm": optax.global_norm(gradient)}
         if len(losses) > 1:
             metrics |= {f"loss/{name}": loss for name, loss in losses.items()}
-        params = join(optax.apply_updates(trained, updates), rest)
+        params = join_params(optax.apply_updates(trained, updates), rest)
         return State(state.step + 1, params, moments), metrics
 
     return step

@@ -4,7 +4,14 @@ import numpy as np
 from jaxtyping import Int
 
 from clickflax.data.batches import Windows
-from clickflax.data.splits.common import Split, SplitOptions, check_part, draw, moments, period
+from clickflax.data.splits.common import (
+    Split,
+    SplitOptions,
+    check_part,
+    draw_validation_users,
+    period,
+    split_moments,
+)
 from clickflax.data.store import Dataset
 
 
@@ -29,7 +36,7 @@ def last_baskets(dataset: Dataset, item: Int[np.ndarray, " E"], options: SplitOp
     tested = np.flatnonzero(parts >= 2)
     more = np.flatnonzero(parts >= 3)
     begin, end = bounds[last - 1][more], bounds[last][more]
-    drawn = draw(more, begin, end, item, options.validation_users)
+    drawn = draw_validation_users(more, begin, end, item, options.validation_users)
     held = np.where(parts >= 2, 1, 0)
     held[drawn] = 2
     return Split(
@@ -42,7 +49,7 @@ def last_baskets(dataset: Dataset, item: Int[np.ndarray, " E"], options: SplitOp
 
 def later_baskets(dataset: Dataset, item: Int[np.ndarray, " E"], options: SplitOptions) -> Split:
     """The parts that begin in a period; all events before the first period are trained on."""
-    first, second, last = moments(dataset.columns, options)
+    first, second, last = split_moments(dataset.columns, options)
     time = dataset.columns["time"]
     begin, end = dataset.bounds[:-1], dataset.bounds[1:]
     sequence = np.searchsorted(dataset.offsets, begin, side="right") - 1
@@ -50,7 +57,9 @@ def later_baskets(dataset: Dataset, item: Int[np.ndarray, " E"], options: SplitO
     later, known = time[begin] >= first, begin > start
     tested = np.flatnonzero(known & (time[begin] >= second) & (time[begin] < last))
     validated = np.flatnonzero(known & later & (time[begin] < second))
-    drawn = draw(validated, begin[validated], end[validated], item, options.validation_users)
+    drawn = draw_validation_users(
+        validated, begin[validated], end[validated], item, options.validation_users
+    )
     earlier = np.concatenate([[0], np.cumsum(time < first)])
     trained = dataset.offsets[:-1] + np.diff(earlier[dataset.offsets])
     return Split(

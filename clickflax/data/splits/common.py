@@ -62,7 +62,7 @@ def next_one(
     return Examples(sequence, Windows(start, stop), targets, np.arange(len(sequence)))
 
 
-def draw(
+def draw_validation_users(
     candidates: Int[np.ndarray, " C"],
     start: Int[np.ndarray, " C"],
     stop: Int[np.ndarray, " C"],
@@ -97,7 +97,7 @@ def period(
     return Examples(sequence, Windows(start, stop), pairs[:, 1], pairs[:, 0])
 
 
-def inside(ranges: Windows, events: int) -> Bool[np.ndarray, " E"]:
+def events_inside(ranges: Windows, events: int) -> Bool[np.ndarray, " E"]:
     """Which events lie in one of the ranges, which do not overlap."""
     some = ranges.stop > ranges.start
     edges = np.zeros(events + 1, np.int8)
@@ -106,11 +106,11 @@ def inside(ranges: Windows, events: int) -> Bool[np.ndarray, " E"]:
     return np.cumsum(edges[:-1], dtype=np.int8).astype(bool)
 
 
-def cold_targets(
+def is_cold_target(
     train: Windows, examples: Examples, item: Int[np.ndarray, " E"]
 ) -> Bool[np.ndarray, " T"]:
     """Which targets are items that no training event has."""
-    return ~np.isin(examples.targets, np.unique(item[inside(train, len(item))]))
+    return ~np.isin(examples.targets, np.unique(item[events_inside(train, len(item))]))
 
 
 def check_part(name: str, part: Int[np.ndarray, " S"] | None) -> None:
@@ -122,7 +122,7 @@ def check_part(name: str, part: Int[np.ndarray, " S"] | None) -> None:
         )
 
 
-def moment(text: str, knob: str, time: Int[np.ndarray, " E"]) -> int:
+def parse_moment(text: str, knob: str, time: Int[np.ndarray, " E"]) -> int:
     """Microseconds since 1970 of an ISO time, UTC unless it says otherwise; or of a share of the
     log, such as 5/6: that of the first event after so many of all, in the order of their times.
     """
@@ -141,20 +141,20 @@ def moment(text: str, knob: str, time: Int[np.ndarray, " E"]) -> int:
     return round(when.timestamp() * 1_000_000)
 
 
-def moments(
+def split_moments(
     columns: Mapping[str, Shaped[np.ndarray, " E"]], options: SplitOptions
 ) -> tuple[int, int, int]:
     """When the validation and the test begin, and the test ends, in microseconds since 1970."""
     if "time" not in columns:
         raise ValueError("a split by time needs a data set with times; this one has only an order.")
     time = np.asarray(columns["time"])
-    first = moment(options.validation_from, "data.validation_from", time)
-    second = moment(options.test_from, "data.test_from", time)
+    first = parse_moment(options.validation_from, "data.validation_from", time)
+    second = parse_moment(options.test_from, "data.test_from", time)
     if second < first:
         raise ValueError("data.test_from is before data.validation_from.")
     if not options.test_until:
         return first, second, np.iinfo(np.int64).max
-    end = moment(options.test_until, "data.test_until", time)
+    end = parse_moment(options.test_until, "data.test_until", time)
     if end <= second:
         raise ValueError("data.test_until is not after data.test_from: the test would be empty.")
     return first, second, end

@@ -17,7 +17,7 @@ from jaxtyping import Float, Int, Shaped
 
 from clickflax.batch import UNK
 from clickflax.data.batches import Windows
-from clickflax.data.splits.common import SplitOptions, check_part, inside, moments
+from clickflax.data.splits.common import SplitOptions, check_part, events_inside, split_moments
 from clickflax.data.store import Dataset
 
 
@@ -30,7 +30,7 @@ class LabelOptions(NamedTuple):
     path: str
 
 
-class Labelled(NamedTuple):
+class LabelledEvents(NamedTuple):
     """Ranges of events that may be read, and the label of each event, NaN where none is asked.
 
     A label is known at event `known`; `columns` are to be read instead of those of the log.
@@ -45,7 +45,7 @@ class Labelled(NamedTuple):
     weight: Float[np.ndarray, " E"] | None = None
 
 
-class LabelPart(NamedTuple):
+class LabelExamples(NamedTuple):
     """Ranges of events, and the labels that are asked for in them."""
 
     ranges: Windows
@@ -58,9 +58,9 @@ class LabelPart(NamedTuple):
 class LabelSplit(NamedTuple):
     """Labels to train on, those of the validation and of the test, and what fell out and why."""
 
-    train: LabelPart
-    validation: LabelPart
-    test: LabelPart
+    train: LabelExamples
+    validation: LabelExamples
+    test: LabelExamples
     dropped: dict[str, int]
 
 
@@ -75,7 +75,7 @@ def action_id(dataset: Dataset, action: str) -> int:
     return int(id)
 
 
-def purchase(dataset: Dataset, options: LabelOptions) -> Labelled:
+def purchase(dataset: Dataset, options: LabelOptions) -> LabelledEvents:
     """1 where a purchase follows, 0 where none does, known at the end of the part.
 
     `options.after` 0: asked at every event; -1: at the last one; else after so many events. What
@@ -91,7 +91,7 @@ def purchase(dataset: Dataset, options: LabelOptions) -> Labelled:
     if options.after > 0:
         end = start + options.after
     ranges = Windows(start[kept], end[kept])
-    asked = inside(ranges, dataset.events)
+    asked = events_inside(ranges, dataset.events)
     if options.after:
         asked = np.isin(np.arange(dataset.events), ranges.stop - 1)
     owner = np.repeat(np.arange(len(start)), stop - start)
@@ -100,10 +100,10 @@ def purchase(dataset: Dataset, options: LabelOptions) -> Labelled:
         ranges = Windows(dataset.offsets[:-1], dataset.offsets[1:])
     what = "sequences" if dataset.chain is None else "parts"
     why = f"{what} with fewer than {max(options.after, 1)} events before a purchase"
-    return Labelled(ranges, label, (stop - 1)[owner], {}, {why: int((~kept).sum())})
+    return LabelledEvents(ranges, label, (stop - 1)[owner], {}, {why: int((~kept).sum())})
 
 
-def returns(dataset: Dataset, options: LabelOptions) -> Labelled:
+def returns(dataset: Dataset, options: LabelOptions) -> LabelledEvents:
     """1 at a purchase that came back, 0 at another one; taken as known at once, as the log does not
     say when it came back.
     """
@@ -115,7 +115,7 @@ def returns(dataset: Dataset, options: LabelOptions) -> Labelled:
     read = {"action": np.where(action == back, action.dtype.type(buy), action)}
     dropped = {"sequences without a purchase": int((~kept).sum())}
     ranges = Windows(start[kept], stop[kept])
-    return Labelled(ranges, label, np.arange(dataset.events), read, dropped)
+    return LabelledEvents(ranges, label, np.arange(dataset.events), read, dropped)
 
 
 class Row(NamedTuple):
@@ -154,7 +154,7 @@ def read_rows(path: str) -> tuple[list[Row], bool]:
     return rows, "weight" in names
 
 
-def from_file(dataset: Dataset, options: LabelOptions) -> Labelled:
+def labels_from_file(dataset: Dataset, options: LabelOptions) -> LabelledEvents:
     """The labels of a file with columns sequence, label and, where they are labels of events,
     event: its place in the sequence, 0 is the first, and weight, where there is one. Raises
     ValueError for a sequence or an event that is not there, or that is there twice.
@@ -184,18 +184,18 @@ def from_file(dataset: Dataset, options: LabelOptions) -> Labelled:
     ranges = Windows(dataset.offsets[kept], dataset.offsets[kept + 1])
     dropped = {"sequences without a label": dataset.sequences - len(kept)}
     known = np.arange(dataset.events)
-    return Labelled(ranges, label, known, {}, dropped, weight if weighed else None)
+    return LabelledEvents(ranges, label, known, {}, dropped, weight if weighed else None)
 
 
-LABELS: dict[str, Callable[[Dataset, LabelOptions], Labelled]] = {
+LABEL_SOURCES: dict[str, Callable[[Dataset, LabelOptions], LabelledEvents]] = {
     "purchase": purchase,
     "returns": returns,
-    "label": from_file,
+    "label": labels_from_file,
 }
 
 
 def split_labels(
-    dataset: Dataset, labelled: Labelled, name: str, options: SplitOptions
+    dataset: Dataset, labelled: LabelledEvents, name: str, options: SplitOptions
 ) -> LabelSplit:
     """The labels before a moment, those of the period after it, and those from another one on.
 
@@ -208,7 +208,7 @@ def split_labels(
     check_part(name, dataset.part)
     asked = np.isfinite(labelled.label)
     if name in ("time", "time_each", "sequence_time"):
-        first, second, end = moments(dataset.columns, options)
+        first, second, end = split_moments(dataset.columns, options)
         time = np.asarray(dataset.columns["time"])
         known = time[labelled.known]
         if name == "sequence_time":
@@ -239,11 +239,11 @@ def split_labels(
     )
 
 
-def _part(labelled: Labelled, some: np.ndarray) -> LabelPart:
+def _part(labelled: LabelledEvents, some: np.ndarray) -> LabelExamples:
     """The labels of some events, and their ranges, up to the last of these events."""
     start, stop = labelled.ranges
     count = np.concatenate([[0], np.cumsum(some)])
     asks = count[stop] > count[start]
     last = np.maximum.accumulate(np.where(some, np.arange(len(some)), -1))
     end = last[stop[asks] - 1] + 1
-    return LabelPart(Windows(start[asks], end), np.where(some, labelled.label, np.nan))
+    return LabelExamples(Windows(start[asks], end), np.where(some, labelled.label, np.nan))

@@ -21,10 +21,10 @@ from clickflax.data.splits.common import (
     Split,
     SplitOptions,
     check_part,
-    draw,
-    moments,
+    draw_validation_users,
     next_one,
     period,
+    split_moments,
 )
 
 
@@ -44,7 +44,7 @@ def leave_one_out(
     tested = np.flatnonzero(length >= 2)
     longer = np.flatnonzero(length >= 3)
     target, item = stop[longer] - 2, columns["item"]
-    chosen = draw(longer, target, target + 1, item, options.validation_users)
+    chosen = draw_validation_users(longer, target, target + 1, item, options.validation_users)
     held = np.where(length >= 2, 1, 0)
     held[chosen] = 2
     return Split(
@@ -81,7 +81,7 @@ def by_parts(
     tested = np.flatnonzero((part == 1) & (length >= 2))
     longer = np.flatnonzero((part == 0) & (length >= 2))
     target, item = stop[longer] - 1, columns["item"]
-    chosen = draw(longer, target, target + 1, item, options.validation_users)
+    chosen = draw_validation_users(longer, target, target + 1, item, options.validation_users)
     held = np.zeros(len(length), np.int64)
     held[chosen] = 1
     trained = part == 0
@@ -102,7 +102,7 @@ def by_sequence_time(
     """Whole sequences, such as sessions, by the time at which they begin: the last event of one
     that begins in a period is its target. What has not ended before the next period is left out.
     """
-    first, second, end = moments(columns, options)
+    first, second, end = split_moments(columns, options)
     start, stop = offsets[:-1], offsets[1:]
     begins, ends = columns["time"][start], columns["time"][stop - 1]
     trained = ends < first
@@ -111,7 +111,7 @@ def by_sequence_time(
     asks = stop - start >= 2
     longer = np.flatnonzero(validated & asks)
     target, item = stop[longer] - 1, columns["item"]
-    chosen = draw(longer, target, target + 1, item, options.validation_users)
+    chosen = draw_validation_users(longer, target, target + 1, item, options.validation_users)
     asked = np.flatnonzero(tested & asks)
     return Split(
         Windows(start[trained], stop[trained]),
@@ -133,7 +133,7 @@ def by_time(
     """Everybody's events before a moment are the training, those of the period after it the
     targets: all the different items of it.
     """
-    first, second, last = moments(columns, options)
+    first, second, last = split_moments(columns, options)
     start, stop = offsets[:-1], offsets[1:]
 
     def before(moment: int) -> Int[np.ndarray, " S"]:
@@ -143,7 +143,7 @@ def by_time(
     trained, known, until = before(first), before(second), before(last)
     candidates = np.flatnonzero((trained > start) & (known > trained))
     begin, end, item = trained[candidates], known[candidates], columns["item"]
-    chosen = draw(candidates, begin, end, item, options.validation_users)
+    chosen = draw_validation_users(candidates, begin, end, item, options.validation_users)
     tested = np.flatnonzero((known > start) & (until > known))
     return Split(
         Windows(start, trained),
@@ -168,14 +168,16 @@ def by_each_event(
     """Everybody's events before a moment are the training; every one of the period after it is a
     target, and all that was before it in its sequence the history.
     """
-    first, second, end = moments(columns, options)
+    first, second, end = split_moments(columns, options)
     time = columns["time"]
     sequence = np.repeat(np.arange(len(offsets) - 1), np.diff(offsets))
     later, known = time >= first, np.arange(len(time)) > offsets[sequence]
     tested = np.flatnonzero(known & (time >= second) & (time < end))
     validated = np.flatnonzero(known & later & (time < second))
     start, item = offsets[sequence], columns["item"]
-    drawn = draw(validated, validated, validated + 1, item, options.validation_users)
+    drawn = draw_validation_users(
+        validated, validated, validated + 1, item, options.validation_users
+    )
     earlier = np.concatenate([[0], np.cumsum(~later)])
     return Split(
         Windows(offsets[:-1], offsets[:-1] + np.diff(earlier[offsets])),
@@ -206,7 +208,9 @@ def by_parts_each(
             f"data.validation_users={options.validation_users}: data.split='parts_each' does not "
             f"train on what is validated; name fewer than the {len(longer):,} sequences there are."
         )
-    drawn = draw(longer, start[longer] + 1, stop[longer], columns["item"], options.validation_users)
+    drawn = draw_validation_users(
+        longer, start[longer] + 1, stop[longer], columns["item"], options.validation_users
+    )
     trained = part == 0
     trained[drawn] = False
     tested = np.flatnonzero((part == 1) & (length >= 2))
@@ -249,7 +253,9 @@ def by_ratio(
     start, stop, item = offsets[:-1], offsets[1:], columns["item"]
     first, second = shares(offsets, options)
     asked = np.flatnonzero(second > first)
-    drawn = draw(asked, first[asked], second[asked], item, options.validation_users)
+    drawn = draw_validation_users(
+        asked, first[asked], second[asked], item, options.validation_users
+    )
     tested = np.flatnonzero(stop > second)
 
     def examples(
@@ -302,7 +308,7 @@ SPLITS: dict[str, Callable[..., Split]] = {
 }
 
 
-def split(
+def split_sequences(
     name: str,
     offsets: Int[np.ndarray, " bounds"],
     columns: Mapping[str, Shaped[np.ndarray, " E"]],
