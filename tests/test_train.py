@@ -212,7 +212,7 @@ def test_a_run_resumed_on_another_machine_records_both_starts(shop, run, monkeyp
     train(config_for(shop, steps=8), run)
     stored = read_json(run / "environment.json")
     assert {name: stored[name] for name in first} == first
-    assert [start["cpu"] for start in environment.starts(stored)] == [
+    assert [start["cpu"] for start in environment.read_starts(stored)] == [
         first["cpu"],
         "another processor",
     ]

@@ -43,7 +43,7 @@ from clickflax.run.transfer import (
     start_from,
 )
 from clickflax.runtime import processes, sharding
-from clickflax.runtime.environment import environment, resumed
+from clickflax.runtime.environment import add_start, environment
 from clickflax.runtime.files import read_json, write_json
 from clickflax.runtime.optim import make_optimizer
 from clickflax.runtime.params import by_name, join_params, split_params, tree_of
@@ -148,7 +148,7 @@ def prepare_folder(
     if stored["data"] != dataset.fingerprint:
         check_catalog(vocabularies_of(folder), dataset.vocabularies, str(dataset.path))
         raise ValueError(f"{dataset.path} is not the data that {folder} was trained on.")
-    write_json(folder / "environment.json", resumed(stored))
+    write_json(folder / "environment.json", add_start(stored))
     write_json(folder / "config.json", to_dict(config))
 
 
