@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from toy import small_config
 
-from clickflax.batch import AFTER, MASK, RESERVED
+from clickflax.batch import MASK, NEXT_EVENT, RESERVED
 from clickflax.data.batches import Windows, fill_rows, shift_left
 from clickflax.data.splits.common import SplitOptions
 from clickflax.data.splits.strategies import by_each_event
@@ -51,7 +51,7 @@ def question(task, given):
         "action": np.array([6, 7, 6, 7], np.int32),
         "price": np.array([1, 2, 3, 4], np.float32),
     }
-    columns |= {AFTER + name: shift_left(columns[name]) for name in given}
+    columns |= {NEXT_EVENT + name: shift_left(columns[name]) for name in given}
     rows = np.arange(200)
     windows = Windows(np.zeros(200, int), np.full(200, 4))
     labels = {NEXT + "item": shift_left(columns["item"])}
@@ -73,8 +73,8 @@ def test_the_cloze_tells_half_of_what_is_given_and_nothing_else():
 
 def test_a_causal_model_is_told_half_of_what_comes_after():
     inputs = question("next_item", ("action", "price")).inputs
-    action = np.asarray(inputs[AFTER + "action"])
-    price = np.asarray(inputs[AFTER + "price"])
+    action = np.asarray(inputs[NEXT_EVENT + "action"])
+    price = np.asarray(inputs[NEXT_EVENT + "price"])
     assert set(action[:, 0].tolist()) == {MASK, 7}
     assert set(price[:, 0].tolist()) == {np.inf, 2.0}
     apart = (action[:, 0] == MASK) & np.isfinite(price[:, 0])
@@ -88,7 +88,7 @@ def test_of_the_event_after_is_read_what_it_has(shop):
     columns = read_columns(
         data, describe_variables(data, ("item", "price"), {"price": 4}, trained, ("price",))
     )
-    assert np.array_equal(columns[AFTER + "price"][:-1], columns["price"][1:])
+    assert np.array_equal(columns[NEXT_EVENT + "price"][:-1], columns["price"][1:])
 
 
 def test_what_is_told_in_words_becomes_what_the_column_has(shop):
@@ -132,7 +132,7 @@ def test_nobody_is_told_the_answer_nor_what_comes_after_a_label(shop):
         "purchase": {"next.action", "next.price"},
     }.items():
         seen = asked[name].reads(columns)
-        assert {n for n in seen if n.startswith(AFTER) and _says_nothing(seen[n])} == hidden
+        assert {n for n in seen if n.startswith(NEXT_EVENT) and _says_nothing(seen[n])} == hidden
     config.eval.given = ("action=buy",)
     words = {
         name: encode_condition(config, name, one.task, variables, data.vocabularies)

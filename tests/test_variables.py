@@ -10,7 +10,7 @@ import pyarrow as pa
 import pytest
 from toy import rows, small_config
 
-from clickflax.batch import MASK, NA, PAD, RESERVED, UNK, value_of
+from clickflax.batch import MASK, NA, PAD, RESERVED, UNK, reserved_value
 from clickflax.data import store
 from clickflax.data.item_features import read_item_feature, read_item_features
 from clickflax.data.variables import (
@@ -207,7 +207,7 @@ def test_what_is_hidden_is_mask_among_ids_and_infinite_among_numbers():
     found = mask_where({"item": jnp.array([[7, 8]]), "price": jnp.array([[0.5, 1.5]])}, where)
     assert found["item"].tolist() == [[MASK, 8]]
     assert found["price"].tolist() == [[np.inf, 1.5]]
-    assert (value_of(MASK, np.int32), value_of(MASK, np.float32)) == (MASK, np.inf)
+    assert (reserved_value(MASK, np.int32), reserved_value(MASK, np.float32)) == (MASK, np.inf)
 
 
 NAMES = ("item", "price", "hour", "item.genres", "item.weight", "item.text")

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import Int, Shaped
 
-from clickflax.batch import CLS, PAD, Batch, put, value_of
+from clickflax.batch import CLS, PAD, Batch, reserved_value, set_reserved
 from clickflax.data.packing import Packing, cells, deal, one_each, pack, ramp, slots_of
 
 
@@ -48,7 +48,9 @@ WINDOWS: dict[str, Callable[[Windows, int, int], Windows]] = {
 
 def shift_left(values: Shaped[np.ndarray, "E ..."]) -> Shaped[np.ndarray, "E ..."]:
     """What the event after each has, whatever its sequence; PAD or NaN after the last."""
-    return put(PAD, np.arange(len(values)) == len(values) - 1, np.roll(values, -1, axis=0), np)
+    return set_reserved(
+        PAD, np.arange(len(values)) == len(values) - 1, np.roll(values, -1, axis=0), np
+    )
 
 
 def fill_rows(
@@ -79,7 +81,7 @@ def fill_rows(
 
     def spread(values: Shaped[np.ndarray, "T ..."]) -> Shaped[np.ndarray, "B L ..."]:
         size, more = shape[0] * shape[1], values.shape[1:]
-        flat = np.full((size, *more), value_of(PAD, values.dtype), values.dtype)
+        flat = np.full((size, *more), reserved_value(PAD, values.dtype), values.dtype)
         flat[cell] = values
         return flat.reshape(*shape, *more)
 
@@ -93,9 +95,9 @@ def fill_rows(
     for name, column in columns.items():
         values = column[source]
         if opens:
-            values = put(CLS, opening, values, np)
+            values = set_reserved(CLS, opening, values, np)
         if ask is not None:
-            values = put(ask, asked, values, np)
+            values = set_reserved(ask, asked, values, np)
         if told and name in told:
             values[np.cumsum(tokens) - 1] = told[name]
         variables[name] = spread(values)

@@ -10,7 +10,7 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Int, Int32, Shaped
 
-from clickflax.batch import SEP, put
+from clickflax.batch import SEP, set_reserved
 from clickflax.data.batches import Windows
 from clickflax.data.durations import parse_gap
 
@@ -30,7 +30,7 @@ class Sessions(NamedTuple):
         """A value at every place: the id SEP, or NaN, where no event is."""
         event = np.full(self.places, -1)
         event[self.place] = np.arange(len(values))
-        return put(SEP, event < 0, values[event], np)
+        return set_reserved(SEP, event < 0, values[event], np)
 
     def ranges(self, windows: Windows, opened: bool) -> Windows:
         """The places of ranges of events; `opened` ones end with the SEP after them, if any."""

@@ -27,7 +27,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import Bool, Float, Int64, Shaped
 
-from clickflax.batch import AFTER, NA, RESERVED, UNK
+from clickflax.batch import NA, NEXT_EVENT, RESERVED, UNK
 from clickflax.data.batches import shift_left
 from clickflax.data.running_counts import count_matching
 from clickflax.data.store import Dataset, Vocabulary
@@ -94,7 +94,7 @@ def describe_variables(
     if few:
         raise ValueError(f"data.quantiles: {few[0]}={quantiles[few[0]]} must be 2 or more.")
     found = {name: _describe(dataset, name, quantiles.get(name, 0), trained) for name in names}
-    return found | {AFTER + name: found[name] for name in after}
+    return found | {NEXT_EVENT + name: found[name] for name in after}
 
 
 def _describe(
@@ -123,8 +123,8 @@ def read_columns(dataset: Dataset, variables: Mapping[str, Variable]) -> dict[st
     """
     found = {}
     for name, variable in variables.items():
-        values = dataset.spread(_read(dataset, name.removeprefix(AFTER), variable))
-        found[name] = shift_left(values) if name.startswith(AFTER) else values
+        values = dataset.spread(_read(dataset, name.removeprefix(NEXT_EVENT), variable))
+        found[name] = shift_left(values) if name.startswith(NEXT_EVENT) else values
     return found
 
 

@@ -23,7 +23,7 @@ import rich.console
 import rich.table
 from jaxtyping import Float, Int, Shaped
 
-from clickflax.batch import AFTER, RESERVED, UNK
+from clickflax.batch import NEXT_EVENT, RESERVED, UNK
 from clickflax.config.check import check_given
 from clickflax.config.default import override
 from clickflax.data.batches import Windows
@@ -178,7 +178,9 @@ def top_k(
     item_task(run)
     if not histories:
         return []
-    others = sorted(name for name in set(run.variables) - {"item"} if not name.startswith(AFTER))
+    others = sorted(
+        name for name in set(run.variables) - {"item"} if not name.startswith(NEXT_EVENT)
+    )
     if others:
         warnings.warn(f"the histories have no {', '.join(others)}: taken as missing", stacklevel=2)
     found = [find_items(run, history) for history in histories]
@@ -186,7 +188,9 @@ def top_k(
     columns = {
         name: missing_column(variable, int(bounds[-1])) for name, variable in run.variables.items()
     }
-    columns = mask_columns(columns, frozenset(name for name in columns if name.startswith(AFTER)))
+    columns = mask_columns(
+        columns, frozenset(name for name in columns if name.startswith(NEXT_EVENT))
+    )
     columns["item"] = np.concatenate(found)
     filter_seen = bool(run.config.eval.filter_seen if filter_seen is None else filter_seen)
     given = tuple(run.config.eval.given if given is None else given)

@@ -10,7 +10,7 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
-from clickflax.batch import AFTER, MASK, value_of
+from clickflax.batch import MASK, NEXT_EVENT, reserved_value
 from clickflax.config.default import from_dict, override
 from clickflax.data.item_features import ITEM_PREFIX, ItemFeature, read_item_features
 from clickflax.data.store import Dataset, Vocabulary, open_dataset, open_vocabulary
@@ -62,10 +62,12 @@ def encode_condition(
     found = {}
     for given in config.data.given:
         variable = variables[given]
-        if AFTER + given in variables:
-            found[AFTER + given] = value_of(MASK, np.int32 if variable.size else np.float32)
+        if NEXT_EVENT + given in variables:
+            found[NEXT_EVENT + given] = reserved_value(
+                MASK, np.int32 if variable.size else np.float32
+            )
         if may and given in words and given != task.head:
-            column = AFTER + given if task.causal else given
+            column = NEXT_EVENT + given if task.causal else given
             found[column] = encode_value(given, variable, vocabularies.get(given), words[given])
     return found
 

@@ -8,7 +8,7 @@ import numpy as np
 from jaxtyping import Bool, Shaped
 from ml_collections import ConfigDict
 
-from clickflax.batch import AFTER
+from clickflax.batch import NEXT_EVENT
 from clickflax.data.item_features import ItemFeature, read_item_features
 from clickflax.data.store import Dataset
 from clickflax.data.variables import Variable, describe_variables, read_columns
@@ -71,7 +71,7 @@ def choose_variables(
                 f"{'several values' if kept.several else 'one value'} an event, and {dataset.path} "
                 "has it otherwise: prepare it as the data of the run, or leave it out."
             )
-        grows = name.removeprefix(AFTER) in dataset.vocabularies and not kept.edges
+        grows = name.removeprefix(NEXT_EVENT) in dataset.vocabularies and not kept.edges
         found[name] = found[name] if grows else kept
     return found
 

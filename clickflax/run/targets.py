@@ -7,7 +7,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Shaped
 from ml_collections import ConfigDict
 
-from clickflax.batch import AFTER, CLS, MASK, PAD, RESERVED, value_of
+from clickflax.batch import CLS, MASK, NEXT_EVENT, PAD, RESERVED, reserved_value
 from clickflax.config.default import of_task
 from clickflax.data.batches import Windows, shift_left
 from clickflax.data.splits.baskets import split_baskets
@@ -48,7 +48,7 @@ def mask_columns(
 ) -> dict[str, Shaped[np.ndarray, "P ..."]]:
     """The columns, some of them hidden everywhere."""
     return {
-        name: np.full_like(values, value_of(MASK, values.dtype)) if name in hidden else values
+        name: np.full_like(values, reserved_value(MASK, values.dtype)) if name in hidden else values
         for name, values in columns.items()
     }
 
@@ -56,7 +56,7 @@ def mask_columns(
 def hidden_after(config: ConfigDict, name: str, task: Task) -> frozenset[str]:
     """The columns `next.NAME` that would tell a task its answer, or what comes after a label."""
     return frozenset(
-        AFTER + variable
+        NEXT_EVENT + variable
         for variable in config.data.given
         if variable == task.head or not name.startswith(NEXT)
     )

@@ -8,7 +8,7 @@ import numpy as np
 from jaxtyping import Array, Float, Int
 from ml_collections import ConfigDict
 
-from clickflax.batch import AFTER
+from clickflax.batch import NEXT_EVENT
 from clickflax.data.item_features import ItemFeature
 from clickflax.data.store import Vocabulary
 from clickflax.data.variables import Variable
@@ -54,7 +54,7 @@ def tokens_of(
     features: Mapping[str, ItemFeature],
 ) -> Tokens:
     """The tokens of what a run reads, in the order of their ids; the first has id RESERVED."""
-    vocabulary = {name: vocabularies.get(name.removeprefix(AFTER)) for name in variables}
+    vocabulary = {name: vocabularies.get(name.removeprefix(NEXT_EVENT)) for name in variables}
     ids = {name: one.tokens() for name, one in vocabulary.items() if one is not None}
     return ids | {name: one.variable.tokens for name, one in features.items() if one.size}
 

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int, Key, Shaped
 
-from clickflax.batch import AFTER, CLS, MASK, RESERVED, SEP, UNK, Batch, put
+from clickflax.batch import CLS, MASK, NEXT_EVENT, RESERVED, SEP, UNK, Batch, set_reserved
 
 
 class TaskBatch(NamedTuple):
@@ -89,7 +89,7 @@ def mask_where(
     variables: Mapping[str, Shaped[Array, "B L ..."]], where: Bool[Array, "B L"]
 ) -> dict[str, Shaped[Array, "B L ..."]]:
     """The variables, all hidden at these events."""
-    return {name: put(MASK, where, values, jnp) for name, values in variables.items()}
+    return {name: set_reserved(MASK, where, values, jnp) for name, values in variables.items()}
 
 
 def cloze(variable: str, key: Key[Array, ""], batch: Batch, hiding: Masking) -> TaskBatch:
@@ -152,7 +152,7 @@ def next_events(variable: str, key: Key[Array, ""], batch: Batch, hiding: Maskin
     inputs = dict(batch.variables)
     for name in hiding.given:
         hidden = ~reveal_mask(key, name, batch.segment.shape)
-        inputs |= mask_where({AFTER + name: inputs[AFTER + name]}, hidden)
+        inputs |= mask_where({NEXT_EVENT + name: inputs[NEXT_EVENT + name]}, hidden)
     targets = batch.labels[NEXT + variable] - RESERVED
     weights = (batch.segment > 0) & (targets >= 0) & (batch.variables["item"] != CLS)
     return TaskBatch(inputs, None, jnp.maximum(targets, 0), target_weights(weights, batch))

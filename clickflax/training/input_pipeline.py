@@ -16,7 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Int, Shaped
 
-from clickflax.batch import CLS, PAD, Batch, put
+from clickflax.batch import CLS, PAD, Batch, set_reserved
 from clickflax.data.batches import TrainingBatches, epoch_plan
 from clickflax.data.packing import lay_out
 from clickflax.run.sharded_tables import keep_placed
@@ -127,10 +127,10 @@ def gather_rows(
     source = jnp.where(inside, jnp.where(opening, last, source), 0)
 
     def spread(values: Shaped[Array, "B L ..."]) -> Shaped[Array, "B L ..."]:
-        return put(PAD, ~inside, values, jnp)
+        return set_reserved(PAD, ~inside, values, jnp)
 
     def read(column: Shaped[Array, "E ..."]) -> Shaped[Array, "B L ..."]:
-        return spread(put(CLS, opening, column[source], jnp) if opens else column[source])
+        return spread(set_reserved(CLS, opening, column[source], jnp) if opens else column[source])
 
     position = data.length[slot] - 1 - place if position_from == "end" else place
     return Batch(
