@@ -17,7 +17,7 @@ from clickflax.data.store import Dataset, Vocabulary, open_dataset, open_vocabul
 from clickflax.data.variables import Variable, encode_value, variable_from_json
 from clickflax.model.attention import or_auto
 from clickflax.model.model import Model
-from clickflax.run.model import build_model, heads_of, sizes_of
+from clickflax.run.model import model_from_config
 from clickflax.run.sharded_tables import trim_tables
 from clickflax.runtime import checkpoint
 from clickflax.runtime.files import read_json, write_json
@@ -156,9 +156,6 @@ def load_run(folder: str | pathlib.Path, which: str = "best") -> Run:
         raise ValueError(f"{which!r} is no checkpoint: there are best and last.")
     folder = pathlib.Path(folder)
     config = read_config(folder)
-    # What was trained with the kernel of one machine is asked on any other.
-    attention = or_auto(config.model.attention, jax.default_backend())
-    model = override(config, [f"config.model.attention={attention}"]).model
     vocabularies = vocabularies_of(folder)
     variables, numbers = variables_of(folder)
     features = read_item_features(vocabularies["item"], config.data.variables, numbers)
@@ -172,13 +169,15 @@ def load_run(folder: str | pathlib.Path, which: str = "best") -> Run:
         progress = progress | {"seconds": of_run, "seconds_to_here": progress["seconds"]}
     else:
         which, progress = "last", progress | {"seconds_to_here": progress["seconds"]}
-    sizes, blind = (sizes_of(variables), sizes_of(features)), config.mask.unknown == 1
-    built = build_model(model, *sizes, *heads_of(config), blind)
+    # The attention kernel of the training may not run on this machine.
+    attention = or_auto(config.model.attention, jax.default_backend())
+    here_config = override(config, [f"config.model.attention={attention}"])
+    model = model_from_config(here_config, variables, features)
     return Run(
         folder=folder,
         config=config,
-        model=built,
-        params=trim_tables(built, params),
+        model=model,
+        params=trim_tables(model, params),
         checkpoint=which,
         tasks=find_tasks(config.tasks, config.label.causal, config.label.at),
         items=vocabularies["item"],

@@ -232,6 +232,26 @@ def sizes_of(variables: Mapping[str, Variable | ItemFeature]) -> dict[str, int]:
     return {name: variable.size for name, variable in variables.items()}
 
 
+def model_from_config(
+    config: ConfigDict,
+    variables: Mapping[str, Variable],
+    features: Mapping[str, ItemFeature],
+) -> Model:
+    """Returns the model of a config, for the variables and item features that it reads.
+
+    Raises ValueError as `build_model` does.
+    """
+    scored, labels = heads_of(config)
+    return build_model(
+        config.model,
+        sizes_of(variables),
+        sizes_of(features),
+        scored,
+        labels,
+        blind=config.mask.unknown == 1,
+    )
+
+
 def heads_of(config: ConfigDict) -> tuple[tuple[str, ...], dict[str, int]]:
     """The variables that the tasks of a config score, and the outputs of its labels."""
     tasks = find_tasks(config.tasks, config.label.causal, config.label.at)

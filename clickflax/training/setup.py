@@ -32,7 +32,7 @@ from clickflax.run.folder import (
     vocabularies_of,
 )
 from clickflax.run.inputs import InputSchema, find_input_schema
-from clickflax.run.model import build_model, heads_of, sizes_of
+from clickflax.run.model import model_from_config, sizes_of
 from clickflax.run.sample_weights import add_sample_weights
 from clickflax.run.sharded_tables import keep_placed, pad_tables, place_on_mesh
 from clickflax.run.targets import TaskData, check_patience, check_trainable, make_task_data
@@ -259,8 +259,7 @@ def set_up(config: ConfigDict, folder: pathlib.Path) -> tuple[TrainContext, Stat
     asked = add_sample_weights(config, dataset, asked)
     reading = find_input_schema(config, folder, dataset, asked)
     sizes, given, cold = sizes_of(reading.variables), constants_of(reading.features), reading.cold
-    features, blind = sizes_of(reading.features), config.mask.unknown == 1
-    model = build_model(config.model, sizes, features, *heads_of(config), blind)
+    model = model_from_config(config, reading.variables, reading.features)
     mesh = sharding.make_mesh(config.train.model_devices)
     batches = {name: make_batches(config, one, reading.columns) for name, one in asked.items()}
     objectives = {
