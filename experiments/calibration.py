@@ -1,11 +1,11 @@
-"""How far the probabilities of runs can be trusted: what was told against what was so.
+"""Reliability diagrams of runs: predicted probabilities against observed frequencies.
 
     clickflax evaluate --run=runs/purchase
     python experiments/calibration.py runs/purchase runs/other --out calibration.svg
 
-Every dot is a tenth of the labels, in the order of their probabilities; the bar through it is two
-standard errors of the share of yeses to both sides. On the diagonal a run says what is so, below it
-says yes too often. The strip shows where the labels lie.
+Each dot is a tenth of the labels, ordered by predicted probability; its bar is two standard errors
+of the observed frequency on either side. Dots on the diagonal are calibrated; below it, the
+predicted probabilities are too high. The strip is the distribution of the predictions.
 """
 
 import argparse
@@ -20,17 +20,17 @@ COLUMNS = 40  # of the strip
 
 
 def curves(run: pathlib.Path, part: str) -> dict[str, dict]:
-    """The bins and the calibration error of every task of a run that has them, by what to call it.
+    """Bins and calibration error of each task with binary labels, by the name of its curve.
 
-    Raises ValueError for a run without any.
+    Raises FileNotFoundError if the run is not evaluated, and ValueError if it has no such task.
     """
     path = run / f"{part}.json"
     if not path.is_file():
-        raise FileNotFoundError(f"{path} is not there: `clickflax evaluate --run={run}` writes it.")
+        raise FileNotFoundError(f"{path} is missing: `clickflax evaluate --run={run}` writes it.")
     record = json.loads(path.read_text(encoding="utf-8"))
     prefixes = [key.removesuffix("reliability") for key in record if key.endswith("reliability")]
     if not prefixes:
-        raise ValueError(f"{path} has no reliability: it was not asked for a yes or no.")
+        raise ValueError(f"{path} has no reliability: no task of the run has binary labels.")
     return {
         " ".join([run.name, *filter(None, [prefix.removesuffix("/")])]): {
             "bins": record[f"{prefix}reliability"],
@@ -41,15 +41,17 @@ def curves(run: pathlib.Path, part: str) -> dict[str, dict]:
 
 
 def spread(bins: list[dict], most: float) -> np.ndarray:
-    """The share of the labels in each of the columns from 0 to `most`, those of a bin spread evenly
-    from its least probability to its highest; some may lie beyond.
+    """Share of the labels in each column of a histogram from 0 to `most`.
+
+    The labels of a bin are spread evenly between its lowest and its highest probability. Labels
+    above `most` are in no column.
     """
     edges = np.linspace(0, most, COLUMNS + 1)
     counts = np.zeros(COLUMNS)
     for one in bins:
         if one["least"] == one["most"]:
-            place = min(int(one["least"] / most * COLUMNS), COLUMNS - 1)
-            counts[place] += one["labels"]
+            column = min(int(one["least"] / most * COLUMNS), COLUMNS - 1)
+            counts[column] += one["labels"]
         else:
             below = np.clip((edges - one["least"]) / (one["most"] - one["least"]), 0, 1)
             counts += one["labels"] * np.diff(below)
@@ -57,7 +59,7 @@ def spread(bins: list[dict], most: float) -> np.ndarray:
 
 
 def limit(found: dict[str, dict]) -> float:
-    """How far the axes go: 1, or less where nothing reaches half of it."""
+    """Upper end of both axes: a round number above all values, at most 1."""
     values = [v for one in found.values() for b in one["bins"] for v in (b["told"], b["yes"])]
     top = 1.15 * max(values)
     step = 10 ** math.floor(math.log10(max(top, 1e-6)))
@@ -65,7 +67,7 @@ def limit(found: dict[str, dict]) -> float:
 
 
 def plot(found: dict[str, dict], out: pathlib.Path) -> None:
-    """The curves above, the strips below."""
+    """Draws the reliability curves and, below them, the distributions of the predictions."""
     import matplotlib
 
     matplotlib.use("svg")
@@ -89,13 +91,13 @@ def plot(found: dict[str, dict], out: pathlib.Path) -> None:
         share = spread(bins, top)
         strip.stairs(share, edges, color=colour, linewidth=1.2)
         strip.stairs(share, edges, color=colour, fill=True, alpha=0.18)
-    axis.set(xlim=(0, top), ylim=(0, top), ylabel="share of yeses")
+    axis.set(xlim=(0, top), ylim=(0, top), ylabel="observed frequency")
     figure.legend(frameon=False, fontsize=8, loc="outside upper left")
-    strip.set(xlabel="probability of a yes, as told", ylabel="labels", ylim=(0, None))
+    strip.set(xlabel="predicted probability", ylabel="labels", ylim=(0, None))
     for one in (axis, strip):
         one.spines[["top", "right"]].set_visible(False)
         for side in (one.xaxis, one.yaxis):
-            side.set_major_formatter(lambda value, place: f"{100 * value:g}%")
+            side.set_major_formatter(lambda value, position: f"{100 * value:g}%")
         one.tick_params(labelsize=8)
     strip.locator_params(axis="y", nbins=3)
     figure.savefig(out, metadata={"Date": None})

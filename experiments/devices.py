@@ -1,10 +1,10 @@
-"""The same training on other devices: what comes of it, and what each of them holds.
+"""One training on several numbers of devices: its metrics, and the memory of each device.
 
-    python experiments/devices.py same --data data/ml-1m  # on one device, eight, two times four
+    python experiments/devices.py same --data data/ml-1m  # one device, eight, two processes of four
     python experiments/devices.py share                   # a table of 2,000,000 items on eight
     python experiments/table.py                           # experiments/devices.md
 
-CPU devices, into which the cores of one machine are split.
+The devices are parts of one CPU.
 """
 
 import argparse
@@ -16,14 +16,14 @@ import sys
 import tempfile
 
 import jax
-from scale import write_log
-from speed import clickflax_main
-from study import HERE, clickflax, keep, machine, markdown, records
 
 from clickflax.config import default, follow, vary
 from clickflax.runtime import sharding
 from clickflax.runtime.environment import environment
 from clickflax.training.setup import set_up
+from experiments.scale import write_log
+from experiments.speed import time_command
+from experiments.study import HERE, devices_of, markdown, read_records, run_command, write_record
 
 RECORDS = HERE / "devices"
 LOCAL = HERE.parent / "launch" / "local.sh"
@@ -39,27 +39,27 @@ ITEMS, WIDTH, SHARES = 2_000_000, 64, 8
 
 
 def same(data: pathlib.Path, runs: pathlib.Path) -> None:
-    """Trains in each way, and keeps the metrics of the test."""
-    found = {}  # kept when all is done: a new record makes the checkout another one
+    """Trains in each way of `WAYS`, and records the test metrics."""
+    found = {}  # written at the end: all runs see the same files in the checkout
     for way, (processes, devices, shares) in WAYS.items():
         folder = runs / way.replace(" ", "-").replace(",", "")
         flags = [f"--config={CONFIG}", f"--workdir={folder}", f"--config.data.path={data}"]
         flags += [f"--config.train.{knob}={STEPS}" for knob in ("steps", "eval_every")]
         flags += [f"--config.train.cpu_devices={devices}", f"--config.train.model_devices={shares}"]
         if processes == 1:
-            clickflax("train", *flags)
+            run_command("train", *flags)
         else:
             path = f"{pathlib.Path(sys.executable).parent}:{os.environ['PATH']}"
             call = [str(LOCAL), str(processes), *flags]
             subprocess.run(call, check=True, env={**os.environ, "PATH": path})
-        clickflax("evaluate", f"--run={folder}")
+        run_command("evaluate", f"--run={folder}")
         found[way] = json.loads((folder / "test.json").read_text(encoding="utf-8"))
     for i, (way, record) in enumerate(found.items()):
-        keep(RECORDS / f"same.{i}.json", {**record, "way": way})
+        write_record(RECORDS / f"same.{i}.json", {**record, "way": way})
 
 
 def held() -> list[int]:
-    """Bytes that are alive on each device; an array and its shards are the same bytes."""
+    """Bytes of live arrays on each device; arrays that share a buffer count once."""
     parts = [shard for array in jax.live_arrays() for shard in array.addressable_shards]
     sizes = {(p.device.id, p.data.unsafe_buffer_pointer()): p.data.nbytes for p in parts}
     owners = [device.id for device in jax.devices()]
@@ -67,13 +67,13 @@ def held() -> list[int]:
 
 
 def share(steps: int) -> None:
-    """Trains on a catalog whose table lies on all devices together, and keeps what each holds."""
+    """Trains with a table that all devices share, and records the bytes that each holds."""
     sharding.use_devices(SHARES)
     with tempfile.TemporaryDirectory() as name:
         folder = pathlib.Path(name)
         write_log(folder / "log.txt", ITEMS, 50, 1_000)
         words = ("--raw", str(folder / "log.txt"), "--out", str(folder / "data"))
-        clickflax_main("prepare", "pairs", *words)
+        time_command("prepare", "pairs", *words)
         c = follow(vary(default(), "sasrec_modern"), "turning_dross")
         c.data.path, c.data.validation_users = str(folder / "data"), 0
         c.model.max_len, c.model.width = 50, WIDTH
@@ -97,12 +97,12 @@ def share(steps: int) -> None:
             "bytes_of_each": held(),
             "environment": environment(""),
         }
-    keep(RECORDS / "share.json", record)
+    write_record(RECORDS / "share.json", record)
 
 
 def table() -> str:
-    """The tables of the page."""
-    found = records("devices", "same.*")
+    """Tables of devices.md."""
+    found = read_records("devices", "same.*")
     names = ("recall@10", "ndcg@10", "mrr@10")
     rows = []
     for one in found:
@@ -111,14 +111,14 @@ def table() -> str:
         rows.append([one["way"], *cells, f"{apart:.1e}", f"{one['train_seconds']:,.0f} s"])
     head = ["", *(name.upper().replace("RECALL", "R") for name in names), "apart", "training"]
     parts = [markdown(head, ["---", *["--:"] * 5], rows)] if rows else []
-    for one in records("devices", "share"):
+    for one in read_records("devices", "share"):
         each = max(one["table_bytes_of_each"])
         parts.append(
             f"A table of {one['items']:,} x {one['width']} is {one['table_bytes'] / 1e6:,.1f} MB; "
             f"each of {one['devices']} devices has {each / 1e6:,.1f} MB of it, and with both "
             f"moments of Adam and all else {max(one['bytes_of_each']) / 1e6:,.1f} MB. In "
             f"{one['steps']} steps the loss went from {one['first_loss']:.2f} to "
-            f"{one['last_loss']:.2f} ({machine(one['environment'])})."
+            f"{one['last_loss']:.2f} ({devices_of(one['environment'])})."
         )
     return "\n\n".join(parts)
 

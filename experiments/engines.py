@@ -1,10 +1,10 @@
-"""The same log, prepared by DuckDB and by Spark: seconds, and whether every file is the same.
+"""DuckDB and Spark prepare the same log: seconds, and a comparison of every file.
 
     python experiments/engines.py --ml-1m RAW       # both logs, to engines.json
     python experiments/table.py                     # experiments/engines.md
 
-Both work on this machine, with the same cores, by the real command; RAW is the folder of
-MovieLens-1M, the other log is made by prepare_scale.py.
+Both run `clickflax prepare` on this machine with the same cores. RAW is the folder of
+MovieLens-1M; prepare_scale.py generates the other log.
 """
 
 import argparse
@@ -17,10 +17,9 @@ import sys
 import tempfile
 import time
 
-from prepare_scale import COLUMNS, generate
-from study import HERE, MACHINE, markdown, sat
-
 from clickflax.runtime.environment import environment
+from experiments.prepare_scale import COLUMNS, generate
+from experiments.study import HERE, MACHINE, markdown, measured_on
 
 RECORD = HERE / "engines.json"
 ENGINES = ("duckdb", "pyspark")
@@ -30,7 +29,7 @@ SHOP = ("--columns", COLUMNS, "--k-core", "5", "--repeats", "merge", "--max-leng
 def prepared(
     source: str, raw: pathlib.Path, out: pathlib.Path, engine: str, *options: str
 ) -> float:
-    """Prepares a log, and returns the seconds of the command."""
+    """Prepares a log and returns the seconds of the command."""
     words = [sys.executable, "-m", "clickflax.cli", "prepare", source, f"--raw={raw}"]
     begin = time.perf_counter()
     words += [f"--out={out}", f"--engine={engine}", *options]
@@ -39,14 +38,14 @@ def prepared(
 
 
 def files(folder: pathlib.Path) -> list[pathlib.Path]:
-    """The files of a folder, however deep."""
+    """Paths of all files below a folder, relative to it."""
     return sorted(path.relative_to(folder) for path in folder.rglob("*") if path.is_file())
 
 
 def compared(name: str, source: str, raw: pathlib.Path, *options: str) -> dict:
-    """Both engines, one after the other, and what they made."""
-    with tempfile.TemporaryDirectory() as room:
-        outs = {engine: pathlib.Path(room, engine) for engine in ENGINES}
+    """Prepares a log with each engine and compares their files."""
+    with tempfile.TemporaryDirectory() as scratch:
+        outs = {engine: pathlib.Path(scratch, engine) for engine in ENGINES}
         seconds = {
             engine: round(prepared(source, raw, out, engine, *options), 1)
             for engine, out in outs.items()
@@ -75,7 +74,7 @@ def compared(name: str, source: str, raw: pathlib.Path, *options: str) -> dict:
 
 
 def table() -> str:
-    """The record as a table."""
+    """Table of engines.md."""
     record = json.loads(RECORD.read_text(encoding="utf-8"))
     rows = [
         [
@@ -92,7 +91,7 @@ def table() -> str:
     head = ["", "events", "kept", "items", "DuckDB", "Spark", "what they made"]
     align = ["---", *["--:"] * 5, "---"]
     versions = ", ".join(f"{name} {version}" for name, version in record["versions"].items())
-    return f"{versions}; {sat(record['environment'])}.\n\n{markdown(head, align, rows)}"
+    return f"{versions}; {measured_on(record['environment'])}.\n\n{markdown(head, align, rows)}"
 
 
 def main() -> None:
@@ -102,8 +101,8 @@ def main() -> None:
     flags = parser.parse_args()
     about = environment("")
     logs = [compared("MovieLens-1M", "ml-1m", flags.ml_1m)]
-    with tempfile.TemporaryDirectory() as room:
-        log = pathlib.Path(room, "log.parquet")
+    with tempfile.TemporaryDirectory() as scratch:
+        log = pathlib.Path(scratch, "log.parquet")
         generate(log, flags.events, "text")
         logs.append(compared("a shop, text ids, 5-core", "log", log, *SHOP))
     record = {

@@ -1,11 +1,11 @@
-"""GRU4Rec, BERT4Rec and SASRec on MovieLens-100K as RecBole's `uni50` asks, and over all items.
+"""GRU4Rec, BERT4Rec and SASRec on MovieLens-100K with RecBole's `uni50` protocol.
 
     clickflax prepare ml-100k --raw RAW --out data/ml-100k
     clickflax study run experiments/ml100k.py --out studies/ml100k --workers 2
     clickflax study table studies/ml100k
 
-The first four sixths of all events are trained on. The items that a user had in the last sixth are
-ranked in one list: among 50 negatives for each, drawn uniformly, or among all items.
+The first four sixths of all events are for training. The test ranks all items of a user in the last
+sixth in one list: with 50 uniform negatives per item, or with the whole catalog.
 """
 
 import pathlib
@@ -20,7 +20,7 @@ DATA = "MovieLens-100K"
 
 
 def get_study() -> Study:
-    """Three models, two ways to ask each."""
+    """Three models, each evaluated with two sets of candidates."""
     return Study(
         question="Which model is the best on MovieLens-100K?",
         configs={

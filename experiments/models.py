@@ -1,11 +1,11 @@
-"""The family of models on public data sets, beside published numbers and what one would try first.
+"""All models on public data sets, compared with published numbers and with baselines.
 
-    python experiments/models.py --data data --runs runs           # what is not recorded yet
+    python experiments/models.py --data data --runs runs           # all runs without a record
     python experiments/models.py --data data --runs runs gsasrec_ml1m --seeds 0
     python experiments/table.py                              # experiments/models.md
 
-Each is a config of `configs/`, some with other knobs; its data set lies in the folder `--data`
-under the name that its path has. Records are kept as those of tasks.py.
+Each run is a config of `configs/`, some with changed knobs. Its data set is in the folder `--data`,
+under the last part of the config's `data.path`. tasks.py describes where records go.
 """
 
 import json
@@ -15,10 +15,20 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
-from study import HERE, clickflax, commits, keep, machine, markdown, records, spread, which_runs
 
 from clickflax.config.default import load
 from clickflax.evaluation.record import record_name
+from experiments.study import (
+    HERE,
+    commits,
+    devices_of,
+    markdown,
+    mean_and_interval,
+    parse_run_flags,
+    read_records,
+    run_command,
+    write_record,
+)
 
 CONFIGS, RECORDS = HERE.parent / "configs", HERE / "models"
 POPULAR = {"negatives": 100, "drawn": "popularity"}
@@ -27,34 +37,38 @@ ML100K = ("gru4rec_ml100k", "bert4rec_ml100k", "sasrec_ml100k")
 
 
 class Run(NamedTuple):
-    """What is trained, and what others have published of it."""
+    """A training, and published numbers of the same model."""
 
     config: str
     published: str = ""  # source: the two metrics of the table
     changed: tuple[str, ...] = ()  # knobs
-    candidates: Mapping[str, Any] = {}  # of the test, where it is not as the config says
+    candidates: Mapping[str, Any] = {}  # `eval` knobs of the test that differ from the config
 
 
 class Table(NamedTuple):
-    """Runs that are measured alike."""
+    """Runs with one protocol."""
 
     title: str
-    how: str  # what is common to them, and stands in no row
+    protocol: str  # a sentence below the title
     metrics: tuple[str, str]
     runs: dict[str, Run]
-    beside: str  # the run whose question baselines are asked; "": of none
+    baselines_of: str  # the run whose config the baselines use; "": no baselines
 
 
-DROSS = "Nobody trains on the last two events of a user; the test is told the last but one."
-PREFIXES = "Every prefix of a test session is a question, and seen items are ranked, too; with one "
-PREFIXES += "target for each, R@20 is what SR-GNN calls P@20."
+DROSS = (
+    "The last two events of each user are held out; the history of the test has the last but one."
+)
+PREFIXES = (
+    "Every prefix of a test session is a test example, and seen items are ranked, too. With one "
+)
+PREFIXES += "target per example, R@20 equals the P@20 of SR-GNN."
 SHORT = ("train.steps=283", "optim.warmup_steps=0", "optim.schedule=constant")
 RECBOLE_1 = ("model.output=none", "model.output_bias=False", "model.max_len=50")
 RECBOLE_1 += ("model.dropout=0.5", "model.attention_dropout=0.5")
-# Where a number was published: Turning Dross Into Gold Loss (Klenitskiy and Vasilev, 2023), gSASRec
-# (Petrov and Macdonald, 2023: 512 users are validated, the others train on theirs), BERT4Rec (Sun
-# et al., 2019), and a Systematic Review and Replicability Study of BERT4Rec (Petrov and Macdonald,
-# 2022: 2,048 users are validated) with what its repository has added of RecTools.
+# Sources: Turning Dross Into Gold Loss (Klenitskiy and Vasilev, 2023); gSASRec (Petrov and
+# Macdonald, 2023: 512 validation users, the others train on their validation events); BERT4Rec (Sun
+# et al., 2019); A Systematic Review and Replicability Study of BERT4Rec (Petrov and Macdonald,
+# 2022: 2,048 validation users) and the RecTools results in its repository.
 STUDY = "the replicability study"
 TABLES = (
     Table(
@@ -74,9 +88,9 @@ TABLES = (
         "bert4rec_ml1m",
     ),
     Table(
-        "What mistakes cost on MovieLens-1M",
-        "As above. RecTools trains for 3 epochs unless it is told otherwise; RecBole 1.0 had "
-        "windows of 50, dropouts of 0.5 and no output layer.",
+        "Common mistakes, on MovieLens-1M",
+        "As above. RecTools trains for 3 epochs by default; RecBole 1.0 had windows of 50, dropout "
+        "rates of 0.5 and no output layer.",
         ("recall@10", "ndcg@10"),
         {
             "bert4rec_ml1m_3_epochs": Run("bert4rec_ml1m", changed=SHORT),
@@ -88,7 +102,7 @@ TABLES = (
     ),
     Table(
         "MovieLens-1M, among 100 negatives drawn by popularity",
-        "Trainings of the first table: `clickflax evaluate --negatives 100 --drawn popularity`.",
+        "Runs of the first table, with `clickflax evaluate --negatives 100 --drawn popularity`.",
         ("recall@10", "ndcg@10"),
         {
             "bert4rec_ml1m_popular": Run(
@@ -103,8 +117,8 @@ TABLES = (
     ),
     Table(
         "MovieLens-1M, among 100 negatives as the replicability study draws them",
-        "The same with `--no-unseen`: negatives are drawn from all items, and left out where the "
-        "user has had them, so that fewer remain.",
+        "The same with `--no-unseen`: negatives are drawn from all items, and those that the user "
+        "has seen are removed, so that fewer than 100 remain.",
         ("recall@10", "ndcg@10"),
         {
             "bert4rec_ml1m_study": Run(
@@ -121,8 +135,8 @@ TABLES = (
     ),
     Table(
         "Amazon Beauty",
-        "Of 2,048 users the last two events are held back, of others the last alone, as in "
-        f"{STUDY}; or of all the last two.",
+        f"As in {STUDY}: the last two events of 2,048 users and the last event of all others are "
+        "held out. With `data.validation_users=-1` the last two events of all users are.",
         ("recall@10", "ndcg@10"),
         {
             "sasrec_beauty": Run("sasrec_beauty", f"RecTools in {STUDY}: .0595 / .0359"),
@@ -165,42 +179,42 @@ SHOWN = ("MovieLens-1M", "Amazon Beauty", "S3-Rec's Beauty", "Diginetica", "YooC
 
 
 def all_runs() -> dict[str, Run]:
-    """Every run of every table."""
+    """All runs of all tables, by name."""
     return {name: run for table in TABLES for name, run in table.runs.items()}
 
 
 def knobs(run: Run, data: pathlib.Path) -> list[str]:
-    """The flags that make the config of a run."""
+    """Flags for the config of a run."""
     config = CONFIGS / f"{run.config}.py"
     path = f"data.path={data / pathlib.Path(load(config).data.path).name}"
     return [f"--config={config}", *(f"--config.{knob}" for knob in (path, *run.changed))]
 
 
 def train(name: str, seed: int, data: pathlib.Path, runs: pathlib.Path, kept: pathlib.Path) -> None:
-    """Trains and evaluates one run, if it is not recorded."""
+    """Trains and evaluates one run, unless it has a record."""
     run, record = all_runs()[name], kept / f"{name}.{seed}.json"
     if record.is_file():
         return
     same = (n for n, r in all_runs().items() if (r.config, r.changed) == (run.config, run.changed))
-    folder = runs / f"{next(same)}.{seed}"  # one training answers several questions
-    clickflax("train", *knobs(run, data), f"--workdir={folder}", f"--config.seed={seed}")
+    folder = runs / f"{next(same)}.{seed}"  # several tables may show one training
+    run_command("train", *knobs(run, data), f"--workdir={folder}", f"--config.seed={seed}")
     flags = [f"--no-{k}" if v is False else f"--{k}={v}" for k, v in run.candidates.items()]
-    clickflax("evaluate", f"--run={folder}", *flags)
+    run_command("evaluate", f"--run={folder}", *flags)
     file = folder / f"test{record_name(**run.candidates)}.json"
-    keep(record, json.loads(file.read_text(encoding="utf-8")))
+    write_record(record, json.loads(file.read_text(encoding="utf-8")))
 
 
 def row(name: str, run: Run, metrics: tuple[str, str]) -> list[str] | None:
-    """The line of a run; None where there is none yet."""
-    found = records("models", f"{name}.[0-9]*")
+    """Row of a run; None without a record."""
+    found = read_records("models", f"{name}.[0-9]*")
     if not found:
         return None
     changed = "".join(f", {knob}" for knob in run.changed)
     seconds = np.mean([one["train_seconds"] for one in found])
-    machines = sorted({machine(one["environment"]) for one in found})
+    machines = sorted({devices_of(one["environment"]) for one in found})
     return [
         f"[{run.config}](../configs/{run.config}.py){changed}",
-        *(spread([one[metric] for one in found]) for metric in metrics),
+        *(mean_and_interval([one[metric] for one in found]) for metric in metrics),
         str(len(found)),
         run.published,
         f"{seconds:,.0f} s, {' or '.join(machines)}",
@@ -209,9 +223,9 @@ def row(name: str, run: Run, metrics: tuple[str, str]) -> list[str] | None:
 
 
 def baselines(name: str, metrics: tuple[str, str]) -> list[list[str]]:
-    """The lines of what one would try first."""
+    """Rows of the baselines."""
     rows = []
-    for record in records("models", f"{name}.baselines"):
+    for record in read_records("models", f"{name}.baselines"):
         for way, one in record["baselines"].items():
             values = [f"{one[metric]:.4f}" for metric in metrics]
             commit = commits([record])
@@ -220,27 +234,27 @@ def baselines(name: str, metrics: tuple[str, str]) -> list[list[str]]:
 
 
 def shown(table: Table) -> str:
-    """A table, "" where nothing is recorded yet."""
+    """A table with its title; "" without a record."""
     rows = [row(name, run, table.metrics) for name, run in table.runs.items()]
-    rows = [*baselines(table.beside, table.metrics), *(line for line in rows if line)]
+    rows = [*baselines(table.baselines_of, table.metrics), *(line for line in rows if line)]
     if not rows:
         return ""
     metrics = [metric.upper().replace("RECALL", "R") for metric in table.metrics]
     head = ["", *metrics, "seeds", "published", "training", "commit"]
     align = ["---", "--:", "--:", "--:", "---", "---", "---"]
-    return f"### {table.title}\n\n{table.how}\n\n{markdown(head, align, rows)}"
+    return f"### {table.title}\n\n{table.protocol}\n\n{markdown(head, align, rows)}"
 
 
 def tables() -> str:
-    """All tables that have a run."""
+    """Tables of models.md."""
     return "\n\n".join(filter(None, map(shown, TABLES)))
 
 
 def best() -> str:
-    """Of the tables that README shows, our best run and the best published one."""
+    """Table of README: our best run and the best published one on each data set."""
     rows = []
     for table in TABLES:
-        known = {name: records("models", f"{name}.[0-9]*") for name in table.runs}
+        known = {name: read_records("models", f"{name}.[0-9]*") for name in table.runs}
         means = {
             name: np.mean([one[table.metrics[1]] for one in found])
             for name, found in known.items()
@@ -249,7 +263,9 @@ def best() -> str:
         if table.title not in SHOWN or not means:
             continue
         name = max(means, key=means.__getitem__)
-        values = (spread([one[metric] for one in known[name]]) for metric in table.metrics)
+        values = (
+            mean_and_interval([one[metric] for one in known[name]]) for metric in table.metrics
+        )
         config = table.runs[name].config
         published = [run.published for run in table.runs.values() if run.published]
         rows.append(
@@ -265,15 +281,15 @@ def best() -> str:
 
 
 def main() -> None:
-    flags = which_runs(__doc__, all_runs(), RECORDS)
+    flags = parse_run_flags(__doc__, all_runs(), RECORDS)
     for name in flags.names:
         for seed in flags.seeds:
             train(name, seed, flags.data, flags.runs, flags.records)
     for table in TABLES:
-        record = flags.records / f"{table.beside}.baselines.json"
-        if table.beside in flags.names and not record.is_file():
-            run = table.runs[table.beside]
-            keep(record, clickflax("baselines", *knobs(run, flags.data)))
+        record = flags.records / f"{table.baselines_of}.baselines.json"
+        if table.baselines_of in flags.names and not record.is_file():
+            run = table.runs[table.baselines_of]
+            write_record(record, run_command("baselines", *knobs(run, flags.data)))
 
 
 if __name__ == "__main__":

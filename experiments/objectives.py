@@ -1,4 +1,4 @@
-"""BERT4Rec beside SASRec under equal losses: one model, and only what it is asked differs.
+"""BERT4Rec and SASRec with equal losses: the same model, trained on two objectives.
 
     clickflax prepare ml-1m --raw RAW --out data/ml-1m     # Beauty: see sasrec_s3rec_beauty.py
     clickflax study run experiments/objectives.py --out studies/objectives --workers 2
@@ -7,11 +7,12 @@
     clickflax report studies/objectives --out report.html
     python experiments/picture.py report.html curves pairs --out experiments/objectives.png
 
-The block, the table of items, dropout, optimiser, users a step and steps are the same: on
-MovieLens 3,000 steps of 64 users, on Beauty 1,500 of 256. That is 40 runs of one to sixteen minutes
-on a core that other work shares, two hours on two. The Cloze hides three events of ten, the causal
-objective asks each event for the next. The losses are the softmax over the catalog, and BCE beside
-one negative, as SASRec began; each has a table of its own for each data set.
+Blocks, item embeddings, dropout, optimiser, batch size and number of steps are the same: 3,000
+steps of 64 users on MovieLens, 1,500 steps of 256 on Beauty. The 40 runs take one to sixteen
+minutes each on a shared core, two hours in all on two cores. The Cloze objective masks 30 % of the
+events; the causal objective predicts the next item at every event. The losses are the softmax over
+the catalog, and binary cross-entropy with one negative as in the SASRec paper. Each pair of a loss
+and a data set has a table.
 """
 
 import pathlib
@@ -32,7 +33,7 @@ METRIC = "ndcg@10"
 
 
 def get_study() -> Study:
-    """Two objectives on two data sets, under two losses."""
+    """Two objectives on two data sets, with two losses."""
     return Study(
         question=QUESTION,
         configs={"SASRec": BASE, "BERT4Rec": (*BASE, *CLOZE)},
@@ -47,15 +48,21 @@ def get_study() -> Study:
 
 
 def answer(tables: Sequence[Table]) -> str:
-    """What README says before the tables: the question, and what they say of it."""
-    told, verdicts = [], {True: [], False: []}  # ahead, behind
+    """Text of README above the tables: the question, and its answer.
+
+    Raises ValueError if a table has no comparison yet.
+    """
+    differences = []
+    verdicts = {True: [], False: []}  # ahead, behind
     for table in tables:
         (line,) = (line for line in table.lines if line.config == "BERT4Rec")
         found = line.results.get(METRIC)
         if found is None or found.apart is None:
             raise ValueError(f"{table.data}: BERT4Rec is not compared yet. {table.strangers}")
         apart = found.apart
-        told.append(f"{apart.mean:+.4f} [{apart.low:+.4f}, {apart.high:+.4f}] ({table.data})")
+        differences.append(
+            f"{apart.mean:+.4f} [{apart.low:+.4f}, {apart.high:+.4f}] ({table.data})"
+        )
         if found.p < LEVEL:
             verdicts[apart.mean > 0].append(table.data)
     ahead, behind = (len(names) for names in (verdicts[True], verdicts[False]))
@@ -64,8 +71,8 @@ def answer(tables: Sequence[Table]) -> str:
         verdict = "Yes, after as many steps." if ahead else "Not after as many steps: it is behind."
     seeds = min(len(line.seconds) for table in tables for line in table.lines)
     return (
-        f"{QUESTION} {verdict} By {METRIC.upper()} it is {'; '.join(told)}: means over {seeds} "
-        "seeds for the same users, with 95 % intervals by the paired bootstrap.\n"
+        f"{QUESTION} {verdict} By {METRIC.upper()} it is {'; '.join(differences)}: means over "
+        f"{seeds} seeds for the same users, with 95 % intervals by the paired bootstrap.\n"
         "([experiments/objectives.py](experiments/objectives.py): one model, 3,000 steps of 64 "
         "users on MovieLens, 1,500 of 256 on Beauty. What longer trainings of both come to on "
         "MovieLens is in [experiments/models.md](experiments/models.md).)"

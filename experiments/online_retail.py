@@ -1,12 +1,12 @@
-"""Online Retail II as a log: what was bought, what of it came back, what was given back when.
+"""Online Retail II as a log of purchases, returned purchases and cancellations.
 
     python experiments/online_retail.py RAW/online-retail/lines.parquet data/online-retail.parquet
     clickflax prepare log --raw data/online-retail.parquet --out data/online-retail --columns \\
         sequence=customer,time=time,item=code,action=action,price=price,quantity=quantity,invoice=invoice,country=country
 
-A line that the same customer cancelled later, by an invoice C..., has the action `return`, another
-one `buy`; the cancellation itself is `cancel`. Lines without a customer are left out. Price and
-quantity are logarithms, log(1 + x), as both reach from pence and single pieces to thousands.
+A line that the same customer cancels later, with an invoice C..., has the action `return`; all
+other purchases have `buy`, and cancellations `cancel`. Lines without a customer are dropped. Price
+and quantity are log(1 + x), because both range from single units to thousands.
 """
 
 import argparse

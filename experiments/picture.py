@@ -1,25 +1,25 @@
-"""A picture of some sections of a report that follow one another.
+"""Screenshot of consecutive sections of a report.
 
     clickflax report studies/objectives --out report.html
     python experiments/picture.py report.html curves pairs --out experiments/objectives.png
 
-It is taken by Chromium, as Playwright drives it.
+It needs Playwright and Chromium.
 """
 
 import argparse
 import pathlib
 import shutil
 
-from playwright.sync_api import sync_playwright
+from playwright.sync_api import FloatRect, sync_playwright
 
 WIDTH, MARGIN = 900, 16  # pixels
 
 
 def take(report: pathlib.Path, sections: list[str], out: pathlib.Path) -> None:
-    """Writes the picture, twice as fine as the page."""
+    """Writes the screenshot, at twice the resolution of the page."""
     browser = shutil.which("chromium") or shutil.which("chromium-browser")
     if browser is None:
-        raise FileNotFoundError("Chromium is not here: install it, such as by apt-get.")
+        raise FileNotFoundError("Chromium is not installed: install it, such as with apt-get.")
     with sync_playwright() as play:
         chromium = play.chromium.launch(executable_path=browser, args=["--no-sandbox"])
         page = chromium.new_page(viewport={"width": WIDTH, "height": 800}, device_scale_factor=2)
@@ -29,8 +29,8 @@ def take(report: pathlib.Path, sections: list[str], out: pathlib.Path) -> None:
         found = [box for box in boxes if box is not None]
         top = min(box["y"] for box in found) - MARGIN
         bottom = max(box["y"] + box["height"] for box in found)
-        clip = {"x": 0, "y": top, "width": WIDTH, "height": bottom - top + MARGIN}
-        page.screenshot(path=out, full_page=True, clip=clip)  # pyright: ignore
+        clip = FloatRect(x=0, y=top, width=WIDTH, height=bottom - top + MARGIN)
+        page.screenshot(path=out, full_page=True, clip=clip)
         chromium.close()
 
 

@@ -1,12 +1,12 @@
-"""How long `clickflax prepare` takes for a large log, and how much memory: one JSON line.
+"""Time and memory of `clickflax prepare` on a large log, as one JSON line.
 
     python experiments/prepare_scale.py --events 100000000
 
-A log of shop events is generated (its rows in order of time, users and products of very different
-weight), prepared by the real command in a process of its own, and removed. Flags that are not known
-here go to the command. Measured on two cores of an Intel Xeon, DuckDB 2.0.0, 100 million events
-from Parquet: 80 s and 2,252 MB; with `--k-core 5 --repeats merge --max-length 200`, on cores that
-other work kept busy: 153 s and 2,259 MB.
+The script generates a log of shop events (ordered by time, with skewed frequencies of users and
+products), prepares it in a separate process, and deletes it. Unknown flags are passed on to
+`clickflax prepare`. Measured on two cores of an Intel Xeon with DuckDB 2.0.0, 100 million events
+from Parquet: 80 s and 2,252 MB; with `--k-core 5 --repeats merge --max-length 200` on busy cores:
+153 s and 2,259 MB.
 """
 
 import argparse
@@ -52,17 +52,17 @@ def generate(path: pathlib.Path, events: int, tokens: str) -> None:
 
 
 def measure(command: list[str]) -> tuple[float, float]:
-    """Seconds and peak resident megabytes of a command."""
+    """Seconds and peak resident memory, in MB, of a command."""
     start = time.perf_counter()
     subprocess.run(command, check=True, stdout=sys.stderr)
     seconds = time.perf_counter() - start
-    # kilobytes on Linux; the only child so far is the command
+    # Kilobytes on Linux; the command is the only child so far.
     return seconds, resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(
-        description="How long, and in how much memory, a large log is prepared."
+        description="Time and memory of `clickflax prepare` on a large log."
     )
     parser.add_argument("--events", type=int, default=100_000_000)
     parser.add_argument("--form", choices=sorted(FORMATS), default="parquet")

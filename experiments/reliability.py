@@ -1,13 +1,13 @@
-"""What is left when a process is killed at any moment: a run goes on to the bit, a store is whole.
+"""Crash tests: killed trainings resume bit for bit, killed preparations leave no partial data set.
 
     python experiments/reliability.py --out faults   # some minutes; experiments/reliability.json
     python experiments/table.py                      # experiments/reliability.md
 
-A training of the simulated shop is killed (SIGKILL) after a random time, started again, and so on
-until it ends; its parameters and what it has written are then those of the one that nobody killed.
-`clickflax prepare` is killed likewise: what lies there afterwards is nothing, or the whole store.
-A training with a table of two million items is asked to end (SIGTERM): it saves, and how long that
-takes is how long whoever ends it must wait.
+A training on the simulated shop is killed (SIGKILL) after a random time and started again, until it
+ends. Its parameters and metrics must equal those of a training that was not killed. `clickflax
+prepare` is killed in the same way and must leave either nothing or the whole data set. A training
+with a table of two million items gets a SIGTERM, on which it saves a checkpoint and exits; the time
+until then is recorded.
 """
 
 import argparse
@@ -20,14 +20,14 @@ import sys
 import time
 
 import numpy as np
-from scale import write_log
-from speed import clickflax_main
-from study import HERE, MACHINE, clickflax, sat
 
 from clickflax.data.store import open_dataset
 from clickflax.run.folder import load_run
 from clickflax.runtime.environment import environment
 from clickflax.runtime.params import by_name
+from experiments.scale import write_log
+from experiments.speed import time_command
+from experiments.study import HERE, MACHINE, measured_on, run_command
 
 RECORD = HERE / "reliability.json"
 CONFIG = HERE.parent / "configs" / "quickstart.py"
@@ -37,7 +37,7 @@ SHORT = ["steps=60", "eval_every=10", "log_every=5", "batch_size=16"]
 
 
 def start(call: list[str]) -> subprocess.Popen:
-    """Begins a verb in a process of its own, which says nothing."""
+    """Starts a clickflax command without output."""
     none = subprocess.DEVNULL
     return subprocess.Popen(
         [sys.executable, "-m", "clickflax.cli", *call], stdout=none, stderr=none
@@ -45,7 +45,7 @@ def start(call: list[str]) -> subprocess.Popen:
 
 
 def killed(call: list[str], seconds: float) -> bool:
-    """Runs a verb, and kills it after a time; whether it was still there."""
+    """Runs a command and kills it after some seconds; returns False if it had ended before."""
     with start(call) as process:
         try:
             process.wait(seconds)
@@ -57,30 +57,30 @@ def killed(call: list[str], seconds: float) -> bool:
 
 
 def written(folder: pathlib.Path) -> list[dict]:
-    """The lines of a run, but for how long they took."""
+    """Lines in the metrics of a run, without their seconds."""
     path = folder / "metrics.jsonl"
     lines = path.read_text(encoding="utf-8").split("\n")[:-1] if path.exists() else []
     return [{k: v for k, v in json.loads(line).items() if k != "seconds"} for line in lines]
 
 
 def same_run(one: pathlib.Path, other: pathlib.Path) -> bool:
-    """Whether two runs have the same parameters, bit for bit, and have written the same."""
+    """True if two runs have the same parameters, bit for bit, and the same metrics."""
     ours, theirs = (by_name(load_run(folder, "last").params) for folder in (one, other))
     alike = all(np.array_equal(ours[name], theirs[name]) for name in ours)
     return alike and ours.keys() == theirs.keys() and written(one) == written(other)
 
 
 def trainings(kills: int, out: pathlib.Path, chance: random.Random) -> dict:
-    """Kills trainings so often, and compares those that have ended with one that was not killed."""
+    """Kills trainings `kills` times and compares them with one that was not killed."""
     knobs = [f"--config.train.{knob}" for knob in SHORT]
 
     def call(folder: pathlib.Path) -> list[str]:
         data = f"--config.data.path={out / 'whole' / 'data'}" if folder.name != "whole" else ""
         return ["train", f"--config={CONFIG}", f"--workdir={folder}", *knobs, *filter(None, [data])]
 
-    clickflax(*call(out / "whole"))
-    began = time.monotonic()  # what is compiled is there by now
-    clickflax(*call(out / "again"))
+    run_command(*call(out / "whole"))
+    began = time.monotonic()  # with all programs compiled
+    run_command(*call(out / "again"))
     seconds, done, runs, alike = time.monotonic() - began, 0, 0, 0
     while done < kills:
         folder = out / f"killed-{runs}"
@@ -92,7 +92,7 @@ def trainings(kills: int, out: pathlib.Path, chance: random.Random) -> dict:
 
 
 def stores(kills: int, out: pathlib.Path, chance: random.Random) -> dict:
-    """Kills preparations so often, and counts what lies there afterwards."""
+    """Kills preparations `kills` times and counts what they leave behind."""
     log, found = out / "log.csv", {"kills": 0, "nothing": 0, "whole": 0, "ended before": 0}
     numbers = np.random.default_rng(0)
     columns = [numbers.integers(20_000, size=400_000), numbers.integers(5_000, size=400_000)]
@@ -124,16 +124,16 @@ def stores(kills: int, out: pathlib.Path, chance: random.Random) -> dict:
 
 
 def endings(times: int, out: pathlib.Path, chance: random.Random) -> dict:
-    """How long a training with a large table takes to end when it is asked to."""
+    """Seconds from SIGTERM to the exit of a training with a large table."""
     write_log(out / "log.txt", ITEMS, 50, 1_000)
-    clickflax_main("prepare", "pairs", "--raw", str(out / "log.txt"), "--out", str(out / "large"))
+    time_command("prepare", "pairs", "--raw", str(out / "log.txt"), "--out", str(out / "large"))
     knobs = [f"data.path={out / 'large'}", "data.validation_users=0", "train.batch_size=20"]
     knobs += [f"model.width={WIDTH}", "model.max_len=50", "loss.negatives=256", "loss.shared=True"]
     knobs += ["train.log_every=1", "train.steps=100000"]
     folder, seconds, saved = out / "ended", [], []
     call = ["train", f"--config={LARGE}", f"--workdir={folder}"]
     call += [f"--config.{knob}" for knob in knobs]
-    for _ in range(times):  # each goes on where the one before has ended
+    for _ in range(times):  # each resumes the one before
         with start(call) as process:
             before = step_of(folder)
             while step_of(folder) == before and process.poll() is None:
@@ -157,25 +157,26 @@ def endings(times: int, out: pathlib.Path, chance: random.Random) -> dict:
 
 
 def step_of(folder: pathlib.Path) -> int:
-    """The last step that a run has written of, 0 before the first."""
+    """Last step in the metrics of a run; 0 before the first."""
     return max((line["step"] for line in written(folder)), default=0)
 
 
 def table() -> str:
-    """What the page says."""
+    """Text of reliability.md."""
     if not RECORD.is_file():
         return ""
     record = json.loads(RECORD.read_text(encoding="utf-8"))
     train, store, end = record["training"], record["prepare"], record["ending"]
     seconds = ", ".join(f"{one:.1f}" for one in end["seconds"])
     return (
-        f"{train['kills']} kills in {train['runs']} trainings, of which {train['equal']} have in "
-        "the end the parameters, bit for bit, and the lines of metrics of the one that was not "
-        f"killed. {store['kills']} kills of a preparation left nothing {store['nothing']} times, "
-        f"and the whole store {store['whole']} times.\n\nAsked to end {len(end['seconds'])} times, "
-        f"a training with a table of {end['items']:,} x {end['width']} has saved the step that it "
-        f"was at {end['saved']} times, and was gone after {seconds} s. It keeps "
-        f"{end['bytes'] / 1e9:.1f} GB ({sat(record['environment'])})."
+        f"{train['runs']} trainings were killed {train['kills']} times. {train['equal']} of them "
+        "ended with the same parameters, bit for bit, and the same metrics as the training that "
+        f"was not killed. {store['kills']} kills of a preparation left nothing "
+        f"{store['nothing']} times and the whole data set {store['whole']} times.\n\n"
+        f"A training with a table of {end['items']:,} x {end['width']} got "
+        f"{len(end['seconds'])} SIGTERMs. It saved its current step {end['saved']} times, "
+        f"and exited after {seconds} s. Its checkpoints take "
+        f"{end['bytes'] / 1e9:.1f} GB ({measured_on(record['environment'])})."
     )
 
 
@@ -184,8 +185,8 @@ def main() -> None:
     parser.add_argument("--out", type=pathlib.Path, required=True, help="a new folder for all runs")
     parser.add_argument("--trainings", type=int, default=50, help="kills of trainings")
     parser.add_argument("--stores", type=int, default=20, help="kills of preparations")
-    parser.add_argument("--endings", type=int, default=5, help="a large training is asked to end")
-    parser.add_argument("--seed", type=int, default=0, help="of the moments")
+    parser.add_argument("--endings", type=int, default=5, help="SIGTERMs to a large training")
+    parser.add_argument("--seed", type=int, default=0, help="of the random times")
     flags = parser.parse_args()
     flags.out.mkdir(parents=True)
     chance = random.Random(flags.seed)

@@ -4,9 +4,9 @@
     clickflax study run experiments/replicability.py --out studies/replicability --workers 2
     clickflax study table studies/replicability
 
-BERT4Rec goes by five dialects: that of its authors, of BERT4Rec-VAE, of RecBole, of RecTools and
-of the replicability study. What a short training costs which of them is what this study tells;
-experiments/models.md has longer ones. HSTU with times is left out: sequences.txt has none.
+There are five versions of BERT4Rec: of its authors, BERT4Rec-VAE, RecBole, RecTools and the
+replicability study. This study compares all models after a short training; experiments/models.md
+has longer ones. HSTU with times is left out, because sequences.txt has no times.
 """
 
 import pathlib
@@ -18,7 +18,7 @@ CONFIG = pathlib.Path(__file__).resolve().parents[1] / "configs" / "variant_ml1m
 
 
 def get_study() -> Study:
-    """All of them, compared with SASRec as most have it today."""
+    """All published models, compared with today's usual SASRec."""
     return Study(
         question="How far do the published models come in the same number of steps?",
         configs={name: (f"{CONFIG}:{name}",) for name in VARIANTS if name != "hstu_time"},

@@ -1,26 +1,24 @@
-"""What a training step costs as the catalog grows, and as sequences grow longer.
+"""Cost of a training step over the size of the catalog and over the length of sequences.
 
     python experiments/scale.py measure     # some minutes; writes experiments/scale.json
     python experiments/scale.py plot        # draws experiments/scale.svg from it
 
 Causal training with the exact softmax, width 64, 2 layers, 2 heads, on random logs. Over the
-catalog every batch has 4,096 targets, over the length 12,800. Every point is a process of its own,
-so that its memory is its own.
+catalog every batch has 4,096 targets, over the length 12,800. Each point runs in its own process,
+so that its peak memory is its own.
 """
 
 import argparse
 import json
 import pathlib
-import subprocess
-import sys
 import tempfile
 
 import numpy as np
-from speed import HERE, clickflax_main, config_for, take_steps
-from study import MACHINE, sat
 
 from clickflax.runtime import sharding
 from clickflax.runtime.environment import environment
+from experiments.speed import HERE, config_for, time_command, time_steps
+from experiments.study import MACHINE, measured_on, run_module
 
 RECORD, PLOT = HERE / "scale.json", HERE / "scale.svg"
 ITEMS = (10_000, 30_000, 100_000, 300_000, 1_000_000)
@@ -30,9 +28,9 @@ POINTS += [(ITEMS[0], length, 12_800) for length in LENGTHS]
 
 
 def write_log(path: pathlib.Path, items: int, length: int, targets: int) -> None:
-    """Random sequences, each with `length` targets, in which every item comes at least once."""
+    """Writes random sequences of `length` targets each, in which every item occurs."""
     chance = np.random.default_rng(0)
-    events = length + 2  # the first has no past, and the last is for the test
+    events = length + 2  # the first has no history, and the last is for the test
     sequences = max(-(-items // events), 20 * targets // length)
     item = chance.integers(items, size=sequences * events)
     item[chance.permutation(len(item))[:items]] = np.arange(items)
@@ -41,13 +39,13 @@ def write_log(path: pathlib.Path, items: int, length: int, targets: int) -> None
 
 
 def point(items: int, length: int, targets: int, steps: int) -> dict:
-    """The step's figures for a catalog and a length, measured in this process."""
+    """Times of a step with a catalog and a length, measured in this process."""
     sharding.use_devices(0)
     with tempfile.TemporaryDirectory() as name:
         folder = pathlib.Path(name)
         write_log(folder / "log.txt", items, length, targets)
         words = ("--raw", str(folder / "log.txt"), "--out", str(folder / "data"))
-        clickflax_main("prepare", "pairs", *words)
+        time_command("prepare", "pairs", *words)
         flags = argparse.Namespace(
             model="sasrec",
             width=64,
@@ -57,19 +55,15 @@ def point(items: int, length: int, targets: int, steps: int) -> dict:
             batch=targets // length,
             overrides=[],
         )
-        figures = take_steps(config_for(flags, folder / "data"), folder / "run", steps)
+        figures = time_steps(config_for(flags, folder / "data"), folder / "run", steps)
     return {"items": items, "length": length, "targets": targets, **figures}
 
 
 def measure(steps: int) -> None:
-    """All points, one process after the other."""
+    """Measures all points, one process after the other."""
     lines = []
     for items, length, targets in POINTS:
-        words = ["point", *map(str, (items, length, targets, steps))]
-        done = subprocess.run(
-            [sys.executable, __file__, *words], check=True, stdout=subprocess.PIPE, text=True
-        )
-        lines.append(json.loads(done.stdout.splitlines()[-1]))
+        lines.append(run_module("scale", "point", *map(str, (items, length, targets, steps))))
         print(json.dumps(lines[-1]), flush=True)
     about = environment("")
     record = {"lines": lines, "environment": {key: about[key] for key in MACHINE}}
@@ -78,7 +72,7 @@ def measure(steps: int) -> None:
 
 
 def plot() -> None:
-    """Two panels: milliseconds a sequence, and what the arithmetic alone would take."""
+    """Draws milliseconds per sequence, and the time of the arithmetic alone, in two panels."""
     import matplotlib
 
     matplotlib.use("svg")
@@ -92,16 +86,16 @@ def plot() -> None:
         "length": ("events in a sequence (10,000 items)", lines[len(ITEMS) :]),
     }
     figure, axes = pyplot.subplots(1, 2, figsize=(9, 3.6), layout="constrained")
-    for axis, (name, (label, some)) in zip(axes, panels.items(), strict=True):
-        x = [line[name] for line in some]
-        cost = [1000 / line["train_sequences_per_s"] for line in some]
-        bound = [c * line["share_of_peak"] for c, line in zip(cost, some, strict=True)]
+    for axis, (name, (label, points)) in zip(axes, panels.items(), strict=True):
+        x = [line[name] for line in points]
+        cost = [1000 / line["train_sequences_per_s"] for line in points]
+        bound = [c * line["share_of_peak"] for c, line in zip(cost, points, strict=True)]
         axis.loglog(x, cost, "o-", color="#1f5fa8", label="measured")
         axis.loglog(x, bound, "--", color="#999999", label="arithmetic at the measured peak")
-        for place, value in zip(x, cost, strict=True):
+        for x_value, value in zip(x, cost, strict=True):
             axis.annotate(
                 f"{value:,.2g}" if value < 10 else f"{value:,.0f}",
-                (place, value),
+                (x_value, value),
                 textcoords="offset points",
                 xytext=(0, 7),
                 ha="center",
@@ -114,7 +108,9 @@ def plot() -> None:
         axis.margins(y=0.15)
     axes[0].set_ylabel("ms per sequence")
     axes[0].legend(frameon=False, fontsize=8)
-    figure.suptitle(f"A training step, exact softmax ({sat(record['environment'])})", fontsize=9)
+    figure.suptitle(
+        f"A training step, exact softmax ({measured_on(record['environment'])})", fontsize=9
+    )
     figure.savefig(PLOT, metadata={"Date": None})
 
 

@@ -1,15 +1,14 @@
-"""How fast training, evaluation and recommendation are, and how fast those of other libraries.
+"""Speed of training, evaluation and recommendation, compared with other libraries.
 
-    python experiments/speed.py --data ../shared/data/ml-1m/sequences.txt --max-len 200 \\
-        --peers rectools=PYTHON,recbole=PYTHON --peer-scripts ../shared/peers \\
-        --rounds 3 --record
+    python experiments/speed.py --data RAW/ml-1m/sequences.txt --max-len 200 \\
+        --peers rectools=PYTHON,recbole=PYTHON --rounds 3 --record
     python experiments/speed.py --start-up --record
 
-`--data` is a file of `user item` lines in the order of time, `PYTHON` the interpreter of an
-environment that has the library. The programs run by themselves, one after the other, `--rounds`
-times over: of each the fastest round counts, as other work on the machine only ever slows one down.
-Each has one JSON line, ours the last, with the ratios to the others. `--record` keeps the lines in
-experiments/speed/, of which table.py makes the tables of speed.md.
+`--data` is a file of `user item` lines in time order. `PYTHON` is the interpreter of an environment
+with the library; experiments/peers/README.md makes these environments. The programs run one after
+the other, `--rounds` times. The fastest round of each counts, because other work on the machine can
+only slow it down. Each program prints a JSON line, ours last, with the ratios to the others.
+`--record` writes the lines to experiments/speed/, from which table.py makes the tables of speed.md.
 """
 
 import argparse
@@ -26,7 +25,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
-from study import MACHINE
 
 import clickflax
 from clickflax.batch import RESERVED
@@ -43,20 +41,22 @@ from clickflax.runtime.environment import environment
 from clickflax.tasks.task import masked_count
 from clickflax.training.loop import Progress
 from clickflax.training.setup import set_up
+from experiments.study import MACHINE
 
 HERE = pathlib.Path(__file__).resolve().parent
 TASKS = {"bert4rec": "masked_item", "sasrec": "next_item"}
 RATES = {
     "rectools": "train_sequences_per_s",
     "recbole": "train_rows_per_s",
+    "replay": "train_sequences_per_s",
+    "keras_rs": "train_sequences_per_s",
     "ours": "train_sequences_per_s",
 }
+PYTORCH = ("rectools", "recbole", "replay")
 
 
 def config_for(flags: argparse.Namespace, data: pathlib.Path) -> ConfigDict:
-    """The model that the scripts of the others build: dropouts of 0.2, a fifth hidden; then what
-    `flags.overrides` say.
-    """
+    """Config of the model that the scripts of experiments/peers build, with `flags.overrides`."""
     c = default()
     c.data.path = str(data)
     c.data.validation_users = 0
@@ -72,7 +72,7 @@ def config_for(flags: argparse.Namespace, data: pathlib.Path) -> ConfigDict:
 
 
 def peak_gflops(mesh: jax.sharding.Mesh, dtype: str, size: int = 4096) -> float:
-    """GFLOP/s of all devices together in a large product of matrices, each its own: the best."""
+    """Peak GFLOP/s of all devices together, each with a large matrix product of its own."""
 
     def product(x):
         return jax.lax.dot(x[0], x[0], preferred_element_type=jnp.float32)[None]
@@ -89,17 +89,18 @@ def peak_gflops(mesh: jax.sharding.Mesh, dtype: str, size: int = 4096) -> float:
 
 
 def step_gflop(config: ConfigDict, batches: TrainingBatches, items: int) -> float:
-    """Arithmetic of a step that the model needs, in GFLOP: no padding, no attention between
-    sequences, no score and no state of the last block that is not asked for, and twice the forward
-    pass for the backward one.
+    """Arithmetic that a training step needs, in GFLOP.
+
+    It excludes padding, attention between sequences, and scores and states of the last block
+    without a target. The backward pass counts as two forward passes.
     """
     m, length = config.model, batches.packing.length.astype(np.int64)
     asked = length if batches.follow else masked_count(length, config.mask.ratio)
-    looks = 1 if batches.follow else 2  # products an event that is looked at, a half when causal
+    pairs = 1 if batches.follow else 2  # products per pair of events; half the pairs if causal
 
     def block(queries):
         own = queries * (2 * m.width**2 + 2 * m.width * m.feed_forward)
-        return own + length * 2 * m.width**2 + queries * length * m.width * looks
+        return own + length * 2 * m.width**2 + queries * length * m.width * pairs
 
     blocks = (m.layers - 1) * block(length) + block(asked)
     scores = asked * m.width * (items + (m.width if m.output == "dense" else 0))
@@ -108,20 +109,20 @@ def step_gflop(config: ConfigDict, batches: TrainingBatches, items: int) -> floa
 
 
 def peak_mb() -> float:
-    """The most memory that this process has held so far, in MB."""
+    """Peak resident memory of this process so far, in MB."""
     return round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024, 1)
 
 
-def clickflax_main(*words: str, **environ: str) -> float:
-    """Runs `clickflax WORDS` in a process of its own; the seconds that it took."""
+def time_command(*words: str, **environ: str) -> float:
+    """Runs `clickflax WORDS` in a separate process and returns its seconds."""
     start = time.perf_counter()
     command = [sys.executable, "-m", "clickflax.cli", *words]
     subprocess.run(command, check=True, capture_output=True, env=os.environ | environ)
     return time.perf_counter() - start
 
 
-def take_steps(config: ConfigDict, folder: pathlib.Path, steps: int) -> dict:
-    """Trains for `steps` dispatches; the first two are not counted."""
+def time_steps(config: ConfigDict, folder: pathlib.Path, steps: int) -> dict:
+    """Times `steps` dispatches of training, of which the first two do not count."""
     setting, state = set_up(config, folder)
     times, at_once = [], setting.at_once
     for step in range(0, steps * at_once, at_once):
@@ -154,19 +155,21 @@ def take_steps(config: ConfigDict, folder: pathlib.Path, steps: int) -> dict:
     }
 
 
-def ask(folder: pathlib.Path) -> dict:
-    """Evaluates and recommends with the run of `take_steps`, each twice: the first one compiles."""
+def time_inference(folder: pathlib.Path) -> dict:
+    """Times evaluation and recommendation with the run of `time_steps`, with and without
+    compilation.
+    """
     run = load_run(folder)
     dataset, lists = open_data(run), folder / "lists.parquet"
-    (asked,) = make_task_data(run.config, dataset).values()
+    (data,) = make_task_data(run.config, dataset).values()
     mesh = sharding.make_mesh()
-    asker = make_predictor(run.config, run.model, asked.task, mesh, run.given, {})
-    judge = Evaluator(asker, asked, read_columns(dataset, run.variables), run.config)
+    predictor = make_predictor(run.config, run.model, data.task, mesh, run.given, {})
+    evaluator = Evaluator(predictor, data, read_columns(dataset, run.variables), run.config)
     params, rates = sharding.replicate(run.params, mesh), {}
 
     def evaluated() -> int:
-        judge(params, "test")
-        return len(asked.test)
+        evaluator(params, "test")
+        return len(data.test)
 
     def timed(name: str, work) -> None:
         for which in ("first", "then"):
@@ -182,12 +185,13 @@ def ask(folder: pathlib.Path) -> dict:
     return rates | {"peak_rss_mb": peak_mb()}
 
 
-def ours(flags: argparse.Namespace, folder: pathlib.Path) -> dict:
-    """Prepares the data, takes the steps, recommends for everybody and ranks for everybody: once in
-    a process, so that its memory is its own.
+def time_clickflax(flags: argparse.Namespace, folder: pathlib.Path) -> dict:
+    """Times preparation, training, recommendation and evaluation for all users.
+
+    Called once per process, so that the peak memory is that of this measurement.
     """
     data = folder / "data"
-    prepare_s = clickflax_main("prepare", "pairs", "--raw", flags.data, "--out", str(data))
+    prepare_s = time_command("prepare", "pairs", "--raw", flags.data, "--out", str(data))
     config = config_for(flags, data)
     sharding.use_devices(config.train.cpu_devices)
     line = {
@@ -195,19 +199,18 @@ def ours(flags: argparse.Namespace, folder: pathlib.Path) -> dict:
         "model": flags.model,
         "max_len": flags.max_len,
         "overrides": flags.overrides,
-        **take_steps(config, folder / "run", flags.steps),
-        **ask(folder / "run"),
+        **time_steps(config, folder / "run", flags.steps),
+        **time_inference(folder / "run"),
         "prepare_s": round(prepare_s, 2),
     }
     return line | {"recommend_users_per_s": line["recommend_users_per_s_first"]}
 
 
-def peer(name: str, python: str, flags: argparse.Namespace) -> dict:
-    """Runs the script of another library in its own environment, or this one; its last line."""
-    model = {"bert4rec": "BERT4Rec", "sasrec": "SASRec"}[flags.model]
+def run_program(name: str, python: str, flags: argparse.Namespace) -> dict:
+    """Runs the script of a library in its environment, or this one, and returns its last line."""
     options = {
-        "--data": flags.data,
-        "--model": model if name == "recbole" else flags.model,
+        "--data": pathlib.Path(flags.data).resolve(),
+        "--model": flags.model,
         "--max-len": flags.max_len,
         "--width": flags.width,
         "--layers": flags.layers,
@@ -215,33 +218,33 @@ def peer(name: str, python: str, flags: argparse.Namespace) -> dict:
         "--batch": flags.batch,
         "--steps": flags.steps,
     }
-    if name == "rectools" and flags.accelerator:
+    if name in PYTORCH:
         options["--accelerator"] = flags.accelerator
-    script = pathlib.Path(flags.peer_scripts) / f"{name}_bench.py"
-    command = [python, __file__ if name == "ours" else str(script)]
-    command += [str(word) for pair in options.items() for word in pair]
+    module = "experiments.speed" if name == "ours" else f"experiments.peers.time_{name}"
+    command = [python, "-m", module, *(str(word) for pair in options.items() for word in pair)]
     command += flags.overrides if name == "ours" else []
-    done = subprocess.run(command, capture_output=True, text=True)
+    done = subprocess.run(command, cwd=HERE.parent, capture_output=True, text=True)
     if done.returncode:
         raise SystemExit(f"{' '.join(command)} failed:\n{done.stderr[-2000:]}")
     return json.loads(done.stdout.strip().splitlines()[-1])
 
 
 def fastest(lines: list[dict], rate: str) -> dict:
-    """The line of the round that trained fastest, with the best rate of asking of all rounds."""
+    """Line of the round that trained fastest, with the fastest recommendation of all rounds."""
     best = max(lines, key=lambda line: line[rate])
-    asked = [line["recommend_users_per_s"] for line in lines if "recommend_users_per_s" in line]
+    name = "recommend_users_per_s"
+    recommended = [line[name] for line in lines if name in line]
     rounds = {"rounds": [line[rate] for line in lines]}
-    return best | rounds | ({"recommend_users_per_s": max(asked)} if asked else {})
+    return best | rounds | ({name: max(recommended)} if recommended else {})
 
 
 def compare(flags: argparse.Namespace, others: dict[str, str]) -> list[dict]:
-    """The lines of the others, then ours with the ratios."""
+    """Lines of the other libraries, then ours with the ratios."""
     programs = others | {"ours": sys.executable}
     rounds: dict[str, list[dict]] = {name: [] for name in programs}
     for _ in range(flags.rounds):
         for name, python in programs.items():
-            rounds[name].append(peer(name, python, flags))
+            rounds[name].append(run_program(name, python, flags))
     found = {name: fastest(lines, RATES[name]) for name, lines in rounds.items()}
     line = found.pop("ours")
     for name, other in found.items():
@@ -253,8 +256,9 @@ def compare(flags: argparse.Namespace, others: dict[str, str]) -> list[dict]:
 
 
 def start_up() -> list[dict]:
-    """Seconds to import the package, and from the quick start's command to its first step done,
-    without and with what an earlier start has compiled; writing the checkpoint is counted in.
+    """Seconds of the import, and of the quick start until after its first step.
+
+    The latter is measured without and with cached compiled programs, and includes the checkpoint.
     """
     program = (
         "import time; t = time.perf_counter(); import clickflax; print(time.perf_counter() - t)"
@@ -266,7 +270,7 @@ def start_up() -> list[dict]:
         for which in ("cold", "warm"):
             flags = [config, f"--workdir={folder}/{which}", "--config.train.steps=1"]
             flags += ["--config.data.validation_users=0"]
-            seconds = clickflax_main("train", *flags, JAX_COMPILATION_CACHE_DIR=f"{folder}/cache")
+            seconds = time_command("train", *flags, JAX_COMPILATION_CACHE_DIR=f"{folder}/cache")
             line[f"first_step_{which}_s"] = round(seconds, 2)
     return [line]
 
@@ -283,11 +287,12 @@ def main() -> None:
     parser.add_argument("--heads", type=int, default=2)
     parser.add_argument("--batch", type=int, default=128)
     parser.add_argument("--steps", type=int, default=10)
-    parser.add_argument("--rounds", type=int, default=1, help="of which the fastest counts")
+    parser.add_argument("--rounds", type=int, default=1, help="the fastest one counts")
     parser.add_argument("--peers", default="", help="rectools=PYTHON,recbole=PYTHON")
-    parser.add_argument("--peer-scripts", default="../shared/peers")
-    parser.add_argument("--accelerator", default="", help="what RecTools trains on, such as gpu")
-    parser.add_argument("--record", action="store_true", help="keep the lines")
+    parser.add_argument(
+        "--accelerator", choices=("cpu", "gpu"), default="cpu", help="for the PyTorch libraries"
+    )
+    parser.add_argument("--record", action="store_true", help="write the lines to a file")
     parser.add_argument("overrides", nargs="*", help="such as config.train.micro_rows=2")
     flags = parser.parse_args()
     if flags.overrides and not flags.data:
@@ -297,16 +302,17 @@ def main() -> None:
     if flags.rounds < 1:
         parser.error("--rounds must be 1 or more")
     others = dict(pair.split("=", 1) for pair in flags.peers.split(",") if pair)
-    unknown = sorted(others.keys() - {"rectools", "recbole"})
+    known = sorted(RATES.keys() - {"ours"})
+    unknown = sorted(others.keys() - set(known))
     if unknown:
-        parser.error(f"--peers names {unknown}; these are known: rectools and recbole")
+        parser.error(f"--peers has {unknown}; choose from {known}")
     if flags.start_up:
         lines = start_up()
     elif others or flags.rounds > 1:
         lines = compare(flags, others)
     else:
         with tempfile.TemporaryDirectory() as folder:
-            lines = [ours(flags, pathlib.Path(folder))]
+            lines = [time_clickflax(flags, pathlib.Path(folder))]
     for line in lines:
         print(json.dumps(line))
     if flags.record:

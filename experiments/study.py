@@ -1,7 +1,8 @@
-"""What studies share: to run a verb of clickflax, to keep its record, to show means in a table."""
+"""Shared parts of the experiments: run a command, keep and read its record, format a table."""
 
 import argparse
 import json
+import os
 import pathlib
 import subprocess
 import sys
@@ -14,16 +15,34 @@ HERE = pathlib.Path(__file__).resolve().parent
 MACHINE = (*CREATED_WITH, "started")
 
 
-def clickflax(*words: str) -> dict:
-    """Runs a verb, and returns its last line."""
+def run_command(*words: str) -> dict:
+    """Runs `clickflax WORDS` and returns the JSON object of its last line."""
     print("clickflax", *words, flush=True)
     call = [sys.executable, "-m", "clickflax.cli", *words]
     done = subprocess.run(call, stdout=subprocess.PIPE, text=True, check=True)
     return json.loads(done.stdout.splitlines()[-1])
 
 
-def which_runs(doc: str | None, names: Iterable[str], records: pathlib.Path) -> argparse.Namespace:
-    """The flags of a study: the names of its runs, all of `names` by default, and their places."""
+def run_module(name: str, *words: str) -> dict:
+    """Runs `python -m experiments.NAME WORDS` and returns the JSON object of its last line."""
+    paths = [str(HERE.parent), *filter(None, [os.environ.get("PYTHONPATH")])]
+    done = subprocess.run(
+        [sys.executable, "-m", f"experiments.{name}", *words],
+        env=os.environ | {"PYTHONPATH": os.pathsep.join(paths)},
+        stdout=subprocess.PIPE,
+        text=True,
+        check=True,
+    )
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def parse_run_flags(
+    doc: str | None, names: Iterable[str], records: pathlib.Path
+) -> argparse.Namespace:
+    """Flags of an experiment with several runs; without names on the command line, all of `names`.
+
+    The first line of `doc` is the description, `records` the default of `--records`.
+    """
     known = list(names)
     parser = argparse.ArgumentParser(description=(doc or "").split("\n")[0])
     parser.add_argument("names", nargs="*", help=f"of {', '.join(known)}; default: all")
@@ -31,34 +50,39 @@ def which_runs(doc: str | None, names: Iterable[str], records: pathlib.Path) -> 
     parser.add_argument("--data", type=pathlib.Path, default=pathlib.Path("data"))
     parser.add_argument("--runs", type=pathlib.Path, default=pathlib.Path("runs"))
     parser.add_argument("--records", type=pathlib.Path, default=records)
-    flags = parser.parse_intermixed_args()  # names may stand after the flags
+    flags = parser.parse_intermixed_args()  # names may follow the flags
     unknown = sorted(set(flags.names) - set(known))
     if unknown:
-        parser.error(f"{unknown[0]} is none of {', '.join(known)}")
+        parser.error(f"{unknown[0]} is not one of {', '.join(known)}")
     flags.names = flags.names or known
     return flags
 
 
 def commits(records: list[dict]) -> str:
-    """The commits of some records."""
-    known = (start["commit"][:7] for one in records for start in read_starts(one["environment"]))
-    return ", ".join(dict.fromkeys(known))
+    """Abbreviated commits of the code that made the records."""
+    hashes = (start["commit"] for record in records for start in read_starts(record["environment"]))
+    return ", ".join(dict.fromkeys(commit[:7] for commit in hashes if commit))
 
 
-def spread(values: list[float], sign: str = "") -> str:
-    """A mean and its interval in words, "+" has it signed in any case; a single value is alone."""
-    found = statistics.spread(values)
-    return f"{found.mean:{sign}.4f}" + (f" ± {found.half:.4f}" if len(values) > 1 else "")
+def mean_and_interval(values: list[float], sign: str = "") -> str:
+    """Mean ± 95 % interval as text; of a single value, the value alone.
+
+    With `sign="+"` a positive mean has a sign, too.
+    """
+    spread = statistics.spread(values)
+    interval = f" ± {spread.half:.4f}" if len(values) > 1 else ""
+    return f"{spread.mean:{sign}.4f}{interval}"
 
 
-def without_places(record: dict) -> dict:
-    """A record without what tells of its place on the machine."""
+def without_paths(record: dict) -> dict:
+    """A record without the paths and the name of the machine."""
     record = dict(record)
     if "environment" in record:
-        told, *later = read_starts(record["environment"])
-        record["environment"] = {key: told[key] for key in (*MACHINE, "data")}
+        first, *later = read_starts(record["environment"])
+        record["environment"] = {key: first[key] for key in (*MACHINE, "data")}
         if later:
-            record["environment"]["resumed"] = [{key: one[key] for key in MACHINE} for one in later]
+            resumed = [{key: start[key] for key in MACHINE} for start in later]
+            record["environment"]["resumed"] = resumed
     if "config" in record:
         path = pathlib.Path(record["config"]["data"]["path"]).name
         record["config"] = {**record["config"], "data": {**record["config"]["data"], "path": path}}
@@ -67,33 +91,33 @@ def without_places(record: dict) -> dict:
     }
 
 
-def keep(path: pathlib.Path, record: dict) -> None:
-    """Writes a record."""
+def write_record(path: pathlib.Path, record: dict) -> None:
+    """Writes a record as JSON, without paths of this machine."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(without_places(record), indent=1) + "\n", encoding="utf-8")
+    path.write_text(json.dumps(without_paths(record), indent=1) + "\n", encoding="utf-8")
 
 
-def records(kind: str, pattern: str = "*") -> list[dict]:
-    """All that are kept of one kind and have such a name, in the order of the names."""
+def read_records(kind: str, pattern: str = "*") -> list[dict]:
+    """Records in the folder `kind` whose name matches the pattern, in the order of their names."""
     paths = sorted((HERE / kind).glob(f"{pattern}.json"))
     return [json.loads(path.read_text(encoding="utf-8")) for path in paths]
 
 
 def markdown(head: list[str], align: list[str], rows: list[list[str]]) -> str:
-    """A table."""
+    """A Markdown table."""
     return "\n".join("| " + " | ".join(line) + " |" for line in [head, align, *rows])
 
 
-def machine(environment: dict) -> str:
-    """What the devices were."""
+def devices_of(environment: dict) -> str:
+    """Devices of an environment as text, such as "2 cores" or "1 x NVIDIA H100"."""
     if environment["backend"] == "cpu":
         cores = environment["cores"]
         return f"{cores} core" + "s" * (cores > 1)
     return " + ".join(f"{n} x {kind}" for kind, n in environment["devices"].items())
 
 
-def sat(environment: dict) -> str:
-    """Where and when something was timed."""
+def measured_on(environment: dict) -> str:
+    """Devices, JAX version and day of a measurement as text."""
     cpu = f" of {environment['cpu']}" if environment["backend"] == "cpu" else ""
     day = environment["started"][:10]
-    return f"{machine(environment)}{cpu}, JAX {environment['versions']['jax']}, {day}"
+    return f"{devices_of(environment)}{cpu}, JAX {environment['versions']['jax']}, {day}"

@@ -1,44 +1,46 @@
-"""The tables of the pages of experiments, from records that the programs themselves have written.
+"""Tables of README and of the pages in experiments/, made from the records.
 
     python experiments/table.py
 
-A record of results is what `clickflax evaluate` wrote into the run: metrics, protocol, seconds,
-config, commit, machine. One of speed is what `speed.py --record` has kept.
+A record of results is the one that `clickflax evaluate` writes into the run: metrics, protocol,
+seconds, config, commit, machine. `speed.py --record` writes the records of speed.
 """
 
 import argparse
 import pathlib
 
-import devices
-import engines
-import models
-import objectives
-import reliability
-import simulated
-import tasks
-import transfer
-from study import HERE, markdown, records, sat
-
 from clickflax.study.table import WRITERS as STUDY_WRITERS
 from clickflax.study.table import read_tables
+from experiments import (
+    devices,
+    engines,
+    models,
+    objectives,
+    reliability,
+    simulated,
+    tasks,
+    transfer,
+)
+from experiments.study import HERE, markdown, measured_on, read_records
 
 BEGIN, END = "<!-- python experiments/table.py -->", "<!-- end of tables -->"
 
 
-def sitting(lines: list[dict]) -> str:
-    """The programs that `speed.py` has run one after the other, and more of ours, the last."""
+def speed_table(lines: list[dict]) -> str:
+    """Table of the libraries that `speed.py` compared, and details of ours, the last line."""
     ours = lines[-1]
 
     def cells(line: dict) -> list[str]:
         rate = "train_rows_per_s" if "train_rows_per_s" in line else "train_sequences_per_s"
         ratio = ours.get(f"times_{line['peer'].split()[0]}")
-        asked, memory = line.get("recommend_users_per_s"), line.get("peak_rss_mb")
+        recommended = line.get("recommend_users_per_s")
+        memory = line.get("peak_rss_mb")
         return [
             line["peer"],
             f"{1000 * line['step_s']:,.0f}",
             f"{line[rate]:,.0f}",
             f"{ratio:.1f} times" if ratio else "",
-            f"{asked:,.0f}" if asked else "",
+            f"{recommended:,.0f}" if recommended else "",
             f"{memory:,.0f}" if memory else "",
         ]
 
@@ -56,8 +58,8 @@ def sitting(lines: list[dict]) -> str:
     return markdown(head, ["---", *["--:"] * 5], [cells(line) for line in lines]) + f"\n\n{facts}"
 
 
-def start_up(line: dict) -> str:
-    """How long it takes to begin."""
+def start_up_text(line: dict) -> str:
+    """Seconds of the import and of the first step, as a sentence."""
     return (
         f"`import clickflax` {line['import_s']} s; quick start, from the command to the end of the "
         f"first step: {line['first_step_cold_s']} s, {line['first_step_warm_s']} s when it has "
@@ -66,17 +68,17 @@ def start_up(line: dict) -> str:
 
 
 def speeds() -> str:
-    """The tables of speed.md."""
+    """Tables of speed.md."""
     parts = []
-    for record in records("speed"):
+    for record in read_records("speed"):
         line = record["lines"][-1]
-        parts.append(f"### {record['title']} ({sat(record['environment'])})")
-        parts.append(start_up(line) if "import_s" in line else sitting(record["lines"]))
+        parts.append(f"### {record['title']} ({measured_on(record['environment'])})")
+        parts.append(start_up_text(line) if "import_s" in line else speed_table(record["lines"]))
     return "\n\n".join(parts)
 
 
 def studies() -> str:
-    """What README shows: the best run of each data set, and the study of objectives."""
+    """Tables of README: the best run of each data set, and the study of objectives."""
     record = HERE / "objectives.json"
     parts = [models.best()]
     if record.is_file():
@@ -99,7 +101,7 @@ PAGES = {
 
 
 def with_tables(page: pathlib.Path) -> str:
-    """The text of a page with the tables of today between its marks."""
+    """Text of a page, with today's tables between its marks."""
     before, rest = page.read_text(encoding="utf-8").split(BEGIN)
     _, after = rest.split(END)
     return f"{before}{BEGIN}\n\n{PAGES[page]()}\n\n{END}{after}"

@@ -1,27 +1,36 @@
-"""Every question on real logs: three seeds, beside what one would try first.
+"""All tasks on real logs: three seeds, compared with baselines.
 
-    python experiments/tasks.py --data data --runs runs            # what is not recorded yet
+    python experiments/tasks.py --data data --runs runs            # all runs without a record
     python experiments/tasks.py --data data --runs runs next_taobao --seeds 0
     python experiments/table.py                              # experiments/tasks.md
 
-Each question is a config of `configs/`, whose data set lies in the folder `--data` under the name
-that its path has. Every run, evaluation and baseline is the command of clickflax in a process of
-its own; what these record is kept in the folder `--records`. Where that is `experiments/tasks/`, as
-for the table, the checkout is no longer the commit that the next run names: copy it there later.
+Each task is a config of `configs/`. Its data set is in the folder `--data`, under the last part of
+the config's `data.path`. Every training, evaluation and baseline is a clickflax command in its own
+process. Records go to the folder `--records`, by default experiments/tasks/, which table.py reads.
 """
 
 import json
 import pathlib
 
 import numpy as np
-from study import HERE, clickflax, commits, keep, machine, markdown, records, spread, which_runs
 
 from clickflax.config.default import load
+from experiments.study import (
+    HERE,
+    commits,
+    devices_of,
+    markdown,
+    mean_and_interval,
+    parse_run_flags,
+    read_records,
+    run_command,
+    write_record,
+)
 
 CONFIGS, RECORDS = HERE.parent / "configs", HERE / "tasks"
-# What is asked of each run, by name: the flags of `clickflax evaluate`.
+# Evaluations of a run by name: flags of `clickflax evaluate`.
 BUY = ["--where", "action=buy"]
-ASKS = {
+EVALUATIONS = {
     "next_taobao": {"": [], "of purchases": BUY, "given buy": [*BUY, "--given", "action=buy"]},
     "next_retailrocket": {
         "": [],
@@ -29,9 +38,9 @@ ASKS = {
         "given buy": [*BUY, "--given", "action=buy"],
     },
 }
-RATES = "*_rate*"  # features of the baselines: the mean label of a value in the training
+RATES = "*_rate*"  # features of the baselines: the mean training label of a value
 WITH_FEATURES = ("trees", "linear")
-QUESTIONS = {
+TASKS = {
     "purchase_taobao": "auc",
     "purchase_retailrocket": "auc",
     "purchase_tmall": "auc",
@@ -45,7 +54,7 @@ QUESTIONS = {
 def run(
     name: str, seeds: list[int], data: pathlib.Path, runs: pathlib.Path, kept: pathlib.Path
 ) -> None:
-    """Trains, evaluates and compares one question, as far as it is not recorded."""
+    """Trains and evaluates one task and its baselines, except for what has a record."""
     config = CONFIGS / f"{name}.py"
     path = f"--config.data.path={data / pathlib.Path(load(config).data.path).name}"
     for seed in seeds:
@@ -53,89 +62,97 @@ def run(
         if record.is_file():
             continue
         folder = runs / f"{name}.{seed}"
-        clickflax(
+        run_command(
             "train",
             f"--config={config}",
             f"--workdir={folder}",
             path,
             f"--config.seed={seed}",
         )
-        told = {
-            ask: clickflax("evaluate", "--run", str(folder), *flags)
-            for ask, flags in ASKS.get(name, {"": []}).items()
-        }  # the plain question, without flags, is kept in test.json
+        evaluations = {
+            evaluation: run_command("evaluate", "--run", str(folder), *flags)
+            for evaluation, flags in EVALUATIONS.get(name, {"": []}).items()
+        }  # the evaluation without flags writes test.json
         full = json.loads((folder / "test.json").read_text(encoding="utf-8"))
         metrics = {
-            ask: {key: value for key, value in one.items() if isinstance(value, int | float)}
-            for ask, one in told.items()
+            evaluation: {k: value for k, value in one.items() if isinstance(value, int | float)}
+            for evaluation, one in evaluations.items()
         }
-        keep(record, {**full, "asks": metrics})
-    for ask, flags in ASKS.get(name, {"": []}).items():
-        record = kept / f"{name}.baselines{'.' + ask.replace(' ', '_') if ask else ''}.json"
+        write_record(record, {**full, "asks": metrics})
+    for evaluation, flags in EVALUATIONS.get(name, {"": []}).items():
+        record = kept / f"{baselines_name(name, evaluation)}.json"
         if "--given" in flags or record.is_file():
-            continue  # no baseline can be told anything
+            continue  # baselines have no conditions
         where = [f"--config.task_where={condition}" for condition in flags[1:]]
-        keep(record, clickflax("baselines", f"--config={config}", path, *where))
+        write_record(record, run_command("baselines", f"--config={config}", path, *where))
     record = kept / f"{name}.without.json"
-    if QUESTIONS[name] == "auc" and not record.is_file():
-        keep(record, clickflax("baselines", f"--config={config}", path, "--without", RATES))
+    if TASKS[name] == "auc" and not record.is_file():
+        write_record(
+            record, run_command("baselines", f"--config={config}", path, "--without", RATES)
+        )
 
 
-def row(name: str, ask: str, metric: str) -> list[str] | None:
-    """The line of a question; None where there is no run yet."""
-    runs = records("tasks", f"{name}.[0-9]*")
+def baselines_name(name: str, evaluation: str) -> str:
+    """Name of the record of the baselines of an evaluation."""
+    return f"{name}.baselines" + (f".{evaluation.replace(' ', '_')}" if evaluation else "")
+
+
+def row(name: str, evaluation: str, metric: str) -> list[str] | None:
+    """Row of an evaluation; None without a record."""
+    runs = read_records("tasks", f"{name}.[0-9]*")
     if not runs:
         return None
-    ours = spread([one["asks"][ask][metric] for one in runs])
-    plain = "of purchases" if ask == "given buy" else ask
-    kept = f"{name}.baselines{'.' + plain.replace(' ', '_') if plain else ''}"
-    beside = {}
-    for record in records("tasks", kept):
-        beside = {n: one[metric] for n, one in record["baselines"].items() if n != "constant"}
+    ours = mean_and_interval([one["asks"][evaluation][metric] for one in runs])
+    plain = "of purchases" if evaluation == "given buy" else evaluation
+    baselines = {}
+    for record in read_records("tasks", baselines_name(name, plain)):
+        baselines = {n: one[metric] for n, one in record["baselines"].items() if n != "constant"}
     first = runs[0]
-    asked = first["asks"][ask]
-    count = asked.get("labels", asked.get("questions"))
+    metrics = first["asks"][evaluation]
+    count = metrics.get("labels", metrics.get("questions"))
     seconds = np.mean([one["train_seconds"] for one in runs])
     return [
-        f"[{name}](../configs/{name}.py){', ' + ask if ask else ''}",
+        f"[{name}](../configs/{name}.py){', ' + evaluation if evaluation else ''}",
         f"{count:,}",
         metric,
         f"{ours} ({len(runs)})",
-        ", ".join(f"{n} {value:.4f}" for n, value in beside.items()),
-        f"{seconds:,.0f} s, {machine(first['environment'])}",
+        ", ".join(f"{n} {value:.4f}" for n, value in baselines.items()),
+        f"{seconds:,.0f} s, {devices_of(first['environment'])}",
         commits(runs),
     ]
 
 
 def without(name: str) -> list[str] | None:
-    """What the baselines of a question are without RATES, beside them; None without records."""
-    both = [*records("tasks", f"{name}.baselines"), *records("tasks", f"{name}.without")]
+    """Row of the baselines with and without the features RATES; None without records."""
+    both = [*read_records("tasks", f"{name}.baselines"), *read_records("tasks", f"{name}.without")]
     if len(both) < 2:
         return None
     full, less = (one["baselines"] for one in both)
     shown = [f"{full[model]['auc']:.4f} → {less[model]['auc']:.4f}" for model in WITH_FEATURES]
-    ours = spread([one["auc"] for one in records("tasks", f"{name}.[0-9]*")])
+    ours = mean_and_interval([one["auc"] for one in read_records("tasks", f"{name}.[0-9]*")])
     return [name, *shown, ours]
 
 
 def table() -> str:
-    """All questions, and what the rates are worth to the baselines of labels."""
-    head = ["question", "asked", "metric", "clickflax, mean ± 95 % (seeds)", "baselines"]
+    """Tables of tasks.md: all tasks, and the ablation of the features RATES."""
+    head = ["task", "examples", "metric", "clickflax, mean ± 95 % (seeds)", "baselines"]
     head += ["training", "commit"]
     align = ["---", "--:", "---", "--:", "---", "---", "---"]
     rows = [
-        row(name, ask, metric) for name, metric in QUESTIONS.items() for ask in ASKS.get(name, [""])
+        row(name, evaluation, metric)
+        for name, metric in TASKS.items()
+        for evaluation in EVALUATIONS.get(name, [""])
     ]
     first = markdown(head, align, [line for line in rows if line])
     head = ["auc", *(f"{model} → without" for model in WITH_FEATURES), "clickflax"]
-    rows = [without(name) for name in QUESTIONS]
+    rows = [without(name) for name in TASKS]
     second = markdown(head, ["---", "--:", "--:", "--:"], [line for line in rows if line])
-    between = f"The same with all features → without the mean labels of values (`{RATES}`):"
+    between = f"AUC with all features → without the mean label of each value (`{RATES}`):"
     return f"{first}\n\n{between}\n\n{second}"
 
 
 def main() -> None:
-    flags = which_runs(__doc__, QUESTIONS, RECORDS)
+    flags = parse_run_flags(__doc__, TASKS, RECORDS)
     for name in flags.names:
         run(name, flags.seeds, flags.data, flags.runs, flags.records)
 

@@ -1,14 +1,14 @@
-"""What pre-training is worth: few labels to all, from scratch, tuned, and on a frozen backbone.
+"""Transfer learning with few labels: from scratch, fine-tuned, and with a frozen backbone.
 
     clickflax simulate --out data/shop --sequences 100000
     python experiments/transfer.py measure --runs runs/transfer    # an hour or so on two cores
     python experiments/transfer.py plot                            # draws experiments/transfer.svg
     python experiments/table.py                              # experiments/transfer.md
 
-Every seed is pre-trained once with the Cloze objective, on items and actions of the training
-sequences; then purchases are learned from the labels of 1, 10 and 100 % of these sequences, drawn
-by the seed. Each run ends when the validation has got no better four times,
-is chosen by it, and asked the same test.
+Each seed is pre-trained once with the Cloze objective, on items and actions of the training
+sequences. The task `purchase` is then learned from the labels of 1, 10 and 100 % of these
+sequences, drawn by the seed. Each run stops after four evaluations without a better validation
+metric, and its best checkpoint is evaluated on the same test.
 """
 
 import argparse
@@ -16,9 +16,9 @@ import json
 import pathlib
 
 import numpy as np
-from study import HERE, MACHINE, clickflax, markdown, spread
 
 from clickflax.study import statistics
+from experiments.study import HERE, MACHINE, markdown, mean_and_interval, run_command
 
 CONFIG = HERE.parent / "configs" / "purchase_simulated.py"
 RECORD, PLOT = HERE / "transfer.json", HERE / "transfer.svg"
@@ -36,18 +36,18 @@ LINES = {
 
 
 def train(folder: pathlib.Path, seed: int, data: str, knobs: list[str]) -> None:
-    """Trains, or goes on with, a run."""
-    given = [f"--config.{knob}" for knob in [f"seed={seed}", f"data.path={data}", *knobs]]
-    clickflax("train", f"--config={CONFIG}", f"--workdir={folder}", *given)
+    """Trains or resumes a run."""
+    flags = [f"--config.{knob}" for knob in [f"seed={seed}", f"data.path={data}", *knobs]]
+    run_command("train", f"--config={CONFIG}", f"--workdir={folder}", *flags)
 
 
 def kept(record: pathlib.Path) -> list[dict]:
-    """The points that are recorded."""
+    """Points in the record."""
     return json.loads(record.read_text(encoding="utf-8")) if record.is_file() else []
 
 
 def measure(runs: pathlib.Path, data: str, seeds: list[int], record: pathlib.Path) -> None:
-    """Every point of the plot that is not recorded yet."""
+    """Measures all points of the plot that are not in the record."""
     done = {(point["line"], point["share"], point["seed"]) for point in kept(record)}
     for seed in seeds:
         pretrained = runs / f"pretrained.{seed}"
@@ -60,24 +60,24 @@ def measure(runs: pathlib.Path, data: str, seeds: list[int], record: pathlib.Pat
                 folder = runs / f"{number}.{share}.{seed}"
                 knobs = [knob.format(pretrained=pretrained) for knob in knobs]
                 train(folder, seed, data, [*TUNE, *knobs, f"label.share={share}"])
-                clickflax("evaluate", "--run", str(folder))
+                run_command("evaluate", "--run", str(folder))
                 full = json.loads((folder / "test.json").read_text(encoding="utf-8"))
                 point = {"line": line, "share": share, "seed": seed}
                 point |= {name: full[name] for name in METRICS}
                 point["environment"] = {name: full["environment"][name] for name in MACHINE}
-                points = [*kept(record), point]  # those of other seeds may have come meanwhile
+                points = [*kept(record), point]  # another process may have added points
                 record.write_text(json.dumps(points, indent=1) + "\n", encoding="utf-8")
                 print(line, share, seed, f"{point['auc']:.4f}", flush=True)
 
 
 def aucs(points: list[dict], line: str, share: float) -> list[float]:
-    """What the seeds of a point had, in their order."""
+    """AUC of each seed of a point."""
     found = [p for p in points if p["line"] == line and p["share"] == share]
     return [p["auc"] for p in sorted(found, key=lambda p: p["seed"])]
 
 
 def table() -> str:
-    """The AUC of every line, and what it has more than that from scratch with the same labels."""
+    """Table of transfer.md: AUC, and the gain over training from scratch with the same labels."""
     points = kept(RECORD)
     rows = []
     for share in SHARES:
@@ -85,14 +85,16 @@ def table() -> str:
         for line in LINES:
             values = aucs(points, line, share)
             more = [a - b for a, b in zip(values, scratch, strict=True)]
-            gain = spread(more, "+") if line != "from scratch" else ""
-            rows.append([f"{share:.0%}", line, f"{spread(values)} ({len(values)})", gain])
-    head = ["labels", "", "AUC, mean ± 95 % (seeds)", "more than from scratch, by seed"]
+            gain = mean_and_interval(more, "+") if line != "from scratch" else ""
+            rows.append(
+                [f"{share:.0%}", line, f"{mean_and_interval(values)} ({len(values)})", gain]
+            )
+    head = ["labels", "", "AUC, mean ± 95 % (seeds)", "gain over from scratch"]
     return markdown(head, ["--:", "---", "--:", "--:"], rows)
 
 
 def plot() -> None:
-    """Means and intervals over the share of labels, a line for each way to begin."""
+    """Draws means and intervals over the share of labels, a line for each way to start."""
     import matplotlib
 
     matplotlib.use("svg")
@@ -105,8 +107,8 @@ def plot() -> None:
     for shift, colour, line in zip((-1, 0, 1), colours, LINES, strict=True):
         found = [statistics.spread(aucs(points, line, share)) for share in SHARES]
         mean, half = [one.mean for one in found], [one.half for one in found]
-        place = np.arange(len(SHARES)) + 0.05 * shift  # beside each other, so that none is hidden
-        axes.errorbar(place, mean, half, label=line, color=colour, marker="o", capsize=3)
+        x = np.arange(len(SHARES)) + 0.05 * shift  # shifted, so that error bars do not overlap
+        axes.errorbar(x, mean, half, label=line, color=colour, marker="o", capsize=3)
     axes.set_xticks(range(len(SHARES)), [f"{share:.0%}" for share in SHARES])
     axes.set_xlabel("sequences whose labels are trained on")
     axes.set_ylabel("AUC of the test, mean and 95 % interval of three seeds")

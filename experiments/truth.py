@@ -1,11 +1,11 @@
-"""What a run on a simulated shop could have known at best, beside what it knew.
+"""Metrics of a run on a simulated shop, and of the shop's true probabilities.
 
     clickflax simulate --out data/shop --sequences 100000
     python experiments/truth.py runs/shop/test.json ...     # records that clickflax evaluate wrote
 
-The shop knows every probability: that a sequence ends in a purchase given its events so far, that a
-purchase comes back, and of each item to be the next, given or not that it is put in the cart. Asked
-of the same test examples, nobody has a better mean, but by luck.
+The shop knows the probability that a sequence with given events ends in a purchase, that a purchase
+is returned, and that an item is the next one (or the next in the cart). For the same test examples,
+no model has better metrics in expectation.
 """
 
 import argparse
@@ -30,23 +30,23 @@ from clickflax.runtime.files import read_json
 from clickflax.simulation.truth import Truth, gain, load_truth
 from clickflax.tasks.label_metrics import binary_metrics
 
-AT_ONCE = 1000
+BATCH = 1000
 
 
 def padded(values: np.ndarray, windows: Windows) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Numbers of some windows, AT_ONCE of like length at a time, and their values side by side."""
+    """Batches of windows of similar length: their numbers, and their values as padded rows."""
     count = windows.stop - windows.start
     order = np.argsort(count, kind="stable")
-    for first in range(0, len(order), AT_ONCE):
-        some = order[first : first + AT_ONCE]
-        rows = np.full((len(some), count[some].max()), PAD, np.int32)
-        flat = np.repeat(windows.start[some], count[some]) + ramp(count[some])
-        rows[np.repeat(np.arange(len(some)), count[some]), ramp(count[some])] = values[flat]
-        yield some, rows
+    for first in range(0, len(order), BATCH):
+        batch = order[first : first + BATCH]
+        rows = np.full((len(batch), count[batch].max()), PAD, np.int32)
+        flat = np.repeat(windows.start[batch], count[batch]) + ramp(count[batch])
+        rows[np.repeat(np.arange(len(batch)), count[batch]), ramp(count[batch])] = values[flat]
+        yield batch, rows
 
 
 def labels(truth: Truth, dataset: Dataset, name: str, part: LabelExamples) -> dict[str, float]:
-    """The metrics of the shop's own probabilities for the labels of the test."""
+    """Metrics of the true probabilities of the test labels."""
     event = np.flatnonzero(np.isfinite(part.label))
     if name == "returns":
         chance = np.load(dataset.path / "truth" / "events" / "return.npy")[event]
@@ -54,26 +54,26 @@ def labels(truth: Truth, dataset: Dataset, name: str, part: LabelExamples) -> di
         start = dataset.offsets[np.searchsorted(dataset.offsets, event, side="right") - 1]
         windows, chance = Windows(start, event + 1), np.empty(len(event))
         both = (padded(dataset.columns[name], windows) for name in ("item", "action"))
-        for (some, items), (_, actions) in zip(*both, strict=True):
-            chance[some] = truth.purchase(items, actions)
+        for (batch, items), (_, actions) in zip(*both, strict=True):
+            chance[batch] = truth.purchase(items, actions)
     return binary_metrics(chance, part.label[event], 0.5)
 
 
 def items(
     truth: Truth, dataset: Dataset, examples: Examples, given: str, cutoffs: tuple[int, ...]
 ) -> dict[str, float]:
-    """NDCG of the shop's own ranking of the next items."""
-    place = np.empty(len(examples))
+    """NDCG of the ranking by the true probabilities of the next item."""
+    rank = np.empty(len(examples))
     both = (padded(dataset.columns[name], examples.history) for name in ("item", "action"))
-    for (some, rows), (_, actions) in zip(*both, strict=True):
+    for (batch, rows), (_, actions) in zip(*both, strict=True):
         scores = truth.next_items(rows, actions, given)
-        own = scores[np.arange(len(some)), examples.targets[some] - RESERVED][:, None]
-        place[some] = (scores > own).sum(1) + ((scores == own).sum(1) - 1) / 2
-    return {f"ndcg@{k}": float(gain(place, k).mean()) for k in cutoffs}
+        own = scores[np.arange(len(batch)), examples.targets[batch] - RESERVED][:, None]
+        rank[batch] = (scores > own).sum(1) + ((scores == own).sum(1) - 1) / 2
+    return {f"ndcg@{k}": float(gain(rank, k).mean()) for k in cutoffs}
 
 
-def beside(path: pathlib.Path) -> dict[str, dict[str, tuple[float, float]]]:
-    """By task, each metric of a record, and the same of the shop's own probabilities."""
+def compare_with_truth(path: pathlib.Path) -> dict[str, dict[str, tuple[float, float]]]:
+    """For each task, its metrics in a record, each with that of the true probabilities."""
     run, record = load_run(path.parent), read_json(path)
     dataset, config = open_data(run), from_dict(record["config"])
     truth, found = load_truth(dataset.path), {}
@@ -95,7 +95,7 @@ def main() -> None:
     parser.add_argument("records", nargs="+", type=pathlib.Path, help="such as RUN/test.json")
     console = rich.console.Console()
     for path in parser.parse_args().records:
-        for name, pairs in beside(path).items():
+        for name, pairs in compare_with_truth(path).items():
             lines = rich.table.Table("metric", title=f"{name} of {path}", title_justify="left")
             for column in ("run", "truth", "run - truth"):
                 lines.add_column(column, justify="right")

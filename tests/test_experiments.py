@@ -1,16 +1,14 @@
-"""What the tables say is what was recorded, and the arithmetic that is counted is right."""
+"""Experiments: tables agree with the records, and the arithmetic of a step is right."""
 
 import argparse
+import importlib.util
 import json
+import os
+import subprocess
+import sys
 
-import calibration
-import models
 import numpy as np
-import objectives
 import pytest
-import simulated
-import speed
-import table
 
 from clickflax.batch import RESERVED
 from clickflax.config.check import check_config
@@ -20,6 +18,26 @@ from clickflax.study.plan import cells_of, load_study
 from clickflax.study.results import Line, Result, Table
 from clickflax.study.statistics import Difference, Spread
 from clickflax.tasks.ranking_metrics import RANKING_METRICS
+from experiments import calibration, models, objectives, simulated, speed, table
+from experiments.peers import common
+from experiments.study import commits
+
+MODULES = [path.stem for path in table.HERE.glob("[a-z]*.py")]
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_the_modules_of_experiments_are_in_their_package_only(name):
+    assert importlib.util.find_spec(name) is None
+    assert importlib.util.find_spec(f"experiments.{name}")
+
+
+@pytest.mark.parametrize("words", [["experiments/table.py"], ["-m", "experiments.table"]])
+def test_an_experiment_runs_as_a_file_and_as_a_module(words):
+    root = str(table.HERE.parent)
+    environment = os.environ | {"PYTHONPATH": root}  # as an editable installation has it
+    command = [sys.executable, *words, "--help"]
+    done = subprocess.run(command, cwd=root, env=environment, capture_output=True, text=True)
+    assert done.stdout.startswith("usage: table.py"), done.stderr
 
 
 @pytest.mark.parametrize("page", table.PAGES, ids=lambda page: page.name)
@@ -131,7 +149,7 @@ def test_the_reliability_of_every_task_of_a_run_is_drawn(tmp_path):
     with pytest.raises(FileNotFoundError, match="clickflax evaluate --run="):
         calibration.curves(run, "test")
     (run / "test.json").write_text('{"ndcg@10": 0.5}')
-    with pytest.raises(ValueError, match="not asked for a yes or no"):
+    with pytest.raises(ValueError, match="no task of the run has binary labels"):
         calibration.curves(run, "test")
     record = {"purchase/reliability": BINS, "purchase/calibration_error": 0.075}
     (run / "test.json").write_text(json.dumps(record))
@@ -173,3 +191,52 @@ def test_the_question_of_the_study_of_objectives_is_answered_by_its_tables(found
     empty = tables[0].lines[1]._replace(results={})
     with pytest.raises(ValueError, match="data 0: BERT4Rec is not compared yet"):
         objectives.answer([tables[0]._replace(lines=[tables[0].lines[0], empty])])
+
+
+def test_a_record_without_a_commit_has_none_in_the_table():
+    known = {"environment": {"commit": "0123456789abcdef", "resumed": [{"commit": None}]}}
+    assert commits([known, {"environment": {"commit": None}}]) == "0123456"
+
+
+USERS, ITEMS = np.array([7, 3, 7, 3, 7]), np.array([1, 2, 2, 1, 3])
+
+
+def test_events_of_a_peer_are_counted_for_each_user_in_order(tmp_path):
+    path = tmp_path / "sequences.txt"
+    np.savetxt(path, np.stack([USERS, ITEMS], 1), "%d")
+    users, items = common.read_events(str(path))
+    assert users.tolist() == USERS.tolist() and items.tolist() == ITEMS.tolist()
+    assert common.positions(users).tolist() == [0, 0, 1, 1, 2]
+    assert common.in_order(users).tolist() == [7, 3]
+
+
+@pytest.mark.parametrize(
+    ("users", "items", "message"),
+    [
+        ([7] * 10 + [3] * 9, range(10, 29), "2 users have .9, 10. items each"),
+        ([7] * 10 + [3] * 10, [1, *range(10, 29)], "1 recommended items are among those"),
+    ],
+)
+def test_recommendations_of_a_peer_are_ten_unseen_items_a_user(users, items, message):
+    with pytest.raises(ValueError, match=message):
+        common.check_lists(USERS, ITEMS, np.array(users), np.array(items), 2)
+    lists = np.repeat([7, 3], 10), np.arange(10, 30)
+    common.check_lists(USERS, ITEMS, *lists, count=2)
+
+
+def test_a_record_of_a_peer_says_what_it_was_made_with(tmp_path, capsys):
+    parser = common.parser_of("Times.")
+    path = tmp_path / "records" / "peer.json"
+    flags = parser.parse_args(["--data", "RAW/ml-1m/sequences.txt", "--record", str(path)])
+    common.report(flags, "peer", ("numpy",), {"step_s": 0.5})
+    record = json.loads(path.read_text())
+    assert json.loads(capsys.readouterr().out) == record
+    assert record["peer"] == f"peer {np.__version__}" and record["step_s"] == 0.5
+    assert record["config"]["data"] == "ml-1m" and record["config"]["batch"] == 128
+    assert record["environment"].keys() == {
+        *("started", "commit", "dirty", "versions", "cpu", "cores")
+    }
+
+
+def test_steps_that_warm_up_do_not_count():
+    assert common.median_step([0.0, 5.0, 9.0, 10.0, 12.0], skip=2) == 1.5

@@ -1,0 +1,1 @@
+"""Experiments: programs that measure, their records as JSON, and the pages that show them."""
