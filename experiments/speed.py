@@ -95,8 +95,8 @@ def step_gflop(config: ConfigDict, batches: TrainingBatches, items: int) -> floa
     without a target. The backward pass counts as two forward passes.
     """
     m, length = config.model, batches.packing.length.astype(np.int64)
-    asked = length if batches.follow else masked_count(length, config.mask.ratio)
-    pairs = 1 if batches.follow else 2  # products per pair of events; half the pairs if causal
+    asked = length if batches.shifted else masked_count(length, config.mask.ratio)
+    pairs = 1 if batches.shifted else 2  # products per pair of events; half the pairs if causal
 
     def block(queries):
         own = queries * (2 * m.width**2 + 2 * m.width * m.feed_forward)
@@ -139,7 +139,7 @@ def time_steps(config: ConfigDict, folder: pathlib.Path, steps: int) -> dict:
     peak = peak_gflops(setting.mesh, config.model.dtype)
     gflop = step_gflop(config, batches, items)
     tokens = batches.rows * float(batches.packing.length.sum()) / batches.packing.rows
-    cells = batches.packing.rows * batches.row_length
+    cells = batches.packing.rows * batches.layout.max_len
     return {
         "batch": round(batches.windows_per_batch, 1),
         "step_s": round(step_s, 4),

@@ -6,9 +6,10 @@ import hypothesis
 import hypothesis.strategies as st
 import numpy as np
 import pytest
+from toy import layout
 
 from clickflax.batch import MASK, RESERVED
-from clickflax.data.batches import WINDOWS, Windows, fill_rows, shift_left, training_batches
+from clickflax.data.batches import WINDOWS, Query, Windows, fill_rows, shift_left, training_batches
 from clickflax.data.packing import pack
 
 LENGTHS = np.array([3, 5, 1, 9, 2, 4, 7])
@@ -17,20 +18,10 @@ COLUMNS = {"item": (np.arange(OFFSETS[-1]) + RESERVED).astype(np.int32)}
 RANGES = Windows(OFFSETS[:-1], OFFSETS[1:])
 
 
-def stream(**changed):
-    options = {
-        "max_len": 6,
-        "window": "last",
-        "stride": 2,
-        "packing": True,
-        "batch_size": 3,
-        "position_from": "end",
-        "follow": False,
-        "opens": False,
-    }
-    options |= changed
-    labels = {"next_item": shift_left(COLUMNS["item"])} if options["follow"] else {}
-    return training_batches(COLUMNS, labels, RANGES, **options)
+def stream(max_len=6, packing=True, **changed):
+    options = {"window": "last", "stride": 2, "batch_size": 3, "shifted": False} | changed
+    labels = {"next_item": shift_left(COLUMNS["item"])} if options["shifted"] else {}
+    return training_batches(COLUMNS, labels, RANGES, layout(max_len, packing=packing), **options)
 
 
 def epoch_of(batches, seed=0, epoch=0):
@@ -109,7 +100,7 @@ def test_the_same_seed_and_step_give_the_same_batch_whatever_was_asked_before():
 
 
 def test_the_label_of_an_event_is_the_item_that_followed_and_the_last_event_is_only_a_label():
-    batches = stream(follow=True)
+    batches = stream(shifted=True)
     for step in range(4):
         batch = batches.batch(0, step)
         item, label = batch.variables["item"], batch.labels["next_item"]
@@ -118,13 +109,13 @@ def test_the_label_of_an_event_is_the_item_that_followed_and_the_last_event_is_o
         assert (label[~there] == 0).all()
     lasts = OFFSETS[1:] - 1 + RESERVED
     seen = np.concatenate(
-        [stream(follow=True).batch(0, s).variables["item"].ravel() for s in range(9)]
+        [stream(shifted=True).batch(0, s).variables["item"].ravel() for s in range(9)]
     )
     assert not set(seen) & set(lasts)
 
 
 def test_a_window_of_max_len_inputs_has_one_more_event_to_predict():
-    batches = stream(follow=True, packing=False)
+    batches = stream(shifted=True, packing=False)
     batch = batches.batch(0, 0)
     assert max((batches.batch(0, s).segment > 0).sum(1).max() for s in range(4)) == 6
     assert batch.segment.shape[1] == 6
@@ -133,21 +124,21 @@ def test_a_window_of_max_len_inputs_has_one_more_event_to_predict():
 @pytest.mark.parametrize(("position_from", "expected"), [("start", [0, 1, 2]), ("end", [2, 1, 0])])
 def test_positions_count_from_the_named_side(position_from, expected):
     windows = Windows(np.array([0]), np.array([3]))
-    batch = fill_rows(COLUMNS, windows, np.array([0]), (1, 5), position_from=position_from)
+    batch = fill_rows(COLUMNS, windows, np.array([0]), 1, layout(5, position_from=position_from))
     assert list(batch.position[0]) == [*expected, 0, 0]
     assert list(batch.segment[0]) == [1, 1, 1, 0, 0]
 
 
 def test_positions_restart_with_every_sequence_of_a_row():
     windows = Windows(np.array([0, 3]), np.array([3, 5]))
-    batch = fill_rows(COLUMNS, windows, np.array([0, 0]), (1, 6), position_from="start")
+    batch = fill_rows(COLUMNS, windows, np.array([0, 0]), 1, layout(6, position_from="start"))
     assert list(batch.position[0]) == [0, 1, 2, 0, 1, 0]
     assert list(batch.segment[0]) == [1, 1, 1, 2, 2, 0]
 
 
 def test_a_mask_is_asked_after_the_last_event():
     windows = Windows(np.array([0, 3]), np.array([3, 5]))
-    batch = fill_rows(COLUMNS, windows, np.array([0, 1]), (2, 5), position_from="end", ask=MASK)
+    batch = fill_rows(COLUMNS, windows, np.array([0, 1]), 2, layout(5), query=Query(MASK))
     assert list(batch.variables["item"][0]) == [6, 7, 8, MASK, 0]
     assert list(batch.variables["item"][1]) == [9, 10, MASK, 0, 0]
     assert list(batch.position[1]) == [2, 1, 0, 0, 0]
@@ -176,7 +167,7 @@ def test_a_stride_that_would_skip_events_is_an_error(stride):
 
 
 def test_sequences_too_short_to_train_on_are_counted():
-    assert stream(follow=True).dropped == 1
+    assert stream(shifted=True).dropped == 1
     assert stream().dropped == 0
 
 
@@ -192,23 +183,20 @@ def test_sequences_without_a_target_are_refused_when_there_are_no_others():
             COLUMNS,
             {},
             one,
-            max_len=6,
+            layout(6),
             window="last",
             stride=1,
-            packing=True,
             batch_size=1,
-            position_from="end",
-            follow=True,
-            opens=False,
+            shifted=True,
         )
 
 
 @pytest.mark.parametrize(("name", "max_len"), [("ml-1m", 200), ("beauty", 50)])
-@pytest.mark.parametrize("follow", [False, True])
-def test_less_than_a_twentieth_of_real_rows_is_padding(shared_data, name, max_len, follow):
+@pytest.mark.parametrize("shifted", [False, True])
+def test_less_than_a_twentieth_of_real_rows_is_padding(shared_data, name, max_len, shifted):
     user = np.loadtxt(shared_data(name) / "sequences.txt", dtype=np.int64, usecols=0)
     events = np.unique(user, return_counts=True)[1] - 2  # the last two are not trained on
-    packing = pack(np.minimum(events - follow, max_len), max_len)
+    packing = pack(np.minimum(events - shifted, max_len), max_len)
     assert packing.length.sum() / (packing.rows * max_len) > 0.95
 
 

@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from toy import small_config
+from toy import layout, small_config
 
 from clickflax.batch import MASK, NEXT_EVENT, RESERVED
 from clickflax.data.batches import Windows, fill_rows, shift_left
@@ -55,7 +55,7 @@ def question(task, given):
     rows = np.arange(200)
     windows = Windows(np.zeros(200, int), np.full(200, 4))
     labels = {NEXT + "item": shift_left(columns["item"])}
-    batch = fill_rows(columns, windows, rows, (200, 4), position_from="start", labels=labels)
+    batch = fill_rows(columns, windows, rows, 200, layout(4, position_from="start"), labels=labels)
     hiding = Masking(0.5, "mask", 0.0, 2, 4, given)
     batch = jax.tree.map(jnp.asarray, batch)
     return find_task(task, True, "event").prepare(jax.random.key(0), batch, hiding)
@@ -239,7 +239,7 @@ def test_a_hidden_item_cannot_be_read_from_another_variable_of_its_event():
     model = build_model(small_config().model, sizes)
     columns = {"item": np.array([6, 7, 8, 9], np.int32), "price": np.ones(4, np.float32)}
     windows = Windows(np.array([0]), np.array([4]))
-    batch = fill_rows(columns, windows, np.array([0]), (1, 8), position_from="start")
+    batch = fill_rows(columns, windows, np.array([0]), 1, layout(position_from="start"))
     batch = jax.tree.map(jnp.asarray, batch)
     params = init_params(model, jax.random.key(0), batch)
     hide = find_task("masked_item", True, "event").prepare

@@ -2,9 +2,10 @@
 
 import numpy as np
 import pytest
+from toy import layout
 
 from clickflax.batch import MASK, RESERVED
-from clickflax.data.batches import Windows
+from clickflax.data.batches import Query, Windows
 from clickflax.data.eval_batches import (
     DeviceLayout,
     count_repeats,
@@ -20,10 +21,12 @@ ITEM = (np.arange(BOUNDS[-1]) + RESERVED).astype(np.int32)
 HISTORY = Windows(BOUNDS[:-1], BOUNDS[1:])
 
 
-def batches(layout=(1, 2, 2), **changed):
-    options = {"max_len": 8, "packing": True, "position_from": "end", "opens": False}
-    options |= {"ask": None, "told": {}, "seen": False, "layout": DeviceLayout(*layout)}
-    return list(eval_batches({"item": ITEM}, HISTORY, **(options | changed)))
+def batches(devices=(1, 2, 2), token=None, seen=False, **changed):
+    columns = {"item": ITEM}
+    found = eval_batches(
+        columns, HISTORY, layout(**changed), Query(token), DeviceLayout(*devices), seen=seen
+    )
+    return list(found)
 
 
 def answers(asked):
@@ -41,35 +44,35 @@ def answers(asked):
 
 
 @pytest.mark.parametrize("packing", [True, False])
-@pytest.mark.parametrize("layout", [(1, 1, 1), (1, 2, 2), (2, 1, 3), (4, 2, 1)])
-def test_every_history_is_asked_once_at_its_last_event(packing, layout):
+@pytest.mark.parametrize("devices", [(1, 1, 1), (1, 2, 2), (2, 1, 3), (4, 2, 1)])
+def test_every_history_is_asked_once_at_its_last_event(packing, devices):
     found = [
         (example, int(items[-1]))
-        for asked in batches(packing=packing, layout=layout)
+        for asked in batches(packing=packing, devices=devices)
         for example, _, items in answers(asked)
     ]
     assert sorted(found) == [(i, ITEM[BOUNDS[i + 1] - 1]) for i in range(len(LENGTHS))]
 
 
 def test_a_place_is_reserved_for_the_mask_so_that_the_newest_events_stay():
-    for asked in batches(ask=MASK, packing=False):
+    for asked in batches(token=MASK, packing=False):
         for example, _, items in answers(asked):
             assert items[-1] == MASK
             assert np.array_equal(items[:-1], ITEM[BOUNDS[example] : BOUNDS[example + 1]][-7:])
 
 
-@pytest.mark.parametrize("layout", [(1, 1, 1), (2, 1, 2)])
-def test_all_batches_have_the_same_shapes(layout):
+@pytest.mark.parametrize("devices", [(1, 1, 1), (2, 1, 2)])
+def test_all_batches_have_the_same_shapes(devices):
     shapes = {
         (asked.batch.segment.shape, asked.row.shape, asked.example.shape, asked.seen.shape)
-        for asked in batches(layout=layout, seen=True)
+        for asked in batches(devices=devices, seen=True)
     }
     assert len(shapes) == 1
 
 
-@pytest.mark.parametrize("layout", [(1, 1, 1), (2, 1, 2), (2, 2, 2)])
-def test_what_was_seen_is_the_whole_history_of_each_answer_and_not_only_the_window(layout):
-    for asked in batches(layout=layout, seen=True):
+@pytest.mark.parametrize("devices", [(1, 1, 1), (2, 1, 2), (2, 2, 2)])
+def test_what_was_seen_is_the_whole_history_of_each_answer_and_not_only_the_window(devices):
+    for asked in batches(devices=devices, seen=True):
         found = {tuple(x) for x in np.argwhere(asked.seen[..., 0] >= 0)}
         assert len(found) == sum(LENGTHS[asked.example[asked.example >= 0]])
         for example, (shard, group, answer), _ in answers(asked):
@@ -94,15 +97,9 @@ def test_groups_have_alike_many_answers():
 def test_a_question_or_two_have_the_same_shapes_as_the_next_ones():
     def shapes(lengths):
         bounds = np.concatenate([[0], np.cumsum(lengths)])
-        options = {"max_len": 8, "packing": True, "position_from": "end", "opens": False}
+        history = Windows(bounds[:-1], bounds[1:])
         (asked,) = eval_batches(
-            {"item": ITEM},
-            Windows(bounds[:-1], bounds[1:]),
-            **options,
-            ask=MASK,
-            told={},
-            seen=True,
-            layout=DeviceLayout(1, 1, 4),
+            {"item": ITEM}, history, layout(), Query(MASK), DeviceLayout(1, 1, 4), seen=True
         )
         return asked.row.shape, asked.seen.shape
 

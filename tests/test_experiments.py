@@ -9,6 +9,7 @@ import sys
 
 import numpy as np
 import pytest
+from toy import layout
 
 from clickflax.batch import RESERVED
 from clickflax.config.check import check_config
@@ -61,20 +62,17 @@ def test_the_arithmetic_of_a_step_is_counted_as_by_hand(model, gflop, tmp_path):
     flags = argparse.Namespace(
         model=model, width=8, layers=1, heads=2, max_len=8, batch=2, overrides=[]
     )
-    follow = model == "sasrec"
-    bounds = np.array([0, 4 + follow, 8 + 2 * follow])
+    shifted = model == "sasrec"
+    bounds = np.array([0, 4 + shifted, 8 + 2 * shifted])
     batches = training_batches(
         {"item": np.full(bounds[-1], RESERVED, np.int32)},
         {},
         Windows(bounds[:-1], bounds[1:]),
-        max_len=8,
+        layout(),
         window="last",
         stride=1,
-        packing=True,
         batch_size=2,
-        position_from="end",
-        follow=follow,
-        opens=False,
+        shifted=shifted,
     )
     config = speed.config_for(flags, tmp_path)
     assert speed.step_gflop(config, batches, 10) == pytest.approx(gflop)

@@ -4,9 +4,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from toy import layout
 
 from clickflax.batch import RESERVED
-from clickflax.data.batches import Windows, epoch_plan, shift_left, training_batches
+from clickflax.data.batches import Windows, shift_left, training_batches
 from clickflax.runtime import sharding
 from clickflax.training.input_pipeline import (
     Epochs,
@@ -28,36 +29,29 @@ def batches_of(lengths, **changed):
         "price": chance.random(bounds[-1]).astype(np.float32),
         "tags": chance.integers(RESERVED, 30, (bounds[-1], 3)).astype(np.int32),
     }
-    options = {
-        "max_len": 8,
-        "window": "last",
-        "stride": 3,
-        "packing": True,
-        "batch_size": 7,
-        "position_from": "end",
-        "follow": False,
-        "opens": False,
-    }
+    options = {"window": "last", "stride": 3, "batch_size": 7, "shifted": False}
+    rows = layout(**{name: changed.pop(name) for name in list(changed) if name not in options})
     labels = {"next_item": shift_left(columns["item"]), "price": columns["price"][::-1]}
-    return training_batches(columns, labels, Windows(bounds[:-1], bounds[1:]), **options | changed)
+    ranges = Windows(bounds[:-1], bounds[1:])
+    return training_batches(columns, labels, ranges, rows, **options | changed)
 
 
 @pytest.mark.parametrize(
     "changed",
     [
         {},
-        {"follow": True},
+        {"shifted": True},
         {"position_from": "start"},
-        {"packing": False, "follow": True},
+        {"packing": False, "shifted": True},
         {"window": "sliding", "batch_size": 4},
-        {"window": "random", "follow": True},
-        {"opens": True},
-        {"opens": True, "follow": True, "window": "random"},
+        {"window": "random", "shifted": True},
+        {"cls": True},
+        {"cls": True, "shifted": True, "window": "random"},
     ],
 )
 def test_the_rows_that_devices_pick_are_those_of_the_host_in_every_epoch(changed):
     batches = batches_of([3, 12, 5, 8, 2, 9, 4, 4, 6, 2, 7], **changed)
-    plans = [epoch_plan(batches, 7, epoch) for epoch in range(4)]
+    plans = [batches.epoch_plan(7, epoch) for epoch in range(4)]
     epochs = Epochs(
         np.stack([windows.start for windows, _ in plans]), np.stack([order for _, order in plans])
     )
@@ -74,8 +68,8 @@ def test_the_rows_that_devices_pick_are_those_of_the_host_in_every_epoch(changed
             epochs,
             step * batches.rows + place,
             place < batches.rows,
-            position_from=batches.position_from,
-            opens=batches.opens,
+            position_from=batches.layout.position_from,
+            opens=batches.layout.cls,
         )
         made = batches.batch(7, step, batches.rows + 2)
         jax.tree.map(np.testing.assert_array_equal, picked, made)

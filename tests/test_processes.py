@@ -10,6 +10,7 @@ import time
 
 import numpy as np
 import pytest
+from toy import layout
 
 from clickflax.data.batches import Windows, training_batches
 from clickflax.runtime import processes
@@ -205,14 +206,11 @@ def test_the_rows_of_each_process_are_together_those_of_the_batch():
         {"item": np.arange(ends[-1], dtype=np.int32) + 10},
         {},
         Windows(ends - lengths, ends),
-        max_len=8,
+        layout(),
         window="last",
         stride=1,
-        packing=True,
         batch_size=4,
-        position_from="end",
-        follow=True,
-        opens=False,
+        shifted=True,
     )
     for step in range(5):
         whole = batches.batch(0, step, 8)

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pyarrow as pa
 import pytest
-from toy import rows, small_config
+from toy import layout, rows, small_config
 
 from clickflax.batch import CLS, RESERVED
 from clickflax.data import store
@@ -271,10 +271,10 @@ def test_a_sep_weighs_nothing_and_the_next_item_what_its_own_event_does(tmp_path
             columns,
             windows,
             np.array([0]),
-            (1, 7),
-            position_from="start",
+            1,
+            layout(7, position_from="start"),
             labels={key: one.labels[key] for key in (label, WEIGHT)},
-            follow=name == "next_item",
+            shifted=name == "next_item",
         )
         hiding = Masking(0.2, "mask", 0.0, 3, 10, ())
         question = find_task(name, True, "event").prepare(
@@ -285,7 +285,7 @@ def test_a_sep_weighs_nothing_and_the_next_item_what_its_own_event_does(tmp_path
 
 def test_the_cloze_weighs_what_it_hides_and_nothing_at_cls():
     weight = jnp.array([[jnp.nan, 10, 20, 30, 40, jnp.nan, jnp.nan, jnp.nan]])
-    batch = rows([[1, 2, 3, 4]], opens=True)._replace(labels={WEIGHT: weight, "asked": weight})
+    batch = rows([[1, 2, 3, 4]], cls=True)._replace(labels={WEIGHT: weight, "asked": weight})
     assert batch.variables["item"][0, 0] == CLS
     question = find_task("masked_item", True, "event").prepare(
         jax.random.key(1), batch, Masking(0.5, "mask", 0.0, 4, 10, ())

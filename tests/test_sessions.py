@@ -7,12 +7,12 @@ import jax.numpy as jnp
 import numpy as np
 import pyarrow as pa
 import pytest
-from toy import small_config
+from toy import layout, small_config
 
 from clickflax.batch import CLS, MASK, NA, PAD, RESERVED, SEP, Batch
 from clickflax.config import default
 from clickflax.data import store
-from clickflax.data.batches import Windows, fill_rows
+from clickflax.data.batches import Query, Windows, fill_rows
 from clickflax.data.eval_batches import DeviceLayout, eval_batches
 from clickflax.data.running_counts import count_matching
 from clickflax.data.sessions import find_sessions
@@ -307,7 +307,12 @@ def test_a_basket_is_asked_for_at_its_sep_and_what_has_no_sep_is_no_target(data)
     columns = {"item": data.spread(data.columns["item"])}
     windows = Windows(np.array([1, 8]), np.array([8, 12]))
     batch = fill_rows(
-        columns, windows, np.zeros(2, int), (1, 13), position_from="start", labels=asked.labels
+        columns,
+        windows,
+        np.zeros(2, int),
+        1,
+        layout(13, position_from="start"),
+        labels=asked.labels,
     )
     question = find_task("basket", True, "event").prepare(
         jax.random.key(0), jax.tree.map(jnp.asarray, batch), Masking(0.2, "mask", 0.0, 3, 9, ())
@@ -326,10 +331,9 @@ def test_cls_opens_every_window_and_has_the_label_of_the_last_event():
         columns,
         windows,
         np.zeros(2, int),
-        (1, 8),
-        position_from="start",
+        1,
+        layout(8, position_from="start", cls=True),
         labels=labels,
-        opens=True,
     )
     assert batch.variables["item"][0].tolist() == [CLS, *ITEM[:3], CLS, *ITEM[6:8], PAD]
     assert np.isnan(batch.variables["price"][0, [0, 4]]).all()
@@ -341,14 +345,10 @@ def test_places_are_reserved_for_cls_and_for_mask():
     (asked,) = eval_batches(
         {"item": ITEM.astype(np.int32)},
         Windows(np.array([0]), np.array([9])),
-        max_len=5,
-        packing=True,
-        position_from="end",
-        opens=True,
-        ask=MASK,
-        told={},
+        layout(5, cls=True),
+        Query(MASK),
+        DeviceLayout(1, 1, 1),
         seen=False,
-        layout=DeviceLayout(1, 1, 1),
     )
     assert asked.batch.variables["item"].ravel().tolist() == [CLS, *ITEM[6:], MASK]
     assert asked.last.ravel()[0] == 4

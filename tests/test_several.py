@@ -8,11 +8,11 @@ import numpy as np
 import pyarrow as pa
 import pytest
 from logs import UIT, accounts_for_every_row, prepared, sequences, write_parquet
-from toy import small_config
+from toy import layout, small_config
 
 from clickflax.baselines.tables import read_log
 from clickflax.batch import CLS, MASK, NA, PAD, RESERVED, SEP
-from clickflax.data.batches import Windows, fill_rows, shift_left
+from clickflax.data.batches import Query, Windows, fill_rows, shift_left
 from clickflax.data.eval_batches import DeviceLayout, eval_batches
 from clickflax.data.store import new_dataset_folder, open_dataset, write_dataset
 from clickflax.data.variables import Variable, describe_variables, missing_column, read_columns
@@ -149,26 +149,16 @@ def data(tmp_path):
 
 
 def test_a_row_opens_with_cls_ends_with_what_is_asked_and_is_filled_up_with_pad():
-    batch = fill_rows(
-        COLUMNS, BOTH, np.array([0, 0]), (1, 10), position_from="start", opens=True, ask=MASK
-    )
+    batch = fill_rows(COLUMNS, BOTH, np.array([0, 0]), 1, layout(10, cls=True), query=Query(MASK))
     first = [[CLS, PAD], [6, 8], [7, PAD], [MASK, PAD]]
     second = [[CLS, PAD], [NA, PAD], [6, 7], [8, PAD], [MASK, PAD], [PAD, PAD]]
     assert batch.variables["tags"][0].tolist() == first + second
 
 
 def test_the_last_events_of_a_history_come_with_their_values():
+    devices = DeviceLayout(1, 1, 2)
     (asked,) = eval_batches(
-        COLUMNS,
-        BOTH,
-        max_len=3,
-        packing=False,
-        position_from="end",
-        opens=False,
-        ask=MASK,
-        told={},
-        seen=False,
-        layout=DeviceLayout(1, 1, 2),
+        COLUMNS, BOTH, layout(3, packing=False), Query(MASK), devices, seen=False
     )
     assert asked.batch.variables["tags"].shape == (1, 1, 2, 3, 2)
     found = asked.batch.variables["tags"][0, 0].tolist()
@@ -212,7 +202,9 @@ def rows_of(tags):
     columns = {"item": (np.arange(len(tags)) + RESERVED).astype(np.int32), "tags": np.array(tags)}
     columns["tags"] = columns["tags"].astype(np.int32)
     windows = Windows(np.array([0]), np.array([len(tags)]))
-    batch = fill_rows(columns, windows, np.array([0]), (1, len(tags) + 1), position_from="start")
+    batch = fill_rows(
+        columns, windows, np.array([0]), 1, layout(len(tags) + 1, position_from="start")
+    )
     return jax.tree.map(jnp.asarray, batch)
 
 

@@ -111,7 +111,7 @@ def test_an_item_outside_the_catalog_is_no_target():
 
 
 def test_the_next_item_is_asked_everywhere_but_at_nothing():
-    batch = rows([[1, 2, 3], [4, 5]], [0, 0], follow=True)
+    batch = rows([[1, 2, 3], [4, 5]], [0, 0], shifted=True)
     question = shift_items(jax.random.key(0), batch, hiding())
     assert list(question.targets[0][:3]) == [2, 3, 5]
     assert list(question.weights[0]) == [1, 1, 1, 0, 0, 0, 0, 0]

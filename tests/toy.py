@@ -6,7 +6,7 @@ import numpy as np
 
 from clickflax.batch import RESERVED
 from clickflax.config import default
-from clickflax.data.batches import Windows, fill_rows, shift_left
+from clickflax.data.batches import BatchLayout, Windows, fill_rows, shift_left
 from clickflax.run.model import build_model
 from clickflax.training.step import init_params
 
@@ -31,16 +31,28 @@ def small_model(**changed):
     return model, params
 
 
-def rows(sequences, row=None, length=8, **options):
+def layout(max_len=8, **changed):
+    """Packed rows of `max_len` tokens, with positions from the end and without CLS."""
+    options = {"packing": True, "position_from": "end", "cls": False}
+    return BatchLayout(max_len, **(options | changed))
+
+
+def rows(sequences, row=None, length=8, shifted=False, **changed):
     """A batch of these sequences of items, counted from 0, each in a row of its own or in `row`."""
     row = np.arange(len(sequences)) if row is None else np.array(row)
     bounds = np.concatenate([[0], np.cumsum([len(s) for s in sequences])])
     columns = {"item": (np.concatenate(sequences) + RESERVED).astype(np.int32)}
     windows = Windows(bounds[:-1], bounds[1:])
-    shape = (int(row.max()) + 1, length)
-    if options.get("follow"):
-        options["labels"] = {"next_item": shift_left(columns["item"])}
-    batch = fill_rows(columns, windows, row, shape, **({"position_from": "end"} | options))
+    labels = {"next_item": shift_left(columns["item"])} if shifted else {}
+    batch = fill_rows(
+        columns,
+        windows,
+        row,
+        int(row.max()) + 1,
+        layout(length, **changed),
+        labels=labels,
+        shifted=shifted,
+    )
     return jax.tree.map(jnp.asarray, batch)
 
 

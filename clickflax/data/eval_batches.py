@@ -2,14 +2,14 @@
 
 import math
 from collections.abc import Iterator, Mapping
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Int, Shaped
 
 from clickflax.batch import Batch
-from clickflax.data.batches import Windows, fill_rows
-from clickflax.data.packing import deal, one_each, pack, ramp, slots_of
+from clickflax.data.batches import BatchLayout, Query, Windows, fill_rows
+from clickflax.data.packing import deal, ramp, slots_of
 
 
 class EvalBatch(NamedTuple):
@@ -40,60 +40,49 @@ class DeviceLayout(NamedTuple):
 def eval_batches(
     columns: Mapping[str, Shaped[np.ndarray, "E ..."]],
     history: Windows,
+    layout: BatchLayout,
+    query: Query,
+    devices: DeviceLayout,
     *,
-    max_len: int,
-    packing: bool,
-    position_from: str,
-    opens: bool,
-    ask: int | None,
-    told: Mapping[str, Any],
     seen: bool,
-    layout: DeviceLayout,
 ) -> Iterator[EvalBatch]:
-    """The last events of every history, once, in batches of rows.
+    """Yields the last events of every history, once, in batches of rows.
 
-    A history `opens` with CLS, and the reserved id `ask` follows it, such as MASK: places are
-    reserved for these, and fewer events are read. The answer stands at the last place of a
-    sequence, where variables have what is `told` of them. With `seen` the items of the whole
-    history come along, else none.
+    CLS and the token of the query take the place of older events. The answer is read at the last
+    position of a sequence. With `seen`, a batch has the items of the whole histories, else none.
     """
-    beside = opens + (ask is not None)
-    start = np.maximum(history.start, history.stop - max_len + beside)
-    lengths = history.stop - start + beside
-    plan = pack(lengths, max_len) if packing else one_each(lengths)
-    dealt = deal(plan, lengths)
-    batches = -(-plan.rows // math.prod(layout))
-    answers = np.diff(plan.offsets)
-    rows = spread_rows(answers, batches, layout)
-    most, deepest = largest_sum(answers, rows), int(answers.max())
+    added = int(layout.cls) + query.tokens
+    start = np.maximum(history.start, history.stop - layout.max_len + added)
+    lengths = history.stop - start + added
+    packing = layout.pack(lengths)
+    dealt = deal(packing, lengths)
+    batches = -(-packing.rows // math.prod(devices))
+    answers = np.diff(packing.offsets)
+    rows = spread_rows(answers, batches, devices)
+    most = largest_sum(answers, rows)
+    deepest = int(answers.max())
     width = 0
     if seen:
         events = np.append(0, np.cumsum((history.stop - history.start)[dealt]))
-        width = largest_sum(np.diff(events[plan.offsets]), rows.reshape(batches, layout.shards, -1))
-    if batches == 1:  # a question or two, whose shapes should be those of the next ones
-        most, width = next_power_of_four(most), next_power_of_four(max(width, 64)) if seen else 0
+        of_row = np.diff(events[packing.offsets])
+        width = largest_sum(of_row, rows.reshape(batches, devices.shards, -1))
+    if batches == 1:  # a few histories, whose shapes should be those of the next few
+        most = next_power_of_four(most)
         deepest = next_power_of_four(deepest)
-    for some in rows.reshape(batches, -1):
-        there = np.flatnonzero(some >= 0)
-        slots, which = slots_of(plan, some[there])
-        example, row = dealt[slots], there[which]
+        width = next_power_of_four(max(width, 64)) if seen else 0
+    for batch_rows in rows.reshape(batches, -1):
+        there = np.flatnonzero(batch_rows >= 0)
+        slots, nth = slots_of(packing, batch_rows[there])
+        example = dealt[slots]
+        row = there[nth]
         windows = Windows(start[example], history.stop[example])
-        batch = fill_rows(
-            columns,
-            windows,
-            row,
-            (len(some), max_len),
-            position_from=position_from,
-            opens=opens,
-            ask=ask,
-            told=told,
+        batch = fill_rows(columns, windows, row, len(batch_rows), layout, query=query)
+        last, row, nth, example = group_queries(
+            row, lengths[example], example, devices, most, deepest
         )
-        places = group_queries(row, lengths[example], example, layout, most, deepest)
-        yield EvalBatch(
-            in_groups(batch, layout),
-            *places,
-            seen_items(columns["item"], history, places[3].reshape(layout.shards, -1), width),
-        )
+        of_device = example.reshape(devices.shards, -1)
+        pairs = seen_items(columns["item"], history, of_device, width)
+        yield EvalBatch(in_groups(batch, devices), last, row, nth, example, pairs)
 
 
 def in_groups(batch: Batch, layout: DeviceLayout) -> Batch:

@@ -81,7 +81,7 @@ def slots_of(packing: Packing, rows: Int[np.ndarray, " N"]) -> tuple[np.ndarray,
 def lay_out(packing: Packing, row_length: int) -> tuple[np.ndarray, np.ndarray]:
     """The slot (-1: none) at every place of every row [R, L], and the place in that slot [R, L]."""
     row = np.repeat(np.arange(packing.rows), np.diff(packing.offsets))
-    cell = cells(row, packing.length, row_length)
+    cell = token_cells(row, packing.length, row_length)
     slot = np.full(packing.rows * row_length, -1, np.int32)
     place = np.zeros(packing.rows * row_length, np.int32)
     slot[cell] = np.repeat(np.arange(len(row)), packing.length)
@@ -89,7 +89,7 @@ def lay_out(packing: Packing, row_length: int) -> tuple[np.ndarray, np.ndarray]:
     return slot.reshape(-1, row_length), place.reshape(-1, row_length)
 
 
-def cells(
+def token_cells(
     row: Int[np.ndarray, " N"], tokens: Int[np.ndarray, " N"], row_length: int
 ) -> Int[np.ndarray, " T"]:
     """The place, counted through all rows, of every token of sequences that stand side by side in

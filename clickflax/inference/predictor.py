@@ -11,9 +11,10 @@ from jaxtyping import Array, Float, Int, Shaped
 from ml_collections import ConfigDict
 
 from clickflax.batch import CLS, MASK, RESERVED, SEP, Batch
-from clickflax.data.batches import Windows, training_batches
+from clickflax.data.batches import BatchLayout, Query, Windows, training_batches
 from clickflax.data.eval_batches import DeviceLayout, EvalBatch, eval_batches
 from clickflax.model.model import Model
+from clickflax.run.inputs import batch_layout
 from clickflax.run.sharded_tables import trim_tables
 from clickflax.runtime import sharding
 from clickflax.tasks.task import Task
@@ -26,10 +27,7 @@ class Predictor:
     model: Model
     task: Task
     mesh: jax.sharding.Mesh
-    max_len: int
-    packing: bool
-    position_from: str
-    opens: bool
+    layout: BatchLayout
     batch_size: int
     micro_rows: int
     given: Any  # see `Shared`
@@ -39,27 +37,24 @@ class Predictor:
         self, columns: Mapping[str, Shaped[np.ndarray, "E ..."]], history: Windows, seen: bool
     ) -> Iterator[EvalBatch]:
         """All the histories, in batches of about `batch_size`."""
-        ask = self.task.ask if self.task.ask in (MASK, SEP) else None
-        row_length = self.max_len
-        beside = self.opens + (ask is not None)
-        mean_length = np.minimum(history.stop - history.start + beside, row_length).mean()
-        share = mean_length / row_length if self.packing else 1.0
+        query = Query(self.task.ask if self.task.ask in (MASK, SEP) else None, self.told)
+        row_length = self.layout.max_len
+        added = int(self.layout.cls) + query.tokens
+        mean_length = np.minimum(history.stop - history.start + added, row_length).mean()
+        share = mean_length / row_length if self.layout.packing else 1.0
         rows = max(1, round(self.batch_size * float(share)))
         if len(history.start) <= rows:  # few: the same shapes for about as many
             rows = 1 << (len(history.start) - 1).bit_length()
         devices = sharding.groups(self.mesh)
         group_rows = sharding.micro_rows(self.micro_rows, row_length, -(-rows // devices))
+        groups = -(-rows // (group_rows * devices))
         return eval_batches(
             columns,
             history,
-            max_len=row_length,
-            packing=self.packing,
-            position_from=self.position_from,
-            opens=self.opens,
-            ask=ask,
-            told=self.told,
+            self.layout,
+            query,
+            DeviceLayout(devices, groups, group_rows),
             seen=seen,
-            layout=DeviceLayout(devices, -(-rows // (group_rows * devices)), group_rows),
         )
 
     def trimmed(self, collections: Any) -> Any:
@@ -147,17 +142,16 @@ class Predictor:
             columns,
             {"event": numbers},
             ranges,
-            max_len=self.max_len,
+            self.layout,
             window="last" if at_cls else "sliding",
-            stride=max(1, self.max_len // 2),
-            packing=self.packing,
+            stride=max(1, self.layout.max_len // 2),
             batch_size=self.batch_size,
-            position_from=self.position_from,
-            follow=False,
-            opens=self.opens,
+            shifted=False,
         )
         devices = sharding.groups(self.mesh)
-        rows = sharding.micro_rows(self.micro_rows, self.max_len, -(-batches.rows // devices))
+        rows = sharding.micro_rows(
+            self.micro_rows, self.layout.max_len, -(-batches.rows // devices)
+        )
         collections = {"params": params, "given": self.given}
         found: np.ndarray | None = None
         past = np.full(len(numbers), -1)
@@ -212,10 +206,7 @@ def make_predictor(
         model=model,
         task=task,
         mesh=mesh,
-        max_len=config.model.max_len,
-        packing=config.data.packing,
-        position_from=config.data.position_from,
-        opens=config.data.cls,
+        layout=batch_layout(config),
         batch_size=config.eval.batch_size,
         micro_rows=config.train.micro_rows,
         given=sharding.replicate(given, mesh),

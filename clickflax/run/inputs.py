@@ -9,6 +9,7 @@ from jaxtyping import Bool, Shaped
 from ml_collections import ConfigDict
 
 from clickflax.batch import NEXT_EVENT
+from clickflax.data.batches import BatchLayout
 from clickflax.data.item_features import ItemFeature, read_item_features
 from clickflax.data.store import Dataset
 from clickflax.data.variables import Variable, describe_variables, read_columns
@@ -30,6 +31,16 @@ class InputSchema(NamedTuple):
     tokens: Tokens
     cold: Bool[np.ndarray, " V"]  # see `cold_items`
     origin: Run | None
+
+
+def batch_layout(config: ConfigDict) -> BatchLayout:
+    """Returns the layout of the rows that a config describes."""
+    return BatchLayout(
+        max_len=config.model.max_len,
+        packing=config.data.packing,
+        position_from=config.data.position_from,
+        cls=config.data.cls,
+    )
 
 
 def previous_variables(

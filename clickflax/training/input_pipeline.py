@@ -17,7 +17,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Int, Shaped
 
 from clickflax.batch import CLS, PAD, Batch, set_reserved
-from clickflax.data.batches import TrainingBatches, epoch_plan
+from clickflax.data.batches import TrainingBatches
 from clickflax.data.packing import lay_out
 from clickflax.run.sharded_tables import keep_placed
 from clickflax.runtime import sharding
@@ -78,7 +78,7 @@ def make_resident(batches: TrainingBatches) -> Resident:
         raise ValueError(
             f"{events:,} events are too many for the devices to count: set train.steps_at_once=1."
         )
-    slot, place = lay_out(packing, batches.row_length)
+    slot, place = lay_out(packing, batches.layout.max_len)
     columns, labels = (
         {name: np.asarray(values) for name, values in some.items()}
         for some in (batches.columns, batches.labels)
@@ -96,7 +96,7 @@ def make_resident(batches: TrainingBatches) -> Resident:
 def resident_bytes(batches: TrainingBatches) -> int:
     """What `make_resident` takes on each device, and the plans of two epochs."""
     packing, events = batches.packing, len(batches.columns["item"])
-    cells = packing.rows * batches.row_length
+    cells = packing.rows * batches.layout.max_len
     plans = 2 * (len(packing.length) + packing.rows)
     common = 2 * cells + len(packing.length) + packing.rows
     values = sum(math.prod(column.shape[1:]) for column in batches.columns.values())
@@ -158,8 +158,8 @@ def resident_steps(feed: StepInputs, at_once: int) -> Advance:
                 epochs[name],
                 wanted,
                 there,
-                position_from=batches.position_from,
-                opens=batches.opens,
+                position_from=batches.layout.position_from,
+                opens=batches.layout.cls,
             )
 
         def one(i: Int[Array, ""], carry: tuple[State, Metrics]) -> tuple[State, Metrics]:
@@ -183,7 +183,7 @@ def resident_steps(feed: StepInputs, at_once: int) -> Advance:
     def epochs_from(name: str, epoch: int) -> Epochs:
         batches = sources[name].batches
         spanned = (batches.rows * at_once - 2) // batches.packing.rows + 2  # at most
-        plans = [epoch_plan(batches, feed.seed, epoch + i) for i in range(spanned)]
+        plans = [batches.epoch_plan(feed.seed, epoch + i) for i in range(spanned)]
         start = np.stack([windows.start for windows, _ in plans]).astype(np.int32)
         order = np.stack([order for _, order in plans]).astype(np.int32)
         return sharding.replicate(Epochs(start, order), mesh)
@@ -212,7 +212,7 @@ def host_steps(feed: StepInputs) -> Advance:
         for name, (batches, rows_divide_by) in feed.sources.items():
             epoch, row = divmod(number * batches.rows, batches.packing.rows)
             if row < batches.rows:  # the first batch of an epoch: time to plan the next one
-                threads.submit(epoch_plan, batches, feed.seed, epoch + 1)
+                threads.submit(batches.epoch_plan, feed.seed, epoch + 1)
             rows = feed.sources[name].rows
             own = sharding.own_rows(feed.mesh, rows)
             batch = batches.batch(feed.seed, number, rows_divide_by, own)

@@ -212,7 +212,7 @@ def banner(setting: TrainContext, state: State, past: Progress) -> str:
     ]
     for name, batches in setting.batches.items():
         packing, asked = batches.packing, setting.judges[name].asked
-        padding = 1 - packing.length.sum() / (packing.rows * batches.row_length)
+        padding = 1 - packing.length.sum() / (packing.rows * batches.layout.max_len)
         dropped = asked.dropped | {"too short to train on": batches.dropped}
         if name in LABELS and setting.config.data.window == "last":
             label = np.isfinite(asked.labels[name])
@@ -220,7 +220,7 @@ def banner(setting: TrainContext, state: State, past: Progress) -> str:
             dropped |= {"training labels before the last events of their range": int(unseen.sum())}
         lines.append(
             f"{name}: {len(batches.windows.start):,} windows in {packing.rows:,} rows of "
-            f"{batches.row_length} ({padding:.1%} padding), {batches.rows} rows a step, "
+            f"{batches.layout.max_len} ({padding:.1%} padding), {batches.rows} rows a step, "
             f"{len(asked.validation):,} validation examples"
             + "".join(f", {n:,} {why}" for why, n in dropped.items() if n)
         )

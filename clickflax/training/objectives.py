@@ -13,6 +13,7 @@ from clickflax.batch import RESERVED, Batch
 from clickflax.config.default import of_task
 from clickflax.data.batches import TrainingBatches, training_batches
 from clickflax.data.splits.common import events_inside
+from clickflax.run.inputs import batch_layout
 from clickflax.run.targets import TaskData
 from clickflax.runtime import sharding
 from clickflax.tasks.losses import CATALOG_LOSSES, LABEL_LOSSES
@@ -30,15 +31,11 @@ def make_batches(
         asked.reads(columns),
         asked.labels,
         asked.train,
-        max_len=config.model.max_len,
+        batch_layout(config),
         window=config.data.window,
         stride=config.data.stride,
-        packing=config.data.packing,
         batch_size=config.train.batch_size,
-        position_from=config.data.position_from,
-        # Where targets follow, the last event of a window is nothing but one.
-        follow=any(name.startswith(NEXT) for name in asked.labels),
-        opens=config.data.cls,
+        shifted=any(name.startswith(NEXT) for name in asked.labels),
     )
 
 
