@@ -27,7 +27,7 @@ from clickflax.data.store import Dataset
 from clickflax.run.folder import load_run, open_data
 from clickflax.run.targets import make_task_data
 from clickflax.runtime.files import read_json
-from clickflax.simulation.truth import Truth, gain, load_truth
+from clickflax.simulation.truth import Truth, load_truth, ndcg_of_rank
 from clickflax.tasks.label_metrics import binary_metrics
 
 BATCH = 1000
@@ -69,7 +69,7 @@ def items(
         scores = truth.next_items(rows, actions, given)
         own = scores[np.arange(len(batch)), examples.targets[batch] - RESERVED][:, None]
         rank[batch] = (scores > own).sum(1) + ((scores == own).sum(1) - 1) / 2
-    return {f"ndcg@{k}": float(gain(rank, k).mean()) for k in cutoffs}
+    return {f"ndcg@{k}": float(ndcg_of_rank(rank, k).mean()) for k in cutoffs}
 
 
 def compare_with_truth(path: pathlib.Path) -> dict[str, dict[str, tuple[float, float]]]:

@@ -22,13 +22,13 @@ from clickflax.preparation.options import Options, parse_columns
         (ONE, {"columns": "sequence=u,item=i", "session_gap": 5}, "--session-gap needs the time"),
         (ONE, {"time_zone": "Mars/Olympus"}, "Unknown TimeZone 'Mars/Olympus'"),
         (ONE, {"time_format": "epoch"}, r"'epoch' is not one of \['auto', 's'"),
-        ("u,i,t\n,a,1\n,b,1\n", {}, r"none of 2 rows is an event: \{'no sequence': 2\}"),
-        (ONE, {"name": "log.jsonl", "quote": "none"}, "--quote are for text, not for .*log.jsonl"),
+        ("u,i,t\n,a,1\n,b,1\n", {}, r"none of the 2 rows is an event: \{'no sequence': 2\}"),
+        (ONE, {"name": "log.jsonl", "quote": "none"}, "--quote apply to text, not to .*log.jsonl"),
         (ONE, {"name": "log.xls"}, r"ends in '\.xls'; a log ends in one of \['\.csv'"),
         (
             ONE,
             {"attributes": pathlib.Path("x")},
-            r"--attributes is for the sources \['sequences'\]",
+            r"--attributes applies to the sources \['sequences'\]",
         ),
     ],
 )
@@ -39,7 +39,7 @@ def test_what_cannot_be_prepared_is_said_clearly(tmp_path, text, changes, messag
 
 
 def test_a_file_that_is_not_there_and_a_source_that_is_none(tmp_path):
-    with pytest.raises(FileNotFoundError, match="nowhere.csv is not there"):
+    with pytest.raises(FileNotFoundError, match="nowhere.csv does not exist"):
         prepare("log", tmp_path / "nowhere.csv", tmp_path / "out", Options(parse_columns(UIT)))
     with pytest.raises(ValueError, match=r"'movielens' is not one of \['log', 'ml-100k'"):
         prepare("movielens", tmp_path, tmp_path / "out")

@@ -18,7 +18,7 @@ from clickflax.run.folder import encode_condition, load_run
 from clickflax.run.model import build_model
 from clickflax.run.targets import hidden_after, make_task_data, mask_columns
 from clickflax.simulation.main import simulate
-from clickflax.simulation.shop import ACTIONS, Shop, invent, visit
+from clickflax.simulation.shop import ACTIONS, Shop, make_shop, simulate_visits
 from clickflax.tasks.task import NEXT, Masking, find_task
 from clickflax.training.loop import train
 from clickflax.training.setup import set_up
@@ -205,18 +205,18 @@ def test_what_cannot_be_told_is_an_error(shop, tmp_path, changed, message):
 
 def test_the_truth_given_an_action_is_how_often_it_happens():
     shop = Shop(sequences=40_000, items=12, tastes=2, thrift=2.0, seed=3)
-    _, truth = invent(shop)
-    visits = visit(shop, truth)
+    _, truth = make_shop(shop)
+    visits = simulate_visits(shop, truth)
     first = visits.offsets[:-1]
     for given in ("cart", "buy"):
-        answer = truth.next_items(np.zeros((1, 1), np.int32), given=given)[0]
+        answer = truth.next_items(np.zeros((1, 1), np.int32), next_action=given)[0]
         second = visits.item[first[visits.action[first] == ACTIONS.index(given)]]
         if given == "cart":
             share = np.bincount(second, minlength=12) / len(second)
             np.testing.assert_allclose(answer, share, atol=0.02)
         assert answer.sum() == pytest.approx(1)
-    with pytest.raises(ValueError, match="the truth is known of 'cart' and 'buy'"):
-        truth.next_items(np.zeros((1, 1), np.int32), given="view")
+    with pytest.raises(ValueError, match="next_action='view' is not one of"):
+        truth.next_items(np.zeros((1, 1), np.int32), next_action="view")
 
 
 def test_recommend_and_evaluate_read_a_history_alike(shop, tmp_path):

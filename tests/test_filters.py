@@ -1,4 +1,4 @@
-"""Which events stay, against a few lines of Python that say the same thing slowly."""
+"""The filters of `clickflax prepare`, against a few lines of slow Python."""
 
 from collections import Counter
 
@@ -16,7 +16,7 @@ LOGS = st.lists(st.lists(st.integers(6, 9), min_size=1, max_size=6), min_size=1,
 def block(request):
     """Blocks so small that every bound between them is tried, and one that holds everything."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(filters, "BLOCK", request.param)
+        patch.setattr(filters, "EVENTS_PER_BLOCK", request.param)
         yield
 
 
@@ -25,9 +25,9 @@ def columns(log):
     return offsets, np.array([item for sequence in log for item in sequence], dtype=np.int32)
 
 
-def survivors(log, **rules):
+def filtered(log, **rules):
     offsets, item = columns(log)
-    keep, dropped = filters.survivors(offsets, {"item": item}, **rules)
+    keep, dropped = filters.filter_events(offsets, {"item": item}, **rules)
     assert sum(dropped.values()) + keep.sum() == len(item)
     pieces = zip(np.split(item, offsets[1:-1]), np.split(keep, offsets[1:-1]), strict=True)
     return [values[kept].tolist() for values, kept in pieces], dropped
@@ -50,14 +50,20 @@ def slow_core(log, least):
 @settings(max_examples=60, deadline=None)
 @given(log=LOGS, least=st.integers(1, 4))
 def test_the_k_core_is_that_of_dropping_one_after_the_other(log, least):
-    assert survivors(log, rarest=least, shortest=least)[0] == slow_core(log, least)
+    left, _ = filtered(log, min_item_events=least, min_sequence_events=least)
+    assert left == slow_core(log, least)
 
 
 @settings(max_examples=60, deadline=None)
 @given(log=LOGS, least=st.integers(1, 3), longest=st.integers(3, 4), merge=st.booleans())
 def test_in_the_end_every_rule_holds_at_once(log, least, longest, merge):
-    rules = {"rarest": least, "shortest": least, "longest": longest, "merge": merge}
-    left = [sequence for sequence in survivors(log, **rules)[0] if sequence]
+    rules = {
+        "min_item_events": least,
+        "min_sequence_events": least,
+        "max_sequence_events": longest,
+        "merge_repeats": merge,
+    }
+    left = [sequence for sequence in filtered(log, **rules)[0] if sequence]
     counts = Counter(item for sequence in left for item in sequence)
     assert all(count >= least for count in counts.values())
     assert all(least <= len(sequence) <= longest for sequence in left)
@@ -66,38 +72,38 @@ def test_in_the_end_every_rule_holds_at_once(log, least, longest, merge):
 
 
 def test_without_rules_everything_stays():
-    assert survivors([[6, 6], [7]]) == ([[6, 6], [7]], {})
+    assert filtered([[6, 6], [7]]) == ([[6, 6], [7]], {})
 
 
 def test_dropping_a_rare_item_can_make_a_sequence_short_and_another_item_rare():
     # 8 is rare; without it the first sequence has one event; without that one, 7 is rare too
-    left, dropped = survivors([[7, 8], [6, 6, 7]], rarest=2, shortest=2)
+    left, dropped = filtered([[7, 8], [6, 6, 7]], min_item_events=2, min_sequence_events=2)
     assert left == [[], [6, 6]]
     assert dropped == {"item of fewer than 2 events": 2, "sequence of fewer than 2 events": 1}
 
 
 def test_the_last_events_are_kept_and_not_the_first():
-    left, dropped = survivors([[6, 7, 8, 9], [6]], longest=2)
+    left, dropped = filtered([[6, 7, 8, 9], [6]], max_sequence_events=2)
     assert left == [[8, 9], [6]]
     assert dropped == {"before the last 2 events": 2}
 
 
 def test_an_item_is_merged_with_what_became_its_neighbour():
     # 8 is rare, and without it 7 stands beside 7
-    left, dropped = survivors([[7, 8, 7], [7]], rarest=2, merge=True)
+    left, dropped = filtered([[7, 8, 7], [7]], min_item_events=2, merge_repeats=True)
     assert left == [[7], [7]]
     assert dropped == {"repeats the event before it": 1, "item of fewer than 2 events": 1}
 
 
 def test_the_last_event_of_a_sequence_and_the_first_of_the_next_are_no_repeat():
-    assert survivors([[6, 7], [7, 7, 6]], merge=True)[0] == [[6, 7], [7, 6]]
+    assert filtered([[6, 7], [7, 7, 6]], merge_repeats=True)[0] == [[6, 7], [7, 6]]
 
 
 def test_a_repeat_has_all_ids_of_the_event_before():
     ids = {
         name: np.array(v, dtype=np.int32) for name, v in {"a": [6, 6, 6], "b": [6, 7, 7]}.items()
     }
-    keep, _ = filters.survivors(np.array([0, 3]), ids, merge=True)
+    keep, _ = filters.filter_events(np.array([0, 3]), ids, merge_repeats=True)
     assert keep.tolist() == [True, True, False]
 
 

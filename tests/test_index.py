@@ -32,7 +32,7 @@ def test_times_are_microseconds_of_utc(tmp_path, values, options, seconds):
     assert data.columns["time"].tolist() == [round(s * SECOND) for s in seconds]
 
 
-def test_first_times_of_different_units_are_asked_about(tmp_path):
+def test_first_times_that_could_have_several_units_are_an_error(tmp_path):
     text = "u,i,t\n1,a,1000000000\n1,b,1000000000000\n"
     with pytest.raises(ValueError, match=r"from 1000000000 to 1000000000000: .*--time-format=ms"):
         prepared(tmp_path, text)

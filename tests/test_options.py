@@ -15,8 +15,8 @@ from clickflax.preparation.options import Options, add_flags, from_flags, parse_
     [
         ("sequence=u,item", "'item' is not NAME=COLUMN"),
         ("sequence=u,time=t", "needs item=COLUMN"),
-        ("sequence=u,item=i,item=j", "item is given twice"),
-        ("sequence=u,item=i,Item=j", "item is given twice"),
+        ("sequence=u,item=i,item=j", "item appears twice"),
+        ("sequence=u,item=i,Item=j", "item appears twice"),
         ("sequence=u,item=i:numeric", "item takes no kind"),
         ("sequence=u,item=i,_row=r", "'_row=r' is not NAME=COLUMN"),
     ],

@@ -1,6 +1,7 @@
 """From raw text to the store: order, ids, times, filters, and every row accounted for."""
 
 import json
+import re
 from collections import Counter
 
 import numpy as np
@@ -133,14 +134,14 @@ def test_how_many_items_found_features_is_told(tmp_path, capsys):
     flags = ["--out", str(tmp_path / "out"), "--columns", UIT]
     items = ["--items", str(tmp_path / "items.csv")]
     module.main(["log", "--raw", str(tmp_path / "log.csv"), *flags, *items])
-    assert "1 of 2 items" in capsys.readouterr().out
+    assert re.search(r"items with features +│ +1 of 2 ", capsys.readouterr().out)
 
 
 @pytest.mark.parametrize(
     "text, message",
     [
         ("i,title\na,x\nb\nc\n", r"items\.csv, line 3: .*, and 1 more such rows"),
-        ("i,title\na,x\nb,y\na,z\n", r"items\.csv, line 4: 'a' is there twice"),
+        ("i,title\na,x\nb,y\na,z\n", r"items\.csv, line 4: 'a' appears twice"),
         ("i,Token\na,x\n", "a feature cannot be named 'Token'"),
     ],
 )

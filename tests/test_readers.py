@@ -86,7 +86,7 @@ def test_megabytes_of_malformed_lines_lose_no_good_row(tmp_path):
 
 
 def test_too_many_malformed_lines_in_one_place_are_an_error(tmp_path, monkeypatch):
-    monkeypatch.setattr(duck, "BUFFER", 1 << 22)
+    monkeypatch.setattr(duck, "BUFFER_BYTES", 1 << 22)
     text = "u,i\n1,a\n1,b\n" + ("x" * 9_999 + "\n") * 500 + "1,b\n" * 9
     with pytest.raises(ValueError, match="is the delimiter or the quote right"):
         prepared(tmp_path, text, "sequence=u,item=i", on_bad_rows="skip")
@@ -174,7 +174,7 @@ def test_a_quote_that_is_not_closed_is_an_error_since_what_it_swallows_cannot_be
 
 
 def test_lines_that_end_in_different_ways_are_refused(tmp_path):
-    with pytest.raises(ValueError, match="end in different ways"):
+    with pytest.raises(ValueError, match="have different endings"):
         (tmp_path / "log.csv").write_bytes(b"u,i\n" + b"1,a\n" * 99 + b"1,b\r\n")
         given = Options(columns=parse_columns("sequence=u,item=i"))
         prepare("log", tmp_path / "log.csv", tmp_path / "out", given)

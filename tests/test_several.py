@@ -97,7 +97,7 @@ def test_the_command_splits_at_the_separator_and_tells_the_most_values(tmp_path,
     main(["log", *flags, "--columns", TAGGED + ",more=h:several", "--separator", ","])
     said = capsys.readouterr().out
     assert re.search(r"tags: tokens +│ +3 ", said)
-    assert re.search(r"tags: values of an event, at most +│ +3 ", said)
+    assert re.search(r"tags: maximum values per event +│ +3 ", said)
     columns = open_dataset(tmp_path / "out").columns
     assert columns["tags"].tolist() == [[6, 7, 8], [6, 7, PAD]]
     assert columns["more"].tolist() == [[6, PAD], [6, 7]]

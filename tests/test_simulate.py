@@ -1,4 +1,4 @@
-"""The simulated shop: its truth is exact, its users follow it, a seed fixes every byte."""
+"""The simulated shop: exact probabilities, users that follow them, and equal bytes for a seed."""
 
 import dataclasses
 import itertools
@@ -10,7 +10,7 @@ import pytest
 from clickflax.batch import PAD, RESERVED
 from clickflax.data.store import open_dataset
 from clickflax.simulation.main import main, popularity_ndcg, simulate
-from clickflax.simulation.shop import CATEGORIES, Shop, invent, visit
+from clickflax.simulation.shop import CATEGORY_PRICES, Shop, make_shop, simulate_visits
 from clickflax.simulation.truth import Truth, load_truth
 
 SMALL = Shop(sequences=300, items=40, seed=3, mean_length=6, max_length=10, tastes=3)
@@ -27,7 +27,7 @@ def tiny(sequences=1):
         tastes=2,
         moves=(0.4, 0.2),
     )
-    return shop, invent(shop)[1]
+    return shop, make_shop(shop)[1]
 
 
 def by_enumeration(truth: Truth, path):
@@ -55,7 +55,7 @@ def paths_and_truth():
     return truth, paths, np.array([by_enumeration(truth, path) for path in paths])
 
 
-def test_the_chain_of_next_items_equals_the_sum_over_tastes_written_out():
+def test_the_product_of_next_items_equals_the_sum_over_tastes_written_out():
     truth, paths, wanted = paths_and_truth()
     assert wanted.sum() == pytest.approx(1)
     ids = paths + RESERVED
@@ -68,7 +68,7 @@ def test_the_chain_of_next_items_equals_the_sum_over_tastes_written_out():
 def test_users_walk_every_path_as_often_as_the_truth_says():
     shop, truth = tiny(sequences=100_000)
     _, paths, wanted = paths_and_truth()
-    walked = visit(shop, truth).item.reshape(-1, 3)
+    walked = simulate_visits(shop, truth).item.reshape(-1, 3)
     code = np.array([36, 6, 1])
     found = np.bincount(walked @ code, minlength=216)[paths @ code]
     assert found.sum() == shop.sequences
@@ -78,7 +78,7 @@ def test_users_walk_every_path_as_often_as_the_truth_says():
 
 
 def test_next_item_probabilities_add_up_to_one_and_leave_out_the_visited():
-    _, truth = invent(SMALL)
+    _, truth = make_shop(SMALL)
     histories = np.array([[6, 7, 8, 9], [20, 6, PAD, PAD], [PAD] * 4, [45, 44, 43, PAD]])
     answer = truth.next_items(histories)
     np.testing.assert_allclose(answer.sum(axis=1), 1)
@@ -88,7 +88,7 @@ def test_next_item_probabilities_add_up_to_one_and_leave_out_the_visited():
 
 
 def test_padding_and_neighbours_do_not_change_an_answer():
-    _, truth = invent(SMALL)
+    _, truth = make_shop(SMALL)
     alone = truth.next_item(np.array([10, 30]))
     beside = truth.next_items(np.array([[6, 7, 8, 9, 11], [10, 30, PAD, PAD, PAD]]))[1]
     np.testing.assert_allclose(alone, beside)
@@ -110,10 +110,10 @@ def test_the_stored_probability_of_an_event_is_that_of_next_item(tmp_path):
 
 @pytest.fixture(scope="module")
 def busy():
-    """Many sequences in a small shop, with what is true of each event."""
+    """Many sequences in a small shop, with the probabilities at each event."""
     shop = dataclasses.replace(SMALL, sequences=40_000)
-    _, truth = invent(shop)
-    visits = visit(shop, truth)
+    _, truth = make_shop(shop)
+    visits = simulate_visits(shop, truth)
     events = truth.events(visits.offsets, visits.item + RESERVED, visits.action + RESERVED)
     return shop, truth, visits, events
 
@@ -127,12 +127,12 @@ def check_calibrated(stated, happened):
         assert abs(p.mean() - happened[part].mean()) < 4.5 * deviation
 
 
-@pytest.mark.parametrize("place", [0, 1, 3, -1])
-def test_a_purchase_happens_as_often_as_stated_after_any_number_of_events(busy, place):
+@pytest.mark.parametrize("position", [0, 1, 3, -1])
+def test_a_purchase_happens_as_often_as_stated_after_any_number_of_events(busy, position):
     _, truth, visits, events = busy
     lengths = np.diff(visits.offsets)
-    long = lengths > max(place, 2)
-    e = visits.offsets[:-1][long] + place if place >= 0 else visits.offsets[1:][long] - 1
+    long = lengths > max(position, 2)
+    e = visits.offsets[:-1][long] + position if position >= 0 else visits.offsets[1:][long] - 1
     last = visits.action[visits.offsets[1:][long] - 1]
     check_calibrated(events["purchase"][e], np.isin(last, [2, 3]))
 
@@ -165,8 +165,8 @@ def test_a_cart_makes_a_purchase_likelier_and_items_alone_say_less(busy):
 
 def test_knowing_the_truth_ranks_far_better_than_popularity():
     shop = Shop(sequences=1500)
-    _, truth = invent(shop)
-    visits = visit(shop, truth)
+    _, truth = make_shop(shop)
+    visits = simulate_visits(shop, truth)
     best = truth.ndcg(visits.offsets, visits.item + RESERVED, 10).mean()
     popular = popularity_ndcg(visits.offsets, visits.item, shop.items, 10).mean()
     assert best > 0.35
@@ -175,8 +175,8 @@ def test_knowing_the_truth_ranks_far_better_than_popularity():
 
 def test_forgetting_all_but_the_last_item_costs_a_fifth_of_the_ndcg():
     shop = Shop(sequences=1500)
-    _, truth = invent(shop)
-    visits = visit(shop, truth)
+    _, truth = make_shop(shop)
+    visits = simulate_visits(shop, truth)
     best = truth.ndcg(visits.offsets, visits.item + RESERVED, 10).mean()
     pairs = visits.item[np.stack([visits.offsets[1:] - 2, visits.offsets[1:] - 1], axis=1)]
     short = truth.ndcg(np.arange(0, 2 * len(pairs) + 1, 2), pairs.ravel() + RESERVED, 10).mean()
@@ -192,7 +192,7 @@ def test_popularity_ranks_the_unseen_by_count_with_ties_at_their_mean():
     # c first; d behind c, tied with e; e behind b, tied with d; b behind a.
     np.testing.assert_allclose(gains, 1 / np.log2([2, 3.5, 3.5, 3]))
     flat = popularity_ndcg(np.array([0, 3]), np.array([a, b, c]), 5, 10)
-    np.testing.assert_allclose(flat, 1 / np.log2(3))  # c, d and e share the places 0, 1 and 2
+    np.testing.assert_allclose(flat, 1 / np.log2(3))  # c, d and e share the ranks 0, 1 and 2
 
 
 def test_it_is_a_data_set_with_titles_categories_prices_and_vocabularies_by_frequency(tmp_path):
@@ -203,7 +203,7 @@ def test_it_is_a_data_set_with_titles_categories_prices_and_vocabularies_by_freq
     items = data.vocabulary("item")
     titles, count = items.column("title"), items.column("count")
     assert len(set(titles)) == 40
-    assert set(items.column("category")) <= set(CATEGORIES)
+    assert set(items.column("category")) <= set(CATEGORY_PRICES)
     assert titles[0].split()[1] == items.column("category")[0]
     ordered = sorted(zip(count, items.tokens(), strict=True), key=lambda pair: (-pair[0], pair[1]))
     assert items.tokens() == [token for _, token in ordered]
@@ -241,14 +241,14 @@ def test_the_same_seed_gives_the_same_bytes_and_another_seed_others(tmp_path):
 
 def test_more_sequences_visit_the_same_shop():
     more = dataclasses.replace(SMALL, sequences=7)
-    assert invent(SMALL)[0].title == invent(more)[0].title
-    np.testing.assert_array_equal(invent(SMALL)[1].related, invent(more)[1].related)
+    assert make_shop(SMALL)[0].title == make_shop(more)[0].title
+    np.testing.assert_array_equal(make_shop(SMALL)[1].related, make_shop(more)[1].related)
 
 
 def test_in_a_small_catalog_sequences_end_at_half_of_it():
     _, truth = tiny()
     shop = Shop(sequences=500, items=6, seed=1, tastes=2)
-    assert np.diff(visit(shop, truth).offsets).max() == 3
+    assert np.diff(simulate_visits(shop, truth).offsets).max() == 3
 
 
 def test_nothing_of_the_truth_is_pickled(tmp_path):
@@ -282,30 +282,30 @@ def test_the_verb_reports_what_is_possible(tmp_path, capsys):
         ({"seed": -1}, "seed=-1"),
     ],
 )
-def test_a_shop_that_cannot_be_is_refused_with_the_value(options, message):
+def test_impossible_parameters_of_a_shop_are_an_error_with_the_value(options, message):
     with pytest.raises(ValueError, match=message):
         Shop(**options)
 
 
-def test_a_history_that_cannot_be_is_refused():
-    _, truth = invent(SMALL)
+def test_an_impossible_history_is_an_error():
+    _, truth = make_shop(SMALL)
     with pytest.raises(ValueError, match="46 is not the id of an item"):
         truth.next_item(np.array([6, 46]))
-    with pytest.raises(ValueError, match="Item 7 comes twice"):
+    with pytest.raises(ValueError, match="item 7 appears twice"):
         truth.next_item(np.array([7, 8, 7]))
     with pytest.raises(ValueError, match="pad it at its end"):
         truth.next_item(np.array([PAD, 7]))
     bought = truth.actions.index("buy") + RESERVED
-    with pytest.raises(ValueError, match="A purchase ends a sequence"):
+    with pytest.raises(ValueError, match="a purchase ends a sequence"):
         truth.purchase(np.array([[7]]), np.array([[bought]]))
 
 
-def test_data_that_were_not_simulated_have_no_truth(tmp_path):
+def test_a_data_set_that_was_not_simulated_has_no_truth(tmp_path):
     with pytest.raises(FileNotFoundError, match="has no truth/truth.json"):
         load_truth(tmp_path)
 
 
-def test_a_folder_that_is_taken_is_not_overwritten_unless_told(tmp_path):
+def test_a_data_set_is_replaced_with_overwrite_only(tmp_path):
     simulate(tmp_path / "shop", SMALL)
     with pytest.raises(FileExistsError, match="--overwrite"):
         simulate(tmp_path / "shop", SMALL)

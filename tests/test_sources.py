@@ -70,9 +70,9 @@ def test_ml_1m_of_sasrec_gets_its_original_ids_and_titles_back(tmp_path, path):
 def test_a_file_of_a_source_that_is_missing_is_named(tmp_path):
     raw = folder(tmp_path, **SASREC)
     (raw / "sas_to_original_items.txt").unlink()
-    with pytest.raises(FileNotFoundError, match="sas_to_original_items.txt is not there"):
+    with pytest.raises(FileNotFoundError, match="sas_to_original_items.txt does not exist"):
         prepare("ml-1m", raw, tmp_path / "out")
-    with pytest.raises(FileNotFoundError, match="u.data is not there"):
+    with pytest.raises(FileNotFoundError, match="u.data does not exist"):
         prepare("ml-100k", raw, tmp_path / "out")
     with pytest.raises(FileNotFoundError, match=r"has no file that ends in \.inter"):
         prepare("recbole", raw, tmp_path / "out")
@@ -100,7 +100,7 @@ def test_pairs_and_sequences_of_the_same_events_are_the_same(tmp_path):
     [
         ("[1]", "attributes.json is not a JSON object"),
         ('{"b": ["x"', "attributes.json is not JSON"),
-        ('{"b": "xy"}', "attributes.json: the attributes of 'b' are no list, but 'xy'"),
+        ('{"b": "xy"}', "attributes.json: the attributes of 'b' must be a list .* not 'xy'"),
     ],
 )
 def test_attributes_that_are_no_lists_are_refused(tmp_path, text, message):
@@ -113,8 +113,8 @@ def test_attributes_that_are_no_lists_are_refused(tmp_path, text, message):
 @pytest.mark.parametrize(
     "text, message",
     [
-        ("1 10\n2 7\n1 8\n", "items.txt, line 3: '1' is there twice"),
-        ("1 10\n", r"sequences.txt, line 2: item '2' has no name in .*items.txt"),
+        ("1 10\n2 7\n1 8\n", "items.txt, line 3: '1' appears twice"),
+        ("1 10\n", r"sequences.txt, line 2: item '2' is not in .*items.txt"),
         ("1 10\n2\n", "items.txt, line 2: '2' is not `old new`"),
     ],
 )
@@ -125,7 +125,7 @@ def test_id_maps_that_do_not_name_every_id_once_are_refused(tmp_path, text, mess
 
 
 def test_no_header_is_refused_by_the_name_of_its_flag(tmp_path):
-    with pytest.raises(ValueError, match=r"--no-header is for the sources \['log'\]"):
+    with pytest.raises(ValueError, match=r"--no-header applies to the sources \['log'\], not"):
         prepare("pairs", tmp_path, tmp_path / "out", Options(header=False))
 
 
@@ -194,7 +194,7 @@ def test_recbole_atomic_files_with_their_types(tmp_path):
 
 def test_recbole_columns_of_unknown_types_or_without_a_user_are_refused(tmp_path):
     raw = folder(tmp_path, x__inter="user_id:token\titem_id:tokens\n")
-    with pytest.raises(ValueError, match=r"the type 'tokens' of 'item_id' is not in \['float'"):
+    with pytest.raises(ValueError, match=r"the type 'tokens' of 'item_id' is not one of \['float'"):
         prepare("recbole", raw, tmp_path / "out")
     (raw / "x.inter").write_text("uid:token\titem_id:token\n")
     with pytest.raises(ValueError, match="no user_id or session_id among the columns"):

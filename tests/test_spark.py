@@ -16,7 +16,7 @@ if shutil.which("java") is None and "JAVA_HOME" not in os.environ:
 from logs import UIT, accounts_for_every_row, sequences, write_parquet  # noqa: E402
 
 from clickflax.data.store import open_dataset  # noqa: E402
-from clickflax.preparation.engines.spark_values import list_values, values  # noqa: E402
+from clickflax.preparation.engines.spark_values import json_list_values, json_values  # noqa: E402
 from clickflax.preparation.main import prepare  # noqa: E402
 from clickflax.preparation.options import Options, parse_columns  # noqa: E402
 
@@ -203,5 +203,5 @@ def test_movielens_1m_is_the_same_byte_for_byte(tmp_path, shared_data):
 
 
 def test_json_that_is_nested_too_deeply_is_no_json():
-    assert values(["a"], "[" * 100_000) is None and list_values("[" * 100_000) is None
-    assert values(["a", "b"], '{"a": [1, "x"]}') == ['[1,"x"]', None]
+    assert json_values(["a"], "[" * 100_000) is None and json_list_values("[" * 100_000) is None
+    assert json_values(["a", "b"], '{"a": [1, "x"]}') == ['[1,"x"]', None]

@@ -1,1 +1,1 @@
-"""`clickflax prepare`: raw logs to prepared data sets."""
+"""`clickflax prepare`: raw logs become prepared data sets."""

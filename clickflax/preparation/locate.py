@@ -1,4 +1,4 @@
-"""What stands in which file and line, for errors that can be acted on."""
+"""Locations of rows in files, for error messages."""
 
 import csv
 import dataclasses
@@ -10,13 +10,14 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 
 import pyarrow.parquet as pq
 
-Place = tuple[str, int]  # file and line; for Parquet, file and row, the first is 1
-LISTED = 5  # bad rows that are shown
+Location = tuple[str, int]  # file and line, or file and row for Parquet; the first is 1
+LISTED = 5  # bad rows in a report
+READ_BYTES = 1 << 24
 
 
 @dataclasses.dataclass(frozen=True)
 class BadRow:
-    """A row that cannot be read: where, which value, and why."""
+    """A row that cannot be read: its location, the bad value and the reason."""
 
     file: str
     line: int
@@ -28,21 +29,24 @@ class BadRow:
 
 
 def open_text(path: pathlib.Path) -> io.TextIOWrapper:
-    """Opens a text file, compressed by gzip or not; bytes that are no text are shown, not fatal."""
+    """Opens a text file, plain or gzip; bytes that are not UTF-8 are shown as escapes."""
     opener = gzip.open if path.suffix == ".gz" else open
     return opener(path, "rt", encoding="utf-8-sig", errors="backslashreplace", newline="")
 
 
 def line_numbers(path: pathlib.Path, starts: Sequence[int]) -> list[int]:
-    """The numbers of the lines that start at these rising positions in bytes."""
-    numbers, line, position = [], 1, 0
+    """Returns the numbers of the lines that start at these byte positions, which rise."""
+    numbers = []
+    line = 1
+    position = 0
     with (gzip.open if path.suffix == ".gz" else open)(path, "rb") as file:
         for start in starts:
             while position < start:
-                piece = file.read(min(start - position, 1 << 24))
+                piece = file.read(min(start - position, READ_BYTES))
                 if not piece:
                     raise EOFError(f"{path} ends before its byte {start}.")
-                line, position = line + piece.count(b"\n"), position + len(piece)
+                line += piece.count(b"\n")
+                position += len(piece)
             numbers.append(line)
     return numbers
 
@@ -53,7 +57,10 @@ def records(
     quote: str,
     rejected: Collection[int] = (),
 ) -> Iterator[tuple[int, list[str]]]:
-    """The records of a text file but for empty ones and for rejected lines, by first line."""
+    """Yields first line and fields of each record of a text file, without empty records.
+
+    Lines whose number is in `rejected` are left out.
+    """
     numbers: list[int] = []
 
     def lines(file: io.TextIOWrapper) -> Iterator[str]:
@@ -80,31 +87,31 @@ def locate_text(
     header: bool,
     rejected: Callable[[pathlib.Path], Collection[int]],
     row: int,
-) -> Place:
-    """The file and line of a row, counted as the engine counted: without what it rejected."""
-    places = (
+) -> Location:
+    """Returns the location of a row of text, counted as the engine does: without rejected lines."""
+    locations = (
         (str(path), line)
         for path in paths
         for line, _ in itertools.islice(
             records(path, delimiter, quote, rejected(path)), int(header), None
         )
     )
-    return next(itertools.islice(places, row, None))
+    return next(itertools.islice(locations, row, None))
 
 
-def locate_line(paths: Sequence[pathlib.Path], row: int) -> Place:
-    """The file and line of a line, counted without empty ones."""
-    lines = (
+def locate_line(paths: Sequence[pathlib.Path], row: int) -> Location:
+    """Returns the location of a line, counted without empty lines."""
+    locations = (
         (str(path), number)
         for path in paths
         for number, line in enumerate(open_text(path), start=1)
         if line.strip("\r\n")
     )
-    return next(itertools.islice(lines, row, None))
+    return next(itertools.islice(locations, row, None))
 
 
-def locate_row(paths: Sequence[pathlib.Path], row: int) -> Place:
-    """The file and row of a row of Parquet."""
+def locate_parquet_row(paths: Sequence[pathlib.Path], row: int) -> Location:
+    """Returns the location of a row of Parquet."""
     for path in paths:
         rows = pq.read_metadata(path).num_rows
         if row < rows:
@@ -114,14 +121,14 @@ def locate_row(paths: Sequence[pathlib.Path], row: int) -> Place:
 
 
 def check_columns(path: pathlib.Path, names: Sequence[str], wanted: Mapping[str, str]) -> None:
-    """Refuses a wanted column that is not there, naming those that are."""
+    """Raises ValueError if a wanted column does not exist."""
     for new, old in wanted.items():
         if old not in names:
             raise ValueError(f"{path} has no column {old!r} for {new}; it has {list(names)}.")
 
 
 def check_types(paths: Sequence[pathlib.Path], wanted: Mapping[str, str]) -> None:
-    """Refuses Parquet files whose wanted columns are not there, or not of one type in all."""
+    """Raises ValueError if Parquet files lack a wanted column, or differ in its type."""
     first = pq.read_schema(paths[0])
     for path in paths[1:]:
         schema = pq.read_schema(path)

@@ -1,52 +1,33 @@
 """`clickflax prepare`: a raw log is checked, cleaned, filtered, indexed, sorted and stored.
 
-The engine reads, checks, numbers and sorts the events. What stays is decided on the sorted columns,
-a block at a time, so that any engine leads to the same bytes.
+An engine reads, checks, numbers and sorts the events (collect.py); numpy filters the sorted columns
+and writes the data set (write.py).
 """
 
 import argparse
 import contextlib
 import dataclasses
+import importlib.util
 import pathlib
 import shutil
 import tempfile
 from collections.abc import Iterator
 
-import numpy as np
-import pyarrow as pa
-import pyarrow.compute as pc
-from jaxtyping import Int32
-
-from clickflax.batch import PAD, RESERVED
-from clickflax.data.manifest import array_writer, write_manifest
+from clickflax.data.manifest import write_manifest
 from clickflax.data.remote import check_overwrite, is_url, publish, without_secrets
-from clickflax.data.store import new_dataset_folder, read_column, write_array, write_table
-from clickflax.preparation import filters
-from clickflax.preparation.catalog import attach
-from clickflax.preparation.collect import Sorted, collect
+from clickflax.data.store import new_dataset_folder
+from clickflax.preparation.collect import collect_events
 from clickflax.preparation.engines.open import open_engine
-from clickflax.preparation.fetch import bring
+from clickflax.preparation.fetch import fetch_log
 from clickflax.preparation.options import Options, add_flags, from_flags
 from clickflax.preparation.report import print_report
-from clickflax.preparation.sources import SOURCES, Raw
+from clickflax.preparation.sources import SOURCES
+from clickflax.preparation.write import write_events
 
 
 def main(argv: list[str]) -> None:
-    """The command: a source, its raw files, the folder to write."""
-    parser = argparse.ArgumentParser(
-        prog="clickflax prepare",
-        description="Checks, cleans, filters, indexes, sorts and stores a raw log.",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        epilog="sources:\n" + "\n".join(f"  {name:<10} {s.raw}" for name, s in SOURCES.items()),
-    )
-    parser.add_argument("source", help="one of the sources below")
-    parser.add_argument(
-        "--raw", required=True, help="its file or folder, a URL of one, or a table of --engine=URL"
-    )
-    parser.add_argument("--out", required=True, help="the folder to write, or its URL")
-    parser.add_argument("--overwrite", action="store_true", help="replace the data set there")
-    add_flags(parser)
-    flags = parser.parse_args(argv)
+    """Runs `clickflax prepare` with these arguments."""
+    flags = _parser(argv).parse_args(argv)
     info = prepare(flags.source, flags.raw, flags.out, from_flags(flags), flags.overwrite)
     print_report(info, flags.out)
 
@@ -63,173 +44,102 @@ def prepare(
     _check_options(source, options)
     if is_url(out):
         check_overwrite(str(out), overwrite)
-        with tempfile.TemporaryDirectory() as room:
-            info = prepare(source, raw, pathlib.Path(room, "new"), options)
-            publish(pathlib.Path(room, "new"), str(out), overwrite)
+        with tempfile.TemporaryDirectory() as temporary:
+            folder = pathlib.Path(temporary, "new")
+            info = prepare(source, raw, folder, options)
+            publish(folder, str(out), overwrite)
             return info
     with new_dataset_folder(out, overwrite) as folder:
         scratch = folder / "scratch"
         scratch.mkdir()
-        with _brought(str(raw), scratch, options) as found, open_engine(scratch, options) as engine:
-            read = SOURCES[source].read(engine, found, options)
-            events = collect(engine, read, scratch, options).told_of(
-                str(found), without_secrets(str(raw))
-            )
-        # the engine is closed, and its memory free, before the columns are filtered
-        counts = _store(folder, events, read, options)
+        with (
+            _local_log(str(raw), scratch, options) as path,
+            open_engine(scratch, options) as engine,
+        ):
+            log = SOURCES.find(source, "source").read(engine, path, options)
+            events = collect_events(engine, log, scratch, options)
+            events = events.with_log_path(str(path), without_secrets(str(raw)))
+        # The engine is closed, and its memory free, before the columns are filtered.
+        counts = write_events(folder, events, log, options)
         shutil.rmtree(scratch)
-        given = {"raw": without_secrets(str(raw)), **_as_json(options)}
-        return write_manifest(folder, source=source, options=given, counts=counts)
+        stored_options = {"raw": without_secrets(str(raw)), **_options_as_json(options)}
+        return write_manifest(folder, source=source, options=stored_options, counts=counts)
+
+
+def _parser(argv: list[str]) -> argparse.ArgumentParser:
+    """Returns the parser, after loading the extensions that the arguments name."""
+    extensions = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    extensions.add_argument(
+        "--extension",
+        action="append",
+        default=[],
+        type=pathlib.Path,
+        metavar="FILE",
+        help="a Python file that registers further sources; may be repeated",
+    )
+    for path in extensions.parse_known_args(argv)[0].extension:
+        _load_extension(path)
+    lines = [f"  {name:<10} {source.raw}" for name, source in SOURCES.items()]
+    parser = argparse.ArgumentParser(
+        prog="clickflax prepare",
+        description="Check, clean, filter, index, sort and store a raw log.",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        epilog="\n".join(["sources:", *lines]),
+        parents=[extensions],
+    )
+    parser.add_argument("source", help="a source of the list below")
+    parser.add_argument(
+        "--raw", required=True, help="file or folder of the source, its URL, or a table of --engine"
+    )
+    parser.add_argument("--out", required=True, help="folder to write, or its URL")
+    parser.add_argument("--overwrite", action="store_true", help="replace the data set in --out")
+    add_flags(parser)
+    return parser
+
+
+def _load_extension(path: pathlib.Path) -> None:
+    """Runs a Python file that registers sources."""
+    if not path.is_file():
+        raise FileNotFoundError(f"--extension={path} does not exist.")
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    if spec is None or spec.loader is None:
+        raise ValueError(f"--extension={path} is not a Python file.")
+    spec.loader.exec_module(importlib.util.module_from_spec(spec))
 
 
 @contextlib.contextmanager
-def _brought(raw: str, scratch: pathlib.Path, options: Options) -> Iterator[pathlib.Path]:
-    """The log on this machine; what is wrong in it is told of where it was."""
+def _local_log(raw: str, scratch: pathlib.Path, options: Options) -> Iterator[pathlib.Path]:
+    """Yields the path of the log on this machine; errors name the original."""
     if not is_url(raw) and not is_url(options.engine):
         yield pathlib.Path(raw)
         return
-    (scratch / "raw").mkdir()
-    found = bring(raw, scratch / "raw", options)
+    folder = scratch / "raw"
+    folder.mkdir()
+    copy = fetch_log(raw, folder, options)
     try:
-        yield found
+        yield copy
     except (ValueError, FileNotFoundError) as error:
-        raise ValueError(str(error).replace(str(found), without_secrets(raw))) from error
-
-
-def _store(folder: pathlib.Path, events: Sorted, raw: Raw, options: Options) -> dict:
-    """Filters the sorted events and writes what stays; the counts of what was read and dropped."""
-    offsets = np.concatenate([[0], np.cumsum(events.sequences["events"].to_numpy())])
-    bounds = offsets
-    if options.session_gap is not None:
-        bounds = filters.cut_sessions(offsets, events.column("time"), options.session_gap)
-    keep, dropped = filters.survivors(
-        bounds,
-        {name: events.column(name) for name in events.variables.with_tokens},
-        merge=options.repeats == "merge",
-        rarest=options.rarest,
-        shortest=options.shortest,
-        longest=options.max_length,
-    )
-    dropped = {**events.dropped, **{reason: count for reason, count in dropped.items() if count}}
-    lengths = filters.count_kept(bounds, keep)
-    if not lengths.any():
-        raise ValueError(f"nothing is left of {events.read} events: {dropped}.")
-    _write_columns(folder, events, bounds, keep, raw)
-    write_array(folder / "offsets.npy", np.concatenate([[0], np.cumsum(lengths[lengths > 0])]))
-    _write_sequences(folder, events, offsets, bounds, lengths, raw)
-    counts = {
-        "read": events.read,
-        "dropped": dropped,
-        "kept": int(lengths.sum()),
-        "bad_rows": [dataclasses.asdict(row) for row in events.bad_rows],
-        "left_out": list(raw.left_out),
-    }
-    if events.variables.time:
-        counts["same_time"] = filters.count_shared_times(offsets, events.column("time"))
-        kept = np.load(folder / "events" / "time.npy", mmap_mode="r")
-        counts["first_time"], counts["last_time"] = map(_as_text, (kept.min(), kept.max()))
-    if raw.catalog is not None:
-        known = set(raw.catalog["token"].to_pylist())
-        tokens = read_column(folder / "vocab" / "item.parquet", "token") or []
-        counts["with_features"] = sum(token in known for token in tokens)
-    return counts
-
-
-def _write_columns(
-    folder: pathlib.Path, events: Sorted, bounds: np.ndarray, keep: np.ndarray, raw: Raw
-) -> None:
-    """Writes the kept events, ids by frequency and then by token, and the vocabularies."""
-    kept = int(np.count_nonzero(keep))
-    for name in events.variables.names:
-        column = events.column(name)
-        if name in events.tokens:
-            counts = filters.count_ids(bounds, keep, column)
-            ids = _write_vocabulary(folder, name, counts, events, raw)
-        shape = (kept, *column.shape[1:])
-        with array_writer(folder / "events" / f"{name}.npy", column.dtype, shape) as append:
-            for block in filters.blocks(bounds):
-                values = column[block.events][keep[block.events]]
-                append(in_order(ids[values]) if name in events.tokens else values)
-
-
-def in_order(ids: Int32[np.ndarray, "E ..."]) -> Int32[np.ndarray, "E ..."]:
-    """The same ids; several of an event ascending, with PAD after them."""
-    if ids.ndim == 1:
-        return ids
-    beyond = np.iinfo(ids.dtype).max
-    found = np.sort(np.where(ids == PAD, beyond, ids), axis=1)
-    return np.where(found == beyond, PAD, found)
-
-
-def _write_vocabulary(
-    folder: pathlib.Path, name: str, counts: np.ndarray, events: Sorted, raw: Raw
-) -> np.ndarray:
-    """Writes the tokens that are left of a variable; the final id of each provisional one."""
-    counts = counts[RESERVED:]
-    order = np.argsort(-counts, kind="stable")[: np.count_nonzero(counts)]
-    if name == "item" and len(order) < 2:
-        raise ValueError(
-            f"all {counts.sum()} events are of one item, {events.tokens[name][order[0]].as_py()!r}:"
-            " there is nothing to choose from."
-        )
-    table = pa.table({"token": events.tokens[name].take(pa.array(order)), "count": counts[order]})
-    if name == "item":
-        table = attach(table, raw.catalog)
-    write_table(folder / "vocab" / f"{name}.parquet", table)
-    ids = np.arange(RESERVED + len(counts), dtype=np.int32)
-    ids[RESERVED + order] = np.arange(RESERVED, RESERVED + len(order), dtype=np.int32)
-    return ids
-
-
-def _write_sequences(
-    folder: pathlib.Path,
-    events: Sorted,
-    offsets: np.ndarray,
-    bounds: np.ndarray,
-    lengths: np.ndarray,
-    raw: Raw,
-) -> None:
-    """Writes the tokens, features and parts of the sequences that have events left."""
-    first = np.searchsorted(bounds, offsets[:-1])  # the first session of each sequence
-    of = np.repeat(np.arange(len(first)), np.diff([*first, len(lengths)]))
-    left = np.flatnonzero(lengths)
-    rows = events.sequences.take(pa.array(of[left]))
-    table, key = rows.select(["token"]), "token"
-    if len(bounds) > len(offsets):
-        number = pa.array(left - first[of[left]] + 1).cast(pa.string())
-        token = pc.call_function(
-            "binary_join_element_wise", [rows["token"], number, pa.scalar("/")]
-        )
-        table, key = pa.table({"token": token, "user": rows["token"]}), "user"
-    write_table(folder / "vocab" / "sequence.parquet", attach(table, raw.sequences, key))
-    if "part" in rows.column_names:
-        write_array(folder / "part.npy", rows["part"].to_numpy().astype(np.int8))
+        raise ValueError(str(error).replace(str(copy), without_secrets(raw))) from error
 
 
 def _check_options(source: str, options: Options) -> None:
-    """Refuses a source that is not known, and options that it would not look at."""
+    """Raises ValueError for an unknown source, and for an option that the source does not take."""
     if is_url(options.engine) and source != "log":
         raise ValueError(
             f"--engine={without_secrets(options.engine)} reads a table: the source must be "
             f"log, not {source}."
         )
-    if source not in SOURCES:
-        raise ValueError(f"source {source!r} is not one of {sorted(SOURCES)}.")
-    for name in sorted({name for entry in SOURCES.values() for name in entry.takes}):
-        takers = [other for other, entry in SOURCES.items() if name in entry.takes]
-        if source not in takers and getattr(options, name) != getattr(Options, name):
+    own_options = SOURCES.find(source, "source").options
+    for name in sorted({name for entry in SOURCES.values() for name in entry.options}):
+        if name not in own_options and getattr(options, name) != getattr(Options, name):
+            takers = [other for other, entry in SOURCES.items() if name in entry.options]
             flag = "no-header" if name == "header" else name
-            raise ValueError(f"--{flag} is for the sources {takers}, not for {source}.")
+            raise ValueError(f"--{flag} applies to the sources {takers}, not to {source}.")
 
 
-def _as_text(time: np.int64) -> str:
-    """Microseconds since 1970 as the second that they fall in."""
-    return f"{np.datetime64(int(time), 'us').astype('datetime64[s]')}Z"
-
-
-def _as_json(options: Options) -> dict:
-    """The options that decide what is stored, in types that JSON has."""
+def _options_as_json(options: Options) -> dict:
+    """Returns the options that decide what is stored, in types of JSON."""
     values = dataclasses.asdict(options)
-    for name in ("engine", "memory", "threads"):  # they change no byte
+    for name in ("engine", "memory", "threads"):  # they do not change the data set
         del values[name]
     return {n: str(v) if isinstance(v, pathlib.Path) else v for n, v in values.items()}

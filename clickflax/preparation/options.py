@@ -1,4 +1,4 @@
-"""What can be asked of `clickflax prepare`: every option once, with its default and its flag."""
+"""Options of `clickflax prepare`: each with its default and its flag."""
 
 import argparse
 import dataclasses
@@ -10,13 +10,13 @@ from typing import Any
 from clickflax.data.durations import parse_gap
 
 ENGINES = ("duckdb", "pyspark")
-KINDS = ("categorical", "numeric", "several")
-NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]*")
+COLUMN_KINDS = ("categorical", "numeric", "several")
+VARIABLE_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]*")
 
 
 @dataclasses.dataclass(frozen=True)
-class Column:
-    """Where a variable is read from, and how; kind None leaves that to the type of the column."""
+class ColumnOption:
+    """A variable and the column it is read from; with kind None, the column's type decides."""
 
     name: str
     source: str
@@ -27,7 +27,7 @@ class Column:
 class Options:
     """How a log is read, cleaned and filtered; the defaults keep every event."""
 
-    columns: tuple[Column, ...] = ()
+    columns: tuple[ColumnOption, ...] = ()
     delimiter: str | None = None
     quote: str = '"'
     header: bool = True
@@ -55,7 +55,9 @@ class Options:
                 raise ValueError(f"--{name.replace('_', '-')}={value} must be at least 1.")
         for name in ("items", "attributes", "test"):
             if re.match(r"\w+:/", str(getattr(self, name))):
-                raise ValueError(f"--{name} must be on this machine: copy it here first.")
+                raise ValueError(
+                    f"--{name}={getattr(self, name)} must be a local file: copy it to this machine."
+                )
         if self.engine not in ENGINES and "://" not in self.engine:
             raise ValueError(f"--engine={self.engine} is not one of {list(ENGINES)}, nor a URL.")
         if len(self.quote) != 1 and self.quote != "none":
@@ -63,45 +65,49 @@ class Options:
         if self.delimiter is not None and len(self.delimiter) != 1:
             raise ValueError(f"--delimiter={self.delimiter!r} is not one character.")
         if not self.separator:
-            raise ValueError("--separator is empty: name what stands between values, such as |.")
-        if self.max_length is not None and self.max_length < self.shortest:
+            raise ValueError("--separator is empty: name the text between values, such as |.")
+        if self.max_length is not None and self.max_length < self.min_sequence_events:
             raise ValueError(
-                f"--max-length={self.max_length} is below the shortest length asked for, "
-                f"{self.shortest}: no sequence would be left."
+                f"--max-length={self.max_length} is below the minimum length "
+                f"{self.min_sequence_events} of --k-core and --min-length: no sequence would be "
+                "left."
             )
 
     @property
-    def shortest(self) -> int:
-        """Events that a sequence needs to be kept."""
+    def min_sequence_events(self) -> int:
+        """Number of events below which a sequence is dropped."""
         return max(self.k_core, self.min_length)
 
     @property
-    def rarest(self) -> int:
-        """Events that an item needs to be kept."""
+    def min_item_events(self) -> int:
+        """Number of events below which an item is dropped."""
         return max(self.k_core, self.min_count)
 
     def kind(self, name: str) -> str | None:
-        """The kind that `--columns` gives a variable, None where it gives none."""
+        """Returns the kind that `--columns` sets for a variable, or None."""
         return next((column.kind for column in self.columns if column.name == name), None)
 
 
-def parse_columns(text: str) -> tuple[Column, ...]:
-    """`sequence=user,time=timestamp,item=product,price=price:numeric` as columns."""
+def parse_columns(text: str) -> tuple[ColumnOption, ...]:
+    """Parses `sequence=user,time=timestamp,item=product,price=price:numeric`."""
     columns = []
-    for part in text.split(","):
-        name, equals, source = (piece.strip() for piece in part.partition("="))
-        if not equals or not source or not NAME.fullmatch(name):
+    for entry in text.split(","):
+        name, equals, source = (piece.strip() for piece in entry.partition("="))
+        if not equals or not source or not VARIABLE_NAME.fullmatch(name):
             raise ValueError(
-                f"--columns: {part!r} is not NAME=COLUMN. Write "
+                f"--columns: {entry!r} is not NAME=COLUMN. Write "
                 "--columns sequence=user,time=timestamp,item=product,price=price:numeric"
             )
         head, _, kind = source.rpartition(":")
-        columns.append(Column(name, head, kind) if kind in KINDS else Column(name, source))
+        if kind in COLUMN_KINDS:
+            columns.append(ColumnOption(name, head, kind))
+        else:
+            columns.append(ColumnOption(name, source))
     names = [column.name for column in columns]
-    small = [name.lower() for name in names]  # the engine takes Item and item for one name
+    lowercase = [name.lower() for name in names]  # engines do not distinguish Item and item
     for name in names:
-        if small.count(name.lower()) > 1:
-            raise ValueError(f"--columns: {name} is given twice (upper and lower case are one).")
+        if lowercase.count(name.lower()) > 1:
+            raise ValueError(f"--columns: {name} appears twice (upper and lower case are equal).")
     for name in ("sequence", "item"):
         if name not in names:
             raise ValueError(f"--columns needs {name}=COLUMN; it has only {names}.")
@@ -112,100 +118,136 @@ def parse_columns(text: str) -> tuple[Column, ...]:
 
 
 def add_flags(parser: argparse.ArgumentParser) -> None:
-    """The flags of all options, with the defaults that stand above."""
-    read = parser.add_argument_group("reading")
-    read.add_argument(
+    """Adds the flags of all options, with their defaults."""
+    _add_column_flags(parser)
+    _add_format_flags(parser)
+    _add_filter_flags(parser)
+    _add_engine_flags(parser)
+
+
+def _add_column_flags(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("columns and files")
+    group.add_argument(
         "--columns",
         metavar="NAME=COLUMN,...",
-        help="source `log` (and `recbole`): which columns are the sequence, the item, the time and "
-        "further variables; `:numeric`, `:categorical` or `:several` (values at once, such as "
-        "tags) after a column says its kind (otherwise columns of fractions in Parquet are "
-        "numeric, those of lists several, all others categorical)",
+        help="sources `log` and `recbole`: the columns of the sequence, the item, the time and any "
+        "further variables; `:numeric`, `:categorical` or `:several` (several values per event, "
+        "such as tags) after a column sets its kind (default: by the type of a Parquet column, "
+        "fractions are numeric and lists are several; everything else is categorical)",
     )
-    read.add_argument(
-        "--delimiter", help=r"of text, such as ; or \t; found in the first line when not given"
-    )
-    read.add_argument(
-        "--quote", default=Options.quote, help='of text (default "), or none: quotes are characters'
-    )
-    read.add_argument(
-        "--no-header", action="store_true", help="text has no header: columns are 1, 2, 3, ..."
-    )
-    read.add_argument(
-        "--separator",
-        default=Options.separator,
-        help="between the values of a text that has several (default |)",
-    )
-    read.add_argument(
+    group.add_argument(
         "--items",
         type=pathlib.Path,
         metavar="FILE",
         help="source `log`: a table with the log's item column and features such as title, genres",
     )
-    read.add_argument(
+    group.add_argument(
         "--attributes",
         type=pathlib.Path,
         metavar="FILE",
         help="source `sequences`: JSON of item -> attributes",
     )
-    read.add_argument(
+    group.add_argument(
         "--test", type=pathlib.Path, metavar="FILE", help="source `sessions`: the test file"
     )
-    read.add_argument(
+
+
+def _add_format_flags(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("format")
+    group.add_argument(
+        "--delimiter",
+        help=r"field delimiter of text, such as ; or \t (default: detected in the first line)",
+    )
+    group.add_argument(
+        "--quote",
+        default=Options.quote,
+        help='quote character of text (default "), or none: quotes have no meaning',
+    )
+    group.add_argument(
+        "--no-header",
+        action="store_true",
+        help="the text has no header: its columns are 1, 2, 3, ...",
+    )
+    group.add_argument(
+        "--separator",
+        default=Options.separator,
+        help="separator between the values of a text with several values (default |)",
+    )
+    group.add_argument(
         "--time-format",
         default=Options.time_format,
         help="auto (default), s, ms, us or ns since 1970, iso, or a pattern such as %%Y%%m%%d",
     )
-    read.add_argument(
+    group.add_argument(
         "--time-zone",
         default=Options.time_zone,
-        help="of times that name none, such as Europe/Berlin (default UTC)",
+        help="time zone of times without one, such as Europe/Berlin (default UTC)",
     )
-    read.add_argument(
+    group.add_argument(
         "--on-bad-rows",
         choices=("error", "skip"),
         default=Options.on_bad_rows,
-        help="stop at rows that cannot be read (default), or skip, count and list them",
+        help="error (default): stop at rows that cannot be read; skip: count and list them",
     )
-    keep = parser.add_argument_group("filtering, repeated until nothing changes")
-    keep.add_argument(
-        "--session-gap", metavar="30m", help="a pause longer than this begins a new sequence"
+
+
+def _add_filter_flags(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("sessions and filters; filters repeat until nothing changes")
+    group.add_argument(
+        "--session-gap",
+        metavar="30m",
+        help="start a new sequence after a longer pause between events",
     )
-    keep.add_argument(
+    group.add_argument(
         "--repeats",
         choices=("keep", "merge"),
         default=Options.repeats,
         help="keep (default), or merge events that repeat the item and all categorical variables "
         "of the event before them",
     )
-    keep.add_argument("--k-core", type=int, default=1, metavar="N", help="both of the next two")
-    keep.add_argument("--min-count", type=int, default=1, metavar="N", help="events of an item")
-    keep.add_argument("--min-length", type=int, default=1, metavar="N", help="events of a sequence")
-    keep.add_argument("--max-length", type=int, metavar="N", help="keep the last N events")
-    engine = parser.add_argument_group("engine")
-    engine.add_argument(
+    group.add_argument(
+        "--k-core",
+        type=int,
+        default=1,
+        metavar="N",
+        help="minimum for both --min-count and --min-length",
+    )
+    group.add_argument(
+        "--min-count", type=int, default=1, metavar="N", help="drop items with fewer events"
+    )
+    group.add_argument(
+        "--min-length", type=int, default=1, metavar="N", help="drop sequences with fewer events"
+    )
+    group.add_argument(
+        "--max-length", type=int, metavar="N", help="keep the last N events of each sequence"
+    )
+
+
+def _add_engine_flags(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("engine")
+    group.add_argument(
         "--engine",
         default=Options.engine,
         metavar="duckdb|pyspark|URL",
-        help="duckdb (default), on this machine; pyspark, on the cluster that Spark is set up for, "
-        "otherwise on this machine; or where Ibis finds the table --raw, such as "
-        "postgres://user@host/shop, which is read from there and prepared here",
+        help="duckdb (default): on this machine; pyspark: on the cluster that Spark is configured "
+        "for, or else on this machine; a URL of Ibis, such as postgres://user@host/shop: read the "
+        "table --raw from there and prepare it on this machine",
     )
-    engine.add_argument(
+    group.add_argument(
         "--memory",
         default=Options.memory,
-        help=f"of the engine on this machine (default {Options.memory})",
+        help=f"memory of the engine on this machine (default {Options.memory})",
     )
-    engine.add_argument(
+    group.add_argument(
         "--threads",
         type=int,
         default=Options.threads,
-        help="of the engine on this machine (default: all cores)",
+        help="threads of the engine on this machine (default: all cores)",
     )
 
 
 def from_flags(flags: argparse.Namespace) -> Options:
-    """The options that parsed flags stand for."""
+    """Returns the options of parsed flags."""
     names = [field.name for field in dataclasses.fields(Options)]
     values: dict[str, Any] = {name: getattr(flags, name) for name in names if name != "header"}
     values["columns"] = parse_columns(flags.columns) if flags.columns else ()

@@ -1,4 +1,4 @@
-"""What a preparation read, dropped and kept, for people."""
+"""The printed report of a preparation: rows read, dropped and kept."""
 
 import pathlib
 
@@ -11,8 +11,26 @@ from clickflax.batch import RESERVED
 def print_report(info: dict, out: str | pathlib.Path) -> None:
     """Prints the counts of a dataset.json to standard output."""
     counts = info["counts"]
-    # a path or a value must come out as it is: neither markup, nor wrapped
+    # Paths and values are printed literally: without markup, and without wrapping.
     console = Console(highlight=False, markup=False, soft_wrap=True)
+    console.print(f"{info['source']} in {out}, fingerprint {info['fingerprint']}")
+    console.print(_counts_table(info))
+    if "same_time" in counts:
+        console.print(
+            f"{counts['same_time']:,} of the events read share their time with another event of "
+            "their sequence; such events keep the order of the file."
+        )
+    else:
+        console.print("The log has no times: the events of a sequence keep the order of the file.")
+    for row in counts["bad_rows"]:
+        console.print("skipped {file}, line {line}: {reason} ({value!r})".format(**row))
+    if counts["left_out"]:
+        console.print(f"unused columns: {', '.join(counts['left_out'])}")
+
+
+def _counts_table(info: dict) -> Table:
+    """Returns the counts and the variables of a dataset.json as a table."""
+    counts = info["counts"]
     table = Table(show_header=False)
     table.add_column()
     table.add_column(justify="right")
@@ -25,24 +43,14 @@ def print_report(info: dict, out: str | pathlib.Path) -> None:
         if "size" in variable:
             table.add_row(f"{name}: tokens", f"{variable['size'] - RESERVED:,}")
         if "width" in variable:
-            table.add_row(f"{name}: values of an event, at most", f"{variable['width']:,}")
+            table.add_row(f"{name}: maximum values per event", f"{variable['width']:,}")
         if variable["kind"] == "numeric":
-            table.add_row(f"{name}: mean ± deviation", "{mean:.4g} ± {std:.4g}".format(**variable))
+            table.add_row(
+                f"{name}: mean ± standard deviation", "{mean:.4g} ± {std:.4g}".format(**variable)
+            )
     if "with_features" in counts:
-        table.add_row("features", f"{counts['with_features']:,} of {info['items']:,} items")
+        table.add_row("items with features", f"{counts['with_features']:,} of {info['items']:,}")
     if "first_time" in counts:
         table.add_row("first time", counts["first_time"])
         table.add_row("last time", counts["last_time"])
-    console.print(f"{info['source']} in {out}, fingerprint {info['fingerprint']}")
-    console.print(table)
-    if "same_time" in counts:
-        console.print(
-            f"{counts['same_time']:,} of the events read share their time with another one of "
-            "their sequence; such events keep the order of the file."
-        )
-    else:
-        console.print("There are no times: the events of a sequence keep the order of the file.")
-    for row in counts["bad_rows"]:
-        console.print("skipped {file}, line {line}: {reason} ({value!r})".format(**row))
-    if counts["left_out"]:
-        console.print(f"columns not taken up: {', '.join(counts['left_out'])}")
+    return table

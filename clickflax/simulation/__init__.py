@@ -1,1 +1,1 @@
-"""`clickflax simulate`: data sets of a shop whose truth is known."""
+"""`clickflax simulate`: data sets of a simulated shop with known probabilities."""

@@ -1,9 +1,9 @@
-"""`clickflax simulate`: a data set of a shop whose truth is known, for the quick start and tests.
+"""`clickflax simulate`: a data set of a simulated shop, for the quick start and tests.
 
-shop.py invents the shop and lets its users in; truth.py says what the best possible answers are.
-The truth lies beside the events:
+shop.py draws the shop and the visits of its users; truth.py computes the true probabilities, which
+no model can beat on average. They are stored with the events:
 
-    DIR/truth/truth.json           the actions, and the NDCG@10 that is possible
+    DIR/truth/truth.json           the actions, and the best possible NDCG@10
     DIR/truth/NAME.npy             every probability of the shop; `truth.load_truth(DIR)` reads them
     DIR/truth/events/NAME.npy      [E] next_item, purchase, return: see `Truth.events`
     DIR/truth/sequences/taste.npy  [S] the hidden taste
@@ -20,31 +20,32 @@ from jaxtyping import Float, Int
 
 from clickflax.batch import RESERVED
 from clickflax.data.store import new_dataset_folder, write_array, write_dataset
-from clickflax.simulation.shop import Catalog, Shop, Visits, invent, visit
-from clickflax.simulation.truth import Truth, gain, save_truth
+from clickflax.simulation.shop import Catalog, Shop, Visits, make_shop, simulate_visits
+from clickflax.simulation.truth import Truth, ndcg_of_rank, save_truth
 
 CUTOFF = 10
-RANKED = 5000  # sequences, at most, whose last item is ranked for the report
+MAX_RANKED = 5000  # sequences in the NDCG of the report
 
 
 def simulate(path: str | os.PathLike, shop: Shop, overwrite: bool = False) -> dict:
-    """Writes the data set of a shop with its truth, and returns what it holds and what is possible.
+    """Writes the data set of a shop with its true probabilities, and returns its dataset.json.
 
-    That is dataset.json, and in `ndcg@10` the mean over the last items of the first `sequences`
-    sequences, seen items left out, of the `best_possible` ranking and of `popularity`.
+    The entry `ndcg@10` is added to it: the mean NDCG@10 of the last items of the first `sequences`
+    sequences, without seen items, for the `best_possible` ranking and for `popularity`.
     """
     with new_dataset_folder(path, overwrite) as folder:
-        catalog, truth = invent(shop)
-        catalog, truth, visits = _by_frequency(catalog, truth, visit(shop, truth))
+        catalog, truth = make_shop(shop)
+        visits = simulate_visits(shop, truth)
+        catalog, truth, visits = _sort_by_frequency(catalog, truth, visits)
         item = (visits.item + RESERVED).astype(np.int32)
         action = (visits.action + RESERVED).astype(np.int32)
         info = _write_events(folder, shop, catalog, truth, visits)
-        some = visits.offsets[: RANKED + 1]
-        popular = popularity_ndcg(visits.offsets, visits.item, shop.items, CUTOFF)
+        offsets = visits.offsets[: MAX_RANKED + 1]
+        popularity = popularity_ndcg(visits.offsets, visits.item, shop.items, CUTOFF)
         possible = {
-            "sequences": len(some) - 1,
-            "best_possible": float(truth.ndcg(some, item[: some[-1]], CUTOFF).mean()),
-            "popularity": float(popular[:RANKED].mean()),
+            "sequences": len(offsets) - 1,
+            "best_possible": float(truth.ndcg(offsets, item[: offsets[-1]], CUTOFF).mean()),
+            "popularity": float(popularity[:MAX_RANKED].mean()),
         }
         save_truth(folder, truth, {f"ndcg@{CUTOFF}": possible})
         for name, values in truth.events(visits.offsets, item, action).items():
@@ -56,7 +57,7 @@ def simulate(path: str | os.PathLike, shop: Shop, overwrite: bool = False) -> di
 def _write_events(
     folder: pathlib.Path, shop: Shop, catalog: Catalog, truth: Truth, visits: Visits
 ) -> dict:
-    """Writes what any prepared data set has, and returns its dataset.json."""
+    """Writes the events as a prepared data set, and returns its dataset.json."""
     items = {
         "token": catalog.token,
         "count": np.bincount(visits.item, minlength=shop.items),
@@ -85,8 +86,10 @@ def _write_events(
     )
 
 
-def _by_frequency(catalog: Catalog, truth: Truth, visits: Visits) -> tuple[Catalog, Truth, Visits]:
-    """The same, items and actions in the order of vocabularies: frequent first, then by token."""
+def _sort_by_frequency(
+    catalog: Catalog, truth: Truth, visits: Visits
+) -> tuple[Catalog, Truth, Visits]:
+    """Returns the same with items and actions in vocabulary order: by frequency, then by token."""
     items, new_item = _order(catalog.token, visits.item)
     actions, new_action = _order(truth.actions, visits.action)
     catalog = Catalog(
@@ -112,7 +115,7 @@ def _by_frequency(catalog: Catalog, truth: Truth, visits: Visits) -> tuple[Catal
 def _order(
     tokens: list[str] | tuple[str, ...], values: Int[np.ndarray, " E"]
 ) -> tuple[Int[np.ndarray, " V"], Int[np.ndarray, " V"]]:
-    """Old places in their new order, and the new place of each old one."""
+    """Returns the old positions in vocabulary order, and the new position of each old one."""
     count = np.bincount(values, minlength=len(tokens))
     order = np.lexsort((np.array(tokens), -count))
     new = np.empty_like(order)
@@ -123,42 +126,47 @@ def _order(
 def popularity_ndcg(
     offsets: Int[np.ndarray, " bounds"], items: Int[np.ndarray, " E"], catalog: int, k: int
 ) -> Float[np.ndarray, " S"]:
-    """NDCG@k of the last item of each sequence, the most frequent unseen items first."""
+    """NDCG@k of the last item of each sequence, with unseen items ranked by frequency.
+
+    An item gets the mean rank of the items of its frequency.
+    """
     last = offsets[1:] - 1
     before = np.ones(len(items), bool)
     before[last] = False
     count = np.bincount(items[before], minlength=catalog)
     ordered = np.sort(count)
-    own = count[items[last]]
-    owner = np.repeat(np.arange(len(last)), np.diff(offsets) - 1)
-    seen = count[items[before]]
-    below = np.searchsorted(ordered, own, side="left")
-    to = np.searchsorted(ordered, own, side="right")
-    greater = catalog - to - np.bincount(owner[seen > own[owner]], minlength=len(last))
-    others = to - below - 1 - np.bincount(owner[seen == own[owner]], minlength=len(last))
-    return gain(greater + others / 2, k)
+    target_count = count[items[last]]
+    sequence = np.repeat(np.arange(len(last)), np.diff(offsets) - 1)
+    seen_count = count[items[before]]
+    first_equal = np.searchsorted(ordered, target_count, side="left")
+    first_greater = np.searchsorted(ordered, target_count, side="right")
+    seen_greater = np.bincount(sequence[seen_count > target_count[sequence]], minlength=len(last))
+    seen_equal = np.bincount(sequence[seen_count == target_count[sequence]], minlength=len(last))
+    greater = catalog - first_greater - seen_greater
+    ties = first_greater - first_equal - 1 - seen_equal
+    return ndcg_of_rank(greater + ties / 2, k)
 
 
-def report(path: str | os.PathLike, found: dict) -> str:
-    """What was simulated, and what is attainable on it, in a few lines."""
-    possible = found[f"ndcg@{CUTOFF}"]
+def format_report(path: str | os.PathLike, info: dict) -> str:
+    """Returns the size of a simulated data set and its best possible NDCG, as text."""
+    possible = info[f"ndcg@{CUTOFF}"]
     return "\n".join(
         [
-            f"{path}: {found['sequences']:,} sequences, {found['events']:,} events, "
-            f"{found['items']:,} items",
+            f"{path}: {info['sequences']:,} sequences, {info['events']:,} events, "
+            f"{info['items']:,} items",
             f"NDCG@{CUTOFF} of the last item of {possible['sequences']:,} sequences, "
-            "seen items left out:",
-            f"  best possible  {possible['best_possible']:.4f}  by the truth in {path}/truth",
+            "without seen items:",
+            f"  best possible  {possible['best_possible']:.4f}  (probabilities in {path}/truth)",
             f"  popularity     {possible['popularity']:.4f}",
         ]
     )
 
 
 def main(argv: list[str]) -> None:
-    """The verb `simulate`."""
+    """Runs `clickflax simulate` with these arguments."""
     parser = argparse.ArgumentParser(
         prog="clickflax simulate",
-        description="Make a data set of a shop whose truth is known.",
+        description="Make a data set of a simulated shop with known probabilities.",
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
     add = parser.add_argument
@@ -171,16 +179,17 @@ def main(argv: list[str]) -> None:
         "--max-length",
         type=int,
         default=Shop.max_length,
-        help="cut longer ones, or at half the items",
+        help="cut longer sequences, and those of more than half of the items",
     )
-    add("--tastes", type=int, default=Shop.tastes, help="hidden kinds of user")
+    add("--tastes", type=int, default=Shop.tastes, help="number of hidden user types")
     add(
         "--thrift",
         type=float,
         default=Shop.thrift,
-        help="how much rather cheap items are put in the cart; 2: the dearest never",
+        help="preference for cheap items in the cart, 0 to 2; 2: the most expensive never",
     )
-    add("--overwrite", action="store_true", help="replace the data set that is in --out")
+    add("--overwrite", action="store_true", help="replace the data set in --out")
     options = vars(parser.parse_args(argv))
-    path, overwrite = options.pop("out"), options.pop("overwrite")
-    print(report(path, simulate(path, Shop(**options), overwrite)))
+    path = options.pop("out")
+    overwrite = options.pop("overwrite")
+    print(format_report(path, simulate(path, Shop(**options), overwrite)))

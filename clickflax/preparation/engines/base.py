@@ -1,4 +1,4 @@
-"""Where tables of events are: what the preparation asks of an engine, and which there are."""
+"""The protocol of an engine, and the rows that it stages."""
 
 import dataclasses
 import pathlib
@@ -8,30 +8,29 @@ from typing import Any, Protocol, runtime_checkable
 import ibis
 import pyarrow as pa
 
-from clickflax.preparation.locate import BadRow, Place
+from clickflax.preparation.locate import BadRow, Location
 
 
 @dataclasses.dataclass(frozen=True)
 class Staged:
     """Rows in the engine: the wanted columns under their new names, and `_row`.
 
-    Rows of JSON that is malformed have a true `_malformed`; `malformed` counts the records of
-    other text that are, and `rejected` has the first of them. `locate` finds the file and line of
-    a `_row`.
+    Malformed rows of JSON have a true `_malformed`. `malformed` counts the malformed records of
+    other text, and `rejected` has the first of them. `locate` finds the file and line of a `_row`.
     """
 
     events: ibis.Table
-    locate: Callable[[int], Place]
+    locate: Callable[[int], Location]
     malformed: int = 0
     rejected: tuple[BadRow, ...] = ()
 
 
 @runtime_checkable
 class Engine(Protocol):
-    """Reads files into tables, and has names for what Ibis has none for.
+    """Reads files into tables, and provides functions that Ibis lacks.
 
-    `_row` rises in the order of the files and of their rows, and may leave numbers out. Columns are
-    wanted as {new name: name}; those of text are text.
+    `_row` rises in the order of the files and of their rows, and may skip numbers. Wanted columns
+    are {new name: name}; columns of text files are text.
     """
 
     con: Any  # a backend of Ibis
@@ -47,57 +46,59 @@ class Engine(Protocol):
         quote: str = "",
         table: str = "events",
     ) -> Staged:
-        """Reads delimited text whose columns are `names`."""
+        """Reads delimited text with the columns `names`."""
         ...
 
     def read_lines(self, paths: Sequence[pathlib.Path], table: str) -> ibis.Table:
-        """Reads whole lines as the column `line`; `_row` is the number of the line, from 0, over
-        all files. An empty line is null.
+        """Reads whole lines as the column `line`, null if empty.
+
+        `_row` is the number of the line, from 0, over all files.
         """
         ...
 
     def read_json_lines(
         self, paths: Sequence[pathlib.Path], wanted: Mapping[str, str], table: str = "events"
     ) -> Staged:
-        """Reads files of one JSON object per line; empty lines are none."""
+        """Reads files with one JSON object per line; empty lines are ignored."""
         ...
 
     def read_parquet(
         self, paths: Sequence[pathlib.Path], wanted: Mapping[str, str], table: str = "events"
     ) -> Staged:
-        """Reads Parquet files, their types as they are, and the same in all of them."""
+        """Reads Parquet files with their types, which must be the same in all files."""
         ...
 
-    def table(self, rows: ibis.Table) -> pa.Table:
-        """The rows of an expression in its order."""
+    def to_arrow(self, rows: ibis.Table) -> pa.Table:
+        """Returns the rows of an expression in its order."""
         ...
 
-    def stream(self, table: ibis.Table) -> Iterator[pa.RecordBatch]:
-        """The rows of an expression in its order, a batch at a time."""
+    def batches(self, rows: ibis.Table) -> Iterator[pa.RecordBatch]:
+        """Yields the rows of an expression in its order, a batch at a time."""
         ...
 
     def microseconds(self, time: Any) -> Any:
-        """A timestamp as microseconds since 1970 UTC."""
+        """Returns a timestamp as microseconds since 1970 UTC."""
         ...
 
-    def moment(self, text: Any, pattern: str) -> Any:
-        """Text as a timestamp by a pattern such as %Y%m%d, or by ISO 8601 where that is empty;
-        null where it does not parse.
+    def parse_timestamp(self, text: Any, pattern: str) -> Any:
+        """Parses text by a pattern such as %Y%m%d, or by ISO 8601 if the pattern is empty.
+
+        The timestamp is null if the text does not parse.
         """
         ...
 
-    def number(self, text: Any) -> Any:
-        """Text as a float64, null where it is none."""
+    def parse_number(self, text: Any) -> Any:
+        """Parses text as a float64, null if it is not a number."""
         ...
 
-    def shortest(self, number: Any) -> Any:
-        """The shortest text that is read as the same float64."""
+    def format_number(self, number: Any) -> Any:
+        """Returns the shortest text that parses as the same float64."""
         ...
 
-    def pieces(self, text: Any, separator: str) -> Any:
-        """What stands between separators, as an array."""
+    def split_text(self, text: Any, separator: str) -> Any:
+        """Splits text at a separator into an array."""
         ...
 
-    def json_list(self, text: Any) -> Any:
-        """The values of a JSON array as texts, null where the text is none."""
+    def parse_json_list(self, text: Any) -> Any:
+        """Returns the values of a JSON array as texts, null if the text is not an array."""
         ...

@@ -1,4 +1,4 @@
-"""DuckDB as the engine of the preparation, and its failures in clear words."""
+"""The DuckDB engine, and its errors in plain words."""
 
 import contextlib
 import functools
@@ -17,17 +17,17 @@ from ibis.backends.duckdb import Backend
 from clickflax.data.store import DISK_FULL
 from clickflax.preparation.engines.base import Staged
 from clickflax.preparation.engines.duckdb_rejects import keep_rejected, rejected_lines
-from clickflax.preparation.locate import check_types, locate_line, locate_row, locate_text
+from clickflax.preparation.locate import check_types, locate_line, locate_parquet_row, locate_text
 from clickflax.preparation.options import Options
 
 NOT_IN_TEXT = "\x1f"  # read with this delimiter, a whole line is one column
-LONGEST_LINE = 1 << 24
-UNREADABLE = re.compile(  # what DuckDB says of a line: where, why, and much more
+MAX_LINE_BYTES = 1 << 24
+READ_ERROR = re.compile(  # an error message of DuckDB: line, reason and file, among other text
     r"Error on Line: (?P<line>\d+)\nOriginal Line: [^\n]*\n(?P<reason>[^\n]*)\n"
     r".*\n  file = (?P<file>[^\n]*)\n",
     re.DOTALL,
 )
-BUFFER = 1 << 25  # bytes of text that a thread reads at once
+BUFFER_BYTES = 1 << 25  # of text, per thread
 
 
 @ibis.udf.scalar.builtin(signature=(("timestamp('UTC')",), "int64"))
@@ -47,7 +47,7 @@ def json_extract_string(text, path): ...
 
 
 class DuckDB:
-    """Tables of one machine."""
+    """An engine on one machine."""
 
     def __init__(self, con: Backend) -> None:
         self.con = con
@@ -64,15 +64,15 @@ class DuckDB:
         table: str = "events",
     ) -> Staged:
         columns = ", ".join(f"{_text(name)}: 'VARCHAR'" for name in names)
-        # rejects are stored in any case: so a malformed line is known with its file and number
+        # Rejects are always stored: they name the file and line of a malformed record.
         self.con.raw_sql(
-            f"CREATE TABLE {table} AS SELECT {_chosen(wanted)} FROM read_csv({_list(paths)}, "
-            f"columns = {{{columns}}}, delim = {_text(delimiter)}, header = {header}, "
-            f"quote = {_text(quote)}, escape = {_text(quote)}, auto_detect = false, "
-            f"ignore_errors = true, store_rejects = true, rejects_limit = 0, "
-            f"buffer_size = {BUFFER})"
+            f"CREATE TABLE {table} AS SELECT {_selected_columns(wanted)} "
+            f"FROM read_csv({_list(paths)}, columns = {{{columns}}}, "
+            f"delim = {_text(delimiter)}, header = {header}, quote = {_text(quote)}, "
+            f"escape = {_text(quote)}, auto_detect = false, ignore_errors = true, "
+            f"store_rejects = true, rejects_limit = 0, buffer_size = {BUFFER_BYTES})"
         )
-        malformed, first = keep_rejected(self.con, f"rejected_{table}", BUFFER)
+        malformed, first = keep_rejected(self.con, f"rejected_{table}", BUFFER_BYTES)
         lines = functools.partial(rejected_lines, self.con, f"rejected_{table}")
         locate = functools.partial(locate_text, paths, delimiter, quote, header, lines)
         return Staged(self._numbered(table), locate, malformed, first)
@@ -82,11 +82,11 @@ class DuckDB:
     ) -> Staged:
         self.read_lines(paths, "lines")
         keys = ", ".join(_text('$."' + old + '"') for old in wanted.values())
-        chosen = ", ".join(f"found[{k}] AS {_name(new)}" for k, new in enumerate(wanted, start=1))
+        chosen = ", ".join(f"fields[{k}] AS {_name(new)}" for k, new in enumerate(wanted, start=1))
         self.con.raw_sql(
             f"CREATE TABLE {table} AS SELECT {chosen}, NOT valid AS _malformed FROM (SELECT "
             f"coalesce(json_valid(line), false) AS valid, CASE WHEN json_valid(line) THEN "
-            f"json_extract_string(line, [{keys}]) END AS found FROM lines WHERE line IS NOT NULL)"
+            f"json_extract_string(line, [{keys}]) END AS fields FROM lines WHERE line IS NOT NULL)"
         )
         self.con.raw_sql("DROP TABLE lines")
         return Staged(self._numbered(table), functools.partial(locate_line, paths))
@@ -96,56 +96,57 @@ class DuckDB:
     ) -> Staged:
         check_types(paths, wanted)
         self.con.raw_sql(
-            f"CREATE TABLE {table} AS SELECT {_chosen(wanted)} FROM read_parquet({_list(paths)})"
+            f"CREATE TABLE {table} AS SELECT {_selected_columns(wanted)} "
+            f"FROM read_parquet({_list(paths)})"
         )
-        return Staged(self._numbered(table), functools.partial(locate_row, paths))
+        return Staged(self._numbered(table), functools.partial(locate_parquet_row, paths))
 
     def read_lines(self, paths: Sequence[pathlib.Path], table: str) -> ibis.Table:
         query = (
             f"CREATE TABLE {table} AS SELECT * FROM read_csv({_list(paths)}, columns = "
             f"{{'line': 'VARCHAR'}}, delim = '{NOT_IN_TEXT}', header = false, quote = '', "
-            f"escape = '', auto_detect = false, max_line_size = {LONGEST_LINE}, "
-            f"buffer_size = {2 * LONGEST_LINE})"
+            f"escape = '', auto_detect = false, max_line_size = {MAX_LINE_BYTES}, "
+            f"buffer_size = {2 * MAX_LINE_BYTES})"
         )
         try:
             self.con.raw_sql(query)
         except duckdb.InvalidInputException as error:
-            found = UNREADABLE.search(str(error))
-            if found is None:
+            match = READ_ERROR.search(str(error))
+            if match is None:
                 raise
-            where = f"{found['file']}, line {found['line']}"
-            raise ValueError(f"{where}: {found['reason']}") from error
+            location = f"{match['file']}, line {match['line']}"
+            raise ValueError(f"{location}: {match['reason']}") from error
         return self._numbered(table)
 
-    def table(self, rows: ibis.Table) -> pa.Table:
+    def to_arrow(self, rows: ibis.Table) -> pa.Table:
         return self.con.to_pyarrow(rows)
 
-    def stream(self, table: ibis.Table) -> Iterator[pa.RecordBatch]:
-        # Arrow's own stream protocol: Ibis's to_pyarrow_batches calls what DuckDB 2 no longer has
-        return iter(pa.RecordBatchReader.from_stream(self.con.con.sql(self.con.compile(table))))
+    def batches(self, rows: ibis.Table) -> Iterator[pa.RecordBatch]:
+        # Ibis's to_pyarrow_batches calls a method that DuckDB 2 has removed.
+        return iter(pa.RecordBatchReader.from_stream(self.con.con.sql(self.con.compile(rows))))
 
     def microseconds(self, time: Any) -> Any:
         return epoch_us(time)
 
-    def moment(self, text: Any, pattern: str) -> Any:
-        found: Any = try_strptime(text, pattern) if pattern else text
-        return found.try_cast("timestamp('UTC')")
+    def parse_timestamp(self, text: Any, pattern: str) -> Any:
+        time: Any = try_strptime(text, pattern) if pattern else text
+        return time.try_cast("timestamp('UTC')")
 
-    def number(self, text: Any) -> Any:
+    def parse_number(self, text: Any) -> Any:
         return text.try_cast("float64")
 
-    def shortest(self, number: Any) -> Any:
+    def format_number(self, number: Any) -> Any:
         return number.cast("string")
 
-    def pieces(self, text: Any, separator: str) -> Any:
+    def split_text(self, text: Any, separator: str) -> Any:
         return text.split(separator)
 
-    def json_list(self, text: Any) -> Any:
+    def parse_json_list(self, text: Any) -> Any:
         is_array = text.startswith("[") & json_valid(text)
         return ibis.ifelse(is_array, json_extract_string(text, "$[*]"), ibis.null("array<string>"))
 
     def _numbered(self, table: str) -> ibis.Table:
-        # rowid of a table is the order in which it was written, which is that of the files:
+        # The rowid of a table is the order in which it was written, that of the files:
         # https://duckdb.org/docs/stable/sql/dialect/order_preservation
         rows = self.con.table(table)
         return rows.mutate(_row=rows.rowid())
@@ -153,7 +154,7 @@ class DuckDB:
 
 @contextlib.contextmanager
 def open_duckdb(folder: pathlib.Path, options: Options) -> Iterator[DuckDB]:
-    """DuckDB with its tables and what spills out of memory in `folder`."""
+    """Opens DuckDB, with its tables and spilled memory in `folder`."""
     try:
         con = ibis.duckdb.connect(
             folder / "engine.duckdb",
@@ -162,36 +163,36 @@ def open_duckdb(folder: pathlib.Path, options: Options) -> Iterator[DuckDB]:
             temp_directory=str(folder / "spill"),
         )
         try:
-            con.raw_sql("SET enable_progress_bar = false")  # it writes to standard output
-            # times that name no zone are read in the zone of the session
+            con.raw_sql("SET enable_progress_bar = false")  # on standard output
+            # Times without a zone are read in the zone of the session.
             con.raw_sql(f"SET TimeZone = {_text(options.time_zone)}")
             yield DuckDB(con)
         finally:
             con.disconnect()
     except duckdb.Error as error:
-        raise _translated(error, options) from error
+        raise _readable_error(error, options) from error
 
 
-def _translated(error: duckdb.Error, options: Options) -> Exception:
-    """A failure of DuckDB as an error for people."""
+def _readable_error(error: duckdb.Error, options: Options) -> Exception:
+    """Returns an error of DuckDB in plain words."""
     text = str(error)
     for code in DISK_FULL:
         if os.strerror(code) in text:
             return OSError(code, os.strerror(code))
     if isinstance(error, duckdb.OutOfMemoryException):
         return OSError(
-            f"DuckDB needs more than --memory {options.memory}, or the disk that it spills to is "
-            f"too small: {text.splitlines()[0]}"
+            f"DuckDB needs more than --memory {options.memory}, or a larger disk for spilled "
+            f"memory: {text.splitlines()[0]}"
         )
     if "state machine reached an invalid state" in text:
         return ValueError(
-            "the lines of the file end in different ways (CR LF and LF). Convert it, such as with "
-            "dos2unix FILE."
+            "the lines of the file have different endings (CR LF and LF). Convert it, such as "
+            "with dos2unix FILE."
         )
     return ValueError(f"DuckDB: {text.splitlines()[0]}")
 
 
-def _chosen(wanted: Mapping[str, str]) -> str:
+def _selected_columns(wanted: Mapping[str, str]) -> str:
     return ", ".join(f"{_name(old)} AS {_name(new)}" for new, old in wanted.items())
 
 

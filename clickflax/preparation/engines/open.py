@@ -1,25 +1,34 @@
-"""The engine that the options of a preparation name."""
+"""The choice of the engine."""
 
 import contextlib
 import pathlib
-from collections.abc import Iterator
 
 from clickflax.preparation.engines.base import Engine
+from clickflax.preparation.engines.duckdb_engine import open_duckdb
 from clickflax.preparation.options import Options
 
 
-@contextlib.contextmanager
-def open_engine(folder: pathlib.Path, options: Options) -> Iterator[Engine]:
-    """The engine that options name, with what it needs to keep in `folder`."""
+def open_engine(
+    folder: pathlib.Path, options: Options
+) -> contextlib.AbstractContextManager[Engine]:
+    """Opens the engine of `--engine`, with its files in `folder`.
+
+    A table of a warehouse is copied to this machine first, and prepared with DuckDB.
+    """
     if options.engine == "pyspark":
-        try:  # an extra: without it, nothing else asks for Spark
-            from clickflax.preparation.engines.spark_session import open_spark as opened
-        except ModuleNotFoundError as error:
-            raise ValueError(
-                f"{error}: --engine=pyspark needs the extra `spark`: pip install "
-                "'clickflax[spark]', and Java 17 or newer."
-            ) from error
-    else:
-        from clickflax.preparation.engines.duckdb_engine import open_duckdb as opened
-    with opened(folder, options) as engine:
-        yield engine
+        return _open_spark(folder, options)
+    return open_duckdb(folder, options)
+
+
+def _open_spark(
+    folder: pathlib.Path, options: Options
+) -> contextlib.AbstractContextManager[Engine]:
+    """Opens Spark. Raises ValueError if the extra `spark` is not installed."""
+    try:
+        from clickflax.preparation.engines.spark_session import open_spark
+    except ModuleNotFoundError as error:
+        raise ValueError(
+            f"{error}: --engine=pyspark needs the extra `spark`: pip install "
+            "'clickflax[spark]', and Java 17 or newer."
+        ) from error
+    return open_spark(folder, options)

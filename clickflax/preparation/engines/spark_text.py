@@ -1,4 +1,4 @@
-"""Lines, quotes and paths as Spark takes them, and what is said of those that it cannot read."""
+"""Lines, quotes and paths in Spark's notation, and the reasons for rejected lines."""
 
 import csv
 import pathlib
@@ -7,22 +7,25 @@ import urllib.parse
 from collections.abc import Sequence
 from datetime import datetime
 
-from clickflax.preparation.locate import Place
+from clickflax.preparation.locate import Location
 
 NOT_UTF_8 = "it is not UTF-8"
 
 
-def quoted(delimiter: str, quote: str) -> str:
-    """What a line is whose quotes are right: a field begins with one and ends with one, or does not
-    begin with one. What is matched is not given back: long lines would take all of the stack.
+def balanced_quotes(delimiter: str, quote: str) -> str:
+    """Returns the regular expression of a line with balanced quotes.
+
+    A field that begins with a quote ends with one. Possessive quantifiers avoid backtracking, which
+    would overflow the stack on long lines.
     """
-    q, d = re.escape(quote), re.escape(delimiter)
+    q = re.escape(quote)
+    d = re.escape(delimiter)
     field = f"(?:{q}[^{q}]*+(?:{q}{q}[^{q}]*+)*+{q} *|[^{q}{d}][^{d}]*+|)"
     return f"^{field}(?:{d}{field})*+$"
 
 
-def check_pattern(pattern: str) -> None:
-    """Refuses a pattern that no time could have."""
+def check_time_pattern(pattern: str) -> None:
+    """Raises ValueError if a pattern has an unknown directive."""
     try:
         datetime.strptime("", pattern)
     except ValueError as error:
@@ -30,33 +33,36 @@ def check_pattern(pattern: str) -> None:
             raise ValueError(f"--time-format={pattern!r}: {error}.") from error
 
 
-def reason_of(names: Sequence[str], delimiter: str, quote: str, line: str) -> str:
-    """Why a line is refused, in the words of DuckDB."""
-    rows = csv.reader([line], delimiter=delimiter, quotechar=quote) if quote else [[]]
-    found = len(next(iter(rows))) if quote else len(line.split(delimiter))
-    if found == len(names):
+def rejection_reason(names: Sequence[str], delimiter: str, quote: str, line: str) -> str:
+    """Returns the reason for a rejected line, in the words of DuckDB."""
+    if quote:
+        count = len(next(csv.reader([line], delimiter=delimiter, quotechar=quote)))
+    else:
+        count = len(line.split(delimiter))
+    if count == len(names):
         return NOT_UTF_8
-    # DuckDB stops counting at the first one too many
-    return f"Expected Number of Columns: {len(names)} Found: {min(found, len(names) + 1)}"
+    # DuckDB stops counting at the first field too many.
+    return f"Expected Number of Columns: {len(names)} Found: {min(count, len(names) + 1)}"
 
 
-def line_of(paths: Sequence[pathlib.Path], begins: Sequence[int], row: int) -> Place:
-    """The file and line of a line, counted over all files."""
-    which = max(k for k, begin in enumerate(begins) if begin <= row)
-    return str(paths[which]), row - begins[which] + 1
+def line_of(paths: Sequence[pathlib.Path], begins: Sequence[int], row: int) -> Location:
+    """Returns the location of a row that is counted over all files, which begin at `begins`."""
+    file = max(k for k, begin in enumerate(begins) if begin <= row)
+    return str(paths[file]), row - begins[file] + 1
 
 
-def key_of(path: pathlib.Path | str) -> str:
-    """A path, or how Spark writes it, without what may be written in two ways."""
+def path_key(path: pathlib.Path | str) -> str:
+    """Returns one spelling of a local path and of the URI that Spark writes for it."""
     if isinstance(path, pathlib.Path):
         return str(path.resolve())
     return urllib.parse.unquote(urllib.parse.urlsplit(path).path)
 
 
-def uri(path: pathlib.Path) -> str:
+def path_uri(path: pathlib.Path) -> str:
+    """Returns the path as a file:// URI."""
     return path.resolve().as_uri()
 
 
-def escaped(path: pathlib.Path) -> str:
-    """A path of which Spark takes no sign for a pattern."""
+def escape_glob(path: pathlib.Path) -> str:
+    """Returns a path in which Spark finds no wildcard."""
     return re.sub(r"([*?\[\]{}\\])", r"\\\1", str(path.resolve()))

@@ -1,6 +1,6 @@
-"""What Spark's workers make of a text, for which Spark has no function of its own.
+"""Functions of text that run in Spark's workers, which have no built-in equivalent.
 
-They find these functions by their names, and import nothing else for them.
+The workers import this module by its name: it imports nothing but the standard library.
 """
 
 import json
@@ -10,46 +10,46 @@ from typing import Any
 
 
 def parse_time(text: str, pattern: str) -> str | None:
-    """A time by a pattern, as ISO 8601; None where it does not parse."""
+    """Returns a time in ISO 8601, parsed by a pattern; None if it does not parse."""
     try:
         return datetime.strptime(text, pattern).isoformat(" ")
     except (TypeError, ValueError):
         return None
 
 
-def values(keys: Sequence[str], line: str) -> list[str | None] | None:
-    """The values of keys as texts, None where the line is no JSON."""
+def json_values(keys: Sequence[str], line: str) -> list[str | None] | None:
+    """Returns the values of keys as texts, None if the line is not JSON."""
     try:
-        found = read_json(line)
+        value = parse_json(line)
     except (ValueError, RecursionError):
         return None
-    return [as_text(found.get(key)) if isinstance(found, dict) else None for key in keys]
+    return [json_text(value.get(key)) if isinstance(value, dict) else None for key in keys]
 
 
-def list_values(text: str) -> list[str | None] | None:
-    """The values of a JSON array as texts, None where the text is none."""
+def json_list_values(text: str) -> list[str | None] | None:
+    """Returns the values of a JSON array as texts, None if the text is not an array."""
     try:
-        found = read_json(text) if text and text.startswith("[") else None
+        value = parse_json(text) if text and text.startswith("[") else None
     except (ValueError, RecursionError):
         return None
-    return [as_text(one) for one in found] if isinstance(found, list) else None
+    return [json_text(element) for element in value] if isinstance(value, list) else None
 
 
-def read_json(text: str) -> Any:
-    """What a text of JSON says."""
+def parse_json(text: str) -> Any:
+    """Parses JSON as DuckDB does: integers beyond 64 bits are floats, NaN is an error."""
 
-    def whole(digits: str) -> int | float:
+    def parse_integer(digits: str) -> int | float:
         number = int(digits)
         return number if -(1 << 63) <= number < 1 << 64 else float(number)
 
-    def refuse(constant: str) -> None:
+    def refuse_constant(constant: str) -> None:
         raise ValueError(f"{constant} is not JSON.")
 
-    return json.loads(text, parse_int=whole, parse_constant=refuse)
+    return json.loads(text, parse_int=parse_integer, parse_constant=refuse_constant)
 
 
-def as_text(value: Any) -> str | None:
-    """A value of JSON as text: numbers as the shortest that stands for them."""
+def json_text(value: Any) -> str | None:
+    """Returns a value of JSON as text; numbers are as short as possible."""
     if value is None or isinstance(value, str):
         return value
     return json.dumps(value, separators=(",", ":"), ensure_ascii=False)

@@ -1,0 +1,92 @@
+"""MovieLens-1M: the files of GroupLens, or those of the SASRec repository."""
+
+import dataclasses
+import pathlib
+from collections.abc import Iterator
+
+import ibis
+import pyarrow as pa
+
+from clickflax.preparation.engines.base import Engine, Staged
+from clickflax.preparation.features import INTEGER, TEXT, TEXTS, feature_table
+from clickflax.preparation.options import Options
+from clickflax.preparation.sources.base import RawLog, register_source
+from clickflax.preparation.sources.text import (
+    fields,
+    numbered_fields,
+    required_file,
+    stage_columns,
+)
+
+USER_COLUMNS = {
+    "token": TEXT,
+    "gender": TEXT,
+    "age": INTEGER,
+    "occupation": INTEGER,
+    "zip": TEXT,
+}
+
+
+@register_source("ml-1m", raw="folder with ratings.dat, or with sequences.txt and its id maps")
+def read_ml_1m(engine: Engine, raw: pathlib.Path, options: Options) -> RawLog:
+    """Reads ratings.dat of GroupLens, or sequences.txt of SASRec with the original ids."""
+    folder = raw if raw.is_dir() else raw.parent
+    item_features = _read_movies(required_file(folder / "movies.dat"))
+    users = folder / "users.dat"
+    sequence_features = _read_users(users) if users.is_file() else None
+    ratings = folder / "ratings.dat"
+    sequences = folder / "sequences.txt"
+    if raw != sequences and (ratings.is_file() or not sequences.is_file()):
+        numeric = ("rating",)
+        staged = stage_columns(engine, ratings, ("sequence", "item", "rating", "time"), "::")
+    else:
+        numeric = ()
+        staged = stage_columns(engine, sequences, ("sequence", "item"), " ")
+        staged = _map_ids(engine, staged, "sequence", folder / "sas_to_original_users.txt")
+        staged = _map_ids(engine, staged, "item", folder / "sas_to_original_items.txt")
+    return RawLog(staged, numeric, item_features=item_features, sequence_features=sequence_features)
+
+
+def _read_movies(path: pathlib.Path) -> pa.Table:
+    """Returns titles and genres of the movies."""
+    rows = (
+        (movie, title, genres.split("|")) for movie, title, genres in fields(path, "::", "latin-1")
+    )
+    return feature_table({"token": TEXT, "title": TEXT, "genres": TEXTS}, rows)
+
+
+def _read_users(path: pathlib.Path) -> pa.Table:
+    """Returns the demographics of the users."""
+    rows = (
+        (user, gender, int(age), int(occupation), zip)
+        for user, gender, age, occupation, zip in fields(path, "::", "latin-1")
+    )
+    return feature_table(USER_COLUMNS, rows)
+
+
+def _map_ids(engine: Engine, staged: Staged, column: str, path: pathlib.Path) -> Staged:
+    """Returns the events with the ids of a column replaced by a file of `old new` lines.
+
+    Raises ValueError if an id is not in the file.
+    """
+    ids = feature_table({"_old": TEXT, "_new": TEXT}, _read_id_map(required_file(path)))
+    unknown = staged.events.anti_join(ibis.memtable(ids), [(column, "_old")])
+    first = unknown.order_by("_row").limit(1).select("_row", column)
+    for row in engine.to_arrow(first).to_pylist():
+        file, line = staged.locate(row["_row"])
+        raise ValueError(f"{file}, line {line}: {column} {row[column]!r} is not in {path}.")
+    table = engine.con.create_table(f"names_{column}", ibis.memtable(ids))
+    events = staged.events.left_join(table, [(column, "_old")]).drop("_old", column)
+    return dataclasses.replace(staged, events=events.rename({column: "_new"}))
+
+
+def _read_id_map(path: pathlib.Path) -> Iterator[list[str]]:
+    """Yields the pairs of a file of `old new` lines. Raises ValueError if an old id is repeated."""
+    seen = set()
+    for number, pair in numbered_fields(path, " ", "utf-8"):
+        if len(pair) != 2:
+            raise ValueError(f"{path}, line {number}: {' '.join(pair)!r} is not `old new`.")
+        if pair[0] in seen:
+            raise ValueError(f"{path}, line {number}: {pair[0]!r} appears twice.")
+        seen.add(pair[0])
+        yield pair
