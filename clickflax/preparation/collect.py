@@ -96,12 +96,12 @@ def _write_sorted(
             for name, append in writers.items():
                 column = batch[name]
                 if name in widths:
-                    append(pad_lists(column, widths[name]))
+                    append(pad_id_lists(column, widths[name]))
                 else:
                     append(with_one_nan(column).to_numpy(zero_copy_only=False))
 
 
-def pad_lists(lists: pa.Array, width: int) -> Int32[np.ndarray, "E M"]:
+def pad_id_lists(lists: pa.Array, width: int) -> Int32[np.ndarray, "E M"]:
     """Returns lists of ids as rows of an array, padded with PAD; an empty list begins with NA."""
     count = np.asarray(pc.call_function("list_value_length", [lists]).fill_null(0))
     ids = np.full((len(count), width), PAD, np.int32)

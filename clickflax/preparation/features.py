@@ -13,7 +13,7 @@ TEXTS = pa.list_(TEXT)
 FRACTIONS = pa.list_(FRACTION)
 
 
-def feature_table(columns: Mapping[str, pa.DataType], rows: Iterable[Sequence]) -> pa.Table:
+def features_from_rows(columns: Mapping[str, pa.DataType], rows: Iterable[Sequence]) -> pa.Table:
     """Returns a table with columns of these types from rows with one value per column."""
     values = list(zip(*rows, strict=True)) or [()] * len(columns)
     arrays = [pa.array(v, type) for v, type in zip(values, columns.values(), strict=True)]

@@ -43,7 +43,7 @@ def read_any_log(engine: Engine, raw: pathlib.Path, options: Options) -> RawLog:
     item_features = None
     if options.items is not None:
         items = find_log_files(options.items, options.delimiter, True, quote)
-        item_features = read_item_features(engine, items, wanted["item"])
+        item_features = read_items_file(engine, items, wanted["item"])
     return RawLog(
         split_values(engine, staged, several, options.separator, log.format == "jsonl"),
         names_of_kind(kinds, "numeric"),
@@ -53,7 +53,7 @@ def read_any_log(engine: Engine, raw: pathlib.Path, options: Options) -> RawLog:
     )
 
 
-def read_item_features(engine: Engine, items: LogFiles, item: str) -> pa.Table:
+def read_items_file(engine: Engine, items: LogFiles, item: str) -> pa.Table:
     """Returns the features of a table with one row per item.
 
     Raises ValueError at the first bad row, even with `--on-bad-rows skip`.

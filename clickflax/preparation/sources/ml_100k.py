@@ -5,7 +5,7 @@ import pathlib
 import pyarrow as pa
 
 from clickflax.preparation.engines.base import Engine
-from clickflax.preparation.features import INTEGER, TEXT, TEXTS, feature_table
+from clickflax.preparation.features import INTEGER, TEXT, TEXTS, features_from_rows
 from clickflax.preparation.options import Options
 from clickflax.preparation.sources.base import RawLog, register_source
 from clickflax.preparation.sources.text import fields, required_file, stage_columns
@@ -41,10 +41,10 @@ def _read_movies(folder: pathlib.Path) -> pa.Table:
     for row in fields(required_file(folder / "u.item"), "|", "latin-1"):
         flags = zip(genres, row[FIRST_GENRE:], strict=True)
         rows.append((row[0], row[1], [genre for genre, flag in flags if flag == "1"]))
-    return feature_table({"token": TEXT, "title": TEXT, "genres": TEXTS}, rows)
+    return features_from_rows({"token": TEXT, "title": TEXT, "genres": TEXTS}, rows)
 
 
 def _read_users(path: pathlib.Path) -> pa.Table:
     """Returns the demographics of the users."""
     rows = ((user, int(age), *more) for user, age, *more in fields(path, "|", "latin-1"))
-    return feature_table(USER_COLUMNS_100K, rows)
+    return features_from_rows(USER_COLUMNS_100K, rows)

@@ -8,7 +8,7 @@ import ibis
 import pyarrow as pa
 
 from clickflax.preparation.engines.base import Engine, Staged
-from clickflax.preparation.features import INTEGER, TEXT, TEXTS, feature_table
+from clickflax.preparation.features import INTEGER, TEXT, TEXTS, features_from_rows
 from clickflax.preparation.options import Options
 from clickflax.preparation.sources.base import RawLog, register_source
 from clickflax.preparation.sources.text import (
@@ -52,7 +52,7 @@ def _read_movies(path: pathlib.Path) -> pa.Table:
     rows = (
         (movie, title, genres.split("|")) for movie, title, genres in fields(path, "::", "latin-1")
     )
-    return feature_table({"token": TEXT, "title": TEXT, "genres": TEXTS}, rows)
+    return features_from_rows({"token": TEXT, "title": TEXT, "genres": TEXTS}, rows)
 
 
 def _read_users(path: pathlib.Path) -> pa.Table:
@@ -61,7 +61,7 @@ def _read_users(path: pathlib.Path) -> pa.Table:
         (user, gender, int(age), int(occupation), zip)
         for user, gender, age, occupation, zip in fields(path, "::", "latin-1")
     )
-    return feature_table(USER_COLUMNS, rows)
+    return features_from_rows(USER_COLUMNS, rows)
 
 
 def _map_ids(engine: Engine, staged: Staged, column: str, path: pathlib.Path) -> Staged:
@@ -69,7 +69,7 @@ def _map_ids(engine: Engine, staged: Staged, column: str, path: pathlib.Path) ->
 
     Raises ValueError if an id is not in the file.
     """
-    ids = feature_table({"_old": TEXT, "_new": TEXT}, _read_id_map(required_file(path)))
+    ids = features_from_rows({"_old": TEXT, "_new": TEXT}, _read_id_map(required_file(path)))
     unknown = staged.events.anti_join(ibis.memtable(ids), [(column, "_old")])
     first = unknown.order_by("_row").limit(1).select("_row", column)
     for row in engine.to_arrow(first).to_pylist():

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 import pyarrow as pa
 
 from clickflax.preparation.engines.base import Engine
-from clickflax.preparation.features import FRACTION, FRACTIONS, TEXT, TEXTS, feature_table
+from clickflax.preparation.features import FRACTION, FRACTIONS, TEXT, TEXTS, features_from_rows
 from clickflax.preparation.locate import check_columns
 from clickflax.preparation.options import VARIABLE_NAME, Options
 from clickflax.preparation.sources.base import RawLog, register_source
@@ -114,7 +114,9 @@ def _read_features(path: pathlib.Path | None, key: str) -> pa.Table | None:
             is_title = name == "movie_title"
             schema[FEATURE_NAMES.get(name, name)] = TEXT if is_title else FEATURE_TYPES[type]
             positions.append(position)
-    return feature_table(schema, _feature_rows(path, list(schema.values()), positions, len(types)))
+    return features_from_rows(
+        schema, _feature_rows(path, list(schema.values()), positions, len(types))
+    )
 
 
 def _feature_rows(

@@ -5,7 +5,7 @@ import pathlib
 from collections.abc import Iterator
 
 from clickflax.preparation.engines.base import Engine
-from clickflax.preparation.features import TEXT, TEXTS, feature_table
+from clickflax.preparation.features import TEXT, TEXTS, features_from_rows
 from clickflax.preparation.options import Options
 from clickflax.preparation.sources.base import RawLog, register_source
 from clickflax.preparation.sources.text import (
@@ -23,7 +23,7 @@ def read_sequences(engine: Engine, raw: pathlib.Path, options: Options) -> RawLo
     item_features = None
     if options.attributes is not None:
         attributes = _read_attributes(required_file(options.attributes))
-        item_features = feature_table({"token": TEXT, "attributes": TEXTS}, attributes)
+        item_features = features_from_rows({"token": TEXT, "attributes": TEXTS}, attributes)
     return RawLog(stage_items_of_lines(engine, events, (raw,)), item_features=item_features)
 
 
