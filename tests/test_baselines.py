@@ -1,4 +1,4 @@
-"""Baselines: hand-made features, counts, and a record that stands beside that of a run."""
+"""Baselines: hand-made features, rankings by counts, and the record of `clickflax baselines`."""
 
 import importlib.util
 import json
@@ -7,20 +7,28 @@ import numpy as np
 import pytest
 from toy import small_config
 
-from clickflax.baselines import counts, learners
-from clickflax.baselines.compare import compare, main
-from clickflax.baselines.counts import RANKINGS, Ranking
+from clickflax.baselines import compare, counts
+from clickflax.baselines.compare import compare_baselines, main
+from clickflax.baselines.count_baselines import COUNT_RANKINGS
+from clickflax.baselines.counts import CountRanking
+from clickflax.baselines.feature_table import (
+    FeatureTable,
+    make_feature_table,
+    read_event_columns,
+    training_statistics,
+)
 from clickflax.baselines.features import (
     FOLDS,
     PRIOR,
-    look_back,
-    of_items,
-    of_numbers,
-    of_times,
-    of_values,
-    rates,
+    item_history_features,
+    mean_labels,
+    number_features,
+    past_of_events,
+    time_features,
+    value_features,
 )
-from clickflax.baselines.tables import Table, learn, make_table, read_log
+from clickflax.baselines.label_models import LABEL_BASELINES, fit_label_baseline
+from clickflax.baselines.trees import LEAVES, ROUNDS, fit_trees
 from clickflax.batch import PAD, RESERVED
 from clickflax.config.default import from_dict, to_dict
 from clickflax.data.batches import Windows
@@ -45,7 +53,7 @@ COLUMNS = {
 PRICE = np.array([5.0, np.nan, 7.0, 3.0, 9.0, np.nan])
 NAMES = {"action": ["view", "cart"]}
 RANGES = Windows(np.array([0, 4]), np.array([4, 6]))
-ALL = look_back(RANGES, np.ones(6, bool))[0]
+ALL = past_of_events(RANGES, np.ones(6, bool))[0]
 
 
 def close(found, expected):
@@ -53,7 +61,7 @@ def close(found, expected):
 
 
 def test_values_are_counted_from_the_first_event_of_a_range_to_the_event():
-    found = of_values(ALL, COLUMNS, NAMES)
+    found = value_features(ALL, COLUMNS, NAMES)
     assert close(found["events"], [1, 2, 3, 4, 1, 2])
     assert close(found["action=cart"], [0, 1, 2, 2, 0, 1])
     assert close(found["action=cart_share"], [0, 1 / 2, 2 / 3, 2 / 4, 0, 1 / 2])
@@ -62,15 +70,15 @@ def test_values_are_counted_from_the_first_event_of_a_range_to_the_event():
     assert close(found["action_before"], [np.nan, 0, 1, 1, np.nan, 0])
 
 
-def test_what_happened_to_an_item_is_counted_in_its_range_alone():
-    found = of_items(ALL, COLUMNS, NAMES)
+def test_events_of_an_item_are_counted_within_its_range():
+    found = item_history_features(ALL, COLUMNS, NAMES)
     assert close(found["distinct_items"], [1, 2, 2, 3, 1, 1])
     assert close(found["item_events"], [1, 1, 2, 1, 1, 2])
     assert close(found["item_action=cart"], [0, 1, 1, 0, 0, 1])
 
 
 def test_counts_begin_again_after_a_pause_of_half_an_hour():
-    found = of_times(ALL, COLUMNS, NAMES)
+    found = time_features(ALL, COLUMNS, NAMES)
     assert close(found["seconds"], [0, 60, 180, 3780, 0, 300])
     assert close(found["gap"], [np.nan, 60, 120, 3600, np.nan, 300])
     assert close(found["visits"], [1, 1, 1, 2, 1, 1])
@@ -79,31 +87,31 @@ def test_counts_begin_again_after_a_pause_of_half_an_hour():
     assert close(found["visit_seconds"], [0, 60, 180, 0, 0, 300])
     assert close(found["hour"], [0, 0, 0, 1, 1, 1])
     assert close(found["weekday"], [3] * 6)  # 1970 began on a Thursday
-    assert of_times(ALL, {"item": COLUMNS["item"]}, NAMES) == {}
+    assert time_features(ALL, {"item": COLUMNS["item"]}, NAMES) == {}
 
 
-def test_a_missing_number_counts_neither_for_the_mean_nor_for_the_highest():
-    found = of_numbers(ALL, {"price": PRICE})
+def test_mean_and_maximum_ignore_missing_numbers():
+    found = number_features(ALL, {"price": PRICE})
     assert close(found["price"], PRICE)
     assert close(found["price_mean"], [5, 5, 6, 5, 9, 9])
     assert close(found["price_max"], [5, 5, 7, 7, 9, 9])
     assert close(found["price_first"], [5, 5, 5, 5, 9, 9])
 
 
-def test_an_event_is_asked_about_from_the_first_event_of_its_own_range():
+def test_the_past_of_an_event_starts_at_its_own_range():
     asked = np.array([False, False, True, False, False, True])
-    past, source = look_back(Windows(np.array([1, 4]), np.array([3, 6])), asked)
+    past, source = past_of_events(Windows(np.array([1, 4]), np.array([3, 6])), asked)
     assert list(source) == [1, 2, 4, 5]
     columns = {name: values[source] for name, values in COLUMNS.items()}
-    found = of_values(past, columns, NAMES)
+    found = value_features(past, columns, NAMES)
     assert close(found["events"], [2, 2])
     assert close(found["action=cart"], [2, 1])
-    assert close(of_items(past, columns, NAMES)["item_events"], [1, 2])
+    assert close(item_history_features(past, columns, NAMES)["item_events"], [1, 2])
 
 
 def test_the_rate_of_a_value_leaves_out_the_labels_of_its_own_fold():
     ids, label = np.array([6, 6, 6, 7]), np.array([1.0, 0.0, 1.0, 0.0])
-    table = rates(ids, label, np.array([0, 1, 1, 2]), 9)
+    table = mean_labels(ids, label, np.array([0, 1, 1, 2]), 9)
     assert table.shape == (FOLDS + 1, 9)
     no = PRIOR / 2 / (1 + PRIOR)
     # Of all: 2 of 4 are yes, of item 6 it is 2 of 3, of item 8 nothing is known.
@@ -116,67 +124,69 @@ def test_the_rate_of_a_value_leaves_out_the_labels_of_its_own_fold():
 ITEM = np.array([0, 1, 0, 1, 0, 2, 1, 2, 0, 1], np.int32) + R
 TRAIN = Windows(np.arange(0, 8, 2), np.arange(2, 10, 2))
 EVERY = np.ones(10, bool)
-COUNTED = counts.count(ITEM, TRAIN, R + 5, EVERY)  # a and b three times, c twice, d and e never
+COUNTED = counts.count_training(
+    ITEM, TRAIN, R + 5, EVERY
+)  # a and b three times, c twice, d and e never
 
 
-def place(name, start, target, filter_seen=False):
+def rank_of(name, start, target, filter_seen=False):
     history = Windows(np.array([start]), np.array([10]))
     examples = Examples(np.array([0]), history, np.array([target + R]), np.array([0]))
-    return counts.ranks(COUNTED, RANKINGS[name], ITEM, examples, filter_seen)[0]
+    return counts.count_ranks(COUNTED, COUNT_RANKINGS[name], ITEM, examples, filter_seen)[0]
 
 
-def test_popular_items_stand_first_and_equals_share_their_mean_place():
+def test_popular_items_rank_first_and_ties_share_their_mean_rank():
     assert list(COUNTED.popularity[R:]) == [3, 3, 2, 0, 0]
-    assert [place("popularity", 8, i) for i in range(5)] == [0.5, 0.5, 2, 3.5, 3.5]
+    assert [rank_of("popularity", 8, i) for i in range(5)] == [0.5, 0.5, 2, 3.5, 3.5]
 
 
-def test_only_events_of_the_kind_that_is_asked_for_are_popular_or_follow():
-    asked = ITEM == R + 2  # c, after a and after b
-    counted = counts.count(ITEM, TRAIN, R + 5, asked)
+def test_only_events_of_the_condition_are_counted():
+    where = ITEM == R + 2  # c, after a and after b
+    counted = counts.count_training(ITEM, TRAIN, R + 5, where)
     assert list(counted.popularity[R:]) == [0, 0, 2, 0, 0]
-    assert counted.following.nnz == 2 and counted.following[R, R + 2] == 1
+    assert counted.transitions.nnz == 2 and counted.transitions[R, R + 2] == 1
 
 
-def test_what_was_seen_is_left_out_but_never_a_target():
-    assert [place("popularity", 8, i, True) for i in range(5)] == [0, 0, 0, 1.5, 1.5]
+def test_seen_items_are_excluded_except_the_target():
+    assert [rank_of("popularity", 8, i, True) for i in range(5)] == [0, 0, 0, 1.5, 1.5]
 
 
-def test_what_followed_the_last_item_stands_before_what_is_popular():
+def test_transitions_from_the_last_item_rank_before_popularity():
     # b was followed by c alone; after that a and b are popular, and d and e are not.
-    assert [place("markov", 8, i) for i in range(5)] == [1.5, 1.5, 0, 3.5, 3.5]
+    assert [rank_of("markov", 8, i) for i in range(5)] == [1.5, 1.5, 0, 3.5, 3.5]
 
 
 def test_items_before_the_last_one_count_less():
     # c followed b always (1), and a in one case of three (0.6 / 3); b followed a in two of three.
-    assert [place("markov_recent", 8, i) for i in range(5)] == [2, 1, 0, 3.5, 3.5]
-    assert [place("markov_recent", 8, i, True) for i in range(5)] == [1, 1, 0, 1.5, 1.5]
+    assert [rank_of("markov_recent", 8, i) for i in range(5)] == [2, 1, 0, 3.5, 3.5]
+    assert [rank_of("markov_recent", 8, i, True) for i in range(5)] == [1, 1, 0, 1.5, 1.5]
 
 
-def test_what_one_had_most_often_stands_first():
+def test_own_counts_ranks_the_most_frequent_items_of_the_history_first():
     # The history c b c a b: b and c twice, and b is the more popular one; then a.
-    assert [place("own_counts", 5, i) for i in range(5)] == [2, 0, 1, 3.5, 3.5]
+    assert [rank_of("own_counts", 5, i) for i in range(5)] == [2, 0, 1, 3.5, 3.5]
 
 
 @pytest.mark.parametrize("filter_seen", [False, True])
-@pytest.mark.parametrize("how", RANKINGS)
-def test_places_are_those_of_a_count_over_the_whole_catalog(how, filter_seen, monkeypatch):
-    monkeypatch.setattr(counts, "AT_ONCE", 3)
+@pytest.mark.parametrize("how", COUNT_RANKINGS)
+def test_ranks_are_those_of_a_count_over_the_whole_catalog(how, filter_seen, monkeypatch):
+    monkeypatch.setattr(counts, "COUNTS_CHUNK", 3)
     chance = np.random.default_rng(0)
     item = (chance.integers(0, 9, 80) + R).astype(np.int32)
     item[chance.integers(0, 80, 6)] = RESERVED - 1  # no value
     starts = np.arange(0, 80, 10)
-    counted = counts.count(item, Windows(starts, starts + 6), R + 12, np.ones(80, bool))
+    counted = counts.count_training(item, Windows(starts, starts + 6), R + 12, np.ones(80, bool))
     owner = np.repeat(np.arange(8), 2)
     targets = chance.integers(0, 12, 16) + R
     targets[1::2] = R + (targets[::2] - R + 1) % 12
     examples = Examples(np.arange(8), Windows(starts, starts + 8), targets, owner)
-    found = counts.ranks(counted, RANKINGS[how], item, examples, filter_seen)
-    share = np.eye(R + 12) if RANKINGS[how].own else counted.following.toarray()
+    found = counts.count_ranks(counted, COUNT_RANKINGS[how], item, examples, filter_seen)
+    share = np.eye(R + 12) if COUNT_RANKINGS[how].own else counted.transitions.toarray()
     for target, example, at in zip(targets, owner, found, strict=True):
         history = item[starts[example] : starts[example] + 8]
         scores = counted.popularity / 1e6
-        for back, last in enumerate(history[::-1][: RANKINGS[how].looks]):
-            scores = scores + (RANKINGS[how].decay ** back * share[last] if last >= R else 0)
+        for back, last in enumerate(history[::-1][: COUNT_RANKINGS[how].last]):
+            scores = scores + (COUNT_RANKINGS[how].decay ** back * share[last] if last >= R else 0)
         mine = set(targets[owner == example])
         others = [i for i in range(R, R + 12) if not filter_seen or i not in set(history) - mine]
         own = scores[target]
@@ -185,9 +195,9 @@ def test_places_are_those_of_a_count_over_the_whole_catalog(how, filter_seen, mo
         assert at == more + same / 2
 
 
-def test_a_decay_of_nothing_is_the_last_item_alone():
+def test_a_decay_of_zero_keeps_the_last_item_only():
     history = Windows(np.array([0]), np.array([10]))
-    row = counts.looked_at(ITEM, history, Ranking(5, 0.0), R + 5).toarray()[0]
+    row = counts.history_weights(ITEM, history, CountRanking(5, 0.0), R + 5).toarray()[0]
     assert list(row) == [0] * R + [0, 1, 0, 0, 0]
 
 
@@ -211,16 +221,16 @@ def config_for(shop, *tasks, **label):
     return from_dict(to_dict(c))
 
 
-def possible(shop, config):
-    """The AUC of the probabilities of the shop itself."""
+def best_auc(shop, config):
+    """The AUC of the true probabilities of the shop."""
     dataset, truth = open_dataset(shop), load_truth(shop)
     part = make_task_data(config, dataset)["purchase"].test
     events = np.flatnonzero(np.isfinite(part.label))
     start = dataset.offsets[np.searchsorted(dataset.offsets, events, side="right") - 1]
-    place = start[:, None] + np.arange(12)
-    there = place <= events[:, None]
+    column = start[:, None] + np.arange(12)
+    known = column <= events[:, None]
     rows = {
-        name: np.where(there, dataset.columns[name][np.where(there, place, 0)], PAD)
+        name: np.where(known, dataset.columns[name][np.where(known, column, 0)], PAD)
         for name in ("item", "action")
     }
     return binary_metrics(truth.purchase(rows["item"], rows["action"]), part.label[events], 0.5)[
@@ -230,9 +240,9 @@ def possible(shop, config):
 
 def test_trees_find_what_there_is_to_find_and_no_more(shop):
     config = config_for(shop, "purchase")
-    record = compare(config, "test")
+    record = compare_baselines(config, "test")
     found = record["baselines"]
-    best = possible(shop, config)
+    best = best_auc(shop, config)
     assert best > 0.7
     assert found["constant"]["auc"] == 0.5
     for name in ("trees", "linear"):
@@ -242,101 +252,110 @@ def test_trees_find_what_there_is_to_find_and_no_more(shop):
     assert record["environment"]["versions"]["scikit-learn"]
 
 
+def keep_baselines(monkeypatch, *names):
+    """Leaves these label baselines only."""
+    kept = {name: LABEL_BASELINES[name] for name in names}
+    monkeypatch.setattr(compare, "LABEL_BASELINES", kept)
+
+
 def test_features_that_are_left_out_are_not_used(shop, monkeypatch):
-    monkeypatch.setattr(learners, "LEARNERS", {"constant": learners.constant})
+    keep_baselines(monkeypatch, "constant")
     config = config_for(shop, "purchase")
-    every = compare(config, "test")["features"]
-    record = compare(config, "test", ["*_rate*", "gap"])
+    every = compare_baselines(config, "test")["features"]
+    record = compare_baselines(config, "test", ["*_rate*", "gap"])
     assert record["without"] == ["*_rate*", "gap"]
     assert record["features"] == [n for n in every if "_rate" not in n and n != "gap"]
     assert len(record["features"]) < len(every) - 1
     for without, error in [
-        (["colour_*"], "--without colour_\\*: no feature of events, "),
+        (["colour_*"], "--without colour_\\* matches no feature of events, "),
         (["*"], "leaves no feature"),
     ]:
         with pytest.raises(ValueError, match=error):
-            compare(config, "test", without)
+            compare_baselines(config, "test", without)
     config.tasks, config.train.monitor = ("next_item",), "ndcg@10"
-    with pytest.raises(ValueError, match="items are ranked without features"):
-        compare(config, "test", ["gap"])
+    with pytest.raises(ValueError, match="rank items without features"):
+        compare_baselines(config, "test", ["gap"])
 
 
 def test_labels_counts_and_protocol_are_those_of_evaluate(tmp_path, optax_promotes, monkeypatch):
     simulate(tmp_path / "data", Shop(sequences=200, items=40, mean_length=6.0, max_length=12))
-    monkeypatch.setattr(learners, "LEARNERS", {"constant": learners.constant})
+    keep_baselines(monkeypatch, "constant")
     config = config_for(tmp_path / "data", "purchase", "next_item")
     train(config, tmp_path / "run")
-    theirs, ours = evaluate_run(tmp_path / "run", "test"), compare(config, "test")
+    of_run = evaluate_run(tmp_path / "run", "test")
+    record = compare_baselines(config, "test")
     for key in ("purchase/labels", "next_item/users", "next_item/targets_never_trained_on"):
-        assert ours[key] == theirs[key]
+        assert record[key] == of_run[key]
     for key in ("purchase/dropped", "next_item/dropped", "purchase/protocol", "fingerprint"):
-        assert ours[key] == theirs[key]
-    assert ours["next_item/protocol"].keys() == theirs["next_item/protocol"].keys()
-    assert ours["purchase/baselines"]["constant"]["yes"] == theirs["purchase/yes"]
-    (one,) = ours["purchase/baselines"]["constant"]["reliability"]  # it tells the same of all
-    assert one["labels"] == ours["purchase/labels"]
-    assert one["yes"] == pytest.approx(theirs["purchase/yes"])
-    metrics = {key.removeprefix("next_item/") for key in theirs if "next_item/ndcg@" in key}
-    assert metrics < ours["next_item/baselines"]["markov"].keys()
+        assert record[key] == of_run[key]
+    assert record["next_item/protocol"].keys() == of_run["next_item/protocol"].keys()
+    assert record["purchase/baselines"]["constant"]["yes"] == of_run["purchase/yes"]
+    (bin,) = record["purchase/baselines"]["constant"]["reliability"]  # one prediction for all
+    assert bin["labels"] == record["purchase/labels"]
+    assert bin["yes"] == pytest.approx(of_run["purchase/yes"])
+    metrics = {key.removeprefix("next_item/") for key in of_run if "next_item/ndcg@" in key}
+    assert metrics < record["next_item/baselines"]["markov"].keys()
 
 
 def test_features_do_not_depend_on_anything_that_comes_later(shop):
     config, dataset = config_for(shop, "purchase"), open_dataset(shop)
-    asked = make_task_data(config, dataset)["purchase"]
-    log = read_log(dataset, asked, tuple(config.data.variables))
-    part = asked.test
-    known = learn(log, part, "binary")
-    before = make_table(log, known, part, trained=False)
+    data = make_task_data(config, dataset)["purchase"]
+    events = read_event_columns(dataset, data, tuple(config.data.variables))
+    test = data.test
+    statistics = training_statistics(events, test, "binary")
+    before = make_feature_table(events, statistics, test, trained=False)
     chance = np.random.default_rng(0)
-    place = np.arange(dataset.events) - dataset.offsets[log.sequence]
-    order = np.where(place >= 3, chance.permutation(dataset.events), np.arange(dataset.events))
-    changed = log._replace(
-        ids={name: values[order] for name, values in log.ids.items()},
-        numbers={name: values[order] for name, values in log.numbers.items()},
-        time={"time": log.time["time"] + np.where(place >= 3, 7777 * MINUTE, 0)},
+    position = np.arange(dataset.events) - dataset.offsets[events.sequence]
+    order = np.where(position >= 3, chance.permutation(dataset.events), np.arange(dataset.events))
+    changed = events._replace(
+        ids={name: values[order] for name, values in events.ids.items()},
+        numbers={name: values[order] for name, values in events.numbers.items()},
+        time={"time": events.time["time"] + np.where(position >= 3, 7777 * MINUTE, 0)},
     )
-    after = make_table(changed, known, part, trained=False)
-    events = place[np.flatnonzero(np.isfinite(part.label))]
-    earlier = events < 3
+    after = make_feature_table(changed, statistics, test, trained=False)
+    earlier = position[np.flatnonzero(np.isfinite(test.label))] < 3
     assert earlier.any() and not earlier.all()
     for name, values in before.columns.items():
-        # Sums go on from one range to the next, in which the last digit may then differ.
+        # Cumulative sums run over all ranges, so that the last digit may differ.
         np.testing.assert_allclose(values[earlier], after.columns[name][earlier], rtol=1e-6)
     assert not np.array_equal(before.matrix()[~earlier], after.matrix()[~earlier], equal_nan=True)
 
 
-def test_a_return_is_not_told_by_its_action(shop):
+def test_a_return_does_not_leak_through_its_action(shop):
     config, dataset = config_for(shop, "returns"), open_dataset(shop)
-    asked = make_task_data(config, dataset)["returns"]
-    log = read_log(dataset, asked, ())
+    data = make_task_data(config, dataset)["returns"]
+    events = read_event_columns(dataset, data, ())
     back, buy = dataset.vocabulary("action").ids(["return", "buy"])
     assert (dataset.columns["action"] == back).any()
-    assert not (log.ids["action"] == back).any()
-    table = make_table(log, learn(log, asked.test, "binary"), asked.test, trained=False)
+    assert not (events.ids["action"] == back).any()
+    statistics = training_statistics(events, data.test, "binary")
+    table = make_feature_table(events, statistics, data.test, trained=False)
     assert (table.columns["action"] == buy - RESERVED).all()
-    assert "action" not in table.telling()
+    assert "action" not in table.varying()
 
 
 def table_of(x, label):
-    return Table({"x": np.array(x, np.float32)}, (), np.array(label, np.float64))
+    return FeatureTable({"x": np.array(x, np.float32)}, (), np.array(label, np.float64))
 
 
 @pytest.mark.parametrize("name", ["linear", "trees"])
-def test_every_learner_tells_numbers_and_classes(name):
+def test_every_label_baseline_predicts_numbers_and_classes(name):
     x = np.arange(400) % 2
     train_on, rest = table_of(x, 2 * x), table_of(x[:50], 2 * x[:50])
-    numbers = learners.fit(name, "number", 4, train_on, rest).predict(rest.matrix())
+    numbers = fit_label_baseline(LABEL_BASELINES[name], "number", 4, train_on, rest).predict(
+        rest.matrix()
+    )
     np.testing.assert_allclose(numbers, rest.label, atol=0.1)
-    classes = learners.fit(name, "classes", 4, train_on, rest).predict(rest.matrix())
-    assert not classes[:, [1, 3]].any()  # which were never trained on
+    classes = fit_label_baseline(LABEL_BASELINES[name], "classes", 4, train_on, rest).predict(
+        rest.matrix()
+    )
+    assert not classes[:, [1, 3]].any()  # classes without training labels
     np.testing.assert_allclose(classes[:, 2], x[:50], atol=0.1)
 
 
 @pytest.mark.parametrize(("kind", "metric"), [("number", "rmse"), ("classes", "log_loss")])
-def test_labels_of_a_file_are_told_as_numbers_or_classes(tmp_path, monkeypatch, kind, metric):
-    monkeypatch.setattr(
-        learners, "LEARNERS", {n: learners.LEARNERS[n] for n in ("constant", "linear")}
-    )
+def test_labels_of_a_file_are_predicted_as_numbers_or_classes(tmp_path, monkeypatch, kind, metric):
+    keep_baselines(monkeypatch, "constant", "linear")
     shop = tmp_path / "data"
     simulate(shop, Shop(sequences=300, items=40, mean_length=6.0, max_length=12))
     lengths = np.diff(open_dataset(shop).offsets)
@@ -346,7 +365,7 @@ def test_labels_of_a_file_are_told_as_numbers_or_classes(tmp_path, monkeypatch, 
     more = {"classes": 13} if kind == "classes" else {}
     config = config_for(shop, "label", path=path, kind=kind, **more)
     config.train.monitor = metric
-    record = compare(config, "test")
+    record = compare_baselines(config, "test")
     # The label, the number of events, is itself a feature.
     found = record["baselines"]
     assert "events" in record["features"]
@@ -354,27 +373,27 @@ def test_labels_of_a_file_are_told_as_numbers_or_classes(tmp_path, monkeypatch, 
     assert {"item_rate5", "item_rate6"} <= set(record["features"]) or kind == "number"
 
 
-def test_without_a_validation_the_first_choice_is_taken():
+def test_the_first_hyperparameter_is_taken_without_a_validation():
     x = np.arange(400) % 4
-    choice = learners.fit("trees", "binary", 2, table_of(x, x // 2), table_of([], []))
-    assert choice.chosen == {"leaves": learners.LEAVES[0], "trees": learners.ROUNDS // 5}
+    choice = fit_label_baseline(fit_trees, "binary", 2, table_of(x, x // 2), table_of([], []))
+    assert choice.chosen == {"leaves": LEAVES[0], "trees": ROUNDS // 5}
     assert choice.threshold == 0.5
 
 
-def test_without_scikit_learn_items_are_ranked_and_labels_name_what_to_install(shop, monkeypatch):
+def test_only_label_baselines_need_scikit_learn(shop, monkeypatch):
     find = importlib.util.find_spec
     monkeypatch.setattr(
         importlib.util, "find_spec", lambda name: None if name == "sklearn" else find(name)
     )
     config = config_for(shop, "purchase")
     with pytest.raises(ValueError, match=r"pip install 'clickflax\[baselines\]'"):
-        compare(config, "test")
+        compare_baselines(config, "test")
     config.tasks, config.train.monitor = ("next_item",), "ndcg@10"
-    record = compare(config, "validation")
+    record = compare_baselines(config, "validation")
     assert record["baselines"]["markov"]["ndcg@10"] > record["baselines"]["popularity"]["ndcg@10"]
 
 
-def test_the_verb_prints_a_table_and_its_record_and_keeps_it(shop, tmp_path, capsys):
+def test_the_command_prints_a_table_and_writes_its_record(shop, tmp_path, capsys):
     (tmp_path / "config.py").write_text(
         "from clickflax.config import default\n\n\ndef get_config():\n    return default()\n"
     )
@@ -383,19 +402,21 @@ def test_the_verb_prints_a_table_and_its_record_and_keeps_it(shop, tmp_path, cap
     main([*flags, f"--config.data.path={shop}", "--config.eval.cutoffs=5,10"])
     lines = capsys.readouterr().out.splitlines()
     assert any(line.split()[:2] == ["markov", "5"] for line in lines)
-    kept, told = json.loads(out.read_text()), json.loads(lines[-1])
+    kept = json.loads(out.read_text())
+    printed = json.loads(lines[-1])
     assert kept.pop("config")["data"]["path"] == str(shop)
-    assert kept == told
-    assert told["users"] == told["protocol"]["filter_seen"] * 3000
+    assert kept == printed
+    assert printed["users"] == printed["protocol"]["filter_seen"] * 3000
     with pytest.raises(ValueError, match="config.data.path is empty"):
         main(flags)
 
 
-def test_labels_of_a_part_are_all_told_in_the_order_of_their_events(shop):
+def test_a_feature_table_has_all_labels_in_the_order_of_events(shop):
     config, dataset = config_for(shop, "purchase"), open_dataset(shop)
-    asked = make_task_data(config, dataset)["purchase"]
-    log = read_log(dataset, asked, ())
-    label = np.where(np.isfinite(asked.test.label), np.arange(dataset.events), np.nan)
-    part = LabelExamples(asked.test.ranges, label)
-    table = make_table(log, learn(log, part, "number"), part, trained=True)
+    data = make_task_data(config, dataset)["purchase"]
+    events = read_event_columns(dataset, data, ())
+    label = np.where(np.isfinite(data.test.label), np.arange(dataset.events), np.nan)
+    test = LabelExamples(data.test.ranges, label)
+    statistics = training_statistics(events, test, "number")
+    table = make_feature_table(events, statistics, test, trained=True)
     assert list(table.label) == list(label[np.isfinite(label)])

@@ -11,7 +11,7 @@ import pytest
 from test_evaluate import COLUMNS, EXAMPLES, ITEM, TASK
 from toy import ITEMS, small_config, small_model
 
-from clickflax.baselines.compare import compare
+from clickflax.baselines.compare import compare_baselines
 from clickflax.batch import RESERVED
 from clickflax.config.check import check_config
 from clickflax.config.default import default, override
@@ -278,9 +278,9 @@ def test_baselines_among_all_that_is_left_are_those_over_the_catalog(part, tmp_p
     simulate(tmp_path / "data", Shop(sequences=60, items=40, mean_length=6.0, max_length=12))
     config = small_config()
     config.data.update({"path": str(tmp_path / "data"), "split": "ratio", "test_share": 0.4})
-    over_the_catalog = compare(config, part)
+    over_the_catalog = compare_baselines(config, part)
     config.eval.negatives = 40
-    among = compare(config, part)
+    among = compare_baselines(config, part)
     assert among["protocol"]["candidates"] != over_the_catalog["protocol"]["candidates"]
     for way in ("popularity", "markov", "item_knn"):
         found, expected = (one["baselines"][way] for one in (among, over_the_catalog))

@@ -10,7 +10,7 @@ import pytest
 from logs import UIT, accounts_for_every_row, prepared, sequences, write_parquet
 from toy import layout, small_config
 
-from clickflax.baselines.tables import read_log
+from clickflax.baselines.feature_table import read_event_columns
 from clickflax.batch import CLS, MASK, NA, PAD, RESERVED, SEP
 from clickflax.data.batches import Query, Windows, fill_rows, shift_left
 from clickflax.data.eval_batches import DeviceLayout, eval_batches
@@ -379,7 +379,7 @@ def test_features_made_by_hand_leave_several_values_out(logs):
     changed |= {"data.test_from": "1970-10-01", "label.buy": "view"}
     dataset = open_dataset(logs[0])
     asked = make_task_data(config_for(logs[0], "purchase", **changed), dataset)["purchase"]
-    assert sorted(read_log(dataset, asked, ("item", "tags")).ids) == ["action", "item"]
+    assert sorted(read_event_columns(dataset, asked, ("item", "tags")).ids) == ["action", "item"]
 
 
 @pytest.mark.parametrize("name", ["item", "price"])

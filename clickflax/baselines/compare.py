@@ -1,10 +1,9 @@
-"""`clickflax baselines`: what one would try first, on the very question of a config.
+"""`clickflax baselines`: standard baselines on the tasks of a config.
 
-The labels and examples, the split and the metrics are those of a model that is trained with the
-config; no run is needed. Items are ranked by popularity, by what followed the last ones, by their
-neighbours (item-kNN), by EASE and by matrix factorisation (BPR). Labels are told by the mean of the
-training, and by a linear model and boosted trees on hand-made features (pip install
-'clickflax[baselines]').
+Labels, examples, split and metrics are those of a model that is trained with the config; no run is
+needed. Items are ranked by popularity, Markov chains, item-kNN, EASE and matrix factorisation
+(BPR). Labels are predicted by their mean, and by linear models and boosted trees on hand-made
+features (pip install 'clickflax[baselines]').
 """
 
 import importlib.metadata
@@ -20,7 +19,20 @@ import rich.console
 import rich.table
 from ml_collections import ConfigDict
 
-from clickflax.baselines import counts, features, items, learners, tables
+from clickflax.baselines.count_baselines import COUNT_RANKINGS
+from clickflax.baselines.feature_table import (
+    make_feature_table,
+    read_event_columns,
+    training_statistics,
+)
+from clickflax.baselines.features import select_features
+from clickflax.baselines.label_models import (
+    LABEL_BASELINES,
+    check_scikit_learn,
+    fit_label_baseline,
+    metrics_of_labels,
+)
+from clickflax.baselines.rankers import ITEM_BASELINES, NotApplicable, RankingLog
 from clickflax.config.check import check_config
 from clickflax.config.default import of_task, to_dict
 from clickflax.config.flags import flags_of, parse_flags
@@ -38,152 +50,172 @@ from clickflax.runtime.log import finite
 from clickflax.tasks.label_metrics import precision_recall_curve
 from clickflax.tasks.ranking_metrics import mean_metrics, ranking_metrics
 
-BESIDE = ("seconds", "threshold", "yes", "reliability")  # in the record, not in the table
+# Entries of a baseline in the record that the table leaves out.
+NOT_IN_TABLE = ("chosen", "seconds", "threshold", "yes", "reliability")
 
 
-def rank_items(
-    config: ConfigDict,
-    dataset: Dataset,
-    name: str,
-    asked: TaskData,
-    which: str,
+def compare_rankings(
+    config: ConfigDict, dataset: Dataset, name: str, data: TaskData, split: str
 ) -> tuple[dict[str, dict[str, Any]], dict[str, Any]]:
-    """The metrics of every way to rank the items of a task, and why some have none."""
-    head, examples, validation = asked.task.head, getattr(asked, which), asked.validation
+    """Returns the metrics of each item baseline on a task, and why some are not applicable."""
+    head = data.task.head
+    examples = getattr(data, split)
+    validation = data.validation
     assert isinstance(validation, Examples)
-    item, size = np.asarray(dataset.columns[head]), dataset.size(head)
+    item = np.asarray(dataset.columns[head])
+    size = dataset.size(head)
     filter_seen = bool(config.eval.filter_seen and head == "item")
 
-    def drawn(part: Examples) -> Candidates | None:
+    def candidates_of(examples: Examples) -> Candidates | None:
         if not config.eval.negatives:
             return None
-        return eval_candidates(config, asked.train, part, item, size, filter_seen)
+        return eval_candidates(config, data.train, examples, item, size, filter_seen)
 
-    candidates = drawn(examples)
-    log = items.Log(
+    candidates = candidates_of(examples)
+    log = RankingLog(
         item=item,
         time=dataset.columns.get("time"),
         offsets=dataset.offsets,
-        train=asked.train,
+        train=data.train,
         size=size,
         where=matches(dataset, of_task(config.task_where, config.tasks, name)),
         validation=validation,
         filter_seen=filter_seen,
-        candidates=drawn(validation),
+        candidates=candidates_of(validation),
     )
-    found, unable = {}, {}
-    for way, learn in items.WAYS.items():
+    metrics = {}
+    unable = {}
+    for baseline, fit in ITEM_BASELINES.items():
         start = time.perf_counter()
         try:
-            rank, strength = learn(log)
-        except items.Unable as reason:
-            unable[way] = str(reason)
+            fitted = fit(log)
+        except NotApplicable as reason:
+            unable[baseline] = str(reason)
             continue
-        places = rank(examples, candidates)
-        metrics = ranking_metrics(places, examples.owner, len(examples), tuple(config.eval.cutoffs))
+        ranks = fitted.rank(examples, candidates)
+        cutoffs = tuple(config.eval.cutoffs)
+        means = mean_metrics(ranking_metrics(ranks, examples.owner, len(examples), cutoffs))
         seconds = round(time.perf_counter() - start, 2)
-        found[way] = {**mean_metrics(metrics), "chosen": strength, "seconds": seconds}
-    return found, {"unable": unable}
+        metrics[baseline] = {**means, "chosen": fitted.chosen, "seconds": seconds}
+    return metrics, {"unable": unable}
 
 
-def tell_labels(
+def compare_label_models(
     config: ConfigDict,
     dataset: Dataset,
-    asked: TaskData,
-    which: str,
+    data: TaskData,
+    split: str,
     kind: str,
     without: Sequence[str] = (),
 ) -> tuple[dict[str, dict[str, Any]], dict[str, Any]]:
-    """The metrics of every way to tell the labels of a task, which are of a `kind` of
-    `config.label`, and what was learned from: not from features of the patterns `without`.
+    """Returns the metrics of each label baseline on a task, and facts of their training.
+
+    `kind` is that of the labels, see `config.label.kind`; features that match a pattern of
+    `without` are left out.
     """
     start = time.perf_counter()
-    log = tables.read_log(dataset, asked, tuple(config.data.variables))
-    label = asked.labels[asked.task.head]
-    train = LabelExamples(asked.train, label.astype(np.float64))
-    known = tables.learn(log, train, kind)
-    trained = tables.make_table(log, known, train, trained=True)
-    names = features.others(trained.telling(), without)
-    trained = trained.only(names)
-    parts = {
-        name: tables.make_table(log, known, getattr(asked, name), trained=False).only(names)
-        for name in ("validation", which)
+    columns = read_event_columns(dataset, data, tuple(config.data.variables))
+    label = data.labels[data.task.head]
+    train = LabelExamples(data.train, label.astype(np.float64))
+    statistics = training_statistics(columns, train, kind)
+    train_table = make_feature_table(columns, statistics, train, trained=True)
+    names = select_features(train_table.varying(), without)
+    train_table = train_table.select(names)
+    tables = {
+        name: make_feature_table(columns, statistics, getattr(data, name), trained=False)
+        for name in ("validation", split)
     }
-    more = {
-        "labels_trained_on": len(trained.label),
+    tables = {name: table.select(names) for name, table in tables.items()}
+    facts = {
+        "labels_trained_on": len(train_table.label),
         "features": list(names),
         "seconds_of_features": round(time.perf_counter() - start, 2),
     }
-    found = {}
-    for name in learners.LEARNERS:
+    metrics = {}
+    for baseline, fit in LABEL_BASELINES.items():
         start = time.perf_counter()
-        choice = learners.fit(name, kind, config.label.classes, trained, parts["validation"])
-        told = choice.predict(parts[which].matrix())
-        metrics = learners.judge(kind, told, parts[which].label, choice.threshold)
+        model = fit_label_baseline(
+            fit, kind, config.label.classes, train_table, tables["validation"]
+        )
+        predictions = model.predict(tables[split].matrix())
+        labels = tables[split].label
+        found = metrics_of_labels(kind, predictions, labels, model.threshold)
         if kind == "binary":
-            metrics |= precision_recall_curve(told, parts[which].label)
+            found |= precision_recall_curve(predictions, labels)
         seconds = round(time.perf_counter() - start, 2)
-        found[name] = {**metrics, "chosen": choice.chosen, "seconds": seconds}
-    return found, more
+        metrics[baseline] = {**found, "chosen": model.chosen, "seconds": seconds}
+    return metrics, facts
 
 
-def compare_task(
+def compare_on_task(
     config: ConfigDict,
     dataset: Dataset,
     name: str,
-    asked: TaskData,
-    which: str,
+    data: TaskData,
+    split: str,
     without: Sequence[str],
 ) -> dict[str, Any]:
-    """The record of one task."""
-    part = getattr(asked, which)
-    if not len(part):
+    """Returns the record of one task."""
+    examples = getattr(data, split)
+    if not len(examples):
         raise ValueError(
-            f"{name}: the {which} part of {dataset.path} has no examples: {asked.dropped}."
+            f"{name}: the {split} split of {dataset.path} has no examples: {data.dropped}."
         )
-    told = protocol(config, dataset, name, asked.task, which)
-    if isinstance(part, Examples):
-        found, more = rank_items(config, dataset, name, asked, which)
-        told["given"] = ()  # they cannot be told anything
-        looks = counts.RANKINGS["markov_recent"].looks
-        until, _, _ = told["history"].partition(";")
-        told["history"] = (
-            f"{until}; markov looks at the last one, markov_recent at {looks}, others at all"
+    settings = protocol(config, dataset, name, data.task, split)
+    if isinstance(examples, Examples):
+        metrics, more = compare_rankings(config, dataset, name, data, split)
+        settings["given"] = ()  # baselines take no conditions
+        last = COUNT_RANKINGS["markov_recent"].last
+        history, _, _ = settings["history"].partition(";")
+        settings["history"] = (
+            f"{history}; markov reads the last event, markov_recent the last {last}, the other "
+            "baselines all"
         )
     else:
         kind = config.label.kind if name == "label" else "binary"
-        found, more = tell_labels(config, dataset, asked, which, kind, without)
-        told["read"] = "the events so far"
-    counted = count_examples(asked, which, dataset.columns)
-    return {"baselines": found, **counted, **more, "protocol": told, "dropped": asked.dropped}
+        metrics, more = compare_label_models(config, dataset, data, split, kind, without)
+        settings["read"] = "the events so far"
+    counts = count_examples(data, split, dataset.columns)
+    return {
+        "baselines": metrics,
+        **counts,
+        **more,
+        "protocol": settings,
+        "dropped": data.dropped,
+    }
 
 
-def compare(config: ConfigDict, which: str, without: Sequence[str] = ()) -> dict[str, Any]:
-    """The record of all the tasks of a config, on a part of its data set; the features whose names
-    match a pattern of `without` are not used.
+def compare_baselines(
+    config: ConfigDict, split: str, without: Sequence[str] = ()
+) -> dict[str, Any]:
+    """Returns the record of all tasks of a config on a split of its data set.
+
+    Features whose names match a pattern of `without` are left out.
     """
     check_config(config)
     if not config.data.path:
         raise ValueError(
-            "config.data.path is empty; the simulated shop of a run DIR is --config.data.path="
-            "DIR/data, and `clickflax simulate` makes others."
+            "config.data.path is empty. Name a prepared data set: --config.data.path=RUN/data is "
+            "the simulated shop of a run, and `clickflax simulate` makes others."
         )
-    # The parts of its chains, without the SEPs that stand between them for a model.
+    # The sessions of sequences, without the SEPs between them that a model reads.
     dataset = open_dataset(config.data.path).chained(config.data.chain).joined()
-    start, questions = time.perf_counter(), make_task_data(config, dataset)
-    check_trainable(questions)
+    start = time.perf_counter()
+    tasks = make_task_data(config, dataset)
+    check_trainable(tasks)
     packages = ["scipy"]
-    if any(isinstance(asked.test, LabelExamples) for asked in questions.values()):
-        learners.check_installed()
+    if any(isinstance(data.test, LabelExamples) for data in tasks.values()):
+        check_scikit_learn()
         packages.append("scikit-learn")
     elif without:
         raise ValueError(
-            f"{', '.join(questions)}: items are ranked without features; leave out --without."
+            f"--without is for label baselines, and config.tasks={tuple(tasks)} rank items without "
+            "features: leave it out."
         )
     record = {}
-    for name, asked in questions.items():
-        found = compare_task(config, dataset, name, asked, which, without)
-        record |= found if len(questions) == 1 else prefix_metrics(name, found)
+    for name, data in tasks.items():
+        found = compare_on_task(config, dataset, name, data, split, without)
+        record |= found if len(tasks) == 1 else prefix_metrics(name, found)
     seconds = round(time.perf_counter() - start, 2)
     made_with = environment(dataset.fingerprint)
     made_with["versions"] |= {name: importlib.metadata.version(name) for name in packages}
@@ -197,32 +229,35 @@ def compare(config: ConfigDict, which: str, without: Sequence[str] = ()) -> dict
     }
 
 
-def table(found: Mapping[str, Mapping[str, Any]], title: str) -> rich.table.Table:
-    """A row for every baseline and, where there are cut-offs, each of them; metrics across."""
-    rows = [(name, cut(metrics)) for name, metrics in found.items()]
-    names = dict.fromkeys(name for _, parts in rows for one in parts.values() for name in one)
-    lines = rich.table.Table(title=title, title_justify="left", box=rich.box.SIMPLE_HEAD)
-    lines.padding, lines.pad_edge = (0, 1, 0, 0), False
-    lines.add_column("baseline")
-    for name in names:
-        # A name is broken at its spaces where the console is narrow.
+def baselines_table(baselines: Mapping[str, Mapping[str, Any]], title: str) -> rich.table.Table:
+    """Returns a table with metrics as columns, and a row for each baseline and cut-off."""
+    rows = [(name, by_cutoff(metrics)) for name, metrics in baselines.items()]
+    columns = dict.fromkeys(name for _, cuts in rows for cut in cuts.values() for name in cut)
+    table = rich.table.Table(title=title, title_justify="left", box=rich.box.SIMPLE_HEAD)
+    table.padding = (0, 1, 0, 0)
+    table.pad_edge = False
+    table.add_column("baseline")
+    for name in columns:
+        # A narrow console breaks a name at its spaces.
         header = name.replace("_", " ").replace("@", " @").replace("=", " ")
-        lines.add_column(header, justify="right")
-    for baseline, parts in rows:
-        for one in parts.values():
-            lines.add_row(baseline, *(written(one.get(name)) for name in names))
+        table.add_column(header, justify="right")
+    for baseline, cuts in rows:
+        for cut in cuts.values():
+            table.add_row(baseline, *(cell_text(cut.get(name)) for name in columns))
             baseline = ""
-    return lines
+    return table
 
 
-def written(value: Any) -> str:
-    """A cell: numbers that are not whole with four digits, nothing for None."""
-    return f"{value:.4f}" if isinstance(value, float) else "" if value is None else str(value)
+def cell_text(value: Any) -> str:
+    """Formats a cell: floats with four digits, None as nothing."""
+    if value is None:
+        return ""
+    return f"{value:.4f}" if isinstance(value, float) else str(value)
 
 
-def cut(metrics: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
-    """The numbers among the metrics by cut-off, "" where there is none."""
-    numbers = {n: v for n, v in metrics.items() if n not in ("chosen", *BESIDE)}
+def by_cutoff(metrics: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """Groups the numbers among metrics by cut-off, under "" if no metric has one."""
+    numbers = {name: value for name, value in metrics.items() if name not in NOT_IN_TABLE}
     cutoffs = dict.fromkeys(n.split("@")[1] for n in numbers if n.split("@")[-1].isdigit())
     if not cutoffs:
         return {"": numbers}
@@ -242,21 +277,21 @@ def main(argv: list[str]) -> None:
         nargs="+",
         default=[],
         metavar="PATTERN",
-        help="features to leave out: '*_rate*'",
+        help="features to leave out, such as '*_rate*'",
     )
-    parser.add_argument("--out", type=pathlib.Path, help="a file for the record, config included")
+    parser.add_argument("--out", type=pathlib.Path, help="file for the record and its config")
     config, flags = parse_flags(parser, argv)
-    record = finite(compare(config, flags.split, flags.without))
+    record = finite(compare_baselines(config, flags.split, flags.without))
     if flags.out:
         flags.out.parent.mkdir(parents=True, exist_ok=True)
         write_json(flags.out, {**record, "config": to_dict(config)})
+    console = rich.console.Console()
     for name in config.tasks:
         prefix = f"{name}/" if len(config.tasks) > 1 else ""
-        users, labels = (record.get(f"{prefix}{count}") for count in ("users", "labels"))
-        count = f"{labels:,} labels" if users is None else f"{users:,} users"
+        users = record.get(f"{prefix}users")
+        count = f"{record[f'{prefix}labels']:,} labels" if users is None else f"{users:,} users"
         title = f"{name}, {flags.split} of {record['data']}: {count}"
-        console = rich.console.Console()
-        console.print(table(record[f"{prefix}baselines"], title))
-        for way, reason in record.get(f"{prefix}unable", {}).items():
-            console.print(f"{way}: {reason}", highlight=False)
+        console.print(baselines_table(record[f"{prefix}baselines"], title))
+        for baseline, reason in record.get(f"{prefix}unable", {}).items():
+            console.print(f"{baseline} is not applicable: {reason}", highlight=False)
     print(json.dumps(record))
