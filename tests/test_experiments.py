@@ -238,3 +238,5 @@ def test_a_record_of_a_peer_says_what_it_was_made_with(tmp_path, capsys):
 
 def test_steps_that_warm_up_do_not_count():
     assert common.median_step([0.0, 5.0, 9.0, 10.0, 12.0], skip=2) == 1.5
+    with pytest.raises(ValueError, match="leave no step: raise --steps"):
+        common.median_step([0.0, 5.0, 9.0], skip=2)

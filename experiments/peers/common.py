@@ -70,8 +70,14 @@ def in_order(users: np.ndarray) -> np.ndarray:
 
 
 def median_step(times: list[float], skip: int) -> float:
-    """Median seconds between consecutive times, without the first `skip` steps."""
-    return float(np.median(np.diff(times)[skip:]))
+    """Median seconds between consecutive times, without the first `skip` steps.
+
+    Raises ValueError if no step is left.
+    """
+    seconds = np.diff(times)[skip:]
+    if not len(seconds):
+        raise ValueError(f"{len(times)} times and skip={skip} leave no step: raise --steps.")
+    return float(np.median(seconds))
 
 
 def seconds_since(start: float) -> float:
