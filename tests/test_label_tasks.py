@@ -60,11 +60,11 @@ def leaves(params):
 
 @pytest.mark.parametrize("chain", ["", "3m"])
 def test_rows_of_labels_tell_whose_they_are(shop, chain):
-    config, dataset = config_for(shop, "purchase"), open_dataset(shop).chained(chain)
-    assert (dataset.places > dataset.events) == bool(chain)  # with a SEP between parts
+    config, dataset = config_for(shop, "purchase"), open_dataset(shop).with_sessions(chain)
+    assert (dataset.length > dataset.events) == bool(chain)  # with a SEP between parts
     asked = make_task_data(config, dataset)["purchase"]
-    rows = rows_of_targets(asked, "test", np.zeros(len(asked.test)), {}, dataset.begins)
-    begins = np.append(dataset.begins, dataset.places)
+    rows = rows_of_targets(asked, "test", np.zeros(len(asked.test)), {}, dataset.sequence_starts)
+    begins = np.append(dataset.sequence_starts, dataset.length)
     assert len(set(rows["sequence"])) > 10
     assert (begins[rows["sequence"]] <= rows["event"]).all()
     assert (rows["event"] < begins[rows["sequence"] + 1]).all()

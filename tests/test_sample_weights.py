@@ -255,7 +255,7 @@ def test_a_half_life_that_is_none_is_refused(tmp_path, times, half_life, message
 
 
 def test_a_sep_weighs_nothing_and_the_next_item_what_its_own_event_does(tmp_path):
-    data = write(tmp_path / "data", weight=np.arange(18).reshape(3, 6)).chained("12h")
+    data = write(tmp_path / "data", weight=np.arange(18).reshape(3, 6)).with_sessions("12h")
     # Places of the first user: two events, SEP, two events; its last two are held out.
     config = config_for(tmp_path / "data", "next_item", **{"data.chain": "12h"})
     expected = {
@@ -265,7 +265,7 @@ def test_a_sep_weighs_nothing_and_the_next_item_what_its_own_event_does(tmp_path
     for name, (weights, label) in expected.items():
         config.tasks = (name,)
         one = add_sample_weights(config, data, make_task_data(config, data))[name]
-        columns = {"item": data.spread(data.columns["item"])}
+        columns = {"item": data.with_separators(data.columns["item"])}
         windows = Windows(np.array([0]), np.array([5 + (name == "next_item")]))
         batch = fill_rows(
             columns,

@@ -74,19 +74,19 @@ def write(path, times=True):
 
 @pytest.fixture
 def data(tmp_path):
-    return write(tmp_path / "toy").chained("12h")
+    return write(tmp_path / "toy").with_sessions("12h")
 
 
 def options(validation="", test="", users=-1):
     return SplitOptions(users, validation, test)
 
 
-def test_a_pause_or_another_value_of_a_variable_begins_a_part(data):
+def test_a_pause_or_another_value_of_a_variable_begins_a_session(data):
     for by in ("12h", "visit"):
-        chain = find_sessions(by, data.offsets, data.columns)
-        assert chain.number.tolist() == NUMBER
-        assert chain.place.tolist() == [0, 1, 2, 4, 5, 7, 8, 9, 11]
-    assert data.bounds.tolist() == [0, 3, 5, 6, 8, 9]
+        sessions = find_sessions(by, data.offsets, data.columns)
+        assert sessions.number.tolist() == NUMBER
+        assert sessions.position.tolist() == [0, 1, 2, 4, 5, 7, 8, 9, 11]
+    assert data.session_bounds.tolist() == [0, 3, 5, 6, 8, 9]
     longer = find_sessions("25h", data.offsets, data.columns)
     assert longer.number.tolist() == [0, 0, 0, 0, 0, 0, 0, 0, 0]
 
@@ -97,12 +97,12 @@ def test_a_pause_or_another_value_of_a_variable_begins_a_part(data):
 )
 def test_a_chain_of_nothing_is_an_error(data, by, message):
     with pytest.raises(ValueError, match=message):
-        data.chained(by)
+        data.with_sessions(by)
 
 
 def test_a_pause_needs_times(tmp_path):
     with pytest.raises(ValueError, match="'12h' is a pause, and this data set has no times"):
-        write(tmp_path / "toy", times=False).chained("12h")
+        write(tmp_path / "toy", times=False).with_sessions("12h")
 
 
 def test_a_sep_stands_before_every_part_but_the_first(data):
@@ -118,9 +118,9 @@ def test_a_sep_stands_before_every_part_but_the_first(data):
 
 def test_a_history_ends_with_the_sep_of_a_part_that_is_about_to_begin(data):
     windows = Windows(np.array([0, 0, 6, 3]), np.array([3, 4, 9, 3]))
-    assert data.ranges(windows).stop.tolist() == [3, 5, 12, 4]
-    assert data.ranges(windows, opened=True).stop.tolist() == [4, 5, 12, 4]
-    assert data.ranges(windows).start.tolist() == [0, 0, 8, 4]
+    assert data.position_ranges(windows).stop.tolist() == [3, 5, 12, 4]
+    assert data.position_ranges(windows, separator=True).stop.tolist() == [4, 5, 12, 4]
+    assert data.position_ranges(windows).start.tolist() == [0, 0, 8, 4]
 
 
 def test_the_events_that_a_task_asks_of_are_chosen_by_value_or_by_part(data):
@@ -225,7 +225,7 @@ def test_conditions_are_joined(data):
 
 def test_a_condition_on_parts_needs_parts(data):
     with pytest.raises(ValueError, match="needs parts: set data.chain"):
-        matches(data.chained(""), "part=-1")
+        matches(data.with_sessions(""), "part=-1")
 
 
 def config_for(data, task, **changed):
@@ -304,7 +304,7 @@ def test_baskets_of_a_period_are_its_targets(data):
 
 def test_a_basket_is_asked_for_at_its_sep_and_what_has_no_sep_is_no_target(data):
     asked = make_task_data(config_for(data, "basket"), data)["basket"]
-    columns = {"item": data.spread(data.columns["item"])}
+    columns = {"item": data.with_separators(data.columns["item"])}
     windows = Windows(np.array([1, 8]), np.array([8, 12]))
     batch = fill_rows(
         columns,
@@ -446,8 +446,10 @@ def shop(tmp_path_factory):
 def test_baskets_are_learned_evaluated_and_recommended(shop, tmp_path, steps_at_once):
     train(small(shop, "basket", **{"train.steps_at_once": steps_at_once}), tmp_path / "run")
     record = evaluate_run(tmp_path / "run", "test")
-    data = store.open_dataset(shop).chained("action")
-    assert record["users"] == (np.diff(np.searchsorted(data.bounds, data.offsets)) > 1).sum()
+    data = store.open_dataset(shop).with_sessions("action")
+    assert (
+        record["users"] == (np.diff(np.searchsorted(data.session_bounds, data.offsets)) > 1).sum()
+    )
     assert 0 < record["ndcg@10"] < 1
     (first,) = recommend.top_k(load_run(tmp_path / "run"), [["item-1", "item-2"]], k=3)
     assert len(first) == 3
@@ -473,7 +475,7 @@ def test_what_is_recommended_in_a_chain_is_what_was_evaluated(shop, tmp_path, ta
     train(small(shop, task, **changed), tmp_path / "run")
     record = evaluate_run(tmp_path / "run", "test")
     run = load_run(tmp_path / "run")
-    data = store.open_dataset(shop).chained("action")
+    data = store.open_dataset(shop).with_sessions("action")
     test = make_task_data(run.config, data)[task].test
     columns = read_columns(data, run.variables)
     hits = np.zeros(len(test), bool)
@@ -490,7 +492,7 @@ def test_a_history_is_scored_as_the_row_that_it_is_in_training(shop, tmp_path, t
     head = {**run.params["head_item"], "repeat": {**run.params["head_item"]["repeat"]}}
     head["repeat"]["bias"] = jnp.array([0.5, 1.0, -0.7])
     run = dataclasses.replace(run, params={**run.params, "head_item": head})
-    data = store.open_dataset(shop).chained("action")
+    data = store.open_dataset(shop).with_sessions("action")
     history = make_task_data(run.config, data)[task].test.history
     history = Windows(history.start[:20], history.stop[:20])
     columns, asked = read_columns(data, run.variables), run.tasks[task]
@@ -528,7 +530,7 @@ def test_no_column_tells_what_comes_after_the_question(shop, chain, task):
         config.data.variables += ("count.part", "count.part&action=view", "since.part&action=view")
     config.data.split, config.data.validation_from = "time", "2025-02-15"
     config.data.test_from = "2025-03-01"
-    data = store.open_dataset(shop).chained(chain)
+    data = store.open_dataset(shop).with_sessions(chain)
     trained = np.ones(data.events, bool)
     given = config.data.given if task.startswith("next_") else ()
     variables = describe_variables(data, tuple(config.data.variables), {}, trained, given)
@@ -542,10 +544,10 @@ def test_no_column_tells_what_comes_after_the_question(shop, chain, task):
     columns["time"][later] += DAY
     after = slice(here + 2, later.stop)  # the next action itself may be told
     columns["action"][after] = columns["action"][: later.stop - here - 2]
-    other = dataclasses.replace(data, columns=columns).chained("")
+    other = dataclasses.replace(data, columns=columns).with_sessions("")
     if chain:  # the same parts up to here
-        other = dataclasses.replace(other, chain=data.chain)
-    at = here if data.chain is None else data.chain.place[here]
+        other = dataclasses.replace(other, sessions=data.sessions)
+    at = here if data.sessions is None else data.sessions.position[here]
     both = []
     for one in (data, other):
         asked = make_task_data(config, data)[task]
@@ -558,7 +560,9 @@ def test_no_column_tells_what_comes_after_the_question(shop, chain, task):
 
 def test_there_are_no_parts_to_count_in_without_a_chain(data):
     with pytest.raises(ValueError, match="'part&action=buy' needs parts: set data.chain"):
-        read_columns(dataclasses.replace(data, chain=None), {"count.part&action=buy": Variable()})
+        read_columns(
+            dataclasses.replace(data, sessions=None), {"count.part&action=buy": Variable()}
+        )
 
 
 def test_the_last_part_is_known_only_at_the_end(data):

@@ -171,7 +171,7 @@ def test_what_follows_has_all_values_of_the_event_after():
 
 
 def test_between_two_parts_stands_one_sep(data):
-    chained = data.chained("item")
+    chained = data.with_sessions("item")
     found = read_columns(
         chained, describe_variables(chained, ("item", "tags"), {}, np.ones(5, bool))
     )["tags"]
@@ -356,7 +356,7 @@ def test_what_stays_on_the_devices_has_all_values(logs, tmp_path):
         ("next_tags", {}, "'tags' has several values an event"),
         ("next_item", {"data.given": ("tags",)}, "data.given names 'tags', which has several"),
         ("masked_item", {"data.given": ("tags",)}, "data.given names 'tags', which has several"),
-        ("next_item", {"data.chain": "tags"}, "'tags' is neither .* variables that have one value"),
+        ("next_item", {"data.chain": "tags"}, "'tags' is neither .* variables with one value"),
         ("next_item", {"data.quantiles": ("tags=4",)}, "'tags', which has ids and no numbers"),
     ],
 )

@@ -159,9 +159,9 @@ def test_sessions_keep_which_part_they_are_of(tmp_path):
     raw = folder(tmp_path, train_sessions__txt="a b\nb\n", test_sessions__txt="c b a\n")
     data = prepared("sessions", raw, tmp_path)
     assert sequences(data) == {"train/1": ["a", "b"], "train/2": ["b"], "test/1": ["c", "b", "a"]}
-    assert data.part is not None
-    assert data.part.tolist() == [0, 0, 1]
-    assert data.part.dtype == np.int8
+    assert data.source_split is not None
+    assert data.source_split.tolist() == [0, 0, 1]
+    assert data.source_split.dtype == np.int8
     first, second = raw / "train_sessions.txt", raw / "test_sessions.txt"
     prepare("sessions", first, tmp_path / "two", Options(test=second))
     assert open_dataset(tmp_path / "two").fingerprint == data.fingerprint
@@ -246,8 +246,8 @@ def test_the_five_core_of_the_real_beauty_is_that_of_s3_rec(shared_data, tmp_pat
 def test_the_real_yoochoose_has_its_known_size(shared_data, tmp_path):
     data = prepared("sessions", shared_data("yoochoose-1-64"), tmp_path)
     assert size(data) == (131_491, 17_745, 557_248)
-    assert data.part is not None
-    assert int(data.part.sum()) == 15_324
+    assert data.source_split is not None
+    assert int(data.source_split.sum()) == 15_324
 
 
 def test_the_real_taobao_log_falls_into_sessions_with_a_buy(shared_data, tmp_path):

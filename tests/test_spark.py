@@ -163,7 +163,7 @@ def test_lines_of_sequences_and_of_sessions(tmp_path):
     (tmp_path / "train.txt").write_text("1 2 3\n\n2 3\n")
     (tmp_path / "test.txt").write_text("3 1\n")
     raw, test = tmp_path / "train.txt", tmp_path / "test.txt"
-    assert same(tmp_path, "sessions", raw, test=test).part.tolist() == [0, 0, 1]
+    assert same(tmp_path, "sessions", raw, test=test).source_split.tolist() == [0, 0, 1]
 
 
 @pytest.mark.slow

@@ -49,7 +49,7 @@ def test_what_is_written_is_read(path):
     assert data.offsets.tolist() == [0, 2, 5]
     assert data.columns["item"].tolist() == [6, 7, 6, 6, 8]
     assert data.columns["time"].dtype == np.int64
-    assert data.part is None
+    assert data.source_split is None
     assert data.info["items"] == 3
     assert data.info["options"] == {"k_core": 0}
     assert data.info["counts"]["read"] == 5

@@ -199,7 +199,7 @@ def compare_baselines(
             "the simulated shop of a run, and `clickflax simulate` makes others."
         )
     # The sessions of sequences, without the SEPs between them that a model reads.
-    dataset = open_dataset(config.data.path).chained(config.data.chain).joined()
+    dataset = open_dataset(config.data.path).with_sessions(config.data.chain).without_separators()
     start = time.perf_counter()
     tasks = make_task_data(config, dataset)
     check_trainable(tasks)

@@ -58,9 +58,9 @@ def count_matching(dataset: Dataset, condition: str) -> MatchingEvents:
     missing = np.zeros(dataset.events, bool)
     for name in names:
         if name == "part":
-            if dataset.chain is None:
+            if dataset.sessions is None:
                 raise ValueError(f"data.variables: {condition!r} needs parts: set data.chain.")
-            keys.append(dataset.chain.number)
+            keys.append(dataset.sessions.number)
             continue
         ids = dataset.ids(name)
         missing |= ids < RESERVED

@@ -1,7 +1,8 @@
-"""Chains: sequences of several parts, such as the sessions or the baskets of a user.
+"""Sessions: consecutive parts of a sequence, such as the visits or the baskets of a user.
 
-A SEP stands between two parts. Questions are put, labels made and data sets split on the events of
-the log; only then do these move apart, to the places where they stand in their chain.
+In a batch, a SEP stands between two sessions of a sequence. Tasks, labels and splits are defined on
+the events of the log; later, values and ranges of events are moved to their positions among events
+and SEPs.
 """
 
 from collections.abc import Mapping
@@ -16,29 +17,33 @@ from clickflax.data.durations import parse_gap
 
 
 class Sessions(NamedTuple):
-    """Where the events of a data set stand once a SEP goes before every part but the first."""
+    """Session of each event, and its position when a SEP precedes every session but the first."""
 
-    number: Int32[np.ndarray, " E"]  # of the part in its sequence; 0 is the first
-    place: Int[np.ndarray, " E"]
+    number: Int32[np.ndarray, " E"]  # of the session in its sequence; 0 is the first
+    position: Int[np.ndarray, " E"]
 
     @property
-    def places(self) -> int:
-        """Events and SEPs together."""
-        return int(self.place[-1]) + 1
+    def length(self) -> int:
+        """Number of events and SEPs."""
+        return int(self.position[-1]) + 1
 
-    def spread(self, values: Shaped[np.ndarray, "E ..."]) -> Shaped[np.ndarray, "P ..."]:
-        """A value at every place: the id SEP, or NaN, where no event is."""
-        event = np.full(self.places, -1)
-        event[self.place] = np.arange(len(values))
+    def with_separators(self, values: Shaped[np.ndarray, "E ..."]) -> Shaped[np.ndarray, "P ..."]:
+        """Returns the values at all positions: SEP, or NaN among numbers, between two sessions."""
+        event = np.full(self.length, -1)
+        event[self.position] = np.arange(len(values))
         return set_reserved(SEP, event < 0, values[event], np)
 
-    def ranges(self, windows: Windows, opened: bool) -> Windows:
-        """The places of ranges of events; `opened` ones end with the SEP after them, if any."""
-        after = np.append(self.place, self.places)
-        start, stop = after[windows.start], after[windows.stop]
-        if not opened:
-            some = windows.stop > windows.start
-            stop = np.where(some, after[windows.stop - 1] + 1, start)
+    def position_ranges(self, ranges: Windows, separator: bool) -> Windows:
+        """Returns the positions of ranges of events; with `separator`, up to the SEP behind them.
+
+        A range at whose end no SEP stands gets none.
+        """
+        position = np.append(self.position, self.length)
+        start = position[ranges.start]
+        stop = position[ranges.stop]
+        if not separator:
+            behind_last = position[ranges.stop - 1] + 1
+            stop = np.where(ranges.stop > ranges.start, behind_last, start)
         return Windows(start, np.maximum(stop, start))
 
 
@@ -47,8 +52,10 @@ def find_sessions(
     offsets: Int[np.ndarray, " bounds"],
     columns: Mapping[str, Shaped[np.ndarray, "E ..."]],
 ) -> Sessions:
-    """The parts that `config.data.chain` describes: a pause (30m) that is longer, or a variable
-    (invoice) of another value than before, begins a new one; not one of several values an event.
+    """Returns the sessions that `config.data.chain` describes.
+
+    A session begins after a longer pause than the one named (`30m`), or at another value of the
+    variable named (`invoice`). Raises ValueError for a variable with several values per event.
     """
     names = sorted(n for n, values in columns.items() if n != "time" and values.ndim == 1)
     if by in names:
@@ -56,14 +63,15 @@ def find_sessions(
         begins = values != np.append(values[:1], values[:-1])
     elif not by[:1].isdigit():
         raise ValueError(
-            f"data.chain={by!r} is neither a pause such as 30m nor one of the variables that have "
-            f"one value an event, {names}."
+            f"config.data.chain={by!r} is neither a pause such as 30m nor one of the variables "
+            f"with one value per event, {names}."
         )
     elif "time" not in columns:
-        raise ValueError(f"data.chain={by!r} is a pause, and this data set has no times.")
+        raise ValueError(f"config.data.chain={by!r} is a pause, and this data set has no times.")
     else:
-        begins = np.diff(columns["time"], prepend=columns["time"][:1]) > parse_gap("data.chain", by)
+        pause = parse_gap("config.data.chain", by)
+        begins = np.diff(columns["time"], prepend=columns["time"][:1]) > pause
     begins[offsets[:-1]] = False
-    before = np.cumsum(begins)
-    number = before - np.repeat(before[offsets[:-1]], np.diff(offsets))
-    return Sessions(number.astype(np.int32), np.arange(len(begins)) + before)
+    begun = np.cumsum(begins)  # sessions after the first of their sequence
+    number = begun - np.repeat(begun[offsets[:-1]], np.diff(offsets))
+    return Sessions(number.astype(np.int32), np.arange(len(begins)) + begun)

@@ -91,49 +91,51 @@ class Dataset:
     info: dict
     offsets: Int64[np.ndarray, " bounds"]
     columns: dict[str, np.ndarray]
-    part: Int8[np.ndarray, " S"] | None
+    source_split: Int8[np.ndarray, " S"] | None  # 0 train, 1 test; only if the source has both
     vocabularies: dict[str, Vocabulary]
-    chain: Sessions | None = None  # where a sequence is one of parts
+    sessions: Sessions | None = None  # None: a sequence is not divided
 
-    def chained(self, by: str) -> "Dataset":
-        """The same data set, whose sequences have the parts of `config.data.chain`, if any."""
-        chain = find_sessions(by, self.offsets, self.columns) if by else None
-        return dataclasses.replace(self, chain=chain)
+    def with_sessions(self, by: str) -> "Dataset":
+        """Returns the data set with sessions as in `config.data.chain`; without, if it is empty."""
+        sessions = find_sessions(by, self.offsets, self.columns) if by else None
+        return dataclasses.replace(self, sessions=sessions)
 
-    def joined(self) -> "Dataset":
-        """The same parts without a SEP between them."""
-        if self.chain is None:
+    def without_separators(self) -> "Dataset":
+        """Returns the data set with the same sessions and no SEP between them."""
+        if self.sessions is None:
             return self
-        chain = self.chain._replace(place=np.arange(self.events))
-        return dataclasses.replace(self, chain=chain)
+        sessions = self.sessions._replace(position=np.arange(self.events))
+        return dataclasses.replace(self, sessions=sessions)
 
-    def spread(self, values: Shaped[np.ndarray, "E ..."]) -> Shaped[np.ndarray, "P ..."]:
-        """A value at every place of the chains."""
-        return values if self.chain is None else self.chain.spread(values)
+    def with_separators(self, values: Shaped[np.ndarray, "E ..."]) -> Shaped[np.ndarray, "P ..."]:
+        """Returns the values of events at all positions, with a SEP between sessions."""
+        return values if self.sessions is None else self.sessions.with_separators(values)
 
-    def ranges(self, windows: Windows, opened: bool = False) -> Windows:
-        """The places of ranges of events in the chains; see `Chain.ranges`."""
-        return windows if self.chain is None else self.chain.ranges(windows, opened)
+    def position_ranges(self, ranges: Windows, separator: bool = False) -> Windows:
+        """Returns the positions of ranges of events; see `Sessions.position_ranges`."""
+        if self.sessions is None:
+            return ranges
+        return self.sessions.position_ranges(ranges, separator)
 
     @property
-    def bounds(self) -> Int[np.ndarray, " bounds"]:
-        """Where the parts begin, and the end; without parts, the sequences."""
-        if self.chain is None:
+    def session_bounds(self) -> Int[np.ndarray, " bounds"]:
+        """First event of each session, and the number of events; without sessions, `offsets`."""
+        if self.sessions is None:
             return self.offsets
-        number = self.chain.number
+        number = self.sessions.number
         begins = np.diff(number, prepend=number[:1]) != 0
         begins[self.offsets[:-1]] = True
         return np.append(np.flatnonzero(begins), len(number))
 
     @property
-    def begins(self) -> Int[np.ndarray, " S"]:
-        """The places where the sequences begin."""
-        return self.ranges(Windows(self.offsets[:-1], self.offsets[1:])).start
+    def sequence_starts(self) -> Int[np.ndarray, " S"]:
+        """Position of the first event of each sequence."""
+        return self.position_ranges(Windows(self.offsets[:-1], self.offsets[1:])).start
 
     @property
-    def places(self) -> int:
-        """Events, and the SEPs between them."""
-        return self.events if self.chain is None else self.chain.places
+    def length(self) -> int:
+        """Number of positions: events, and the SEPs between them."""
+        return self.events if self.sessions is None else self.sessions.length
 
     @property
     def sequences(self) -> int:
@@ -193,13 +195,13 @@ def open_dataset(path: str | os.PathLike) -> Dataset:
             f"{ARRAY_FORMAT!r}. Prepare it again."
         )
     variables = info["variables"]
-    part = path / "part.npy"
+    source_split = path / "part.npy"
     return Dataset(
         path=path,
         info=info,
         offsets=np.load(path / "offsets.npy", mmap_mode="r"),
         columns={v: np.load(path / "events" / f"{v}.npy", mmap_mode="r") for v in variables},
-        part=np.load(part, mmap_mode="r") if part.is_file() else None,
+        source_split=np.load(source_split, mmap_mode="r") if source_split.is_file() else None,
         vocabularies={
             name: Vocabulary(path / "vocab" / f"{name}.parquet", variable["size"])
             for name, variable in variables.items()

@@ -123,7 +123,7 @@ def read_columns(dataset: Dataset, variables: Mapping[str, Variable]) -> dict[st
     """
     found = {}
     for name, variable in variables.items():
-        values = dataset.spread(_read(dataset, name.removeprefix(NEXT_EVENT), variable))
+        values = dataset.with_separators(_read(dataset, name.removeprefix(NEXT_EVENT), variable))
         found[name] = shift_left(values) if name.startswith(NEXT_EVENT) else values
     return found
 
@@ -189,8 +189,8 @@ def find_column(dataset: Dataset, name: str, tokens: tuple[str, ...] | None) -> 
         return Column(dataset.columns[name])
     if name in TIME_VARIABLES:
         return _from_time(dataset, name)
-    if name == "part" and dataset.chain is not None:
-        number = np.minimum(dataset.chain.number, MAX_SESSIONS - 1)
+    if name == "part" and dataset.sessions is not None:
+        number = np.minimum(dataset.sessions.number, MAX_SESSIONS - 1)
         return Column((RESERVED + number).astype(np.int32), RESERVED + MAX_SESSIONS)
     if name.startswith(COUNT_PREFIX):
         return Column(_counts(dataset, name.removeprefix(COUNT_PREFIX)))

@@ -44,11 +44,11 @@ def _values(dataset: Dataset, name: str, text: str) -> Bool[np.ndarray, " E"]:
 
 def _parts(dataset: Dataset, text: str) -> Bool[np.ndarray, " E"]:
     """The events of the part of this number."""
-    if dataset.chain is None:
+    if dataset.sessions is None:
         raise ValueError(f"part={text} needs parts: set data.chain.")
     if not text.removeprefix("-").isdigit():
         raise ValueError(f"part={text} is not a number such as 0 or -1.")
-    number, wanted = dataset.chain.number, int(text)
+    number, wanted = dataset.sessions.number, int(text)
     if wanted < 0:
         last = number[dataset.offsets[1:] - 1]
         return number == np.repeat(last + 1 + wanted, np.diff(dataset.offsets))

@@ -99,7 +99,9 @@ def evaluate_tasks(
         if which == "test" and judge.is_label and len(asked.validation):
             judge(params, "validation")  # for its threshold
         verdict = judge.examine(params, which)
-        rows[name] = rows_of_targets(asked, which, verdict.found, judge.columns, dataset.begins)
+        rows[name] = rows_of_targets(
+            asked, which, verdict.found, judge.columns, dataset.sequence_starts
+        )
         if not judge.is_label:
             cutoffs = tuple(config.eval.cutoffs)
             rows[f"{name}.users"] = metrics_by_sequence(rows[name], cutoffs)

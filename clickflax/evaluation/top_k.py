@@ -87,7 +87,7 @@ def list_metrics_of(
     """The metrics of `tasks.lists`; diversity by these features of the catalog."""
     item = columns["item"]
     train = np.flatnonzero(events_inside(asked.train, len(item)) & (item >= RESERVED))
-    sequence = np.searchsorted(dataset.begins, train, side="right")
+    sequence = np.searchsorted(dataset.sequence_starts, train, side="right")
     trained = training_counts(item[train] - RESERVED, sequence, dataset.size("item") - RESERVED)
     wanted = targets_of(part)
     relevant = np.zeros(lists.shape, bool)

@@ -236,7 +236,7 @@ def write_recommendations(
                 f"{', '.join(missing[:5])}. For people it does not know, use --history."
             )
         chosen = place_on_mesh.to_numpy().astype(np.int64)
-    history = dataset.ranges(Windows(dataset.offsets[chosen], dataset.offsets[chosen + 1]))
+    history = dataset.position_ranges(Windows(dataset.offsets[chosen], dataset.offsets[chosen + 1]))
     task = item_task(run)
     columns = read_columns(dataset, run.variables)
     columns = mask_columns(columns, hidden_after(run.config, task, run.tasks[task]))

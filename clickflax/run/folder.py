@@ -192,6 +192,6 @@ def load_run(folder: str | pathlib.Path, which: str = "best") -> Run:
 def open_data(run: Run, path: str | pathlib.Path | None = None) -> Dataset:
     """The data set of a run, or another one with the same catalog."""
     path = path or data_path(run.config, run.folder)
-    dataset = open_dataset(path).chained(run.config.data.chain)
+    dataset = open_dataset(path).with_sessions(run.config.data.chain)
     check_catalog(run.vocabularies, dataset.vocabularies, str(dataset.path))
     return dataset

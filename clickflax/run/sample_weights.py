@@ -27,9 +27,9 @@ def add_sample_weights(
     """
     weight = age = None
     if config.data.weight:
-        weight = dataset.spread(column_weights(dataset, config.data.weight))
+        weight = dataset.with_separators(column_weights(dataset, config.data.weight))
     if config.data.half_life:
-        age = dataset.spread(age_weights(dataset, config.data.half_life))
+        age = dataset.with_separators(age_weights(dataset, config.data.half_life))
     found = {}
     for name, one in asked.items():
         own = shift_left if name.startswith(NEXT) else np.asarray

@@ -102,14 +102,17 @@ def _label(config: ConfigDict, name: str, task: Task, dataset: Dataset, where: s
         check_one_label_each(name, labelled.ranges, labelled.label)
     parts = split_labels(dataset, labelled, config.data.split, _options(config))
     train, validation, test = (
-        LabelExamples(dataset.ranges(part.ranges), dataset.spread(part.label)) for part in parts[:3]
+        LabelExamples(dataset.position_ranges(part.ranges), dataset.with_separators(part.label))
+        for part in parts[:3]
     )
-    columns = {column: dataset.spread(values) for column, values in labelled.columns.items()}
+    columns = {
+        column: dataset.with_separators(values) for column, values in labelled.columns.items()
+    }
     if config.label.share < 1:
         train = draw_share(train, config.label.share, config.seed)
     label = {name: train.label.astype(np.float32)}
     if labelled.weight is not None:
-        label[WEIGHT] = dataset.spread(labelled.weight).astype(np.float32)
+        label[WEIGHT] = dataset.with_separators(labelled.weight).astype(np.float32)
     hidden = hidden_after(config, name, task)
     return TaskData(task, train.ranges, validation, test, columns, hidden, label, parts.dropped)
 
@@ -128,22 +131,27 @@ def _values(config: ConfigDict, name: str, task: Task, dataset: Dataset, where: 
         parts = split_baskets(config.data.split, dataset, values, _options(config))
     else:
         parts = split_sequences(
-            config.data.split, dataset.offsets, columns, dataset.part, _options(config)
+            config.data.split, dataset.offsets, columns, dataset.source_split, _options(config)
         )
     (validation, lost), (test, missing) = map(drop_unknown_targets, (parts.validation, parts.test))
     validation, test = (
         # To the history of a basket, the asker adds the SEP itself.
-        Examples(sequence, dataset.ranges(history, opened=name != BASKET), targets, owner)
+        Examples(
+            sequence, dataset.position_ranges(history, separator=name != BASKET), targets, owner
+        )
         for sequence, history, targets, owner in (validation, test)
     )
     dropped = {**parts.dropped, "targets without a value, or not asked for": lost + missing}
-    train, spread = dataset.ranges(parts.train, opened=True), dataset.spread(values)
+    train, spread = (
+        dataset.position_ranges(parts.train, separator=True),
+        dataset.with_separators(values),
+    )
     labels = {}
     if name == BASKET:
         labels = {BASKET: spread}
     elif task.causal:
         labels = {NEXT + task.head: shift_left(spread)}
-    elif where or dataset.chain is not None or config.data.cls:
+    elif where or dataset.sessions is not None or config.data.cls:
         labels = {MAY_MASK: (spread >= RESERVED).astype(np.int32)}
     hidden = hidden_after(config, name, task)
     return TaskData(task, train, validation, test, {}, hidden, labels, dropped)
@@ -242,7 +250,7 @@ def check_label_values(label: Float[np.ndarray, " E"], kind: str, classes: int) 
 
 def events_in_training(asked: Mapping[str, TaskData], dataset: Dataset) -> Bool[np.ndarray, " E"]:
     """The events that some task reads in training."""
-    found = np.zeros(dataset.places, bool)
+    found = np.zeros(dataset.length, bool)
     for one in asked.values():
-        found |= events_inside(one.train, dataset.places)
-    return found if dataset.chain is None else found[dataset.chain.place]
+        found |= events_inside(one.train, dataset.length)
+    return found if dataset.sessions is None else found[dataset.sessions.position]

@@ -84,7 +84,7 @@ def open_training_data(config: ConfigDict, folder: pathlib.Path) -> Dataset:
         if not pathlib.Path(path, "dataset.json").is_file():
             simulate(path, Shop(sequences=20_000))
     processes.wait_for_all("data")
-    return open_dataset(path).chained(config.data.chain)
+    return open_dataset(path).with_sessions(config.data.chain)
 
 
 def labels_fingerprint(config: ConfigDict) -> str | None:

@@ -22,7 +22,7 @@ def split_baskets(
     history: with "leave_one_out" the last part is the test, the one before it the validation; with
     "time", the parts that begin in the period of each, all of them as with "time_each".
     """
-    check_part(name, dataset.part)
+    check_part(name, dataset.source_split)
     if name not in BASKETS:
         raise ValueError(f"data.split={name!r}: baskets want one of {sorted(BASKETS)}.")
     return BASKETS[name](dataset, item, options)
@@ -30,7 +30,7 @@ def split_baskets(
 
 def last_baskets(dataset: Dataset, item: Int[np.ndarray, " E"], options: SplitOptions) -> Split:
     """The last part of each sequence, and the one before it."""
-    bounds, start = dataset.bounds, dataset.offsets[:-1]
+    bounds, start = dataset.session_bounds, dataset.offsets[:-1]
     last = np.searchsorted(bounds, dataset.offsets[1:]) - 1
     parts = last - np.searchsorted(bounds, start) + 1
     tested = np.flatnonzero(parts >= 2)
@@ -51,7 +51,7 @@ def later_baskets(dataset: Dataset, item: Int[np.ndarray, " E"], options: SplitO
     """The parts that begin in a period; all events before the first period are trained on."""
     first, second, last = split_moments(dataset.columns, options)
     time = dataset.columns["time"]
-    begin, end = dataset.bounds[:-1], dataset.bounds[1:]
+    begin, end = dataset.session_bounds[:-1], dataset.session_bounds[1:]
     sequence = np.searchsorted(dataset.offsets, begin, side="right") - 1
     start = dataset.offsets[sequence]
     later, known = time[begin] >= first, begin > start

@@ -81,7 +81,7 @@ def purchase(dataset: Dataset, options: LabelOptions) -> LabelledEvents:
     `options.after` 0: asked at every event; -1: at the last one; else after so many events. What
     comes after is not read; where there are several parts, it is the past of later questions.
     """
-    start, stop = dataset.bounds[:-1], dataset.bounds[1:]
+    start, stop = dataset.session_bounds[:-1], dataset.session_bounds[1:]
     action = np.asarray(dataset.ids("action"))
     back = dataset.vocabulary("action").ids([options.back])  # a purchase too, where there are any
     bought = (action == action_id(dataset, options.buy)) | (action == back)
@@ -96,9 +96,9 @@ def purchase(dataset: Dataset, options: LabelOptions) -> LabelledEvents:
         asked = np.isin(np.arange(dataset.events), ranges.stop - 1)
     owner = np.repeat(np.arange(len(start)), stop - start)
     label = np.where(asked, (first < stop)[owner], np.nan)
-    if dataset.chain is not None:
+    if dataset.sessions is not None:
         ranges = Windows(dataset.offsets[:-1], dataset.offsets[1:])
-    what = "sequences" if dataset.chain is None else "parts"
+    what = "sequences" if dataset.sessions is None else "parts"
     why = f"{what} with fewer than {max(options.after, 1)} events before a purchase"
     return LabelledEvents(ranges, label, (stop - 1)[owner], {}, {why: int((~kept).sum())})
 
@@ -205,7 +205,7 @@ def split_labels(
     "parts", the source's own test file is the test, and the validation is the last tenth of the
     sequences of its training file.
     """
-    check_part(name, dataset.part)
+    check_part(name, dataset.source_split)
     asked = np.isfinite(labelled.label)
     if name in ("time", "time_each", "sequence_time"):
         first, second, end = split_moments(dataset.columns, options)
@@ -219,9 +219,9 @@ def split_labels(
         validation = (time >= first) & (known < second)
         test = (time >= second) & (known < end)
     elif name == "parts":
-        if dataset.part is None:
+        if dataset.source_split is None:
             raise ValueError(f"data.split='parts': {dataset.path} has no test file of its own.")
-        held = np.array(dataset.part, np.int64) * 2  # 0 training, 1 validation, 2 test
+        held = np.array(dataset.source_split, np.int64) * 2  # 0 training, 1 validation, 2 test
         trained = np.flatnonzero(held == 0)
         held[trained[len(trained) - len(trained) // 10 :]] = 1
         train, validation, test = np.repeat(held, np.diff(dataset.offsets)) == [[0], [1], [2]]
