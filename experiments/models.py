@@ -177,6 +177,23 @@ TABLES = (
 )
 SHOWN = ("MovieLens-1M", "Amazon Beauty", "S3-Rec's Beauty", "Diginetica", "YooChoose 1/64")
 
+# Published models of README: paper, presets, and the run of `TABLES` that has their architecture.
+FAMILY = (
+    ("SASRec (Kang and McAuley, 2018)", ("sasrec", "sasrec_modern"), "sasrec_ml1m"),
+    ("SASRec+ (Klenitskiy and Vasilev, 2023)", ("sasrec+", "sasrec+_3000"), ""),
+    ("gSASRec (Petrov and Macdonald, 2023)", ("gsasrec", "gbert4rec"), "gsasrec_ml1m"),
+    ("eSASRec (RecTools; LiGR: Borisyuk et al., 2025)", ("esasrec",), ""),
+    (
+        "BERT4Rec (Sun et al., 2019)",
+        ("bert4rec", "bert4rec_vae", "bert4rec_recbole", "bert4rec_rectools", "bert4rec_study"),
+        "bert4rec_ml1m",
+    ),
+    ("ALBERT4Rec (Petrov and Macdonald, 2022)", ("albert4rec",), "albert4rec_ml1m"),
+    ("DeBERTa4Rec (Petrov and Macdonald, 2022)", ("deberta4rec",), "deberta4rec_ml1m"),
+    ("HSTU (Zhai et al., 2024)", ("hstu", "hstu_time", "hstu_large"), ""),
+    ("GRU4Rec (Hidasi et al., 2016)", ("gru4rec",), "gru4rec_ml100k"),
+)
+
 
 def all_runs() -> dict[str, Run]:
     """All runs of all tables, by name."""
@@ -250,8 +267,27 @@ def tables() -> str:
     return "\n\n".join(filter(None, map(shown, TABLES)))
 
 
-def best() -> str:
-    """Table of README: our best run and the best published one on each data set."""
+def family(root: str = "") -> str:
+    """Table of README: the published models, their presets, and our result on a data set.
+
+    Links start at `root`, the path from the page to the repository.
+    """
+    data = {name: table.title for table in reversed(TABLES) for name in table.runs}
+    rows = []
+    for paper, presets, name in FAMILY:
+        found = read_records("models", f"{name}.[0-9]*") if name else []
+        result = [mean_and_interval([one["ndcg@10"] for one in found])] if found else [""]
+        config = all_runs()[name].config if found else ""
+        result += [data[name], f"[{config}]({root}configs/{config}.py)"] if found else ["", ""]
+        rows.append([paper, ", ".join(f"`{preset}`" for preset in presets), *result])
+    return markdown(["model", "presets", "NDCG@10", "", "config"], ["---"] * 5, rows)
+
+
+def best(root: str = "") -> str:
+    """Table of README: our best run and the best published one on each data set.
+
+    Links start at `root`, the path from the page to the repository.
+    """
     rows = []
     for table in TABLES:
         known = {name: read_records("models", f"{name}.[0-9]*") for name in table.runs}
@@ -273,11 +309,12 @@ def best() -> str:
                 table.title,
                 " / ".join(metric.upper().replace("RECALL", "R") for metric in table.metrics),
                 " / ".join(values),
-                f"[{config}](configs/{config}.py)",
+                f"[{config}]({root}configs/{config}.py)",
+                str(len(known[name])),
                 max(published, key=lambda said: float(re.findall(r"\.\d+", said)[-1])),
             ]
         )
-    return markdown(["", "", "ours", "", "published"], ["---"] * 5, rows)
+    return markdown(["", "", "ours", "", "seeds", "published"], ["---"] * 6, rows)
 
 
 def main() -> None:

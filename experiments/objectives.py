@@ -48,7 +48,7 @@ def get_study() -> Study:
 
 
 def answer(tables: Sequence[Table]) -> str:
-    """Text of README above the tables: the question, and its answer.
+    """Text of docs/results.md above the tables: the question, and its answer.
 
     Raises ValueError if a table has no comparison yet.
     """
@@ -73,7 +73,7 @@ def answer(tables: Sequence[Table]) -> str:
     return (
         f"{QUESTION} {verdict} By {METRIC.upper()} it is {'; '.join(differences)}: means over "
         f"{seeds} seeds for the same users, with 95 % intervals by the paired bootstrap.\n"
-        "([experiments/objectives.py](experiments/objectives.py): one model, 3,000 steps of 64 "
+        "([experiments/objectives.py](../experiments/objectives.py): one model, 3,000 steps of 64 "
         "users on MovieLens, 1,500 of 256 on Beauty. What longer trainings of both come to on "
-        "MovieLens is in [experiments/models.md](experiments/models.md).)"
+        "MovieLens is in [experiments/models.md](../experiments/models.md).)"
     )

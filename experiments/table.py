@@ -1,4 +1,4 @@
-"""Tables of README and of the pages in experiments/, made from the records.
+"""Tables of README, docs/results.md and the pages in experiments/, made from the records.
 
     python experiments/table.py
 
@@ -77,10 +77,19 @@ def speeds() -> str:
     return "\n\n".join(parts)
 
 
+def summary() -> str:
+    """Tables of README: the published models, and the best run of each data set."""
+    note = (
+        "NDCG@10 ranks all items, leave-one-out, seen items filtered. A config has the blocks of "
+        "its model, not every detail of the preset, and says so."
+    )
+    return f"{models.family()}\n\n{note}\n\n{models.best()}"
+
+
 def studies() -> str:
-    """Tables of README: the best run of each data set, and the study of objectives."""
+    """Tables of docs/results.md: the best run of each data set, and the study of objectives."""
     record = HERE / "objectives.json"
-    parts = [models.best()]
+    parts = [models.best("../")]
     if record.is_file():
         tables, metrics, baseline = read_tables(record)
         parts += [objectives.answer(tables), STUDY_WRITERS["md"](tables, metrics, baseline)]
@@ -88,7 +97,8 @@ def studies() -> str:
 
 
 PAGES = {
-    HERE.parent / "README.md": studies,
+    HERE.parent / "README.md": summary,
+    HERE.parent / "docs" / "results.md": studies,
     HERE / "devices.md": devices.table,
     HERE / "engines.md": engines.table,
     HERE / "reliability.md": reliability.table,
