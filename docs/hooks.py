@@ -1,8 +1,7 @@
 """Hooks of mkdocs: pages of the site that are files elsewhere in the repository, and all knobs.
 
-README.md is the front page, CONTRIBUTING.md and the pages of experiments/ are pages of the site, and
-knobs.md is made of `clickflax/config/default.py`. Links to other files of the repository become
-plain text, or links to `repo_url` where mkdocs.yml has one.
+README.md is the front page, CONTRIBUTING.md and the pages of experiments/ are pages of the site,
+and knobs.md is made of `clickflax/config/default.py`. Links to other files lead to the repository.
 """
 
 import pathlib

@@ -80,8 +80,8 @@ def speeds() -> str:
 def summary() -> str:
     """Tables of README: the published models, and the best run of each data set."""
     note = (
-        "NDCG@10 ranks all items, leave-one-out, seen items filtered. A config has the blocks of "
-        "its model, not every detail of the preset, and says so."
+        "NDCG@10 of the config in the last column: all items ranked, leave-one-out, seen items "
+        "filtered; the config may differ from the preset in details."
     )
     return f"{models.family()}\n\n{note}\n\n{models.best()}"
 

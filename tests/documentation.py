@@ -26,7 +26,14 @@ ROOT = pathlib.Path(__file__).resolve().parents[1]
 BLOCK = re.compile(r"^(?:<!-- ([^\n]*) -->\n)?```([^\n]*)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
 MARK = re.compile(r"run|slow|file: \S+|not run: .+")
 # Few and small steps for every training of a block.
-FEW_STEPS = {"train.steps": 4, "train.eval_every": 4, "train.log_every": 2, "train.batch_size": 16}
+FEW_STEPS = {
+    "model.layers": 1,
+    "model.width": 16,
+    "train.batch_size": 16,
+    "train.eval_every": 4,
+    "train.log_every": 2,
+    "train.steps": 4,
+}
 SIMULATED, LOG = "data/simulated", "events.csv"
 
 
