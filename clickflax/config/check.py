@@ -1,26 +1,19 @@
-"""Whether the values of a config make sense, alone and together, before anything is opened."""
+"""Validation of the values of a config, alone and together, before anything is opened."""
 
 import math
 from collections.abc import Mapping
+from typing import Any
 
 from ml_collections import ConfigDict
 
 from clickflax.config.check_labels import check_labels
 from clickflax.config.default import default, differences, knobs
-from clickflax.tasks.label_metrics import LABEL_METRICS
+from clickflax.config.resolve import tasks_of
+from clickflax.tasks.cloze import REPLACE
 from clickflax.tasks.losses import CATALOG_LOSSES
 from clickflax.tasks.negatives import AVOID, DRAWN
-from clickflax.tasks.ranking_metrics import RANKING_METRICS
 from clickflax.tasks.sampled_losses import SAMPLED_LOSSES
-from clickflax.tasks.task import (
-    BASKET,
-    LABELS,
-    MASKED,
-    NEXT,
-    REPLACE,
-    Task,
-    find_tasks,
-)
+from clickflax.tasks.task import Task, qualify
 
 # The least and the most that a number may be.
 RANGES = {
@@ -71,46 +64,47 @@ RANGES = {
 }
 
 
-ABOUT_ITEMS = ("config.model.cosine", "config.model.temperature")
+ITEM_KNOBS = ("config.model.cosine", "config.model.temperature")  # of the scores of items
+
+Tasks = Mapping[str, Task]
 
 
 def check_config(config: ConfigDict) -> None:
-    """Refuses values that make no sense and that no other part would notice."""
+    """Raises ValueError for values that make no sense, or that contradict each other."""
+    check_ranges(config)
+    tasks = tasks_of(config)
+    check_choices(config, tasks)
+    check_tasks(config, tasks)
+    check_devices(config)
+    check_model_knobs(config)
+    check_split(config)
+    check_mask(config, tasks)
+    check_loss(config, tasks)
+    check_candidates(config, tasks)
+    check_conditions(config, tasks)
+    check_labels(config, tasks)
+    check_init(config)
+
+
+def check_ranges(config: ConfigDict) -> None:
+    """Raises ValueError for a number outside its range."""
     values = knobs(config)
     for name, (least, most) in RANGES.items():
         if not least <= values[name] <= most:
             wanted = f"at least {least}" if most == math.inf else f"from {least} to {most}"
             raise ValueError(f"{name}={values[name]} must be {wanted}.")
     if not config.eval.cutoffs or min(config.eval.cutoffs) < 1:
-        raise ValueError(f"config.eval.cutoffs={config.eval.cutoffs} must be numbers from 1 on.")
-    tasks = find_tasks(config.tasks, config.label.causal, config.label.at)
-    check_tasks(config, tasks)
-    train = config.train
-    if train.model_devices > 1 and (train.parallel == "pmap" or train.softmax_chunk):
-        raise ValueError(
-            f"config.train.parallel={train.parallel!r}, softmax_chunk={train.softmax_chunk}: where "
-            f"model_devices={train.model_devices} share a table, leave these at 'jit' and 0."
-        )
-    model = config.model
-    if model.initializer == "xavier" and model.init_stddev != default().model.init_stddev:
-        raise ValueError(
-            f"config.model.init_stddev={model.init_stddev} is for a normal distribution; with "
-            "config.model.initializer='xavier' sizes say how wide it is."
-        )
-    check_split(config)
-    check_mask(config, tasks)
-    check_loss(config, tasks)
-    check_candidates(config)
-    check_given(config)
-    check_labels(config, tasks)
-    check_init(config)
-    known = [metric for name in tasks for metric in metrics_of(config, name)]
+        raise ValueError(f"config.eval.cutoffs={config.eval.cutoffs} must be 1 or more.")
+
+
+def check_choices(config: ConfigDict, tasks: Tasks) -> None:
+    """Raises ValueError, with the choices, for a word that is not one of them."""
+    losses = SAMPLED_LOSSES if config.loss.negatives else {*SAMPLED_LOSSES, *CATALOG_LOSSES}
+    values = knobs(config)
     for name, choices in {
-        "config.train.monitor": known,
+        "config.train.monitor": validation_metrics(config, tasks),
         "config.mask.replace": sorted(REPLACE),
-        "config.loss.name": sorted(
-            SAMPLED_LOSSES if config.loss.negatives else {*SAMPLED_LOSSES, *CATALOG_LOSSES}
-        ),
+        "config.loss.name": sorted(losses),
         "config.loss.drawn": DRAWN,
         "config.loss.avoid": AVOID,
         "config.eval.drawn": ["popularity", "uniform"],
@@ -119,15 +113,10 @@ def check_config(config: ConfigDict) -> None:
     }.items():
         if values[name] not in choices:
             raise ValueError(f"{name}={values[name]!r} is not one of {choices}.")
-    if config.model.attention == "cudnn" and config.data.packing:
-        raise ValueError(
-            "config.model.attention='cudnn' wants one sequence a row: set "
-            "config.data.packing=False, or config.model.attention='auto'."
-        )
 
 
-def check_tasks(config: ConfigDict, tasks: Mapping[str, Task]) -> None:
-    """Refuses tasks that do not go with their weights and conditions, the data or the model."""
+def check_tasks(config: ConfigDict, tasks: Tasks) -> None:
+    """Raises ValueError for tasks that do not go with their weights, the data or the model."""
     if len(config.task_weights) not in (1, len(tasks)) or min(config.task_weights) <= 0:
         raise ValueError(
             f"config.task_weights={config.task_weights} must be one number above 0, or one for "
@@ -138,59 +127,89 @@ def check_tasks(config: ConfigDict, tasks: Mapping[str, Task]) -> None:
             f"config.task_where={config.task_where} must be one condition, or one for each of "
             f"config.tasks={tuple(tasks)}."
         )
-    if BASKET in tasks and not config.data.chain:
-        raise ValueError("basket: config.data.chain must say what is a basket: invoice, or 30m.")
+    for name, task in tasks.items():
+        if task.baskets and not config.data.chain:
+            raise ValueError(
+                f"config.tasks={tuple(tasks)}: {name} needs config.data.chain, which says where a "
+                "basket begins: a variable such as invoice, or a pause such as 30m."
+            )
     if config.model.repeat and "item" not in {task.head for task in tasks.values()}:
         raise ValueError(
-            f"config.model.repeat=True is about the scores of items, and none of config.tasks="
-            f"{tuple(tasks)} asks for items."
+            f"config.model.repeat=True changes the scores of items, which no task of config.tasks="
+            f"{tuple(tasks)} predicts."
         )
     if config.model.block == "gru" and not all(task.causal for task in tasks.values()):
         raise ValueError(
-            f"config.model.block='gru' looks back alone, and config.tasks={tuple(tasks)} do not: "
-            "it can answer next_item, not masked_item."
+            f"config.model.block='gru' reads in one direction, and config.tasks={tuple(tasks)} "
+            "needs both: use next_item instead of masked_item, or another block."
+        )
+
+
+def check_devices(config: ConfigDict) -> None:
+    """Raises ValueError for knobs that do not go with tables that devices share."""
+    train = config.train
+    if train.model_devices > 1 and (train.parallel == "pmap" or train.softmax_chunk):
+        raise ValueError(
+            f"config.train.parallel={train.parallel!r} and config.train.softmax_chunk="
+            f"{train.softmax_chunk} must be 'jit' and 0 if config.train.model_devices="
+            f"{train.model_devices} devices share a table."
+        )
+
+
+def check_model_knobs(config: ConfigDict) -> None:
+    """Raises ValueError for knobs of the model that contradict others."""
+    model = config.model
+    if model.initializer == "xavier" and model.init_stddev != default().model.init_stddev:
+        raise ValueError(
+            f"config.model.init_stddev={model.init_stddev} is for a normal distribution; "
+            "config.model.initializer='xavier' derives it from sizes."
+        )
+    if model.attention == "cudnn" and config.data.packing:
+        raise ValueError(
+            "config.model.attention='cudnn' needs one sequence per row: set "
+            "config.data.packing=False, or config.model.attention='auto'."
         )
 
 
 def check_split(config: ConfigDict) -> None:
-    """Refuses what is about another split, or about other windows."""
-    plain, data = default().data, config.data
-    for about, needs, is_so in (
+    """Raises ValueError for knobs of another split, or of other windows."""
+    plain = default().data
+    data = config.data
+    for names, needed, satisfied in (
         (("validation_from", "test_from", "test_until"), "a split by time", "time" in data.split),
         (("validation_share", "test_share"), "a split by ratio", "ratio" in data.split),
         (("stride",), "config.data.window='sliding'", data.window == "sliding"),
     ):
-        for name in about:
-            if data[name] != plain[name] and not is_so:
+        for name in names:
+            if data[name] != plain[name] and not satisfied:
                 raise ValueError(
-                    f"config.data.{name}={data[name]!r} is about {needs}, and here are "
-                    f"config.data.split={data.split!r}, config.data.window={data.window!r}."
+                    f"config.data.{name}={data[name]!r} needs {needed}; now config.data.split="
+                    f"{data.split!r} and config.data.window={data.window!r}."
                 )
 
 
-def check_mask(config: ConfigDict, tasks: Mapping[str, Task]) -> None:
-    """Refuses what says how events are hidden where none are."""
+def check_mask(config: ConfigDict, tasks: Tasks) -> None:
+    """Raises ValueError for knobs of masking if no task masks events."""
     plain = default().mask
     for name in ("ratio", "replace", "last"):
-        if config.mask[name] != plain[name] and not any(one.startswith(MASKED) for one in tasks):
+        if config.mask[name] != plain[name] and not any(task.masks for task in tasks.values()):
             raise ValueError(
-                f"config.mask.{name}={config.mask[name]!r} is about events that are hidden, and "
-                f"config.tasks={tuple(tasks)} hide none: it is for masked_item and its like."
+                f"config.mask.{name}={config.mask[name]!r} is for tasks that mask events, such as "
+                f"masked_item; config.tasks={tuple(tasks)} mask none."
             )
 
 
-def check_given(config: ConfigDict) -> None:
-    """Refuses to tell what is no variable, or what the model was not trained to be told."""
-    tasks = find_tasks(config.tasks, config.label.causal, config.label.at)
-    may = [name for name in config.data.variables if name != "item" and "." not in name]
-    wrong = [name for name in config.data.given if name not in may]
+def check_conditions(config: ConfigDict, tasks: Tasks) -> None:
+    """Raises ValueError for conditions that are not variables or that the model cannot use."""
+    choices = [name for name in config.data.variables if name != "item" and "." not in name]
+    wrong = [name for name in config.data.given if name not in choices]
     if wrong:
-        raise ValueError(f"config.data.given names {wrong[0]!r}; it may name {may}.")
-    heads = {task.head for name, task in tasks.items() if name.startswith((NEXT, MASKED))}
+        raise ValueError(f"config.data.given names {wrong[0]!r}; it may name {choices}.")
+    heads = {task.head for task in tasks.values() if task.conditional}
     if config.data.given and not any(heads - {name} for name in config.data.given):
         raise ValueError(
-            f"config.data.given={tuple(config.data.given)}: none of config.tasks={tuple(tasks)} "
-            "asks for another variable, and can be told these."
+            f"config.data.given={tuple(config.data.given)}: no task of config.tasks={tuple(tasks)} "
+            "predicts another variable, which these could condition."
         )
     names = [pair.partition("=")[0] for pair in config.eval.given]
     if len(set(names)) < len(names):
@@ -204,84 +223,101 @@ def check_given(config: ConfigDict) -> None:
             )
 
 
-def check_loss(config: ConfigDict, tasks: Mapping[str, Task]) -> None:
-    """Refuses what says how items are learned where none are, and how negatives are drawn where
-    there are none.
-    """
-    loss, plain = config.loss, default().loss
-    if not tasks.keys() - set(LABELS):
-        for name in differences(default(), config):
-            if name.startswith("config.loss.") or name in ABOUT_ITEMS:
-                raise ValueError(
-                    f"{name}={knobs(config)[name]!r} is about the scores of items, and none of "
-                    f"config.tasks={tuple(tasks)} asks for items."
-                )
-    if not loss.negatives:
-        if loss.name in SAMPLED_LOSSES and loss.name not in CATALOG_LOSSES:
-            raise ValueError(f"config.loss.name={loss.name!r} needs config.loss.negatives.")
-        for name in ("drawn", "shared", "avoid", "log_q"):
-            if loss[name] != plain[name]:
-                raise ValueError(
-                    f"config.loss.{name}={loss[name]!r} is about negatives: set "
-                    "config.loss.negatives, or leave it."
-                )
+def check_loss(config: ConfigDict, tasks: Tasks) -> None:
+    """Raises ValueError for knobs of losses that nothing uses."""
+    if not any(task.ranks for task in tasks.values()):
+        _no_item_knobs(config, tasks)
+    if not config.loss.negatives:
+        _no_negative_knobs(config)
     elif config.train.softmax_chunk:
         raise ValueError(
-            f"config.train.softmax_chunk={config.train.softmax_chunk} is for the whole catalog; "
-            f"config.loss.negatives={loss.negatives}."
+            f"config.train.softmax_chunk={config.train.softmax_chunk} is for losses over the whole "
+            f"catalog; config.loss.negatives={config.loss.negatives}."
         )
+    _check_loss_name(config.loss)
+
+
+def _no_item_knobs(config: ConfigDict, tasks: Tasks) -> None:
+    """Raises ValueError for a knob of the scores of items that is not at its default."""
+    changed = differences(default(), config)
+    for name, (_, value) in changed.items():
+        if name.startswith("config.loss.") or name in ITEM_KNOBS:
+            raise ValueError(
+                f"{name}={value!r} is for tasks that rank items; config.tasks={tuple(tasks)} "
+                "predict labels."
+            )
+
+
+def _no_negative_knobs(config: ConfigDict) -> None:
+    """Raises ValueError for a loss or a knob that needs negatives."""
+    loss = config.loss
+    plain = default().loss
+    if loss.name in SAMPLED_LOSSES and loss.name not in CATALOG_LOSSES:
+        raise ValueError(f"config.loss.name={loss.name!r} needs config.loss.negatives.")
+    for name in ("drawn", "shared", "avoid", "log_q"):
+        if loss[name] != plain[name]:
+            raise ValueError(
+                f"config.loss.{name}={loss[name]!r} needs config.loss.negatives: set both, or none."
+            )
+
+
+def _check_loss_name(loss: ConfigDict) -> None:
+    """Raises ValueError for knobs of another loss."""
     if loss.log_q and (loss.name != "softmax" or loss.avoid == "nothing"):
         raise ValueError(
-            "config.loss.log_q=True is for softmax with config.loss.avoid='target' or 'history', "
-            f"not {loss.name} with {loss.avoid!r}."
+            "config.loss.log_q=True needs config.loss.name='softmax' and config.loss.avoid="
+            f"'target' or 'history', not {loss.name!r} and {loss.avoid!r}."
         )
-    if loss.calibration != plain.calibration and loss.name != "gbce":
+    if loss.calibration != default().loss.calibration and loss.name != "gbce":
         raise ValueError(
-            f"config.loss.calibration={loss.calibration} is for gbce, not {loss.name}."
+            f"config.loss.calibration={loss.calibration} is for config.loss.name='gbce', not "
+            f"{loss.name!r}."
         )
     if loss.smoothing and loss.negatives:
         raise ValueError(
-            f"config.loss.smoothing={loss.smoothing} is for the whole catalog; "
+            f"config.loss.smoothing={loss.smoothing} is for losses over the whole catalog; "
             f"config.loss.negatives={loss.negatives}."
         )
 
 
-def check_candidates(config: ConfigDict) -> None:
-    """Refuses candidates where nothing is ranked, and a way to draw them where there are none."""
-    tasks = find_tasks(config.tasks, config.label.causal, config.label.at)
-    if config.eval.negatives and not tasks.keys() - set(LABELS):
+def check_candidates(config: ConfigDict, tasks: Tasks) -> None:
+    """Raises ValueError for knobs of candidates that nothing uses."""
+    evaluation = config.eval
+    if evaluation.negatives and not any(task.ranks for task in tasks.values()):
         raise ValueError(
-            f"config.eval.negatives={config.eval.negatives} is for what is ranked, and config."
-            f"tasks={tuple(tasks)} tell labels."
+            f"config.eval.negatives={evaluation.negatives} is for tasks that rank items; "
+            f"config.tasks={tuple(tasks)} predict labels."
         )
-    if not config.eval.unseen and not (config.eval.negatives and config.eval.filter_seen):
+    if not evaluation.unseen and not (evaluation.negatives and evaluation.filter_seen):
         raise ValueError(
-            "config.eval.unseen=False is about candidates of which seen ones are left out: set "
-            "config.eval.negatives and config.eval.filter_seen=True, or leave it."
+            "config.eval.unseen=False needs config.eval.negatives and config.eval.filter_seen="
+            "True, as it says how seen items are left out of the candidates."
         )
-    if config.eval.drawn != default().eval.drawn and not config.eval.negatives:
+    if evaluation.drawn != default().eval.drawn and not evaluation.negatives:
         raise ValueError(
-            f"config.eval.drawn={config.eval.drawn!r} is about candidates: set "
-            "config.eval.negatives, or leave it."
+            f"config.eval.drawn={evaluation.drawn!r} needs config.eval.negatives, the number of "
+            "candidates to draw."
         )
 
 
 def check_init(config: ConfigDict) -> None:
-    """Refuses what says how to start from a run, or how to thaw, where there is nothing such."""
+    """Raises ValueError for knobs of a transfer or of thawing without what they refer to."""
     init = config.init
     if not init.run and (init.skip or init.vocab == "remap"):
         raise ValueError(
-            f"config.init.skip={init.skip} and config.init.vocab={init.vocab!r} are about the run "
-            "to start from: name it in config.init.run."
+            f"config.init.skip={init.skip} and config.init.vocab={init.vocab!r} need "
+            "config.init.run, the run to start from."
         )
     if init.thaw and not init.freeze:
-        raise ValueError(f"config.init.thaw={init.thaw}: name what to thaw in config.init.freeze.")
+        raise ValueError(
+            f"config.init.thaw={init.thaw} needs config.init.freeze, the parameters to thaw."
+        )
 
 
-def metrics_of(config: ConfigDict, name: str) -> list[str]:
-    """The metrics of a task that may be monitored."""
-    if name in LABELS:
-        own = list(LABEL_METRICS[config.label.kind if name == "label" else "binary"])
-    else:
-        own = [f"{metric}@{k}" for metric in RANKING_METRICS for k in config.eval.cutoffs]
-    return own if len(config.tasks) == 1 else [f"{name}/{metric}" for metric in own]
+def validation_metrics(config: ConfigDict, tasks: Tasks) -> list[str]:
+    """Names of the metrics that a validation has, as `config.train.monitor` may name them."""
+    found: dict[str, Any] = {}
+    for name, task in tasks.items():
+        own = dict.fromkeys(task.metrics(tuple(config.eval.cutoffs)))
+        found |= qualify(name, own, len(tasks) > 1)
+    return list(found)

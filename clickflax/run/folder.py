@@ -1,4 +1,4 @@
-"""The folder of a run: what it keeps, and what it answers with."""
+"""The folder of a run: config, environment, vocabularies, checkpoints."""
 
 import dataclasses
 import pathlib
@@ -12,6 +12,7 @@ from ml_collections import ConfigDict
 
 from clickflax.batch import MASK, NEXT_EVENT, reserved_value
 from clickflax.config.default import from_dict, override
+from clickflax.config.resolve import tasks_of
 from clickflax.data.item_features import ITEM_PREFIX, ItemFeature, read_item_features
 from clickflax.data.store import Dataset, Vocabulary, open_dataset, open_vocabulary
 from clickflax.data.variables import Variable, encode_value, variable_from_json
@@ -21,12 +22,16 @@ from clickflax.run.model import model_from_config
 from clickflax.run.sharded_tables import trim_tables
 from clickflax.runtime import checkpoint
 from clickflax.runtime.files import read_json, write_json
-from clickflax.tasks.task import MASKED, NEXT, Task, find_tasks
+from clickflax.tasks.task import Task
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Run:
-    """A trained model, and what its numbers mean."""
+    """A trained model with its config, vocabularies and input schema.
+
+    `cache` holds what other packages derive from the run, such as compiled programs; it lives as
+    long as the run does.
+    """
 
     folder: pathlib.Path
     config: ConfigDict
@@ -38,60 +43,57 @@ class Run:
     vocabularies: dict[str, Vocabulary]
     variables: dict[str, Variable]
     features: dict[str, ItemFeature]
-    given: Any  # what the model is given of the catalog, see `Shared`
+    constants: Any  # fixed arrays of the model, such as item features
     progress: dict[str, Any]  # of the checkpoint: step, seconds of training, best so far
+    cache: dict[str, Any] = dataclasses.field(default_factory=dict, repr=False)
 
 
 def event_variables(names: tuple[str, ...]) -> tuple[str, ...]:
-    """The names of `data.variables` that are no features of the items."""
+    """The names of `data.variables` that are read of events, not of the catalog."""
     return tuple(name for name in names if not name.startswith(ITEM_PREFIX))
 
 
 def encode_condition(
     config: ConfigDict,
-    name: str,
     task: Task,
     variables: Mapping[str, Variable],
     vocabularies: Mapping[str, Vocabulary],
 ) -> dict[str, Any]:
-    """What `config.eval.given` tells of the event that a task asks for, as columns have it; of the
-    rest, a model that is used to be told something is told that it is told nothing.
+    """The values of `config.eval.given` by column, as the model reads them.
+
+    Conditioning variables of the next event that are not given are set to MASK.
     """
-    words = dict(pair.split("=", 1) for pair in config.eval.given)
-    may = name.startswith((NEXT, MASKED))
-    found = {}
-    for given in config.data.given:
-        variable = variables[given]
-        if NEXT_EVENT + given in variables:
-            found[NEXT_EVENT + given] = reserved_value(
-                MASK, np.int32 if variable.size else np.float32
-            )
-        if may and given in words and given != task.head:
-            column = NEXT_EVENT + given if task.causal else given
-            found[column] = encode_value(given, variable, vocabularies.get(given), words[given])
-    return found
+    given = dict(pair.split("=", 1) for pair in config.eval.given)
+    values = {}
+    for name in config.data.given:
+        variable = variables[name]
+        if NEXT_EVENT + name in variables:
+            dtype = np.int32 if variable.size else np.float32
+            values[NEXT_EVENT + name] = reserved_value(MASK, dtype)
+        if task.conditional and name in given and name != task.head:
+            column = NEXT_EVENT + name if task.causal else name
+            values[column] = encode_value(name, variable, vocabularies.get(name), given[name])
+    return values
 
 
 def parse_condition(text: str | None) -> tuple[str, ...] | None:
-    """The pairs of `--given action=buy,hour=14`; none for an empty text, None without one."""
+    """The pairs of `--given action=buy,hour=14`: () for an empty text, None without the flag."""
     return None if text is None else tuple(filter(None, text.split(",")))
 
 
 def constants_of(features: Mapping[str, ItemFeature]) -> dict[str, Any]:
-    """The arrays of the features of the items, as the model wants them given."""
+    """The item features as the model's collection of constants."""
     arrays = {name: feature.values for name, feature in features.items()}
     return {"embedder": arrays} if arrays else {}
 
 
 def data_path(config: ConfigDict, folder: pathlib.Path) -> str:
-    """The data set of a run, a folder or a URL: the one that the config names, else its simulated
-    shop.
-    """
+    """Path or URL of the data set of a run: that of the config, else the run's simulated shop."""
     return config.data.path or str(folder / "data")
 
 
 def last_checkpoint(folder: pathlib.Path) -> pathlib.Path:
-    """Where a run keeps what it goes on from."""
+    """The folder of the checkpoints from which a run resumes."""
     return folder / "checkpoints" / "last"
 
 
@@ -101,9 +103,9 @@ def keep_variables(
     variables: Mapping[str, Variable],
     features: Mapping[str, ItemFeature],
 ) -> None:
-    """Keeps how variables are read, and their vocabularies: the run can then be asked alone.
+    """Keeps the input schema and the vocabularies, so that a run needs no data set to recommend.
 
-    The tokens of the features of items are in the catalog that is kept.
+    The catalog among them has the item features.
     """
     (folder / "vocab").mkdir(exist_ok=True)
     for name in variables.keys() & dataset.vocabularies.keys():
@@ -114,7 +116,7 @@ def keep_variables(
 
 
 def variables_of(folder: pathlib.Path) -> tuple[dict[str, Variable], dict[str, Variable]]:
-    """How a run reads the variables of an event, and numbers that are features of the items."""
+    """The variables of events, and the numeric item features, of a run."""
     described = read_json(folder / "variables.json")
     found = {name: variable_from_json(values) for name, values in described.items()}
     events = {name: one for name, one in found.items() if not name.startswith(ITEM_PREFIX)}
@@ -122,23 +124,24 @@ def variables_of(folder: pathlib.Path) -> tuple[dict[str, Variable], dict[str, V
 
 
 def vocabularies_of(folder: pathlib.Path) -> dict[str, Vocabulary]:
-    """The vocabularies that a run keeps."""
+    """The vocabularies of a run."""
     return {
         path.stem: open_vocabulary(path) for path in sorted((folder / "vocab").glob("*.parquet"))
     }
 
 
 def check_catalog(
-    kept: Mapping[str, Vocabulary], other: Mapping[str, Vocabulary], what: str
+    kept: Mapping[str, Vocabulary], other: Mapping[str, Vocabulary], path: str
 ) -> None:
-    """Refuses vocabularies that differ: their ids mean other things."""
+    """Raises ValueError if the vocabularies of a data set differ from those of the run."""
     for name in sorted(kept.keys() & other.keys()):
-        vocabulary, theirs = kept[name], other[name].tokens()
-        if vocabulary.tokens() != theirs:
+        tokens = kept[name].tokens()
+        others = other[name].tokens()
+        if tokens != others:
             raise ValueError(
-                f"{what} has another vocabulary of {name!r}: {len(theirs):,} tokens, the run has "
-                f"{len(vocabulary.tokens()):,}, and the same id means another one. Use the data "
-                "set that the run was trained on."
+                f"{path} has another vocabulary of {name!r} ({len(others):,} tokens) than the run "
+                f"({len(tokens):,}), so that ids have other meanings. Use the data set that the "
+                "run was trained on."
             )
 
 
@@ -148,49 +151,56 @@ def read_config(folder: str | pathlib.Path) -> ConfigDict:
 
 
 def load_run(folder: str | pathlib.Path, which: str = "best") -> Run:
-    """Opens a run: its config, its vocabularies, and its best parameters, or the last ones.
+    """Opens a run with its best parameters (`which="best"`) or its last ones.
 
-    A run without validation has no best ones: then the last.
+    A run without a validation has no best parameters; then it opens with the last.
     """
     if which not in ("best", "last"):
-        raise ValueError(f"{which!r} is no checkpoint: there are best and last.")
+        raise ValueError(f"checkpoint {which!r} must be 'best' or 'last'.")
     folder = pathlib.Path(folder)
     config = read_config(folder)
     vocabularies = vocabularies_of(folder)
     variables, numbers = variables_of(folder)
     features = read_item_features(vocabularies["item"], config.data.variables, numbers)
-    here = checkpoint.on_host()
-    progress, params = checkpoint.load_params(last_checkpoint(folder), here)
-    if which == "best" and progress["best"] is not None:
-        of_run = progress["seconds"]
-        best = folder / "checkpoints" / "best"
-        progress, params = checkpoint.load_params(best, here, progress["best_step"])
-        # It took the whole run to know that this one is the best.
-        progress = progress | {"seconds": of_run, "seconds_to_here": progress["seconds"]}
-    else:
-        which, progress = "last", progress | {"seconds_to_here": progress["seconds"]}
-    # The attention kernel of the training may not run on this machine.
+    which, progress, params = load_checkpoint(folder, which)
+    # A run that was trained with the attention kernel of one machine opens on any other.
     attention = or_auto(config.model.attention, jax.default_backend())
-    here_config = override(config, [f"config.model.attention={attention}"])
-    model = model_from_config(here_config, variables, features)
+    runnable = override(config, [f"config.model.attention={attention}"])
+    model = model_from_config(runnable, variables, features)
     return Run(
         folder=folder,
         config=config,
         model=model,
         params=trim_tables(model, params),
         checkpoint=which,
-        tasks=find_tasks(config.tasks, config.label.causal, config.label.at),
+        tasks=tasks_of(config),
         items=vocabularies["item"],
         vocabularies=vocabularies,
         variables=variables,
         features=features,
-        given=constants_of(features),
+        constants=constants_of(features),
         progress=progress,
     )
 
 
+def load_checkpoint(folder: pathlib.Path, which: str) -> tuple[str, dict[str, Any], Any]:
+    """The checkpoint of a run that is opened ("best" or "last"), its progress and its parameters.
+
+    `seconds` of its progress are those of the whole run, as it takes all of it to know the best
+    checkpoint; `seconds_to_here` are those up to the checkpoint.
+    """
+    here = checkpoint.on_host()
+    progress, params = checkpoint.load_params(last_checkpoint(folder), here)
+    if which == "last" or progress["best"] is None:
+        return "last", progress | {"seconds_to_here": progress["seconds"]}, params
+    seconds = progress["seconds"]
+    best = folder / "checkpoints" / "best"
+    progress, params = checkpoint.load_params(best, here, progress["best_step"])
+    return "best", progress | {"seconds": seconds, "seconds_to_here": progress["seconds"]}, params
+
+
 def open_data(run: Run, path: str | pathlib.Path | None = None) -> Dataset:
-    """The data set of a run, or another one with the same catalog."""
+    """The data set of a run, or another one with the same vocabularies."""
     path = path or data_path(run.config, run.folder)
     dataset = open_dataset(path).with_sessions(run.config.data.chain)
     check_catalog(run.vocabularies, dataset.vocabularies, str(dataset.path))

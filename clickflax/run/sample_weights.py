@@ -1,6 +1,4 @@
-"""What targets weigh in the loss of a training: a number of the log or of a file of labels, and
-less the older they are.
-"""
+"""Sample weights: targets weigh by a number of the log or of a label file, and less with age."""
 
 from collections.abc import Mapping
 
@@ -13,48 +11,50 @@ from clickflax.data.durations import parse_gap
 from clickflax.data.splits.common import events_inside
 from clickflax.data.store import Dataset
 from clickflax.run.targets import TaskData
-from clickflax.tasks.task import LABELS, NEXT, WEIGHT
+from clickflax.tasks.task import WEIGHT
 
 
 def add_sample_weights(
-    config: ConfigDict, dataset: Dataset, asked: Mapping[str, TaskData]
+    config: ConfigDict, dataset: Dataset, tasks: Mapping[str, TaskData]
 ) -> dict[str, TaskData]:
-    """The tasks with what their targets weigh as one more label, where something says so.
+    """Adds the label WEIGHT to tasks whose targets do not all weigh the same.
 
-    A target weighs what its event does, or its label in a file that has weights, times what its age
-    leaves of it. Raises ValueError for a weight that is missing, infinite or negative, and where
-    all that is trained on has none.
+    A target has the weight of its event, or of its label in a file with weights, times what its age
+    leaves of it. Raises ValueError for a weight that is missing, infinite or negative, and if all
+    targets of a training weigh 0.
     """
     weight = age = None
     if config.data.weight:
         weight = dataset.with_separators(column_weights(dataset, config.data.weight))
     if config.data.half_life:
         age = dataset.with_separators(age_weights(dataset, config.data.half_life))
-    found = {}
-    for name, one in asked.items():
-        own = shift_left if name.startswith(NEXT) else np.asarray
+    weighted = {}
+    for name, data in tasks.items():
+        of_target = shift_left if data.task.follows else np.asarray
         factors, sources = [], []
-        if WEIGHT in one.labels:
-            factors.append(one.labels[WEIGHT])
+        if WEIGHT in data.labels:
+            factors.append(data.labels[WEIGHT])
             sources.append(config.label.path)
         elif weight is not None:
-            factors.append(own(weight))
+            factors.append(of_target(weight))
             sources.append(f"config.data.weight={config.data.weight!r}")
         if age is not None:
-            youngest = np.nanmin(age[events_inside(one.train, len(age))], initial=np.inf)
-            factors.append(np.exp2(np.minimum(youngest - own(age), 0.0)))  # or the test overflows
+            youngest = np.nanmin(age[events_inside(data.train, len(age))], initial=np.inf)
+            # Events of the test are younger than all of training, and exp2 would overflow.
+            factors.append(np.exp2(np.minimum(youngest - of_target(age), 0.0)))
             sources.append(f"config.data.half_life={config.data.half_life!r}")
         if factors:
             weights = np.prod(factors, axis=0, dtype=np.float32)
-            one = one._replace(labels={**one.labels, WEIGHT: weights})
-            check_some_weight(name, one, " with ".join(sources))
-        found[name] = one
-    return found
+            data = data._replace(labels={**data.labels, WEIGHT: weights})
+            check_some_weight(data, " with ".join(sources))
+        weighted[name] = data
+    return weighted
 
 
 def age_weights(dataset: Dataset, half_life: str) -> Float[np.ndarray, " E"]:
-    """The age of every event of a log, in half-lives: these are a time such as 30d, or a number of
-    sequences where the log has an order alone.
+    """Age of every event of a log in half-lives.
+
+    A half-life is a time such as 30d, or a number of sequences if the log has no times.
     """
     columns, offsets = dataset.columns, dataset.offsets
     try:
@@ -62,43 +62,44 @@ def age_weights(dataset: Dataset, half_life: str) -> Float[np.ndarray, " E"]:
     except ValueError:
         if "time" not in columns:
             raise ValueError(
-                f"config.data.half_life={half_life!r}: {dataset.path} has no times, so that it "
-                "must be a number of sequences."
+                f"config.data.half_life={half_life!r} must be a number of sequences, as "
+                f"{dataset.path} has no times."
             ) from None
         time = np.asarray(columns["time"])
         return (time.max() - time) / parse_gap("config.data.half_life", half_life)
     if "time" in columns or not 0 < sequences < np.inf:
         raise ValueError(
-            f"config.data.half_life={half_life!r} is not a time such as 30d; where a log has "
-            "no times, it is a number of sequences above 0."
+            f"config.data.half_life={half_life!r} must be a time such as 30d, or, if the log has "
+            "no times, a number of sequences above 0."
         )
     since = np.arange(len(offsets) - 1)[::-1]  # sequences that came later
     return np.repeat(since / sequences, np.diff(offsets))
 
 
 def column_weights(dataset: Dataset, name: str) -> Float[np.ndarray, " E"]:
-    """The weight of every event of a log."""
+    """Weight of every event of a log: its number in the column `name`."""
     numbers = sorted(dataset.columns.keys() - dataset.vocabularies.keys() - {"time"})
     if name not in numbers:
         raise ValueError(
-            f"config.data.weight={name!r} is not a number of {dataset.path}; these are: {numbers}."
+            f"config.data.weight={name!r} is not a numeric variable of {dataset.path}; these are "
+            f"{numbers}."
         )
     weight = np.asarray(dataset.columns[name])
     wrong = np.flatnonzero(~((weight >= 0) & np.isfinite(weight)))
     if len(wrong):
         raise ValueError(
-            f"config.data.weight={name!r}: {len(wrong):,} events of {dataset.path} have no finite "
-            f"weight of 0 or more; that of event {wrong[0]:,} is {weight[wrong[0]]:g}."
+            f"config.data.weight={name!r}: {len(wrong):,} weights of {dataset.path} are missing, "
+            f" infinite or negative; that of event {wrong[0]:,} is {weight[wrong[0]]:g}."
         )
     return weight
 
 
-def check_some_weight(name: str, asked: TaskData, source: str) -> None:
-    """Refuses a training in which no target weighs anything."""
-    weight: Shaped[np.ndarray, " P"] = asked.labels[WEIGHT]
-    ranges = Windows(asked.train.start, asked.train.stop - name.startswith(NEXT))
-    trained = events_inside(ranges, len(weight))
-    if name in LABELS:
-        trained &= np.isfinite(asked.labels[name])
+def check_some_weight(data: TaskData, source: str) -> None:
+    """Raises ValueError if all targets that a task is trained on weigh 0."""
+    weight: Shaped[np.ndarray, " P"] = data.labels[WEIGHT]
+    stop = data.train.stop - 1 if data.task.follows else data.train.stop
+    trained = events_inside(Windows(data.train.start, stop), len(weight))
+    if not data.task.ranks:
+        trained &= np.isfinite(data.labels[data.task.name])
     if not (weight[trained] > 0).any():
-        raise ValueError(f"{source}: all that {name} is trained on weighs 0; nothing to learn.")
+        raise ValueError(f"{source}: all targets that {data.task.name} is trained on weigh 0.")

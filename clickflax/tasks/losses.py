@@ -1,6 +1,7 @@
-"""How wrong the answers are: a sum and the weight that it is to be divided by."""
+"""Losses; each returns the weighted sum and the sum of the weights."""
 
 import functools
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -8,6 +9,7 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float, Int
 
+from clickflax.batch import Registry
 from clickflax.model.heads import Answers, Raised
 
 
@@ -69,9 +71,10 @@ def number_loss(
     return (optax.l2_loss(logits[..., 0], targets) * weights).sum(), weights.sum()
 
 
-# Over the whole catalog, by `config.loss.name`; beside negatives: `LOSSES` of sampled.py.
-CATALOG_LOSSES = {"softmax": softmax_loss}
-LABEL_LOSSES = {"binary": binary_loss, "classes": class_loss, "number": number_loss}
+# Over the whole catalog, by `config.loss.name`; those with negatives are in sampled_losses.py.
+CATALOG_LOSSES: Registry[Callable[..., tuple[Float[Array, ""], Float[Array, ""]]]] = Registry(
+    "loss over the catalog", {"softmax": softmax_loss}
+)
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1))
