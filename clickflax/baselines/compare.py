@@ -6,6 +6,7 @@ needed. Items are ranked by popularity, Markov chains, item-kNN, EASE and matrix
 features (pip install 'clickflax[baselines]').
 """
 
+import dataclasses
 import importlib.metadata
 import json
 import pathlib
@@ -19,7 +20,6 @@ import rich.console
 import rich.table
 from ml_collections import ConfigDict
 
-from clickflax.baselines.count_baselines import COUNT_RANKINGS
 from clickflax.baselines.feature_table import (
     make_feature_table,
     read_event_columns,
@@ -42,13 +42,15 @@ from clickflax.data.splits.labels import LabelExamples
 from clickflax.data.store import Dataset, open_dataset
 from clickflax.data.where import matches
 from clickflax.evaluation.evaluator import eval_candidates
-from clickflax.evaluation.record import count_examples, prefix_metrics, protocol
+from clickflax.evaluation.protocol import RankingProtocol, protocol_of, to_json
+from clickflax.evaluation.record import count_examples
 from clickflax.run.targets import TaskData, check_trainable, make_task_data
 from clickflax.runtime.environment import environment
 from clickflax.runtime.files import write_json
 from clickflax.runtime.log import finite
 from clickflax.tasks.label_metrics import precision_recall_curve
 from clickflax.tasks.ranking_metrics import mean_metrics, ranking_metrics
+from clickflax.tasks.task import entries_of, qualify
 
 # Entries of a baseline in the record that the table leaves out.
 NOT_IN_TABLE = ("chosen", "seconds", "threshold", "yes", "reliability")
@@ -156,31 +158,22 @@ def compare_on_task(
     without: Sequence[str],
 ) -> dict[str, Any]:
     """Returns the record of one task."""
-    examples = getattr(data, split)
-    if not len(examples):
-        raise ValueError(
-            f"{name}: the {split} split of {dataset.path} has no examples: {data.dropped}."
-        )
-    settings = protocol(config, dataset, name, data.task, split)
-    if isinstance(examples, Examples):
+    data.some_examples(split, dataset.path)
+    protocol = protocol_of(config, dataset, data.task, split)
+    if isinstance(protocol, RankingProtocol):
         metrics, more = compare_rankings(config, dataset, name, data, split)
-        settings["given"] = ()  # baselines take no conditions
-        last = COUNT_RANKINGS["markov_recent"].last
-        history, _, _ = settings["history"].partition(";")
-        settings["history"] = (
-            f"{history}; markov reads the last event, markov_recent the last {last}, the other "
-            "baselines all"
-        )
+        # Baselines take no conditions, and read as many past events as each does.
+        protocol = dataclasses.replace(protocol, given=(), max_events=None)
     else:
-        kind = config.label.kind if name == "label" else "binary"
+        kind = data.task.kind.name
         metrics, more = compare_label_models(config, dataset, data, split, kind, without)
-        settings["read"] = "the events so far"
+        protocol = dataclasses.replace(protocol, reads="past")
     counts = count_examples(data, split, dataset.columns)
     return {
         "baselines": metrics,
         **counts,
         **more,
-        "protocol": settings,
+        "protocol": to_json(protocol),
         "dropped": data.dropped,
     }
 
@@ -215,7 +208,7 @@ def compare_baselines(
     record = {}
     for name, data in tasks.items():
         found = compare_on_task(config, dataset, name, data, split, without)
-        record |= found if len(tasks) == 1 else prefix_metrics(name, found)
+        record |= qualify(name, found, len(tasks) > 1)
     seconds = round(time.perf_counter() - start, 2)
     made_with = environment(dataset.fingerprint)
     made_with["versions"] |= {name: importlib.metadata.version(name) for name in packages}
@@ -287,11 +280,11 @@ def main(argv: list[str]) -> None:
         write_json(flags.out, {**record, "config": to_dict(config)})
     console = rich.console.Console()
     for name in config.tasks:
-        prefix = f"{name}/" if len(config.tasks) > 1 else ""
-        users = record.get(f"{prefix}users")
-        count = f"{record[f'{prefix}labels']:,} labels" if users is None else f"{users:,} users"
+        entries = entries_of(name, record, len(config.tasks) > 1)
+        counted = "users" if "users" in entries else "labels"
+        count = f"{entries[counted]:,} {counted}"
         title = f"{name}, {flags.split} of {record['data']}: {count}"
-        console.print(baselines_table(record[f"{prefix}baselines"], title))
-        for baseline, reason in record.get(f"{prefix}unable", {}).items():
+        console.print(baselines_table(entries["baselines"], title))
+        for baseline, reason in entries.get("unable", {}).items():
             console.print(f"{baseline} is not applicable: {reason}", highlight=False)
     print(json.dumps(record))

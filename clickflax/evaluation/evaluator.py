@@ -1,10 +1,9 @@
-"""Asks a task of the examples of a part: places of targets, logits of labels, and their metrics."""
+"""Evaluates a task on a split: ranks or predictions, and their metrics."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
-import scipy.special
 from jaxtyping import Float, Int, Shaped
 from ml_collections import ConfigDict
 
@@ -17,207 +16,201 @@ from clickflax.data.splits.common import Examples, events_inside, is_cold_target
 from clickflax.data.splits.labels import LabelExamples
 from clickflax.inference.predictor import Predictor
 from clickflax.run.targets import TaskData
-from clickflax.tasks.label_metrics import (
-    best_threshold,
-    binary_metrics,
-    class_metrics,
-    number_metrics,
-    precision_recall_curve,
-)
 from clickflax.tasks.ranking_metrics import mean_metrics, ranking_metrics
 from clickflax.tasks.ranks import rank_among_candidates, rank_targets
 
 Columns = Mapping[str, Shaped[np.ndarray, "E ..."]]
 
 
-class TargetRanker:
-    """Ranks the targets of examples, among all items or, `sampled`, among candidates; compiled
-    once, for any parameters.
-    """
-
-    def __init__(self, asker: Predictor, filter_seen: bool, sampled: bool = False):
-        self.asker = asker
-        self.filter_seen = filter_seen and not sampled
-        self.compiled = asker.compile(rank_among_candidates if sampled else rank_targets)
-
-    def __call__(
-        self,
-        params: Any,
-        columns: Columns,
-        examples: Examples,
-        candidates: Candidates | None = None,
-    ) -> Float[np.ndarray, " T"]:
-        """The place of every target of `examples`, in their order."""
-        bounds = np.searchsorted(examples.owner, np.arange(len(examples) + 1))
-        targets = examples.targets - RESERVED
-        most = max(1, int(np.diff(bounds).max()))
-
-        def padded(values: Int[np.ndarray, " T"]) -> Callable[..., np.ndarray]:
-            return lambda example: pad_lists(values, bounds, example, most)
-
-        found = np.full(len(targets), np.nan, np.float32)
-        history, seen = examples.history, self.filter_seen
-        extras = [padded(targets)]
-        if candidates is not None:
-            ids, offsets = candidates.items - RESERVED, candidates.offsets
-            width = max(1, int(np.diff(offsets).max()))
-            extras.append(lambda example: pad_lists(ids, offsets, example, width))
-        asked = self.asker.ask(params, self.compiled, columns, history, seen, *extras)
-        for example, places in asked:
-            which = padded(np.arange(len(targets)))(example)
-            found[which[which >= 0]] = places[which >= 0]
-        return found
-
-
-class LabelPredictor:
-    """Tells the labels of events; compiled once, for any parameters."""
-
-    def __init__(self, asker: Predictor):
-        self.asker = asker
-        self.compiled = asker.compile_labels()
-
-    def __call__(
-        self, params: Any, columns: Columns, part: LabelExamples
-    ) -> Float[np.ndarray, "N C"]:
-        """The logits of the labels of a part, in the order of their events."""
-        events = np.flatnonzero(np.isfinite(part.label))
-        return self.asker.tell(params, self.compiled, columns, part.ranges, events)
-
-
 class Evaluation(NamedTuple):
-    """What is found for a part."""
+    """Metrics of a split, details such as curves, and the values that the metrics are means of."""
 
     metrics: dict[str, float]
-    beside: dict[
-        str, Any
-    ]  # what else its record has, see `precision_recall_curve` and `cold_metrics`
-    found: Shaped[np.ndarray, " N"]  # the place of each target, or what is told of each label
+    details: dict[str, Any]
+    values: Shaped[np.ndarray, " N"]  # rank of each target, or prediction of each label
 
 
-class Evaluator:
-    """Asks a task of the examples of a part, and gives the metrics; compiled once."""
+class RankingEvaluator:
+    """Ranks the targets of a split among all items, or among candidates.
 
-    def __init__(self, asker: Predictor, asked: TaskData, columns: Columns, config: ConfigDict):
-        self.asked, self.columns, self.config = asked, asked.reads(columns), config
-        head = asked.task.head
-        self.is_label = isinstance(asked.test, LabelExamples)
-        if self.is_label:
-            self.tell = LabelPredictor(asker)
-        else:
-            self.filter_seen = config.eval.filter_seen and head == "item"
-            self.rank = TargetRanker(asker, self.filter_seen, bool(config.eval.negatives))
-            self.candidates: dict[str, Candidates] = {}  # of a part, once it has been asked
-        self.threshold: float | None = None  # of the validation, once it has been told
+    Its program is compiled once, for any parameters.
+    """
 
-    def __call__(self, params: Any, which: str) -> dict[str, float]:
-        """The mean of every metric over the examples of a part."""
-        return self.examine(params, which).metrics
+    def __init__(self, predictor: Predictor, data: TaskData, columns: Columns, config: ConfigDict):
+        self.predictor = predictor
+        self.data = data
+        self.columns = data.reads(columns)
+        self.config = config
+        self.filter_seen = bool(config.eval.filter_seen and data.task.head == "item")
+        self._candidates: dict[str, Candidates] = {}  # by split, drawn when first needed
+        sampled = bool(config.eval.negatives)
+        self._compiled = predictor.compile(rank_among_candidates if sampled else rank_targets)
 
-    def examine(self, params: Any, which: str) -> Evaluation:
-        """The metrics, and what they are the means of."""
-        part = getattr(self.asked, which)
-        if isinstance(part, Examples):
-            places = self.rank(params, self.columns, part, self.among(which, part))
-            cutoffs = tuple(self.config.eval.cutoffs)
-            beside = cold_metrics(self.asked, part, places, self.columns, self.config)
-            metrics = mean_metrics(ranking_metrics(places, part.owner, len(part), cutoffs))
-            return Evaluation(metrics, beside, places)
-        logits = self.tell(params, self.columns, part)
-        label, kind = part.label[np.isfinite(part.label)], self.config.label.kind
-        if self.asked.task.head != "label" or kind == "binary":
-            p = scipy.special.expit(logits[:, 0])
-            if which == "validation":
-                self.threshold = best_threshold(p, label)
-            threshold = 0.5 if self.threshold is None else self.threshold
-            return Evaluation(
-                binary_metrics(p, label, threshold), precision_recall_curve(p, label), p
-            )
-        if kind == "classes":
-            p = scipy.special.softmax(logits, 1)
-            return Evaluation(class_metrics(p, label), {}, p.argmax(1))
-        return Evaluation(number_metrics(logits[:, 0], label), {}, logits[:, 0])
+    def evaluate(self, params: Any, split: str) -> Evaluation:
+        """The mean of every metric over the examples of a split, and the ranks of all targets."""
+        examples = self.data.examples(split)
+        assert isinstance(examples, Examples)
+        candidates = None
+        if self.config.eval.negatives:
+            if split not in self._candidates:
+                self._candidates[split] = self._draw(examples)
+            candidates = self._candidates[split]
+        ranks = self._rank(params, examples, candidates)
+        cutoffs = tuple(self.config.eval.cutoffs)
+        metrics = mean_metrics(ranking_metrics(ranks, examples.owner, len(examples), cutoffs))
+        return Evaluation(metrics, self._cold_metrics(examples, ranks), ranks)
 
-    def among(self, which: str, part: Examples) -> Candidates | None:
-        """The candidates of a part; None: all items."""
-        if self.config.eval.negatives and which not in self.candidates:
-            item = self.columns[self.asked.task.head]
-            size = self.rank.asker.model.head[self.asked.task.head].items + RESERVED
-            self.candidates[which] = eval_candidates(
-                self.config, self.asked.train, part, item, size, self.filter_seen
-            )
-        return self.candidates.get(which)
+    def _rank(
+        self, params: Any, examples: Examples, candidates: Candidates | None
+    ) -> Float[np.ndarray, " T"]:
+        """The rank (0 is best) of every target."""
+        bounds = np.searchsorted(examples.owner, np.arange(len(examples) + 1))
+        width = max(1, int(np.diff(bounds).max()))
+        targets = examples.targets - RESERVED
+        extras = [lambda example: pad_lists(targets, bounds, example, width)]
+        if candidates is not None:
+            items = candidates.items - RESERVED
+            offsets = candidates.offsets
+            most = max(1, int(np.diff(offsets).max()))
+            extras.append(lambda example: pad_lists(items, offsets, example, most))
+        ranks = np.full(len(targets), np.nan, np.float32)
+        filter_seen = self.filter_seen and candidates is None
+        for example, values in self.predictor.predict(
+            params, self._compiled, self.columns, examples.history, filter_seen, *extras
+        ):
+            index = pad_lists(np.arange(len(targets)), bounds, example, width)
+            ranks[index[index >= 0]] = values[index >= 0]
+        return ranks
+
+    def _draw(self, examples: Examples) -> Candidates:
+        """Candidates of every target, as `config.eval` says."""
+        head = self.data.task.head
+        values = self.predictor.model.head[head].items + RESERVED
+        return eval_candidates(
+            self.config, self.data.train, examples, self.columns[head], values, self.filter_seen
+        )
+
+    def _cold_metrics(self, examples: Examples, ranks: Float[np.ndarray, " T"]) -> dict[str, float]:
+        """If items have features, the metrics over the targets that no training event has."""
+        config = self.config
+        has_features = any(name.startswith(ITEM_PREFIX) for name in config.data.variables)
+        if self.data.task.head != "item" or not has_features:
+            return {}
+        cold = is_cold_target(self.data.train, examples, self.columns["item"])
+        if not cold.any():
+            return {}
+        users, owner = np.unique(examples.owner[cold], return_inverse=True)
+        cutoffs = tuple(config.eval.cutoffs)
+        metrics = mean_metrics(ranking_metrics(ranks[cold], owner, len(users), cutoffs))
+        return {f"cold/{name}": value for name, value in metrics.items()}
+
+
+class LabelEvaluator:
+    """Predicts the labels of a split; its program is compiled once, for any parameters."""
+
+    def __init__(self, predictor: Predictor, data: TaskData, columns: Columns, config: ConfigDict):
+        self.predictor = predictor
+        self.data = data
+        self.columns = data.reads(columns)
+        self.config = config
+        self._compiled = predictor.compile_labels()
+
+    def evaluate(self, params: Any, split: str) -> Evaluation:
+        """The metrics of a split, and a prediction for each of its labels.
+
+        The threshold of a yes or no is the best of the validation; without one it is 0.5.
+        """
+        kind = self.data.task.kind
+        assert kind.measure is not None
+        prediction, label = self._predict(params, split)
+        threshold = 0.5
+        if split == "validation":
+            threshold = kind.threshold(prediction, label)
+        elif kind.has_threshold and len(self.data.validation):
+            threshold = kind.threshold(*self._predict(params, "validation"))
+        metrics = kind.measure(prediction, label, threshold)
+        return Evaluation(metrics, kind.details(prediction, label), kind.reported(prediction))
+
+    def _predict(self, params: Any, split: str) -> tuple[Any, Float[np.ndarray, " N"]]:
+        """Predictions and labels of a split, in the order of their events."""
+        examples = self.data.examples(split)
+        kind = self.data.task.kind
+        assert isinstance(examples, LabelExamples) and kind.predict is not None
+        events = np.flatnonzero(np.isfinite(examples.label))
+        logits = self.predictor.predict_labels(
+            params, self._compiled, self.columns, examples.ranges, events
+        )
+        return kind.predict(logits), examples.label[events]
+
+
+Evaluator = RankingEvaluator | LabelEvaluator
+
+
+def make_evaluator(
+    predictor: Predictor, data: TaskData, columns: Columns, config: ConfigDict
+) -> Evaluator:
+    """The evaluator of a task."""
+    kind = RankingEvaluator if data.task.ranks else LabelEvaluator
+    return kind(predictor, data, columns, config)
 
 
 def eval_candidates(
     config: ConfigDict,
     train: Windows,
-    part: Examples,
+    examples: Examples,
     item: Int[np.ndarray, " E"],
     size: int,
     filter_seen: bool,
 ) -> Candidates:
-    """What the targets of a part are ranked among, as `config.eval` says."""
+    """The candidates among which targets are ranked, as `config.eval` says."""
     chance = np.ones(size)
     if config.eval.drawn == "popularity":
-        chance = np.bincount(item[events_inside(train, len(item))], minlength=size).astype(
-            np.float64
-        )
-    ask = config.eval
-    return draw_candidates(part, item, chance, ask.negatives, filter_seen, ask.unseen)
+        trained = events_inside(train, len(item))
+        chance = np.bincount(item[trained], minlength=size).astype(np.float64)
+    negatives, unseen = config.eval.negatives, config.eval.unseen
+    return draw_candidates(examples, item, chance, negatives, filter_seen, unseen)
 
 
-def rows_of_targets(
-    asked: TaskData,
-    which: str,
-    found: Shaped[np.ndarray, " N"],
-    columns: Columns,
-    begins: Int[np.ndarray, " S"],
-) -> dict[str, Shaped[np.ndarray, " N"]]:
-    """Columns with a line for each `found` of a part; each sequence `begins` at a place of the log.
-    Of a target: its question and the sequence of that, its id, its place (0 is first), the items of
-    the history, where that ends among the places of the log, and the training events that have the
-    target. Of a label: its sequence, its place in the log, what it is, and what is told.
+def target_rows(
+    data: TaskData, split: str, ranks: Float[np.ndarray, " T"], columns: Columns
+) -> dict[str, Shaped[np.ndarray, " T"]]:
+    """A row for each target of a split.
+
+    It has the example and its sequence, the id of the target, its rank (0 is best), the number of
+    items in the history, where the history ends in the log, and the training events that have the
+    target.
     """
-    part = getattr(asked, which)
-    if isinstance(part, LabelExamples):
-        event = np.flatnonzero(np.isfinite(part.label))
-        sequence = np.searchsorted(begins, event, side="right") - 1
-        return {"sequence": sequence, "event": event, "label": part.label[event], "told": found}
-    column = columns[asked.task.head]
-    trained = np.bincount(
-        column[events_inside(asked.train, len(column))], minlength=column.max() + 1
-    )
+    examples = data.examples(split)
+    assert isinstance(examples, Examples)
+    column = columns[data.task.head]
+    trained_events = column[events_inside(data.train, len(column))]
+    trained = np.bincount(trained_events, minlength=column.max() + 1)
     known = np.append(0, np.cumsum(column >= RESERVED))
+    history = known[examples.history.stop] - known[examples.history.start]
     return {
-        "question": part.owner,
-        "sequence": part.sequence[part.owner],
-        "target": part.targets,
-        "place": found,
-        "history": (known[part.history.stop] - known[part.history.start])[part.owner],
-        "end": part.history.stop[part.owner],
-        "trained": trained[part.targets],
+        "example": examples.owner,
+        "sequence": examples.sequence[examples.owner],
+        "target": examples.targets,
+        "rank": ranks,
+        "history": history[examples.owner],
+        "end": examples.history.stop[examples.owner],
+        "trained": trained[examples.targets],
     }
 
 
-def cold_metrics(
-    asked: TaskData,
-    part: Examples,
-    places: Float[np.ndarray, " T"],
-    columns: Columns,
-    config: ConfigDict,
-) -> dict[str, float]:
-    """Where items have features, the metrics over the targets alone that were never trained on, and
-    over the users who have any.
+def label_rows(
+    data: TaskData,
+    split: str,
+    prediction: Shaped[np.ndarray, " N"],
+    begins: Int[np.ndarray, " S"],
+) -> dict[str, Shaped[np.ndarray, " N"]]:
+    """A row for each label of a split: sequence, event in the log, label and prediction.
+
+    Each sequence `begins` at a position of the log.
     """
-    if asked.task.head != "item" or not any(
-        n.startswith(ITEM_PREFIX) for n in config.data.variables
-    ):
-        return {}
-    cold = is_cold_target(asked.train, part, columns["item"])
-    if not cold.any():
-        return {}
-    users, owner = np.unique(part.owner[cold], return_inverse=True)
-    found = mean_metrics(
-        ranking_metrics(places[cold], owner, len(users), tuple(config.eval.cutoffs))
-    )
-    return {f"cold/{name}": value for name, value in found.items()}
+    examples = data.examples(split)
+    assert isinstance(examples, LabelExamples)
+    event = np.flatnonzero(np.isfinite(examples.label))
+    sequence = np.searchsorted(begins, event, side="right") - 1
+    label = examples.label[event]
+    return {"sequence": sequence, "event": event, "label": label, "prediction": prediction}

@@ -1,9 +1,9 @@
-"""`clickflax recommend`: the best next items for histories, of known users or of anybody.
+"""`clickflax recommend`: the top-k next items of histories, of known users or of anybody.
 
-from clickflax.inference import recommend
+import clickflax
 
-run = recommend.load("runs/quickstart")
-recommend.top_k(run, [["Toy Story (1995)", "Antz (1998)"]], k=5)
+run = clickflax.load("runs/quickstart")
+clickflax.top_k(run, [["Toy Story (1995)", "Antz (1998)"]], k=5)
 """
 
 import argparse
@@ -24,10 +24,10 @@ import rich.table
 from jaxtyping import Float, Int, Shaped
 
 from clickflax.batch import NEXT_EVENT, RESERVED, UNK
-from clickflax.config.check import check_given
+from clickflax.config.check import check_conditions
 from clickflax.config.default import override
 from clickflax.data.batches import Windows
-from clickflax.data.store import Dataset, Vocabulary
+from clickflax.data.store import Dataset
 from clickflax.data.variables import missing_column, read_columns
 from clickflax.inference.predictor import Predictor, make_predictor
 from clickflax.run.folder import (
@@ -39,11 +39,13 @@ from clickflax.run.folder import (
     read_config,
 )
 from clickflax.run.sharded_tables import make_run_mesh, place_on_mesh
-from clickflax.run.targets import hidden_after, mask_columns
+from clickflax.run.targets import hidden_conditions, mask_columns
 from clickflax.runtime import sharding
+from clickflax.runtime.files import atomic
 from clickflax.tasks.ranks import top_k_items
+from clickflax.tasks.task import Task
 
-load = load_run
+load = load_run  # `from clickflax import recommend; recommend.load(DIR)` of 0.1.0
 
 
 class Recommendation(NamedTuple):
@@ -54,7 +56,7 @@ class Recommendation(NamedTuple):
     score: float
 
 
-# The columns of a file of lists.
+# Columns of the Parquet file of recommendations; rank 1 is best.
 RECOMMENDATION_SCHEMA = pa.schema(
     {
         "user": pa.string(),
@@ -67,99 +69,112 @@ RECOMMENDATION_SCHEMA = pa.schema(
 
 
 class TopItems(NamedTuple):
-    """The best items of some histories, ids from best to worst; -1 where there are no more."""
+    """The top items of some histories, ids from best to worst; -1 where there are no more."""
 
     example: Int[np.ndarray, " N"]
     item: Int[np.ndarray, "N K"]
     score: Float[np.ndarray, "N K"]
 
 
-@functools.lru_cache(maxsize=2)
-def params_on_devices(run: Run) -> Any:
-    """The parameters of a run on the devices, once for all that it is asked."""
-    return place_on_mesh(run.params, make_run_mesh(run.config))
+class Recommender:
+    """Recommendations of a run: its parameters on the devices, its programs and titles."""
+
+    def __init__(self, run: Run):
+        self.run = run
+        self.task = item_task(run)
+        self.mesh = make_run_mesh(run.config)
+        self.params = place_on_mesh(run.params, self.mesh)
+        self.titles: list[str | None] = run.items.column("title") or (
+            [None] * (run.items.size - RESERVED)
+        )
+        # The first item of every title.
+        self.ids: dict[str, int] = {}
+        for i, title in enumerate(self.titles):
+            if title is not None:
+                self.ids.setdefault(title, i + RESERVED)
+        self._programs: dict[Any, tuple[Predictor, Callable[..., Any]]] = {}
+
+    def _program(self, k: int, given: tuple[str, ...]) -> tuple[Predictor, Callable[..., Any]]:
+        """The predictor and the compiled program of `k` items under these conditions."""
+        if (k, given) not in self._programs:
+            run = self.run
+            config = override(run.config, [f"config.eval.given={given}"])
+            check_conditions(config, run.tasks)
+            conditions = encode_condition(config, self.task, run.variables, run.vocabularies)
+            predictor = make_predictor(
+                config, run.model, self.task, self.mesh, run.constants, conditions
+            )
+            top_k = sharding.find_top_k(self.mesh)
+            finish = functools.partial(top_k_items, k=k, top_k=top_k)
+            self._programs[k, given] = (predictor, predictor.compile(finish))
+        return self._programs[k, given]
+
+    def batches(
+        self,
+        columns: Mapping[str, Shaped[np.ndarray, "E ..."]],
+        history: Windows,
+        k: int,
+        filter_seen: bool,
+        given: tuple[str, ...],
+    ) -> Iterator[TopItems]:
+        """The top `k` items after each history, a batch of histories at a time."""
+        check_k(self.run, k)
+        predictor, compiled = self._program(k, given)
+        for example, (score, item) in predictor.predict(
+            self.params, compiled, columns, history, filter_seen
+        ):
+            there = example >= 0
+            item = np.where(np.isneginf(score), -1, item + RESERVED)
+            yield TopItems(example[there], item[there], score[there])
+
+    def find_items(self, names: Sequence[str]) -> Int[np.ndarray, " N"]:
+        """Ids of tokens or titles; unknown ones are left out, with a warning that names them.
+
+        Raises ValueError if none is known.
+        """
+        if isinstance(names, str):
+            raise ValueError(f"A history must be a list of items, not the text {names!r}.")
+        names = [str(name) for name in names]
+        ids = [
+            self.ids.get(name, UNK) if id == UNK else int(id)
+            for name, id in zip(names, self.run.items.ids(names), strict=True)
+        ]
+        unknown = [name for name, id in zip(names, ids, strict=True) if id == UNK]
+        known = np.array([id for id in ids if id != UNK], np.int32)
+        if not len(known):
+            raise ValueError(f"The run knows no item of this history: {names}.")
+        if unknown:
+            warnings.warn(f"unknown items are left out: {', '.join(unknown)}", stacklevel=3)
+        return known
+
+    def named(self, item: int, score: float) -> Recommendation:
+        """A recommendation of an id."""
+        return Recommendation(self.run.items.token(item), self.titles[item - RESERVED], score)
 
 
-@functools.lru_cache(maxsize=8)
-def compile_top_k(run: Run, k: int, given: tuple[str, ...]) -> tuple[Predictor, Callable[..., Any]]:
-    """What answers for a run, kept so that a second question does not compile again."""
-    config = override(run.config, [f"config.eval.given={given}"])
-    mesh = make_run_mesh(config)
-    check_given(config)
-    name = item_task(run)
-    told = encode_condition(config, name, run.tasks[name], run.variables, run.vocabularies)
-    asker = make_predictor(config, run.model, run.tasks[name], mesh, run.given, told)
-    finish = functools.partial(top_k_items, k=k, top_k=sharding.find_top_k(mesh))
-    return asker, asker.compile(finish)
+def recommender_of(run: Run) -> Recommender:
+    """The recommender of a run, kept with it so that a second call does not compile again."""
+    if "recommender" not in run.cache:
+        run.cache["recommender"] = Recommender(run)
+    return run.cache["recommender"]
 
 
-def item_task(run: Run) -> str:
-    """The task of a run whose answers are items."""
-    for name, task in run.tasks.items():
+def item_task(run: Run) -> Task:
+    """The task of a run that ranks items. Raises ValueError if it has none."""
+    for task in run.tasks.values():
         if task.head == "item":
-            return name
-    raise ValueError(f"{run.folder} answers {list(run.tasks)}, which are no items to recommend.")
+            return task
+    raise ValueError(
+        f"{run.folder} was trained on {list(run.tasks)}, which do not rank items: there is nothing "
+        "to recommend."
+    )
 
 
 def check_k(run: Run, k: int) -> None:
-    """Refuses lists that are longer than the catalog."""
+    """Raises ValueError for lists that are longer than the catalog."""
     items = run.items.size - RESERVED
     if not 1 <= k <= items:
-        raise ValueError(f"k={k} must lie between 1 and the {items} items of the catalog.")
-
-
-def recommend_batches(
-    run: Run,
-    columns: Mapping[str, Shaped[np.ndarray, "E ..."]],
-    history: Windows,
-    k: int,
-    filter_seen: bool,
-    given: tuple[str, ...],
-) -> Iterator[TopItems]:
-    """The best `k` items after each history, a batch of histories at a time."""
-    check_k(run, k)
-    asker, answer = compile_top_k(run, k, given)
-    for example, (score, item) in asker.ask(
-        params_on_devices(run), answer, columns, history, filter_seen
-    ):
-        there = example >= 0
-        item = np.where(np.isneginf(score), -1, item + RESERVED)
-        yield TopItems(example[there], item[there], score[there])
-
-
-def find_items(run: Run, names: Sequence[str]) -> Int[np.ndarray, " N"]:
-    """Ids of tokens or titles, the unknown ones left out with a warning that names them.
-
-    Raises ValueError when none is known.
-    """
-    if isinstance(names, str):
-        raise ValueError(f"A history is a list of items, not the text {names!r}.")
-    names = [str(name) for name in names]
-    ids = run.items.ids(names)
-    by_title = titles_to_ids(run.items)
-    ids = np.array(
-        [by_title.get(n, UNK) if i == UNK else i for n, i in zip(names, ids, strict=True)]
-    )
-    unknown = [name for name, id in zip(names, ids, strict=True) if id == UNK]
-    known = ids[ids != UNK].astype(np.int32)
-    if not len(known):
-        raise ValueError(f"This history has no item that the run knows: {list(names)}.")
-    if unknown:
-        warnings.warn(f"unknown items are left out: {', '.join(unknown)}", stacklevel=3)
-    return known
-
-
-@functools.lru_cache(maxsize=8)
-def titles_to_ids(items: Vocabulary) -> dict[str, int]:
-    """The first item of every title."""
-    titles = items.column("title") or []
-    return {titles[i]: i + RESERVED for i in reversed(range(len(titles)))}
-
-
-@functools.lru_cache(maxsize=8)
-def titles_of(items: Vocabulary) -> list[str | None]:
-    """The title of every item, None for each where the catalog has no titles."""
-    return items.column("title") or [None] * (items.size - RESERVED)
+        raise ValueError(f"k={k} must be from 1 to {items}, the number of items of the catalog.")
 
 
 def top_k(
@@ -169,43 +184,37 @@ def top_k(
     filter_seen: bool | None = None,
     given: Sequence[str] | None = None,
 ) -> list[list[Recommendation]]:
-    """The best `k` next items for each history of tokens or titles, oldest first.
+    """The top `k` next items for each history of tokens or titles, oldest first.
 
-    The users need not be known. Items of the history are left out as `config.eval.filter_seen`
-    says, unless `filter_seen` does; of the next event is told what `given`, such as
-    `["action=buy"]`, or else `config.eval.given` says. Variables other than the item are missing.
+    The users need not be known. `filter_seen` leaves items of the history out, by default as
+    `config.eval.filter_seen` says. `given` conditions on the next event, such as ["action=buy"], by
+    default as `config.eval.given` says. Variables other than the item are missing.
     """
-    item_task(run)
+    recommender = recommender_of(run)
     if not histories:
         return []
-    others = sorted(
-        name for name in set(run.variables) - {"item"} if not name.startswith(NEXT_EVENT)
-    )
+    others = sorted(set(run.variables) - {"item"})
+    others = [name for name in others if not name.startswith(NEXT_EVENT)]
     if others:
         warnings.warn(f"the histories have no {', '.join(others)}: taken as missing", stacklevel=2)
-    found = [find_items(run, history) for history in histories]
-    bounds = np.concatenate([[0], np.cumsum([len(ids) for ids in found])])
-    columns = {
-        name: missing_column(variable, int(bounds[-1])) for name, variable in run.variables.items()
-    }
-    columns = mask_columns(
-        columns, frozenset(name for name in columns if name.startswith(NEXT_EVENT))
-    )
-    columns["item"] = np.concatenate(found)
+    ids = [recommender.find_items(history) for history in histories]
+    bounds = np.concatenate([[0], np.cumsum([len(one) for one in ids])])
+    events = int(bounds[-1])
+    columns = {name: missing_column(variable, events) for name, variable in run.variables.items()}
+    hidden = frozenset(name for name in columns if name.startswith(NEXT_EVENT))
+    columns = mask_columns(columns, hidden) | {"item": np.concatenate(ids)}
     filter_seen = bool(run.config.eval.filter_seen if filter_seen is None else filter_seen)
     given = tuple(run.config.eval.given if given is None else given)
-    answers: list[list[Recommendation]] = [[] for _ in histories]
+    lists: list[list[Recommendation]] = [[] for _ in histories]
     windows = Windows(bounds[:-1], bounds[1:])
-    for lists in recommend_batches(run, columns, windows, k, filter_seen, given):
-        for example, items, scores in zip(*lists, strict=True):
-            answers[example] = [
-                Recommendation(
-                    run.items.token(int(i)), titles_of(run.items)[i - RESERVED], float(s)
-                )
-                for i, s in zip(items, scores, strict=True)
-                if i >= 0
+    for batch in recommender.batches(columns, windows, k, filter_seen, given):
+        for example, items, scores in zip(*batch, strict=True):
+            lists[example] = [
+                recommender.named(int(item), float(score))
+                for item, score in zip(items, scores, strict=True)
+                if item >= 0
             ]
-    return answers
+    return lists
 
 
 def write_recommendations(
@@ -217,79 +226,77 @@ def write_recommendations(
     filter_seen: bool,
     given: tuple[str, ...],
 ) -> int:
-    """Recommends for users of the data set (None: all of them) into a Parquet file of
-    user, rank (1 is best), item, title, score; returns how many users.
+    """Writes the top `k` items of users of the data set (None: all) to a Parquet file of
+    RECOMMENDATION_SCHEMA; returns the number of users.
     """
+    recommender = recommender_of(run)
     dataset = open_data(run, data)
     keys = user_keys(dataset)
-    chosen = np.arange(len(keys))
-    if users is not None:
-        users = list(dict.fromkeys(users))
-        options = pc.SetLookupOptions(value_set=keys)
-        place_on_mesh = pc.call_function("index_in", [pa.array(users, pa.string())], options)
-        if place_on_mesh.null_count:
-            missing = [
-                user for user, i in zip(users, place_on_mesh.to_pylist(), strict=True) if i is None
-            ]
-            raise ValueError(
-                f"{len(missing):,} of {len(users):,} users are not in {dataset.path}: "
-                f"{', '.join(missing[:5])}. For people it does not know, use --history."
-            )
-        chosen = place_on_mesh.to_numpy().astype(np.int64)
+    chosen = find_users(users, keys, dataset)
     history = dataset.position_ranges(Windows(dataset.offsets[chosen], dataset.offsets[chosen + 1]))
-    task = item_task(run)
     columns = read_columns(dataset, run.variables)
-    columns = mask_columns(columns, hidden_after(run.config, task, run.tasks[task]))
+    columns = mask_columns(columns, hidden_conditions(run.config, recommender.task))
     check_k(run, k)
+    tokens = pa.array(run.items.tokens(), pa.string())
+    titles = pa.array(recommender.titles, pa.string())
     out.parent.mkdir(parents=True, exist_ok=True)
-    tokens, titles = (
-        pa.array(names, pa.string()) for names in (run.items.tokens(), titles_of(run.items))
-    )
-    partial = out.with_name(f".{out.name}.tmp")
-    with pq.ParquetWriter(partial, RECOMMENDATION_SCHEMA) as writer:
-        for lists in recommend_batches(run, columns, history, k, filter_seen, given):
-            row, place_on_mesh = np.nonzero(lists.item >= 0)
-            item = lists.item[row, place_on_mesh] - RESERVED
-            writer.write_table(
-                pa.table(
-                    {
-                        "user": keys.take(chosen[lists.example[row]]),
-                        "rank": (place_on_mesh + 1).astype(np.int32),
-                        "item": tokens.take(item),
-                        "title": titles.take(item),
-                        "score": lists.score[row, place_on_mesh],
-                    },
-                    schema=RECOMMENDATION_SCHEMA,
-                )
-            )
-    partial.replace(out)
+    with atomic(out) as partial, pq.ParquetWriter(partial, RECOMMENDATION_SCHEMA) as writer:
+        for batch in recommender.batches(columns, history, k, filter_seen, given):
+            row, rank = np.nonzero(batch.item >= 0)
+            item = batch.item[row, rank] - RESERVED
+            rows = {
+                "user": keys.take(chosen[batch.example[row]]),
+                "rank": (rank + 1).astype(np.int32),
+                "item": tokens.take(item),
+                "title": titles.take(item),
+                "score": batch.score[row, rank],
+            }
+            writer.write_table(pa.table(rows, schema=RECOMMENDATION_SCHEMA))
     return len(chosen)
 
 
+def find_users(
+    users: Sequence[str] | None, keys: pa.Array, dataset: Dataset
+) -> Int[np.ndarray, " N"]:
+    """The numbers of users among the keys of a data set; None: of all of them."""
+    if users is None:
+        return np.arange(len(keys))
+    users = list(dict.fromkeys(users))
+    options = pc.SetLookupOptions(value_set=keys)
+    numbers = pc.call_function("index_in", [pa.array(users, pa.string())], options)
+    if numbers.null_count:
+        missing = [user for user, i in zip(users, numbers.to_pylist(), strict=True) if i is None]
+        raise ValueError(
+            f"{len(missing):,} of {len(users):,} users are not in {dataset.path}: "
+            f"{', '.join(missing[:5])}. For people it does not know, use --history."
+        )
+    return numbers.to_numpy().astype(np.int64)
+
+
 def user_keys(dataset: Dataset) -> pa.Array:
-    """The keys of all sequences, as Arrow: a million of them are no million Python objects."""
+    """The keys of all sequences, as Arrow: a million Python objects would be slow."""
     path = dataset.path / "vocab" / "sequence.parquet"
     return pq.read_table(path, columns=["token"])["token"].combine_chunks()
 
 
-def print_recommendations(answers: list[Recommendation]) -> None:
-    """A table, and as the last line the same as JSON."""
-    lines = rich.table.Table()
+def print_recommendations(items: list[Recommendation]) -> None:
+    """Prints a table, and as the last line the same as JSON."""
+    table = rich.table.Table()
     for name in ("", "item", "title", "score"):
-        lines.add_column(name, justify="right" if name in ("", "score") else "left")
-    for rank, (item, title, score) in enumerate(answers, 1):
-        lines.add_row(str(rank), item, title or "", f"{score:.3f}")
-    rich.console.Console().print(lines)
-    print(json.dumps([answer._asdict() for answer in answers]))
+        table.add_column(name, justify="right" if name in ("", "score") else "left")
+    for rank, (item, title, score) in enumerate(items, 1):
+        table.add_row(str(rank), item, title or "", f"{score:.3f}")
+    rich.console.Console().print(table)
+    print(json.dumps([item._asdict() for item in items]))
 
 
 def read_users(path: str) -> list[str] | None:
-    """One user a line; None, which is everybody, for `all`."""
+    """The users of a file with one per line; None, which means all users, for `all`."""
     if path == "all":
         return None
     users = [line for line in pathlib.Path(path).read_text(encoding="utf-8").splitlines() if line]
     if not users:
-        raise ValueError(f"{path} names no user.")
+        raise ValueError(f"{path} has no users: write one per line.")
     return users
 
 
@@ -306,26 +313,28 @@ def main(argv: list[str]) -> None:
     parser.add_argument("--data", help="another prepared data set with the same catalog")
     parser.add_argument("--k", type=int, default=10, help="items for each history (10)")
     parser.add_argument(
-        "--filter-seen", action=argparse.BooleanOptionalAction, help="default: config.eval"
+        "--filter-seen",
+        action=argparse.BooleanOptionalAction,
+        help="leave items of the history out; default: config.eval",
     )
-    parser.add_argument("--given", help="what is told of the next event, such as action=buy")
+    parser.add_argument("--given", help="condition on the next event, such as action=buy")
     flags = parser.parse_args(argv)
     if (flags.users is None) != (flags.out is None):
         parser.error("--users and --out go together")
     if flags.history is not None and flags.data is not None:
-        parser.error(f"--data={flags.data} has users; a --history is told, and needs none")
+        parser.error(f"--data={flags.data} is for --users; a --history needs no data set")
     sharding.use_devices(read_config(flags.run).train.cpu_devices)
-    run = load(flags.run)
-    told = parse_condition(flags.given)
-    given = tuple(run.config.eval.given) if told is None else told
+    run = load_run(flags.run)
+    given = parse_condition(flags.given)
+    given = tuple(run.config.eval.given) if given is None else given
     if flags.history is not None:
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")
             history = [name.strip() for name in flags.history.split("|")]
-            answers = top_k(run, [history], flags.k, flags.filter_seen, given)
+            lists = top_k(run, [history], flags.k, flags.filter_seen, given)
         for warning in caught:
             print(f"clickflax recommend: warning: {warning.message}", file=sys.stderr)
-        print_recommendations(answers[0])
+        print_recommendations(lists[0])
         return
     filter_seen = run.config.eval.filter_seen if flags.filter_seen is None else flags.filter_seen
     users = read_users(flags.users)

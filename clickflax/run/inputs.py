@@ -1,4 +1,6 @@
-"""How a run reads its data set: as before, as the run that it starts from, or as it finds best."""
+"""Input schema of a run: reused on resume, inherited from `init.run`, or inferred from training
+data.
+"""
 
 import pathlib
 from collections.abc import Mapping
@@ -9,6 +11,7 @@ from jaxtyping import Bool, Shaped
 from ml_collections import ConfigDict
 
 from clickflax.batch import NEXT_EVENT
+from clickflax.config.resolve import tasks_of
 from clickflax.data.batches import BatchLayout
 from clickflax.data.item_features import ItemFeature, read_item_features
 from clickflax.data.store import Dataset
@@ -19,11 +22,10 @@ from clickflax.run.model import assignments
 from clickflax.run.targets import TaskData, events_in_training
 from clickflax.run.transfer import Tokens, check_tokens, tokens_of, tokens_of_run
 from clickflax.runtime import checkpoint
-from clickflax.tasks.task import NEXT
 
 
 class InputSchema(NamedTuple):
-    """What a run reads of its data set, and the run that it starts from, if any."""
+    """Variables and features that a run reads of its data set, and the run it starts from."""
 
     variables: dict[str, Variable]
     columns: dict[str, Shaped[np.ndarray, "P ..."]]
@@ -46,7 +48,7 @@ def batch_layout(config: ConfigDict) -> BatchLayout:
 def previous_variables(
     folder: pathlib.Path, origin: Run | None, resumed: bool
 ) -> dict[str, Variable]:
-    """How the run read its variables and the features of its items so far, or the run `origin`."""
+    """The schema of the run so far, or of the run that it starts from; {} if there is neither."""
     if resumed:
         variables, numbers = variables_of(folder)
         return variables | numbers
@@ -61,26 +63,29 @@ def choose_variables(
     dataset: Dataset,
     trained: Bool[np.ndarray, " E"],
 ) -> dict[str, Variable]:
-    """How the run reads its variables: as `before`, otherwise as those events say that are trained
-    on; a vocabulary is that of the data set. Raises ValueError where `before` is another kind.
+    """The schema of the variables: as `before`, else inferred from the events in `trained`.
+
+    A vocabulary is always that of the data set. Raises ValueError if a variable was of another kind
+    before.
     """
     quantiles = assignments("data.quantiles", config.data.quantiles)
     names = event_variables(config.data.variables)
-    after = config.data.given if any(name.startswith(NEXT) for name in config.tasks) else ()
+    follows = any(task.follows for task in tasks_of(config).values())
+    after = config.data.given if follows else ()
     found = describe_variables(dataset, names, quantiles, trained, after)
+    run = config.init.run or "the run"
     for name in found.keys() & before.keys():
         kept = before[name]
         if bool(kept.size) != bool(found[name].size):
             raise ValueError(
-                f"{config.init.run or 'the run'} reads {name!r} as "
-                f"{'ids' if kept.size else 'a number'}, and this config does not: take its "
-                "data.quantiles, or its data set."
+                f"{run} reads {name!r} as {'ids' if kept.size else 'a number'}, and this config "
+                "does not: use its config.data.quantiles, or its data set."
             )
         if kept.several != found[name].several:
             raise ValueError(
-                f"{config.init.run or 'the run'} reads {name!r} as "
-                f"{'several values' if kept.several else 'one value'} an event, and {dataset.path} "
-                "has it otherwise: prepare it as the data of the run, or leave it out."
+                f"{run} reads {name!r} as {'several values' if kept.several else 'one value'} per "
+                f"event, which {dataset.path} does not have: prepare it as the data of the run, or "
+                "leave the variable out."
             )
         grows = name.removeprefix(NEXT_EVENT) in dataset.vocabularies and not kept.edges
         found[name] = found[name] if grows else kept
@@ -88,14 +93,14 @@ def choose_variables(
 
 
 def find_input_schema(
-    config: ConfigDict, folder: pathlib.Path, dataset: Dataset, asked: Mapping[str, TaskData]
+    config: ConfigDict, folder: pathlib.Path, dataset: Dataset, tasks: Mapping[str, TaskData]
 ) -> InputSchema:
-    """How the run reads its data: as before, as the run that it starts from, or anew."""
+    """The input schema of a run that starts or resumes, and the columns that it reads."""
     resumed = checkpoint.newest(last_checkpoint(folder)) is not None
-    # The run to start from may be gone when this one goes on.
+    # A resumed run does not need the run that it started from.
     origin = load_run(config.init.run) if config.init.run and not resumed else None
     before = previous_variables(folder, origin, resumed)
-    trained = events_in_training(asked, dataset)
+    trained = events_in_training(tasks, dataset)
     variables = choose_variables(config, before, dataset, trained)
     features = read_item_features(dataset.vocabulary("item"), config.data.variables, before)
     tokens = tokens_of(dataset.vocabularies, variables, features)

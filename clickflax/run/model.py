@@ -10,6 +10,7 @@ from ml_collections import ConfigDict
 
 from clickflax.batch import RESERVED
 from clickflax.config.default import default
+from clickflax.config.resolve import tasks_of
 from clickflax.data.item_features import ItemFeature
 from clickflax.data.variables import Variable
 from clickflax.model.attention import find_attention
@@ -18,7 +19,6 @@ from clickflax.model.embedder import ADDED, COMBINE, DTYPES, POSITIONS, Embedder
 from clickflax.model.encoder import REMAT, Encoder
 from clickflax.model.heads import OUTPUTS, ItemHead, LabelHead
 from clickflax.model.model import Model
-from clickflax.tasks.task import LABELS, find_tasks
 
 
 def initializer(model: ConfigDict) -> nn.initializers.Initializer:
@@ -253,9 +253,7 @@ def model_from_config(
 
 
 def heads_of(config: ConfigDict) -> tuple[tuple[str, ...], dict[str, int]]:
-    """The variables that the tasks of a config score, and the outputs of its labels."""
-    tasks = find_tasks(config.tasks, config.label.causal, config.label.at)
-    outputs = config.label.classes if config.label.kind == "classes" else 1
-    labels = {name: outputs if name == "label" else 1 for name in tasks if name in LABELS}
-    scored = dict.fromkeys(task.head for name, task in tasks.items() if name not in LABELS)
-    return tuple(scored), labels
+    """The variables that the tasks of a config rank, and the outputs of its labels."""
+    tasks = tasks_of(config).values()
+    ranked = dict.fromkeys(task.head for task in tasks if task.ranks)
+    return tuple(ranked), {task.head: task.outputs for task in tasks if not task.ranks}

@@ -16,6 +16,7 @@ from typing import Any
 import filelock
 
 from clickflax.evaluation.main import evaluate_run
+from clickflax.evaluation.request import EvalRequest
 from clickflax.runtime.errors import user_message
 from clickflax.runtime.files import read_json, write_json
 from clickflax.runtime.signals import Stopped
@@ -59,7 +60,7 @@ def run(out: pathlib.Path, study: Study, cell: Cell) -> None:
     train(cell.load(), folder)
     write_item_projection(folder)
     for asked in study.asked.values():
-        evaluate_run(folder, "test", **asked)
+        evaluate_run(folder, "test", EvalRequest.from_json(asked))
     write_json(folder / ANSWERED, plain(study))
 
 

@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 from clickflax.batch import RESERVED
 from clickflax.config.default import from_dict, knobs
 from clickflax.data.store import open_dataset, open_vocabulary
-from clickflax.evaluation.record import ranking_protocol
+from clickflax.evaluation.protocol import ranking_protocol
 from clickflax.runtime.files import read_json
 from clickflax.runtime.log import finite
 from clickflax.study.paired import answer_of, columns_of, ranked, rows_of

@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow.parquet as pq
 from jaxtyping import Float, Int
 
-from clickflax.evaluation.record import ranking_protocol
+from clickflax.evaluation.protocol import ranking_protocol
 from clickflax.runtime.files import read_json
 from clickflax.study.plan import Cell, folder_of, record_of
 from clickflax.study.statistics import Difference, difference, draw_labels, holm, of_draws

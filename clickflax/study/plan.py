@@ -2,7 +2,6 @@
 
 import difflib
 import hashlib
-import inspect
 import json
 import numbers
 import pathlib
@@ -14,14 +13,11 @@ from ml_collections import ConfigDict
 
 from clickflax.config.check import check_config
 from clickflax.config.default import call_in, load, to_dict
-from clickflax.evaluation.main import CHANGEABLE, apply_changes, evaluate_run
-from clickflax.evaluation.record import record_name
-from clickflax.evaluation.top_k import check_list_options
+from clickflax.config.resolve import tasks_of
+from clickflax.evaluation.request import EvalRequest
 from clickflax.runtime.files import read_json, write_json
-from clickflax.tasks import label_metrics
-from clickflax.tasks import list_metrics as lists
-from clickflax.tasks.ranking_metrics import RANKING_METRICS
-from clickflax.tasks.task import LABELS
+from clickflax.tasks.list_metrics import LIST_METRICS
+from clickflax.tasks.task import qualify
 
 
 class Study(NamedTuple):
@@ -107,8 +103,9 @@ def cells_of(study: Study) -> list[Cell]:
                 config = load(file, flags)
                 check_config(config)
                 for asked in study.asked.values():
-                    apply_changes(config, {key: asked.get(key) for key in CHANGEABLE})
-                    metrics |= dict.fromkeys(metrics_told(config, asked))
+                    request = EvalRequest.from_json(asked)
+                    request.apply(config)
+                    metrics |= dict.fromkeys(metrics_told(config, request))
                 cell = name_of(name, data, seed, config)
                 found.append(Cell(name, data, seed, str(file), flags, cell))
     for metric in study.metrics:
@@ -116,26 +113,21 @@ def cells_of(study: Study) -> list[Cell]:
     return found
 
 
-def metrics_told(config: ConfigDict, asked: Mapping[str, Any]) -> list[str]:
-    """The metrics of the record that a run gives when it is `asked`."""
-    cutoffs = asked.get("cutoffs") or config.eval.cutoffs
-    found = []
-    for name in config.tasks:
-        if name in LABELS:
-            kind = config.label.kind if name == "label" else "binary"
-            own = [*label_metrics.LABEL_METRICS[kind], *label_metrics.EXTRA_NAMES[kind]]
-        else:
-            own = [f"{metric}@{k}" for metric in RANKING_METRICS for k in cutoffs]
-            if any(one.startswith("item.") for one in config.data.variables):
-                own += [f"cold/{place}" for place in own]
-            if asked.get("lists"):
-                needs = {"diversity": "features", "intersection": "reference"}
-                there = [
-                    one for one in lists.LIST_METRICS if one not in needs or asked.get(needs[one])
-                ]
-                own += [f"{metric}@{k}" for metric in there for k in cutoffs]
-        found += own if len(config.tasks) == 1 else [f"{name}/{metric}" for metric in own]
-    return found
+def metrics_told(config: ConfigDict, request: EvalRequest) -> list[str]:
+    """Names of the metrics in the record of an evaluation."""
+    cutoffs = request.cutoffs or tuple(config.eval.cutoffs)
+    tasks = tasks_of(config)
+    found: dict[str, None] = {}
+    for name, task in tasks.items():
+        own = [*task.metrics(cutoffs), *task.kind.extra_metrics]
+        if task.ranks and any(one.startswith("item.") for one in config.data.variables):
+            own += [f"cold/{metric}" for metric in own]
+        if task.ranks and request.lists:
+            needs = {"diversity": request.features, "intersection": request.reference}
+            known = [metric for metric in LIST_METRICS if needs.get(metric, True)]
+            own += [f"{metric}@{k}" for metric in known for k in cutoffs]
+        found |= qualify(name, dict.fromkeys(own), len(tasks) > 1)
+    return list(found)
 
 
 def load_study(path: str | pathlib.Path) -> Study:
@@ -189,11 +181,7 @@ def check_study(study: Study, where: str) -> None:
         raise ValueError(f"{where}: seed {twice[0]} is there twice: it would be the same run.")
     files = [record_of(asked) for asked in study.asked.values()]
     for name, asked in study.asked.items():
-        for key in asked:
-            known = list(inspect.signature(evaluate_run).parameters)[2:]
-            check_name(key, known, f"{where}: asked[{name!r}]")
-        about = {"lists": False, "features": (), "reference": ""} | dict(asked)
-        check_list_options(about["lists"], about["features"], about["reference"])
+        EvalRequest.from_json(asked, f"{where}: asked[{name!r}]: ")
         if files.count(record_of(asked)) > 1:
             raise ValueError(
                 f"{where}: asked[{name!r}] and another one have the same record, "
@@ -242,9 +230,8 @@ def read_plan(out: str | pathlib.Path) -> tuple[Study, list[Cell]]:
 
 
 def record_of(asked: Mapping[str, Any]) -> str:
-    """The name, without its end, of the record that answers what is asked: test.negatives.100."""
-    named = inspect.signature(record_name).parameters
-    return f"test{record_name(**{name: asked[name] for name in asked if name in named})}"
+    """The name of the record of an evaluation, without .json: test.negatives.100."""
+    return f"test{EvalRequest.from_json(asked).suffix()}"
 
 
 def folder_of(out: pathlib.Path, cell: Cell) -> pathlib.Path:

@@ -22,6 +22,7 @@ def label_task(
 ) -> Task:
     """A task that predicts a label of a `kind` of LABEL_KINDS; `more` are fields of `Task`."""
     at_cls = settings.at == "cls"
+    several = kind == "classes"
     return Task(
         name=name,
         kind=LABEL_KINDS.find(kind, "config.label.kind"),
@@ -29,6 +30,7 @@ def label_task(
         causal=settings.causal,
         query=CLS if at_cls else None,
         prepare=functools.partial(label_targets, name, at_cls),
+        outputs=settings.classes if several else 1,
         labels=labels,
         **more,
     )

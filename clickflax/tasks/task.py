@@ -85,6 +85,7 @@ class Task:
     masks: bool = False  # events are masked in training, as `config.mask` says
     follows: bool = False  # the target is the event after each event of the input
     baskets: bool = False  # the targets are all items of the next session
+    outputs: int = 1  # of the head of a label
     labels: Callable[[Dataset, LabelOptions], LabelledEvents] | None = None
     label_knobs: tuple[str, ...] = ()
     may_look_ahead: Callable[[int, bool], bool] = lambda after, sessions: False

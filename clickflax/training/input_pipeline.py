@@ -1,14 +1,14 @@
-"""How batches reach the devices: made by the host, or picked on the devices from resident data.
+"""Input pipelines: batches made ahead by the host, or gathered on the devices from resident data.
 
-Both give the same batches, `TrainingBatches.batch(seed, step)`. Where the data set and the plan of
-its rows fit, they stay on the devices and many steps are one dispatch: the host sends nothing but
-the order of each epoch. Otherwise a thread of the host makes batches ahead of their use.
+Both give the batches of `TrainingBatches.batch(seed, step)`. If the data set and the plan of its
+rows fit, they stay on the devices and many steps are one dispatch: the host sends only the order of
+each epoch. Otherwise a thread of the host makes batches before they are needed.
 """
 
 import concurrent.futures
-import functools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from types import TracebackType
 from typing import Any, NamedTuple
 
 import jax
@@ -23,18 +23,17 @@ from clickflax.run.sharded_tables import keep_placed
 from clickflax.runtime import sharding
 from clickflax.training.step import State, StepConstants
 
-AHEAD = 2  # batches that the host makes before they are asked for
+AHEAD = 2  # batches that the host makes before they are needed
 
 Metrics = dict[str, Shaped[Array, " K"]]  # of each of the steps that were taken
 Step = Callable[[State, dict[str, Batch], StepConstants], tuple[State, dict[str, Array]]]
-Advance = Callable[[State, int, int], tuple[State, Metrics]]  # from a step on, so many steps
 
 
 class RowSource(NamedTuple):
-    """Where the rows of an objective come from."""
+    """Training batches of a task, filled up for the devices."""
 
     batches: TrainingBatches
-    rows_divide_by: int  # a multiple of the devices: empty rows fill up a batch
+    rows_divide_by: int  # empty rows fill up a batch to a multiple of it
 
     @property
     def rows(self) -> int:
@@ -43,59 +42,58 @@ class RowSource(NamedTuple):
 
 
 class StepInputs(NamedTuple):
-    """A step, and what it is taken on: the same names as the objectives of the step."""
+    """A step and its inputs; the sources have the names of the step's objectives."""
 
     step: Step
     sources: dict[str, RowSource]
     mesh: jax.sharding.Mesh
-    shared: StepConstants
+    constants: StepConstants
     seed: int  # of the order of the data
     parallel: str
 
 
 class Resident(NamedTuple):
-    """What stays on the devices: the events, and what every epoch's rows have in common."""
+    """Arrays that stay on the devices: the events, and what the rows of all epochs share."""
 
     columns: dict[str, Shaped[Any, "E ..."]]
     labels: dict[str, Shaped[Any, " E"]]
-    slot: Int[Any, "R L"]  # the slot of each place of a row; -1: nothing
-    place: Int[Any, "R L"]  # of an event in its sequence
+    slot: Int[Any, "R L"]  # the slot of each column of a row; -1: padding
+    position: Int[Any, "R L"]  # of an event in its window
     length: Int[Any, " W"]  # of the window of each slot
     first: Int[Any, " R"]  # slot of each row
 
 
 class Epochs(NamedTuple):
-    """What the coming epochs differ in: where the window of each slot begins, and the row order."""
+    """What differs between epochs: where the window of each slot begins, and the row order."""
 
     start: Int[Any, "P W"]
     order: Int[Any, "P R"]
 
 
 def make_resident(batches: TrainingBatches) -> Resident:
-    """The arrays of a training, still on the host."""
-    packing, events = batches.packing, len(batches.columns["item"])
+    """The resident arrays of a training, still on the host."""
+    packing = batches.packing
+    events = len(batches.columns["item"])
     if events > np.iinfo(np.int32).max:
         raise ValueError(
-            f"{events:,} events are too many for the devices to count: set train.steps_at_once=1."
+            f"{events:,} events are too many for 32-bit indices on the devices: set "
+            "config.train.steps_at_once=1."
         )
-    slot, place = lay_out(packing, batches.layout.max_len)
-    columns, labels = (
-        {name: np.asarray(values) for name, values in some.items()}
-        for some in (batches.columns, batches.labels)
-    )
+    slot, position = lay_out(packing, batches.layout.max_len)
     return Resident(
-        columns,
-        labels,
-        slot,
-        place,
-        packing.length.astype(np.int32),
-        packing.offsets[:-1].astype(np.int32),
+        columns={name: np.asarray(values) for name, values in batches.columns.items()},
+        labels={name: np.asarray(values) for name, values in batches.labels.items()},
+        slot=slot,
+        position=position,
+        length=packing.length.astype(np.int32),
+        first=packing.offsets[:-1].astype(np.int32),
     )
 
 
 def resident_bytes(batches: TrainingBatches) -> int:
-    """What `make_resident` takes on each device, and the plans of two epochs."""
-    packing, events = batches.packing, len(batches.columns["item"])
+    """Bytes on each device of `make_resident` and of the plans of two epochs."""
+    packing = batches.packing
+    events = len(batches.columns["item"])
     cells = packing.rows * batches.layout.max_len
     plans = 2 * (len(packing.length) + packing.rows)
     common = 2 * cells + len(packing.length) + packing.rows
@@ -110,124 +108,194 @@ def gather_rows(
     there: Bool[Array, " B"],
     *,
     position_from: str,
-    opens: bool,
+    cls: bool,
 ) -> Batch:
-    """The rows number `wanted`, counted from the first of `epochs`; empty where not `there`. See
-    `fill`.
+    """The rows number `wanted`, counted from the first of `epochs`; empty where not `there`.
+
+    The result is that of `fill_rows`.
     """
     rows = data.first.shape[0]
     epoch = (wanted // rows)[:, None]
     row = epochs.order[epoch[:, 0], wanted % rows]
     slot = jnp.where(there[:, None], data.slot[row], -1)
     inside = slot >= 0
-    place = data.place[row]
-    source = epochs.start[epoch, slot] + place - int(opens)
-    opening = (place == 0) & opens
-    last = source + data.length[slot] - 1
-    source = jnp.where(inside, jnp.where(opening, last, source), 0)
+    position = data.position[row]
+    event = epochs.start[epoch, slot] + position - int(cls)
+    is_cls = (position == 0) & cls
+    last = event + data.length[slot] - 1
+    event = jnp.where(inside, jnp.where(is_cls, last, event), 0)
 
-    def spread(values: Shaped[Array, "B L ..."]) -> Shaped[Array, "B L ..."]:
+    def padded(values: Shaped[Array, "B L ..."]) -> Shaped[Array, "B L ..."]:
         return set_reserved(PAD, ~inside, values, jnp)
 
     def read(column: Shaped[Array, "E ..."]) -> Shaped[Array, "B L ..."]:
-        return spread(set_reserved(CLS, opening, column[source], jnp) if opens else column[source])
+        return padded(set_reserved(CLS, is_cls, column[event], jnp) if cls else column[event])
 
-    position = data.length[slot] - 1 - place if position_from == "end" else place
+    from_end = data.length[slot] - 1 - position
     return Batch(
         {name: read(column) for name, column in data.columns.items()},
-        spread(slot - data.first[row][:, None] + 1),
-        spread(position),
-        {name: spread(column[source]) for name, column in data.labels.items()},
+        padded(slot - data.first[row][:, None] + 1),
+        padded(from_end if position_from == "end" else position),
+        {name: padded(column[event]) for name, column in data.labels.items()},
     )
 
 
-def resident_steps(feed: StepInputs, at_once: int) -> Advance:
-    """Up to `at_once` steps in one dispatch, on rows that the devices pick themselves."""
-    mesh, sources = feed.mesh, feed.sources
+class ResidentSteps:
+    """Takes up to `at_once` steps in one dispatch, on rows that the devices gather themselves."""
 
-    def many(state: State, device: Int[Array, " 1"], shared: Any) -> tuple[State, Metrics]:
-        data, epochs, first, count, constant = shared
+    def __init__(self, inputs: StepInputs, at_once: int):
+        self.inputs = inputs
+        self.at_once = at_once
+        mesh = inputs.mesh
+        self._compiled = sharding.compile_step(self._many, mesh, inputs.parallel, keep_placed)
+        data = {name: make_resident(source.batches) for name, source in inputs.sources.items()}
+        self._data = sharding.replicate(data, mesh)
+        groups = sharding.groups(mesh)
+        here = np.arange(groups, dtype=np.int32)[sharding.own_rows(mesh, groups)]
+        self._devices = sharding.split_rows(here, mesh, groups)
+        self._epochs: dict[str, tuple[int, Epochs]] = {}  # by task: the first epoch, and the plans
 
-        def batch_of(name: str, i: Int[Array, ""]) -> Batch:
-            batches, rows_each = sources[name].batches, sources[name].rows // sharding.groups(mesh)
-            place = device[0] * rows_each + jnp.arange(rows_each)
-            wanted = first[name] + i * batches.rows + place
-            there = place < batches.rows
-            return gather_rows(
-                data[name],
-                epochs[name],
-                wanted,
-                there,
-                position_from=batches.layout.position_from,
-                opens=batches.layout.cls,
-            )
+    def __enter__(self) -> "ResidentSteps":
+        return self
 
-        def one(i: Int[Array, ""], carry: tuple[State, Metrics]) -> tuple[State, Metrics]:
-            taken = {name: batch_of(name, i) for name in sources}
-            state, found = feed.step(carry[0], taken, constant)
-            return state, {name: values.at[i].set(found[name]) for name, values in carry[1].items()}
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._epochs.clear()
 
-        taken = jax.eval_shape(lambda: {name: batch_of(name, jnp.int32(0)) for name in sources})
-        _, found = jax.eval_shape(feed.step, state, taken, constant)
-        nothing = {name: jnp.zeros(at_once, value.dtype) for name, value in found.items()}
-        return jax.lax.fori_loop(0, count, one, (state, nothing))
-
-    compiled = sharding.compile_step(many, mesh, feed.parallel, keep_placed)
-    data = {name: make_resident(source.batches) for name, source in sources.items()}
-    data = sharding.replicate(data, mesh)
-    groups = sharding.groups(mesh)
-    here = np.arange(groups, dtype=np.int32)[sharding.own_rows(mesh, groups)]
-    devices = sharding.split_rows(here, mesh, groups)
-
-    @functools.lru_cache(maxsize=len(sources))
-    def epochs_from(name: str, epoch: int) -> Epochs:
-        batches = sources[name].batches
-        spanned = (batches.rows * at_once - 2) // batches.packing.rows + 2  # at most
-        plans = [batches.epoch_plan(feed.seed, epoch + i) for i in range(spanned)]
-        start = np.stack([windows.start for windows, _ in plans]).astype(np.int32)
-        order = np.stack([order for _, order in plans]).astype(np.int32)
-        return sharding.replicate(Epochs(start, order), mesh)
-
-    def advance(state: State, first: int, count: int) -> tuple[State, Metrics]:
+    def __call__(self, state: State, first: int, count: int) -> tuple[State, Metrics]:
+        """The state after `count` steps from step `first` on, and the metrics of each step."""
         epochs, rows = {}, {}
-        for name, (batches, _) in sources.items():
+        for name, source in self.inputs.sources.items():
+            batches = source.batches
             epoch, row = divmod(first * batches.rows, batches.packing.rows)
-            epochs[name], rows[name] = epochs_from(name, epoch), np.int32(row)
-        state, metrics = compiled(
-            state, devices, (data, epochs, rows, np.int32(count), feed.shared)
-        )
+            epochs[name] = self._epochs_from(name, epoch)
+            rows[name] = np.int32(row)
+        shared = (self._data, epochs, rows, np.int32(count), self.inputs.constants)
+        state, metrics = self._compiled(state, self._devices, shared)
         return state, {name: values[:count] for name, values in metrics.items()}
 
-    return advance
+    def _epochs_from(self, name: str, epoch: int) -> Epochs:
+        """The plans of all epochs that one dispatch may read, on the devices."""
+        if name not in self._epochs or self._epochs[name][0] != epoch:
+            batches = self.inputs.sources[name].batches
+            spanned = (batches.rows * self.at_once - 2) // batches.packing.rows + 2  # at most
+            plans = [batches.epoch_plan(self.inputs.seed, epoch + i) for i in range(spanned)]
+            start = np.stack([windows.start for windows, _ in plans]).astype(np.int32)
+            order = np.stack([order for _, order in plans]).astype(np.int32)
+            placed = sharding.replicate(Epochs(start, order), self.inputs.mesh)
+            self._epochs[name] = (epoch, placed)
+        return self._epochs[name][1]
+
+    def _batch(
+        self, source: RowSource, data: Resident, epochs: Epochs, first: Any, device: Any
+    ) -> Batch:
+        """The rows of one device, where the batch begins with row `first` of the epochs."""
+        batches = source.batches
+        rows_each = source.rows // sharding.groups(self.inputs.mesh)
+        number = device * rows_each + jnp.arange(rows_each)
+        return gather_rows(
+            data,
+            epochs,
+            first + number,
+            number < batches.rows,
+            position_from=batches.layout.position_from,
+            cls=batches.layout.cls,
+        )
+
+    def _many(self, state: State, device: Int[Array, " 1"], shared: Any) -> tuple[State, Metrics]:
+        """The program: `count` steps, on one device."""
+        data, epochs, first, count, constants = shared
+        sources = self.inputs.sources
+
+        def batches_of(i: Int[Array, ""]) -> dict[str, Batch]:
+            return {
+                name: self._batch(
+                    source,
+                    data[name],
+                    epochs[name],
+                    first[name] + i * source.batches.rows,
+                    device[0],
+                )
+                for name, source in sources.items()
+            }
+
+        def one(i: Int[Array, ""], carry: tuple[State, Metrics]) -> tuple[State, Metrics]:
+            state, metrics = self.inputs.step(carry[0], batches_of(i), constants)
+            return state, {name: row.at[i].set(metrics[name]) for name, row in carry[1].items()}
+
+        example = jax.eval_shape(lambda: batches_of(jnp.int32(0)))
+        _, metrics = jax.eval_shape(self.inputs.step, state, example, constants)
+        nothing = {name: jnp.zeros(self.at_once, one.dtype) for name, one in metrics.items()}
+        return jax.lax.fori_loop(0, count, one, (state, nothing))
 
 
-def host_steps(feed: StepInputs) -> Advance:
-    """One step a dispatch, on batches that a thread of the host has made ahead."""
-    compiled = sharding.compile_step(feed.step, feed.mesh, feed.parallel, keep_placed)
-    threads = concurrent.futures.ThreadPoolExecutor(2)
-    coming: dict[int, concurrent.futures.Future[dict[str, Batch]]] = {}
+class HostSteps:
+    """Takes one step a dispatch, on batches that threads of the host make ahead.
 
-    def make(number: int) -> dict[str, Batch]:
-        made = {}
-        for name, (batches, rows_divide_by) in feed.sources.items():
-            epoch, row = divmod(number * batches.rows, batches.packing.rows)
-            if row < batches.rows:  # the first batch of an epoch: time to plan the next one
-                threads.submit(batches.epoch_plan, feed.seed, epoch + 1)
-            rows = feed.sources[name].rows
-            own = sharding.own_rows(feed.mesh, rows)
-            batch = batches.batch(feed.seed, number, rows_divide_by, own)
-            made[name] = sharding.split_rows(batch, feed.mesh, rows)
-        return made
+    A context manager: at its end the threads are closed.
+    """
 
-    def advance(state: State, first: int, count: int) -> tuple[State, Metrics]:
+    at_once = 1
+
+    def __init__(self, inputs: StepInputs):
+        self.inputs = inputs
+        self._compiled = sharding.compile_step(
+            inputs.step, inputs.mesh, inputs.parallel, keep_placed
+        )
+        self._threads = concurrent.futures.ThreadPoolExecutor(2)
+        self._coming: dict[int, concurrent.futures.Future[dict[str, Batch]]] = {}
+
+    def __enter__(self) -> "HostSteps":
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._coming.clear()
+        self._threads.shutdown(cancel_futures=True)
+
+    def __call__(self, state: State, first: int, count: int) -> tuple[State, Metrics]:
+        """The state after step `first`, and its metrics; `count` must be 1."""
         if count != 1:
             raise ValueError(f"{count} steps at once of batches that the host makes one by one.")
-        if first not in coming:  # the beginning, or a jump
-            coming.clear()
+        if first not in self._coming:  # the beginning, or a jump
+            self._coming.clear()
         for number in range(first, first + 1 + AHEAD):
-            if number not in coming:
-                coming[number] = threads.submit(make, number)
-        state, metrics = compiled(state, coming.pop(first).result(), feed.shared)
+            if number not in self._coming:
+                self._coming[number] = self._threads.submit(self._make, number)
+        batches = self._coming.pop(first).result()
+        state, metrics = self._compiled(state, batches, self.inputs.constants)
         return state, {name: value[None] for name, value in metrics.items()}
 
-    return advance
+    def _make(self, number: int) -> dict[str, Batch]:
+        """The batches of a step, on the devices."""
+        mesh, seed = self.inputs.mesh, self.inputs.seed
+        made = {}
+        for name, source in self.inputs.sources.items():
+            batches = source.batches
+            epoch, row = divmod(number * batches.rows, batches.packing.rows)
+            if row < batches.rows:  # the first batch of an epoch: time to plan the next one
+                self._threads.submit(batches.epoch_plan, seed, epoch + 1)
+            own = sharding.own_rows(mesh, source.rows)
+            batch = batches.batch(seed, number, source.rows_divide_by, own)
+            made[name] = sharding.split_rows(batch, mesh, source.rows)
+        return made
+
+
+Steps = ResidentSteps | HostSteps
+
+
+def make_steps(
+    inputs: StepInputs, steps_at_once: int, batches: Mapping[str, TrainingBatches]
+) -> Steps:
+    """The input pipeline that `config.train.steps_at_once` and the size of the data call for."""
+    resident = sum(resident_bytes(one) for one in batches.values())
+    at_once = sharding.steps_at_once(steps_at_once, resident)
+    return ResidentSteps(inputs, at_once) if at_once > 1 else HostSteps(inputs)

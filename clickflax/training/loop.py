@@ -1,4 +1,4 @@
-"""`clickflax train`: from a config to a run folder; started again, it goes on where it was."""
+"""`clickflax train`: trains a run in its folder; started again, it resumes."""
 
 import argparse
 import functools
@@ -23,7 +23,6 @@ from clickflax.batch import RESERVED
 from clickflax.config.default import knobs
 from clickflax.config.flags import add_processes, flags_of, parse_flags
 from clickflax.data.splits.common import events_inside
-from clickflax.evaluation.record import prefix_metrics
 from clickflax.model.model import Model
 from clickflax.model.names import table_rows
 from clickflax.run.folder import last_checkpoint, load_run
@@ -33,18 +32,17 @@ from clickflax.runtime.log import MetricsWriter, NoOutput, ProgressBar, write_pr
 from clickflax.runtime.params import count_params, split_params
 from clickflax.runtime.signals import Stopped, stop_on_signals
 from clickflax.tasks.label_metrics import LOWER_IS_BETTER
-from clickflax.tasks.task import LABELS
+from clickflax.tasks.task import qualify
 from clickflax.training.setup import TrainContext, set_up
 from clickflax.training.step import State
 
-PROJECTED = 10_000  # items that the projector has to draw
-parameter_norm = jax.jit(
-    optax.global_norm
-)  # one program: alone it is 60, which take 2 s to compile
+PROJECTED = 10_000  # items that TensorBoard's projector has to draw
+# One program: on its own, the norm is 60 programs, which take 2 s to compile.
+parameter_norm = jax.jit(optax.global_norm)
 
 
 class Progress(NamedTuple):
-    """What a run knows of its own past, beside the state; kept with every checkpoint."""
+    """How far a run has come, besides its state; kept with every checkpoint."""
 
     step: int = 0
     seconds: float = 0.0  # up to this step, over all starts of the run; validation included
@@ -52,6 +50,13 @@ class Progress(NamedTuple):
     best_step: int = 0
     evaluations_since: int = 0  # without a new best
     losses: tuple[float, ...] = ()  # of the last steps, whose mean has not been written
+
+
+class Output(NamedTuple):
+    """Where a training reports: files of metrics, and the progress line."""
+
+    writer: MetricsWriter | NoOutput
+    bar: ProgressBar | NoOutput
 
 
 def batch_fingerprint(batch: Any) -> str:
@@ -62,230 +67,267 @@ def batch_fingerprint(batch: Any) -> str:
     return digest.hexdigest()[:16]
 
 
-def resume_training(setting: TrainContext, state: State) -> tuple[State, Progress]:
-    """The newest checkpoint of the run, or its beginning."""
-    last = last_checkpoint(setting.folder)
+def resume_training(context: TrainContext, state: State) -> tuple[State, Progress]:
+    """The newest checkpoint of the run; without one, the beginning."""
+    last = last_checkpoint(context.folder)
     if checkpoint.newest(last) is None:
         return state, Progress()
-    progress, found = checkpoint.restore_training(
+    stored, trees = checkpoint.restore_training(
         last, lambda name: table_rows(name) is not None, state.params, state.optimizer
     )
-    step = sharding.replicate(np.asarray(progress["step"], np.int32), setting.mesh)
-    past = Progress(**progress)
-    return State(step, found["params"], found["optimizer"]), past._replace(
-        losses=tuple(past.losses)
-    )
+    step = sharding.replicate(np.asarray(stored["step"], np.int32), context.mesh)
+    progress = Progress(**{**stored, "losses": tuple(stored["losses"])})
+    return State(step, trees["params"], trees["optimizer"]), progress
 
 
-def check_finite(setting: TrainContext, step: int, metrics: Mapping[str, float]) -> None:
-    """Stops a run whose loss, gradient or parameters are no numbers any more."""
+def check_finite(context: TrainContext, step: int, metrics: Mapping[str, float]) -> None:
+    """Raises FloatingPointError if a loss, gradient norm or parameter is NaN or infinite."""
     if all(map(math.isfinite, metrics.values())):
         return
-    seed = setting.config.seed
-    batch = batch_fingerprint([one.batch(seed, step) for one in setting.batches.values()])
-    kept = checkpoint.newest(last_checkpoint(setting.folder))
-    found = ", ".join(f"{name} {value}" for name, value in metrics.items())
+    batches = [one.batch(context.config.seed, step) for one in context.data.batches.values()]
+    kept = checkpoint.newest(last_checkpoint(context.folder))
+    values = ", ".join(f"{name} {value}" for name, value in metrics.items())
     raise FloatingPointError(
-        f"step {step + 1}: {found}. The batch has the fingerprint {batch}; the checkpoint of step "
-        f"{kept or 0} is kept. In another workdir, try a smaller optim.learning_rate or clip_norm."
+        f"step {step + 1}: {values}. The batch has the fingerprint {batch_fingerprint(batches)}; "
+        f"the checkpoint of step {kept or 0} is kept. In another workdir, try a smaller "
+        "config.optim.learning_rate or config.optim.clip_norm."
     )
 
 
-def validate(
-    setting: TrainContext,
-    state: State,
-    past: Progress,
-    writer: MetricsWriter | NoOutput,
-    progress: ProgressBar | NoOutput,
-) -> Progress:
-    """Ranks the validation users, and saves the state, and the parameters when they are best."""
-    step, train = past.step, setting.config.train
-    check_finite(setting, step - 1, {"parameter_norm": float(parameter_norm(state.params))})
-    best = False
-    metrics = {}
-    for name, judge in setting.judges.items():
-        if len(judge.asked.validation):
-            found = judge(state.params, "validation")
-            metrics |= found if len(setting.judges) == 1 else prefix_metrics(name, found)
-    if train.monitor in metrics:
-        value = metrics[train.monitor]
-        if math.isnan(value):
-            raise ValueError(
-                f"config.train.monitor={train.monitor!r} cannot be told: the validation has labels "
-                "of one kind only. Name another metric, or move data.validation_from."
-            )
-        sign = -1 if train.monitor.split("/")[-1] in LOWER_IS_BETTER else 1
-        best = past.best is None or sign * value > sign * past.best
-        since = 0 if best else past.evaluations_since + 1
-        past = past._replace(evaluations_since=since)
+def validate(context: TrainContext, state: State, progress: Progress, output: Output) -> Progress:
+    """Evaluates the validation split, and saves the state, and the parameters if they are best."""
+    step = progress.step
+    monitor = context.config.train.monitor
+    check_finite(context, step - 1, {"parameter_norm": float(parameter_norm(state.params))})
+    metrics: dict[str, float] = {}
+    for name, evaluator in context.evaluators.items():
+        if len(evaluator.data.validation):
+            found = evaluator.evaluate(state.params, "validation").metrics
+            metrics |= qualify(name, found, len(context.evaluators) > 1)
+    best = monitor in metrics and is_best(monitor, metrics[monitor], progress)
+    if monitor in metrics:
+        value = metrics[monitor]
         if best:
-            past = past._replace(best=value, best_step=step)
+            progress = progress._replace(best=value, best_step=step, evaluations_since=0)
+        else:
+            progress = progress._replace(evaluations_since=progress.evaluations_since + 1)
         named = {f"validation/{name}": number for name, number in metrics.items()}
-        writer.write(step, {**named, "seconds": round(past.seconds, 2)})
-        progress.evaluated(train.monitor, value, past.best or value, past.best_step)
+        output.writer.write(step, {**named, "seconds": round(progress.seconds, 2)})
+        output.bar.evaluated(monitor, value, progress.best or value, progress.best_step)
     if best:
         # Two are kept: until the state is saved, too, the last one names the best one before.
-        folder = setting.folder / "checkpoints" / "best"
-        checkpoint.save(folder, step, past._asdict(), params=state.params)
-    save_last(setting, state, past)
-    return past
+        folder = context.folder / "checkpoints" / "best"
+        checkpoint.save(folder, step, progress._asdict(), params=state.params)
+    save_last(context, state, progress)
+    return progress
 
 
-def save_last(setting: TrainContext, state: State, past: Progress) -> None:
-    """Saves what it takes to go on."""
+def is_best(monitor: str, value: float, progress: Progress) -> bool:
+    """Whether a validation is better than all before. Raises ValueError if it is NaN."""
+    if math.isnan(value):
+        raise ValueError(
+            f"config.train.monitor={monitor!r} is undefined: all labels of the validation are the "
+            "same. Name another metric, or move config.data.validation_from."
+        )
+    sign = -1 if monitor.split("/")[-1] in LOWER_IS_BETTER else 1
+    return progress.best is None or sign * value > sign * progress.best
+
+
+def save_last(context: TrainContext, state: State, progress: Progress) -> None:
+    """Saves the checkpoint from which a run resumes."""
     trees = {"params": state.params, "optimizer": state.optimizer}
-    checkpoint.save(last_checkpoint(setting.folder), past.step, past._asdict(), **trees)
+    checkpoint.save(last_checkpoint(context.folder), progress.step, progress._asdict(), **trees)
+
+
+class StepLog:
+    """Reads the metrics of steps that were sent to the devices, and reports them."""
+
+    def __init__(self, context: TrainContext, output: Output, losses: Sequence[float]):
+        self.context = context
+        self.output = output
+        self.losses = list(losses)  # since the last line of metrics
+        self._sent: tuple[int, Mapping[str, Array]] | None = None
+        self._sequences = sum(one.windows_per_batch for one in context.data.batches.values())
+
+    def end_of_stretch(self, step: int) -> int:
+        """The step at which the next validation is due."""
+        train = self.context.config.train
+        return min((step // train.eval_every + 1) * train.eval_every, train.steps)
+
+    def sent(self, first: int, metrics: Mapping[str, Array]) -> None:
+        """Takes the metrics of steps that were just sent, and reads those sent before: the host
+        never waits for the devices.
+        """
+        self.read()
+        self._sent = (first, metrics)
+
+    def read(self) -> None:
+        """Reads the metrics of the steps that were sent last."""
+        if self._sent is None:
+            return
+        first, metrics = self._sent
+        self._sent = None
+        steps = {name: np.asarray(values) for name, values in metrics.items()}
+        count = len(steps["loss"])
+        for i in range(count):
+            self._read_one(first + i, {name: float(values[i]) for name, values in steps.items()})
+        last = float(steps["loss"][-1])
+        self.output.bar.trained(first + count, count * self._sequences, last)
+
+    def _read_one(self, step: int, metrics: Mapping[str, float]) -> None:
+        """Checks the metrics of a step, and writes them where a line is due."""
+        check_finite(self.context, step, metrics)
+        self.losses.append(metrics["loss"])
+        due = (step + 1) % self.context.config.train.log_every == 0
+        # Also where a run may resume: it could not know the losses before.
+        if due or step + 1 == self.end_of_stretch(step):
+            mean = float(np.mean(self.losses))
+            self.output.writer.write(step + 1, {**metrics, "loss": mean})
+            self.losses.clear()
 
 
 def run_steps(
-    setting: TrainContext,
+    context: TrainContext,
     state: State,
-    past: Progress,
-    writer: MetricsWriter | NoOutput,
-    progress: ProgressBar | NoOutput,
-    asked: threading.Event,
+    progress: Progress,
+    output: Output,
+    stop: threading.Event,
 ) -> Progress:
-    """The loop. The host looks at metrics when the next steps have been sent.
+    """The training loop. The host reads metrics after it has sent the next steps.
 
-    When it is `asked` to end it saves the state after the steps that have been sent, or the
-    validation that is under way, and raises Stopped; what goes on from there is bit by bit what
-    would have come.
+    When `stop` is set, it saves the state after the steps that were sent, or the validation that is
+    under way, and raises Stopped; a run that resumes from there is bit for bit the same.
     """
-    train = setting.config.train
-    begin, before = time.perf_counter(), past.seconds
-    losses = list(past.losses)
-
-    def look(first: int, metrics: Mapping[str, Array]) -> None:
-        steps = {name: np.asarray(values) for name, values in metrics.items()}
-        for i in range(len(steps["loss"])):
-            step, numbers = first + i, {name: float(values[i]) for name, values in steps.items()}
-            check_finite(setting, step, numbers)
-            losses.append(numbers["loss"])
-            # Also where a run may resume: it could not know the losses before.
-            if (step + 1) % train.log_every == 0 or step + 1 == end_of_stretch(step):
-                writer.write(step + 1, {**numbers, "loss": float(np.mean(losses))})
-                losses.clear()
-        each = sum(batches.windows_per_batch for batches in setting.batches.values())
-        sequences = len(steps["loss"]) * each
-        progress.trained(first + len(steps["loss"]), sequences, float(steps["loss"][-1]))
-
-    def end_of_stretch(step: int) -> int:
-        return min((step // train.eval_every + 1) * train.eval_every, train.steps)
-
-    sent: tuple[int, Mapping[str, Array]] | None = None
-    step, dispatches = past.step, 0
+    train = context.config.train
+    begin, before = time.perf_counter(), progress.seconds
+    log = StepLog(context, output, progress.losses)
+    step, dispatches = progress.step, 0
     while step < train.steps:
-        count_params = min(setting.at_once, end_of_stretch(step) - step)
-        state, metrics = setting.advance(state, step, count_params)
-        if sent:
-            look(*sent)
-        sent = (step, metrics)
-        step += count_params
-        ended = step == end_of_stretch(step - 1)
+        end = log.end_of_stretch(step)
+        count = min(context.steps.at_once, end - step)
+        state, metrics = context.steps(state, step, count)
+        log.sent(step, metrics)
+        step += count
         dispatches += 1
-        ending = processes.agree_to_stop(asked.is_set(), dispatches)
-        if not (ended or ending):
+        stopping = processes.agree_to_stop(stop.is_set(), dispatches)
+        if step < end and not stopping:
             continue
-        look(*sent)
-        sent = None
-        past = past._replace(step=step, seconds=before + time.perf_counter() - begin)
-        if ended:
-            with progress.evaluation():
-                past = validate(setting, state, past._replace(losses=()), writer, progress)
+        log.read()
+        seconds = before + time.perf_counter() - begin
+        progress = progress._replace(step=step, seconds=seconds, losses=tuple(log.losses))
+        if step == end:
+            with output.bar.evaluation():
+                progress = validate(context, state, progress, output)
         else:
-            save_last(setting, state, past._replace(losses=tuple(losses)))
-        # A signal that came in the meantime; of several processes, the next call agrees on it.
-        if (ending or asked.is_set()) and step < train.steps:
+            save_last(context, state, progress)
+        # A signal may have come in the meantime; several processes agree on it at the next call.
+        if (stopping or stop.is_set()) and step < train.steps:
             raise Stopped(f"ended by SIGTERM at step {step:,}; the same command goes on from there")
-        if train.patience and past.evaluations_since >= train.patience:
+        if train.patience and progress.evaluations_since >= train.patience:
             break
-    return past
+    return progress
 
 
-def banner(setting: TrainContext, state: State, past: Progress) -> str:
+def banner(context: TrainContext, state: State, progress: Progress) -> str:
     """What is about to be trained, on what, and what the split left out."""
-    dataset = setting.dataset
-    params = jax.eval_shape(functools.partial(trim_tables, setting.model), state.params)
+    dataset = context.data.dataset
+    params = jax.eval_shape(functools.partial(trim_tables, context.model), state.params)
     lines = [
         f"{dataset.path}: {dataset.sequences:,} sequences, {dataset.events:,} events, "
         f"{dataset.size('item') - RESERVED:,} items"
     ]
-    for name, batches in setting.batches.items():
-        packing, asked = batches.packing, setting.judges[name].asked
-        padding = 1 - packing.length.sum() / (packing.rows * batches.layout.max_len)
-        dropped = asked.dropped | {"too short to train on": batches.dropped}
-        if name in LABELS and setting.config.data.window == "last":
-            label = np.isfinite(asked.labels[name])
-            unseen = label & ~events_inside(batches.windows, len(label))
-            dropped |= {"training labels before the last events of their range": int(unseen.sum())}
-        lines.append(
-            f"{name}: {len(batches.windows.start):,} windows in {packing.rows:,} rows of "
-            f"{batches.layout.max_len} ({padding:.1%} padding), {batches.rows} rows a step, "
-            f"{len(asked.validation):,} validation examples"
-            + "".join(f", {n:,} {why}" for why, n in dropped.items() if n)
-        )
+    lines += [task_line(context, name) for name in context.data.tasks]
     lines.append(
-        f"{count_params(params):,} parameters{origin_note(setting, params)} on "
-        f"{setting.mesh.size} x {jax.default_backend()}{sharing_note(setting)}, "
-        + (f"resumed at step {past.step:,}" if past.step else "a new run")
+        f"{count_params(params):,} parameters{origin_note(context, params)} on "
+        f"{context.mesh.size} x {jax.default_backend()}{sharing_note(context)}, "
+        + (f"resumed at step {progress.step:,}" if progress.step else "a new run")
     )
     return "\n".join(lines)
 
 
-def sharing_note(setting: TrainContext) -> str:
-    """How the devices share tables; "" if each has all."""
-    shares = setting.config.train.model_devices
+def task_line(context: TrainContext, name: str) -> str:
+    """The windows, rows and examples of a task, and what was dropped."""
+    data = context.data.tasks[name]
+    batches = context.data.batches[name]
+    packing = batches.packing
+    length = batches.layout.max_len
+    padding = 1 - packing.length.sum() / (packing.rows * length)
+    dropped = data.dropped | {"too short to train on": batches.dropped}
+    if not data.task.ranks and context.config.data.window == "last":
+        label = np.isfinite(data.labels[name])
+        unseen = label & ~events_inside(batches.windows, len(label))
+        dropped |= {"training labels before the last events of their range": int(unseen.sum())}
+    return (
+        f"{name}: {len(batches.windows.start):,} windows in {packing.rows:,} rows of {length} "
+        f"({padding:.1%} padding), {batches.rows} rows a step, "
+        f"{len(data.validation):,} validation examples"
+        + "".join(f", {count:,} {reason}" for reason, count in dropped.items() if count)
+    )
+
+
+def sharing_note(context: TrainContext) -> str:
+    """How many devices share each table, in brackets; "" if each has all of it."""
+    shares = context.config.train.model_devices
     return f" ({shares} share each table)" if shares > 1 else ""
 
 
-def origin_note(setting: TrainContext, params: Any) -> str:
-    """Where the parameters came from, and how many are frozen, in brackets; "" if all is usual."""
-    learning = setting.learning
-    frozen = count_params(split_params(params, learning.frozen)[1])
-    until = f" for {learning.thaw:,} steps" if learning.thaw else ""
-    parts = [str(setting.taken)] if setting.taken else []
-    parts += [f"{frozen:,} frozen{until}"] if frozen else []
-    return f" ({'; '.join(parts)})" if parts else ""
+def origin_note(context: TrainContext, params: Any) -> str:
+    """Where parameters came from and how many are frozen, in brackets; "" if all are fresh."""
+    parts = context.parts
+    frozen = count_params(split_params(params, parts.frozen)[1])
+    until = f" for {parts.thaw:,} steps" if parts.thaw else ""
+    notes = [str(context.transferred)] if context.transferred else []
+    notes += [f"{frozen:,} frozen{until}"] if frozen else []
+    return f" ({'; '.join(notes)})" if notes else ""
 
 
 def train(config: ConfigDict, workdir: str | pathlib.Path) -> dict[str, Any]:
-    """Trains, or goes on training, the run in `workdir`; returns what became of it."""
+    """Trains the run in `workdir`, or resumes it; returns its step, best metric and seconds."""
     sharding.use_devices(config.train.cpu_devices)
     folder = pathlib.Path(workdir)
-    setting, state = set_up(config, folder)
-    state, past = resume_training(setting, state)
-    first, train = processes.is_first(), config.train
-    if first:
-        print(banner(setting, state, past), file=sys.stderr)
-    stopped = bool(train.patience) and past.evaluations_since >= train.patience
-    if past.step < train.steps and not stopped:
-        about = (folder, knobs(config), past.step, train.wandb)
-        with (
-            MetricsWriter(*about) if first else NoOutput() as writer,
-            ProgressBar(train.steps, past.step, train.eval_every)
-            if first
-            else NoOutput() as progress,
-            # Where there are several processes, JAX sees to it, and has them agree.
-            stop_on_signals(*() if processes.several() else (signal.SIGTERM,)) as asked,
-        ):
-            past = run_steps(setting, state, past, writer, progress, asked)
+    context, state = set_up(config, folder)
+    with context.steps:
+        state, progress = resume_training(context, state)
+        progress = train_from(context, state, progress)
     return {
         "run": str(folder),
-        "step": past.step,
-        f"validation/{train.monitor}": past.best,
-        "best_step": past.best_step,
-        "seconds": round(past.seconds, 1),
+        "step": progress.step,
+        f"validation/{config.train.monitor}": progress.best,
+        "best_step": progress.best_step,
+        "seconds": round(progress.seconds, 1),
     }
 
 
+def train_from(context: TrainContext, state: State, progress: Progress) -> Progress:
+    """Trains from a state on, unless it has come to its end; returns the progress."""
+    config = context.config.train
+    first = processes.is_first()
+    if first:
+        print(banner(context, state, progress), file=sys.stderr)
+    stopped = bool(config.patience) and progress.evaluations_since >= config.patience
+    if progress.step >= config.steps or stopped:
+        return progress
+    about = (context.folder, knobs(context.config), progress.step, config.wandb)
+    total = (config.steps, progress.step, config.eval_every)
+    # Of several processes, JAX takes the signal and has all of them agree.
+    signals = () if processes.several() else (signal.SIGTERM,)
+    with (
+        MetricsWriter(*about) if first else NoOutput() as writer,
+        ProgressBar(*total) if first else NoOutput() as bar,
+        stop_on_signals(*signals) as stop,
+    ):
+        return run_steps(context, state, progress, Output(writer, bar), stop)
+
+
 def write_item_projection(folder: pathlib.Path) -> None:
-    """Has TensorBoard's projector show the best vectors of the items; of many the most frequent."""
+    """Writes the best item vectors for TensorBoard's projector; of many, the most frequent."""
     run = load_run(folder)
 
     def table(model: Model) -> Array:
         return model.embedder.table("item")[RESERVED : RESERVED + PROJECTED]
 
-    vectors = run.model.apply({"params": run.params, "given": run.given}, method=table)
+    variables = {"params": run.params, "constants": run.constants}
+    vectors = run.model.apply(variables, method=table)
     write_projector(folder, np.asarray(vectors, np.float32), run.items.names()[:PROJECTED])
 
 

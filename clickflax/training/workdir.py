@@ -1,0 +1,98 @@
+"""The work folder of a training: made at its first start, checked at every other one."""
+
+import hashlib
+import pathlib
+
+from ml_collections import ConfigDict
+
+from clickflax.config.default import differences, from_dict, to_dict
+from clickflax.config.resolve import tasks_of
+from clickflax.data.store import Dataset
+from clickflax.run.folder import check_catalog, keep_variables, vocabularies_of
+from clickflax.run.inputs import InputSchema
+from clickflax.run.transfer import Transferred
+from clickflax.runtime.environment import add_start, environment
+from clickflax.runtime.files import read_json, write_json
+
+# Knobs that may change on resume: data location, devices, logging.
+MAY_CHANGE = (
+    "config.data.path",
+    "config.train.cpu_devices",
+    "config.train.model_devices",
+    "config.train.wandb",
+)
+
+
+def labels_fingerprint(config: ConfigDict) -> str | None:
+    """SHA-256 of the file of labels; None if no task reads one."""
+    if not any("path" in task.label_knobs for task in tasks_of(config).values()):
+        return None
+    return hashlib.sha256(pathlib.Path(config.label.path).read_bytes()).hexdigest()
+
+
+def open_workdir(
+    config: ConfigDict,
+    folder: pathlib.Path,
+    dataset: Dataset,
+    schema: InputSchema,
+    transferred: Transferred | None,
+) -> None:
+    """Makes the folder of a run, or checks that it is the folder of this very run.
+
+    Only the knobs of MAY_CHANGE may differ from those of the folder and, under a constant learning
+    rate, the number of steps: such a run can be made longer.
+    """
+    if (folder / "config.json").is_file():
+        check_workdir(config, folder, dataset)
+    else:
+        make_workdir(config, folder, dataset, schema, transferred)
+
+
+def make_workdir(
+    config: ConfigDict,
+    folder: pathlib.Path,
+    dataset: Dataset,
+    schema: InputSchema,
+    transferred: Transferred | None,
+) -> None:
+    """Makes the folder of a run. Raises ValueError if it has other files."""
+    ours = {"data", "vocab", "variables.json", "environment.json"}  # of a start that was killed
+    names = [path.name for path in folder.iterdir()] if folder.is_dir() else []
+    others = [name for name in names if name not in ours and not name.startswith(".")]
+    if others:
+        raise ValueError(
+            f"{folder} is not empty and not the folder of a run: {others[:5]}. Name another "
+            "workdir."
+        )
+    folder.mkdir(parents=True, exist_ok=True)
+    keep_variables(dataset, folder, schema.variables, schema.features)
+    origin = {
+        "init_run": config.init.run or None,
+        "init_vocab": transferred.tokens if transferred else None,
+        "labels": labels_fingerprint(config),
+    }
+    write_json(folder / "environment.json", environment(dataset.fingerprint) | origin)
+    write_json(folder / "config.json", to_dict(config))
+
+
+def check_workdir(config: ConfigDict, folder: pathlib.Path, dataset: Dataset) -> None:
+    """Checks that a folder is of this run, and adds this start to its environment."""
+    changed = differences(from_dict(read_json(folder / "config.json")), config)
+    for name in MAY_CHANGE:
+        changed.pop(name, None)
+    if config.optim.schedule == "constant":
+        changed.pop("config.train.steps", None)
+    if changed:
+        lines = [f"{name}: {old!r} there, {new!r} now" for name, (old, new) in changed.items()]
+        raise ValueError(
+            f"{folder} has the run of another config. Name another workdir, or use its values:\n  "
+            + "\n  ".join(lines)
+        )
+    stored = read_json(folder / "environment.json")
+    if stored["labels"] != labels_fingerprint(config):
+        raise ValueError(f"{config.label.path} has changed since {folder} was begun.")
+    if stored["data"] != dataset.fingerprint:
+        check_catalog(vocabularies_of(folder), dataset.vocabularies, str(dataset.path))
+        raise ValueError(f"{dataset.path} is not the data set that {folder} was trained on.")
+    write_json(folder / "environment.json", add_start(stored))
+    write_json(folder / "config.json", to_dict(config))
