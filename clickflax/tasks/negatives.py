@@ -100,9 +100,8 @@ def mask_negatives(
         return Negatives(drawn, jnp.ones(items.shape, bool))
     keep = items != targets[..., None]
     if sampling.avoid == "history":
-        same = (
-            take_positions(rows.segment, question.positions)[:, :, None] == rows.segment[:, None, :]
-        )
+        segment = take_positions(rows.segment, question.positions)
+        same = segment[:, :, None] == rows.segment[:, None, :]
         had = items[..., None] == (rows.variables[head] - RESERVED)[:, None, None, :]
         keep = keep & ~(had & same[:, :, None, :]).any(-1)
     return Negatives(drawn, keep)
