@@ -79,10 +79,10 @@ def share(steps: int) -> None:
         c.model.max_len, c.model.width = 50, WIDTH
         c.loss.update({"negatives": 256, "shared": True})
         c.train.update({"batch_size": 20, "cpu_devices": SHARES, "model_devices": SHARES})
-        setting, state = set_up(c, folder / "run")
+        context, state = set_up(c, folder / "run")
         losses = []
         for step in range(steps):
-            state, metrics = setting.advance(state, step, 1)
+            state, metrics = context.steps(state, step, 1)
             losses.append(float(metrics["loss"][0]))
         table = state.params["embedder"]["tables_item"]["embedding"]
         record = {

@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from clickflax.config.default import load
-from clickflax.evaluation.record import record_name
+from clickflax.evaluation.request import EvalRequest
 from experiments.study import (
     HERE,
     commits,
@@ -217,7 +217,7 @@ def train(name: str, seed: int, data: pathlib.Path, runs: pathlib.Path, kept: pa
     run_command("train", *knobs(run, data), f"--workdir={folder}", f"--config.seed={seed}")
     flags = [f"--no-{k}" if v is False else f"--{k}={v}" for k, v in run.candidates.items()]
     run_command("evaluate", f"--run={folder}", *flags)
-    file = folder / f"test{record_name(**run.candidates)}.json"
+    file = folder / f"test{EvalRequest(**run.candidates).suffix()}.json"
     write_record(record, json.loads(file.read_text(encoding="utf-8")))
 
 

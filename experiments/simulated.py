@@ -16,7 +16,7 @@ import pathlib
 import numpy as np
 
 from clickflax.config.default import load
-from clickflax.evaluation.record import record_name
+from clickflax.evaluation.request import EvalRequest
 from experiments.study import (
     HERE,
     commits,
@@ -64,8 +64,8 @@ def run(name: str, seed: int, data: pathlib.Path, runs: pathlib.Path, to: pathli
         flags = {"--run": str(folder), "--where": where, "--given": given}
         flags["--checkpoint"] = checkpoint
         run_command("evaluate", *(f"{flag}={value}" for flag, value in flags.items() if value))
-        suffix = record_name(where, given and (given,), checkpoint=checkpoint)
-        file = folder / f"test{suffix}.json"
+        request = EvalRequest(where=where, given=given and (given,), checkpoint=checkpoint)
+        file = folder / f"test{request.suffix()}.json"
         for task, metrics in compare_with_truth(file).items():
             pairs[evaluation or task] = metrics
         full = json.loads(file.read_text(encoding="utf-8"))

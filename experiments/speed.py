@@ -31,14 +31,14 @@ from clickflax.batch import RESERVED
 from clickflax.config.default import default, override
 from clickflax.data.batches import TrainingBatches
 from clickflax.data.variables import read_columns
-from clickflax.evaluation.evaluator import Evaluator
+from clickflax.evaluation.evaluator import make_evaluator
 from clickflax.inference import recommend
 from clickflax.inference.predictor import make_predictor
 from clickflax.run.folder import last_checkpoint, load_run, open_data
 from clickflax.run.targets import make_task_data
 from clickflax.runtime import checkpoint, sharding
 from clickflax.runtime.environment import environment
-from clickflax.tasks.task import masked_count
+from clickflax.tasks.cloze import masked_count
 from clickflax.training.loop import Progress
 from clickflax.training.setup import set_up
 from experiments.study import MACHINE
@@ -123,20 +123,20 @@ def time_command(*words: str, **environ: str) -> float:
 
 def time_steps(config: ConfigDict, folder: pathlib.Path, steps: int) -> dict:
     """Times `steps` dispatches of training, of which the first two do not count."""
-    setting, state = set_up(config, folder)
-    times, at_once = [], setting.at_once
+    context, state = set_up(config, folder)
+    times, at_once = [], context.steps.at_once
     for step in range(0, steps * at_once, at_once):
         start = time.perf_counter()
-        state, metrics = setting.advance(state, step, at_once)
+        state, metrics = context.steps(state, step, at_once)
         float(metrics["loss"][-1])
         times.append((time.perf_counter() - start) / at_once)
     train_peak_mb = peak_mb()
     past = Progress(step=steps * at_once)._asdict()
     checkpoint.save(last_checkpoint(folder), steps * at_once, past, params=state.params)
-    (batches,) = setting.batches.values()
+    (batches,) = context.data.batches.values()
     step_s = float(np.median(times[2:]))
-    items = setting.dataset.size("item") - RESERVED
-    peak = peak_gflops(setting.mesh, config.model.dtype)
+    items = context.data.dataset.size("item") - RESERVED
+    peak = peak_gflops(context.mesh, config.model.dtype)
     gflop = step_gflop(config, batches, items)
     tokens = batches.rows * float(batches.packing.length.sum()) / batches.packing.rows
     cells = batches.packing.rows * batches.layout.max_len
@@ -163,12 +163,12 @@ def time_inference(folder: pathlib.Path) -> dict:
     dataset, lists = open_data(run), folder / "lists.parquet"
     (data,) = make_task_data(run.config, dataset).values()
     mesh = sharding.make_mesh()
-    predictor = make_predictor(run.config, run.model, data.task, mesh, run.given, {})
-    evaluator = Evaluator(predictor, data, read_columns(dataset, run.variables), run.config)
+    predictor = make_predictor(run.config, run.model, data.task, mesh, run.constants, {})
+    evaluator = make_evaluator(predictor, data, read_columns(dataset, run.variables), run.config)
     params, rates = sharding.replicate(run.params, mesh), {}
 
     def evaluated() -> int:
-        evaluator(params, "test")
+        evaluator.evaluate(params, "test")
         return len(data.test)
 
     def timed(name: str, work) -> None:

@@ -109,7 +109,7 @@ def row(name: str, evaluation: str, metric: str) -> list[str] | None:
         baselines = {n: one[metric] for n, one in record["baselines"].items() if n != "constant"}
     first = runs[0]
     metrics = first["asks"][evaluation]
-    count = metrics.get("labels", metrics.get("questions"))
+    count = metrics.get("labels", metrics.get("examples", metrics.get("questions")))
     seconds = np.mean([one["train_seconds"] for one in runs])
     return [
         f"[{name}](../configs/{name}.py){', ' + evaluation if evaluation else ''}",

@@ -17,8 +17,9 @@ from clickflax.model.heads import Answers, ItemHead
 from clickflax.run.cold_start import cold_constants, cold_items, zero_cold_items
 from clickflax.run.folder import load_run
 from clickflax.runtime.params import by_name
+from clickflax.tasks.cloze import random_items
 from clickflax.tasks.losses import softmax_loss
-from clickflax.tasks.task import Masking, random_items
+from clickflax.tasks.task import Masking
 from clickflax.training import setup
 from clickflax.training.loop import train
 from clickflax.training.setup import set_up
@@ -169,11 +170,11 @@ def test_without_features_or_cold_items_nothing_is_left_out(tmp_path):
 
 
 def test_another_item_at_random_is_one_that_was_met():
-    hiding = Masking(0.2, "80/10/10", 0.0, 1, 9, (), np.array([7, 9], np.int32))
-    found = np.asarray(random_items(jax.random.key(0), (40, 50), hiding))
+    masking = Masking(0.2, "80/10/10", 0.0, 1, 9, (), np.array([7, 9], np.int32))
+    found = np.asarray(random_items(jax.random.key(0), (40, 50), masking))
     assert set(found.ravel().tolist()) == {7, 9}
     assert (found == 7).mean() == pytest.approx(0.5, abs=0.05)
-    every = random_items(jax.random.key(0), (40, 50), hiding._replace(others=None))
+    every = random_items(jax.random.key(0), (40, 50), masking._replace(others=None))
     assert set(np.asarray(every).ravel().tolist()) == set(range(RESERVED, RESERVED + 9))
 
 

@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from toy import layout, small_config
+from toy import layout, make_task, small_config
 
 from clickflax.batch import MASK, NEXT_EVENT, RESERVED
 from clickflax.data.batches import Windows, fill_rows, shift_left
@@ -13,13 +13,14 @@ from clickflax.data.splits.strategies import by_each_event
 from clickflax.data.store import open_dataset
 from clickflax.data.variables import Variable, describe_variables, encode_value, read_columns
 from clickflax.evaluation.main import evaluate_run
+from clickflax.evaluation.request import EvalRequest
 from clickflax.inference import recommend
 from clickflax.run.folder import encode_condition, load_run
 from clickflax.run.model import build_model
 from clickflax.run.targets import hidden_after, make_task_data, mask_columns
 from clickflax.simulation.main import simulate
-from clickflax.simulation.shop import ACTIONS, Shop, make_shop, simulate_visits
-from clickflax.tasks.task import NEXT, Masking, find_task
+from clickflax.simulation.shop import ACTIONS, Shop, invent, visit
+from clickflax.tasks.task import Masking
 from clickflax.training.loop import train
 from clickflax.training.setup import set_up
 from clickflax.training.step import init_params
@@ -54,11 +55,11 @@ def question(task, given):
     columns |= {NEXT_EVENT + name: shift_left(columns[name]) for name in given}
     rows = np.arange(200)
     windows = Windows(np.zeros(200, int), np.full(200, 4))
-    labels = {NEXT + "item": shift_left(columns["item"])}
+    labels = {"next_item": shift_left(columns["item"])}
     batch = fill_rows(columns, windows, rows, 200, layout(4, position_from="start"), labels=labels)
-    hiding = Masking(0.5, "mask", 0.0, 2, 4, given)
+    masking = Masking(0.5, "mask", 0.0, 2, 4, given)
     batch = jax.tree.map(jnp.asarray, batch)
-    return find_task(task, True, "event").prepare(jax.random.key(0), batch, hiding)
+    return make_task(task).prepare(jax.random.key(0), batch, masking)
 
 
 def test_the_cloze_tells_half_of_what_is_given_and_nothing_else():
@@ -172,7 +173,7 @@ def test_a_condition_changes_the_answer_of_one_model(shop, tmp_path, task):
     scores = [[answer.score for answer in some] for some in answers]
     assert scores[0] != scores[1] != scores[2]
     records = [
-        evaluate_run(tmp_path / "run", "test", where="action=buy", given=given)
+        evaluate_run(tmp_path / "run", "test", EvalRequest(where="action=buy", given=given))
         for given in ((), ("action=buy",))
     ]
     bought = open_dataset(shop).vocabulary("action").ids(["buy"])[0]
@@ -194,7 +195,7 @@ def test_a_condition_changes_the_answer_of_one_model(shop, tmp_path, task):
         ({"eval.given": ("action",)}, "'action' is not of the form action=buy"),
         ({"data.given": (), "eval.given": ("action=buy",)}, "with a variable of config.data.given"),
         ({"eval.given": ("action=buy", "action=cart")}, "names a variable twice"),
-        ({"tasks": ("next_action",), "data.given": ("action",)}, "can be told these"),
+        ({"tasks": ("next_action",), "data.given": ("action",)}, "which these could condition"),
         ({"eval.given": ("action=stolen",)}, "'action' is never 'stolen'"),
     ],
 )
@@ -205,18 +206,18 @@ def test_what_cannot_be_told_is_an_error(shop, tmp_path, changed, message):
 
 def test_the_truth_given_an_action_is_how_often_it_happens():
     shop = Shop(sequences=40_000, items=12, tastes=2, thrift=2.0, seed=3)
-    _, truth = make_shop(shop)
-    visits = simulate_visits(shop, truth)
+    _, truth = invent(shop)
+    visits = visit(shop, truth)
     first = visits.offsets[:-1]
     for given in ("cart", "buy"):
-        answer = truth.next_items(np.zeros((1, 1), np.int32), next_action=given)[0]
+        answer = truth.next_items(np.zeros((1, 1), np.int32), given=given)[0]
         second = visits.item[first[visits.action[first] == ACTIONS.index(given)]]
         if given == "cart":
             share = np.bincount(second, minlength=12) / len(second)
             np.testing.assert_allclose(answer, share, atol=0.02)
         assert answer.sum() == pytest.approx(1)
-    with pytest.raises(ValueError, match="next_action='view' is not one of"):
-        truth.next_items(np.zeros((1, 1), np.int32), next_action="view")
+    with pytest.raises(ValueError, match="the truth is known of 'cart' and 'buy'"):
+        truth.next_items(np.zeros((1, 1), np.int32), given="view")
 
 
 def test_recommend_and_evaluate_read_a_history_alike(shop, tmp_path):
@@ -226,9 +227,9 @@ def test_recommend_and_evaluate_read_a_history_alike(shop, tmp_path):
     train(config, tmp_path / "run")
     run, data = load_run(tmp_path / "run"), open_dataset(shop)
     recommend.write_recommendations(run, None, None, tmp_path / "lists.parquet", 3, False, ())
-    (asker, _), columns = recommend.compile_top_k(run, 3, ()), read_columns(data, run.variables)
+    (predictor, _), columns = recommend.compile_top_k(run, 3, ()), read_columns(data, run.variables)
     asked = make_task_data(config, data)["masked_item"]
-    assert asker.task.head == "item"
+    assert predictor.task.head == "item"
     assert asked.hidden == hidden_after(run.config, "masked_item", run.tasks["masked_item"])
     seen = mask_columns(columns, asked.hidden)
     assert _says_nothing(seen["next.action"]) and not _says_nothing(columns["next.action"])
@@ -242,7 +243,7 @@ def test_a_hidden_item_cannot_be_read_from_another_variable_of_its_event():
     batch = fill_rows(columns, windows, np.array([0]), 1, layout(position_from="start"))
     batch = jax.tree.map(jnp.asarray, batch)
     params = init_params(model, jax.random.key(0), batch)
-    hide = find_task("masked_item", True, "event").prepare
+    hide = make_task("masked_item").prepare
 
     def told(price):
         some = batch._replace(variables={**batch.variables, "price": price})
@@ -254,7 +255,7 @@ def test_a_hidden_item_cannot_be_read_from_another_variable_of_its_event():
             batch.position,
             False,
             False,
-            asked.places,
+            asked.positions,
             method="encode",
         )
         scores = model.apply({"params": params}, hidden, "item", method="answer").scores()

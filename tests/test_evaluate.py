@@ -6,20 +6,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from toy import ITEMS, small_config, small_model
+from toy import ITEMS, evaluate, make_task, small_config, small_model
 
 from clickflax.batch import RESERVED
 from clickflax.data.batches import Windows
 from clickflax.data.splits.common import Examples, next_one
-from clickflax.evaluation.evaluator import TargetRanker
 from clickflax.evaluation.main import main
-from clickflax.inference.predictor import make_predictor
 from clickflax.run.model import build_model
 from clickflax.runtime import sharding
-from clickflax.tasks.ranking_metrics import mean_metrics, ranking_metrics
-from clickflax.tasks.task import find_task
 
-TASK = find_task("masked_item", True, "event")
 LENGTHS = np.array([4, 2, 12, 3, 7, 9])
 BOUNDS = np.concatenate([[0], np.cumsum(LENGTHS)])
 ITEM = (np.random.default_rng(0).integers(0, ITEMS, BOUNDS[-1]) + RESERVED).astype(np.int32)
@@ -35,9 +30,12 @@ def rank(params=None, filter_seen=True, task="masked_item", examples=EXAMPLES, *
     config.eval.batch_size = changed.pop("batch_size", 256)
     model = build_model(config.model, {"item": ITEMS + RESERVED})
     params = small_model()[1] if params is None else params
-    mesh = sharding.make_mesh()
-    ranker = TargetRanker(make_predictor(config, model, TASK, mesh, {}, {}), filter_seen)
-    return ranker(sharding.replicate(params, mesh), COLUMNS, examples)
+    config.eval.filter_seen = filter_seen
+    return evaluate(config, model, make_task(task), params, COLUMNS, examples).values
+
+
+def test_a_causal_task_and_the_cloze_rank_differently():
+    assert not np.array_equal(rank(task="masked_item"), rank(task="next_item"))
 
 
 @pytest.mark.parametrize("task", ["masked_item", "next_item"])
@@ -94,11 +92,10 @@ def test_several_targets_of_a_user_have_a_rank_each():
 
 def test_metrics_are_means_over_users():
     config = small_config()
-    mesh = sharding.make_mesh()
+    config.eval.cutoffs = (1, ITEMS)
     model, params = small_model()
-    ranker = TargetRanker(make_predictor(config, model, TASK, mesh, {}, {}), True)
-    places = ranker(sharding.replicate(params, mesh), COLUMNS, EXAMPLES)
-    metrics = mean_metrics(ranking_metrics(places, EXAMPLES.owner, len(EXAMPLES), (1, ITEMS)))
+    task = make_task("masked_item")
+    metrics = evaluate(config, model, task, params, COLUMNS, EXAMPLES).metrics
     assert metrics[f"recall@{ITEMS}"] == 1
     assert metrics["recall@1"] == np.mean(rank() == 0)
 

@@ -33,7 +33,7 @@ def test_the_metrics_of_a_group_are_the_means_of_its_targets():
 
 def test_a_record_tells_of_both_ways_to_group():
     rows = {
-        "place": np.array([0.0, 3.0]),
+        "rank": np.array([0.0, 3.0]),
         "history": np.array([2, 8]),
         "trained": np.array([5, 5]),
     }
@@ -45,10 +45,10 @@ def test_a_record_tells_of_both_ways_to_group():
 
 def test_a_user_has_the_mean_over_the_questions_of_his():
     rows = {
-        "question": np.array([0, 1, 1, 2]),
+        "example": np.array([0, 1, 1, 2]),
         "sequence": np.array([4, 4, 4, 7]),
-        "place": np.array([0.0, 1.0, 20.0, 3.0]),
+        "rank": np.array([0.0, 1.0, 20.0, 3.0]),
     }
     found = metrics_by_sequence(rows, (2, 5))
-    assert found["sequence"].tolist() == [4, 7] and found["questions"].tolist() == [2, 1]
+    assert found["sequence"].tolist() == [4, 7] and found["examples"].tolist() == [2, 1]
     assert found["recall@2"].tolist() == [0.75, 0] and found["recall@5"].tolist() == [0.75, 1]

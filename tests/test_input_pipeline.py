@@ -11,10 +11,10 @@ from clickflax.data.batches import Windows, shift_left, training_batches
 from clickflax.runtime import sharding
 from clickflax.training.input_pipeline import (
     Epochs,
+    HostSteps,
     RowSource,
     StepInputs,
     gather_rows,
-    host_steps,
     make_resident,
     resident_bytes,
 )
@@ -69,7 +69,7 @@ def test_the_rows_that_devices_pick_are_those_of_the_host_in_every_epoch(changed
             step * batches.rows + place,
             place < batches.rows,
             position_from=batches.layout.position_from,
-            opens=batches.layout.cls,
+            cls=batches.layout.cls,
         )
         made = batches.batch(7, step, batches.rows + 2)
         jax.tree.map(np.testing.assert_array_equal, picked, made)
@@ -95,7 +95,7 @@ def test_the_host_makes_batches_ahead_and_finds_the_place_after_a_jump():
 
     other = batches_of([2, 2, 6, 3], batch_size=2)
     sources = {"one": RowSource(batches, 1), "two": RowSource(other, 1)}
-    advance = host_steps(StepInputs(step, sources, mesh, (), 7, "jit"))
+    advance = HostSteps(StepInputs(step, sources, mesh, (), 7, "jit"))
     state = State(jnp.zeros((), int), {}, ())
     for number in (0, 1, 2, 9, 10, 3):
         state, found = advance(state, number, 1)

@@ -1,6 +1,5 @@
 """Label tasks from the log to the record: what is learned, told, and never seen."""
 
-import dataclasses
 import json
 
 import jax
@@ -10,11 +9,11 @@ import pytest
 from toy import small_config
 
 from clickflax.config.default import from_dict, to_dict
-from clickflax.data.splits.labels import LABEL_SOURCES
 from clickflax.data.store import open_dataset
 from clickflax.data.variables import read_columns
-from clickflax.evaluation.evaluator import Evaluator, LabelPredictor, rows_of_targets
+from clickflax.evaluation.evaluator import label_rows, make_evaluator
 from clickflax.evaluation.main import evaluate_run
+from clickflax.evaluation.request import EvalRequest
 from clickflax.inference import recommend
 from clickflax.inference.predictor import make_predictor
 from clickflax.run.folder import load_run
@@ -23,7 +22,6 @@ from clickflax.runtime import sharding
 from clickflax.simulation.main import simulate
 from clickflax.simulation.shop import Shop
 from clickflax.tasks.label_metrics import LABEL_METRICS
-from clickflax.tasks.task import LABELS
 from clickflax.training.loop import train
 from clickflax.training.setup import set_up
 
@@ -60,11 +58,11 @@ def leaves(params):
 
 @pytest.mark.parametrize("chain", ["", "3m"])
 def test_rows_of_labels_tell_whose_they_are(shop, chain):
-    config, dataset = config_for(shop, "purchase"), open_dataset(shop).with_sessions(chain)
-    assert (dataset.length > dataset.events) == bool(chain)  # with a SEP between parts
+    config, dataset = config_for(shop, "purchase"), open_dataset(shop).chained(chain)
+    assert (dataset.places > dataset.events) == bool(chain)  # with a SEP between parts
     asked = make_task_data(config, dataset)["purchase"]
-    rows = rows_of_targets(asked, "test", np.zeros(len(asked.test)), {}, dataset.sequence_starts)
-    begins = np.append(dataset.sequence_starts, dataset.length)
+    rows = label_rows(asked, "test", np.zeros(len(asked.test)), dataset.begins)
+    begins = np.append(dataset.begins, dataset.places)
     assert len(set(rows["sequence"])) > 10
     assert (begins[rows["sequence"]] <= rows["event"]).all()
     assert (rows["event"] < begins[rows["sequence"] + 1]).all()
@@ -82,8 +80,8 @@ def test_a_purchase_is_learned_validated_and_told(shop, tmp_path, label):
     config = config_for(shop, "purchase", **label)
     result = train(config, tmp_path / "run")
     assert 0 < result["validation/auc"] < 1
-    with pytest.raises(ValueError, match=r"'cutoffs': \(5,\).*are about rankings, and .'purchase'"):
-        evaluate_run(tmp_path / "run", "test", cutoffs=(5,))
+    with pytest.raises(ValueError, match=r"--cutoffs applies to ranking tasks only; .*'purchase'"):
+        evaluate_run(tmp_path / "run", "test", EvalRequest(cutoffs=(5,)))
     record = evaluate_run(tmp_path / "run", "test")
     assert set(LABEL_METRICS["binary"]) < set(record)
     assert record["labels"] == len(make_task_data(config, open_dataset(shop))["purchase"].test)
@@ -94,7 +92,7 @@ def test_a_purchase_is_learned_validated_and_told(shop, tmp_path, label):
     error = sum(b["labels"] * abs(b["told"] - b["yes"]) for b in bins) / count
     assert error == pytest.approx(record["calibration_error"])
     rows = pq.read_table(tmp_path / "run" / "test.purchase.parquet").to_pydict()
-    yes, told = np.array(rows["label"]), np.array(rows["told"])
+    yes, told = np.array(rows["label"]), np.array(rows["prediction"])
     loss = -np.log(np.where(yes == 1, told, 1 - told)).mean()
     assert loss == pytest.approx(record["log_loss"]) and len(yes) == count
     metrics = {name: value for name, value in record.items() if isinstance(value, float)}
@@ -104,12 +102,8 @@ def test_a_purchase_is_learned_validated_and_told(shop, tmp_path, label):
         for key, value in json.loads((tmp_path / "run" / "test.json").read_text()).items()
         if key in record
     }
-    with pytest.raises(ValueError, match="no items to recommend"):
+    with pytest.raises(ValueError, match="nothing to recommend"):
         recommend.top_k(load_run(tmp_path / "run"), [["item-1"]], k=2)
-
-
-def test_the_tasks_with_labels_are_those_that_can_be_made():
-    assert tuple(LABEL_SOURCES) == LABELS
 
 
 def test_every_event_of_a_long_range_is_told_with_at_least_half_of_a_window_of_its_past(
@@ -117,17 +111,17 @@ def test_every_event_of_a_long_range_is_told_with_at_least_half_of_a_window_of_i
 ):
     config = config_for(shop, "purchase")
     config.model.max_len = 3
-    setting, state = set_up(config, tmp_path / "run")
-    judge = setting.judges["purchase"]
-    part = judge.asked.test
+    context, state = set_up(config, tmp_path / "run")
+    evaluator = context.evaluators["purchase"]
+    part = evaluator.data.test
     assert (part.ranges.stop - part.ranges.start).max() > 3
-    logits = judge.tell(state.params, judge.columns, part)
-    assert logits.shape == (len(part), 1)
-    assert np.isfinite(logits).all()
+    p = evaluator.evaluate(state.params, "test").values
+    assert p.shape == (len(part),)
+    assert np.isfinite(p).all()
     # Whatever lies in a batch: of two windows that hold an event, that with more of its past.
-    asker = dataclasses.replace(judge.tell.asker, batch_size=1)
-    alone = LabelPredictor(asker)(state.params, judge.columns, part)
-    np.testing.assert_allclose(alone, logits, atol=1e-5)
+    one_by_one = evaluator.predictor._replace(batch_size=1)
+    alone = make_evaluator(one_by_one, evaluator.data, context.data.schema.columns, config)
+    np.testing.assert_allclose(alone.evaluate(state.params, "test").values, p, atol=1e-5)
 
 
 @pytest.mark.slow
@@ -145,7 +139,7 @@ def test_labels_of_a_file_are_learned_as_numbers_and_refused_where_they_are_of_a
     assert result["validation/rmse"] > 0
     assert {"mae", "rmse", "labels"} <= set(evaluate_run(tmp_path / "run", "test"))
     config.label.kind, config.train.monitor = "classes", "accuracy"
-    with pytest.raises(ValueError, match="wants labels from 0 to 1; there are .* others, such as"):
+    with pytest.raises(ValueError, match="whole numbers from 0 to 1; .* are not, such as"):
         set_up(config, tmp_path / "classes")
     config.label.classes = 20
     train(config, tmp_path / "classes")
@@ -177,10 +171,10 @@ def test_a_run_reads_numbers_as_the_run_that_it_starts_from(shop, tmp_path):
     assert all(np.array_equal(one[name], two[name]) for name in one)
 
 
-def told(config, params, columns, asked, model, given):
-    asker = make_predictor(config, model, asked.task, sharding.make_mesh(), given, {})
-    judge = Evaluator(asker, asked, columns, config)
-    return judge.tell(sharding.replicate(params, asker.mesh), judge.columns, asked.test)[:, 0]
+def predictions(config, params, columns, data, model, constants):
+    predictor = make_predictor(config, model, data.task, sharding.make_mesh(), constants, {})
+    evaluator = make_evaluator(predictor, data, columns, config)
+    return evaluator.evaluate(sharding.replicate(params, predictor.mesh), "test").values
 
 
 def test_no_answer_depends_on_anything_that_comes_later(shop, tmp_path):
@@ -191,7 +185,7 @@ def test_no_answer_depends_on_anything_that_comes_later(shop, tmp_path):
         read_columns(dataset, run.variables),
         make_task_data(config, dataset)["purchase"],
     )
-    before = told(config, run.params, columns, asked, run.model, run.given)
+    before = predictions(config, run.params, columns, asked, run.model, run.constants)
     events = np.flatnonzero(np.isfinite(asked.test.label))
     owner = np.searchsorted(dataset.offsets, events, side="right")
     fourth = events == dataset.offsets[owner - 1] + 3
@@ -200,7 +194,7 @@ def test_no_answer_depends_on_anything_that_comes_later(shop, tmp_path):
     for name, values in columns.items():  # from the fourth event of every sequence on
         later = np.arange(len(values)) - np.repeat(dataset.offsets[:-1], np.diff(dataset.offsets))
         columns[name] = np.where(later >= 3, chance.permutation(values), values)
-    after = told(config, run.params, columns, asked, run.model, run.given)
+    after = predictions(config, run.params, columns, asked, run.model, run.constants)
     earlier = events < dataset.offsets[owner - 1] + 3
     assert np.array_equal(before[earlier], after[earlier])
     assert not np.array_equal(before[fourth], after[fourth])
@@ -226,9 +220,9 @@ def test_several_tasks_share_a_model_and_every_parameter_changes_in_a_step(shop,
     config = config_for(shop, *TASKS)
     config.task_weights = (1.0, 0.5, 2.0, 1.0)
     config.optim.warmup_steps, config.optim.weight_decay, config.optim.eps = 0, 0.0, 1e-30
-    setting, state = set_up(config, tmp_path / "run")
+    context, state = set_up(config, tmp_path / "run")
     before = leaves(state.params)
-    state, metrics = setting.advance(state, 0, 1)
+    state, metrics = context.steps(state, 0, 1)
     after = leaves(state.params)
     same = {name for name in before if np.array_equal(before[name], after[name])}
     # A number that is cut into quantiles, a gap and an hour are never hidden outside the Cloze

@@ -8,8 +8,8 @@ import jax.numpy as jnp
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
-from test_evaluate import COLUMNS, EXAMPLES, ITEM, TASK
-from toy import ITEMS, small_config, small_model
+from test_evaluate import COLUMNS, EXAMPLES, ITEM
+from toy import ITEMS, evaluate, make_task, small_config, small_model
 
 from clickflax.baselines.compare import compare_baselines
 from clickflax.batch import RESERVED
@@ -21,12 +21,10 @@ from clickflax.data.candidates import draw_candidates
 from clickflax.data.splits.common import Examples, SplitOptions
 from clickflax.data.splits.strategies import split_sequences
 from clickflax.data.store import open_dataset
-from clickflax.evaluation.evaluator import TargetRanker
 from clickflax.evaluation.main import evaluate_run
-from clickflax.evaluation.record import record_name
-from clickflax.inference.predictor import make_predictor
+from clickflax.evaluation.protocol import describe
+from clickflax.evaluation.request import EvalRequest
 from clickflax.model.heads import Answers
-from clickflax.runtime import sharding
 from clickflax.simulation.main import simulate
 from clickflax.simulation.shop import Shop
 from clickflax.tasks.ranks import rank_among_candidates
@@ -108,13 +106,12 @@ def test_a_place_among_candidates_counts_targets_and_negatives_and_nothing_else(
 
 
 def test_among_all_other_items_a_place_is_that_in_the_whole_catalog():
-    config, mesh = small_config(), sharding.make_mesh()
+    config = small_config()
     model, params = small_model()
-    params = sharding.replicate(params, mesh)
-    asker = make_predictor(config, model, TASK, mesh, {}, {})
-    whole = TargetRanker(asker, True)(params, COLUMNS, EXAMPLES)
-    every = draw_candidates(EXAMPLES, ITEM, ALIKE, ITEMS, True)
-    among = TargetRanker(asker, True, sampled=True)(params, COLUMNS, EXAMPLES, every)
+    task = make_task("masked_item")
+    whole = evaluate(config, model, task, params, COLUMNS, EXAMPLES).values
+    config.eval.negatives = ITEMS
+    among = evaluate(config, model, task, params, COLUMNS, EXAMPLES).values
     assert np.array_equal(whole, among)
 
 
@@ -200,27 +197,31 @@ def test_a_run_is_measured_in_another_way_and_says_so(tmp_path, optax_promotes):
     assert jax.device_count() == 8
     few = evaluate_run(tmp_path / "run", "test")
     assert few["recall@10"] == 1.0  # of 6
-    assert "5 items drawn uniformly" in few["protocol"]["candidates"]
-    whole = evaluate_run(tmp_path / "run", "test", negatives=0)
-    assert whole["recall@10"] < 1 and "all 40 items" in whole["protocol"]["candidates"]
-    popular = evaluate_run(tmp_path / "run", "test", drawn="popularity")
-    assert "drawn by popularity" in popular["protocol"]["candidates"]
-    with pytest.raises(ValueError, match="is about candidates"):
-        evaluate_run(tmp_path / "run", "test", negatives=0, drawn="popularity")
+    assert "ranked among 5 of 40 items that the user has not had, drawn uniformly" in describe(
+        few["protocol"]
+    )
+    whole = evaluate_run(tmp_path / "run", "test", EvalRequest(negatives=0))
+    assert whole["recall@10"] < 1 and "ranked among all 40 items" in describe(whole["protocol"])
+    popular = evaluate_run(tmp_path / "run", "test", EvalRequest(drawn="popularity"))
+    assert "drawn by popularity" in describe(popular["protocol"])
+    with pytest.raises(ValueError, match="needs config.eval.negatives"):
+        evaluate_run(tmp_path / "run", "test", EvalRequest(negatives=0, drawn="popularity"))
     names = {path.name for path in (tmp_path / "run").glob("test*.json")}
     assert names == {"test.json", "test.negatives.0.json", "test.popularity.json"}
-    evaluate_run(tmp_path / "run", "test", filter_seen=False, checkpoint="last")
+    evaluate_run(tmp_path / "run", "test", EvalRequest(filter_seen=False, checkpoint="last"))
     assert (tmp_path / "run" / "test.no-filter-seen.last.json").is_file()
-    assert re.fullmatch(r"\.data\.shop\.\w{6}\.labels\.a\.csv\.\w{6}", record_name(**ELSEWHERE))
-    with pytest.raises(ValueError, match=r"--labels=a.csv: .'masked_item'. tell no labels"):
-        evaluate_run(tmp_path / "run", "test", labels="a.csv")
+    assert re.fullmatch(
+        r"\.data\.shop\.\w{6}\.labels\.a\.csv\.\w{6}", EvalRequest(**ELSEWHERE).suffix()
+    )
+    with pytest.raises(ValueError, match=r"--labels=a.csv needs a task .*'masked_item'"):
+        evaluate_run(tmp_path / "run", "test", EvalRequest(labels="a.csv"))
     kept = json.loads((tmp_path / "run" / "test.json").read_text())
     assert kept["recall@10"] == few["recall@10"] and kept["protocol"]["filter_seen"]
     dataset = open_dataset(tmp_path / "data")
     rows = pq.read_table(tmp_path / "run" / "test.negatives.0.masked_item.parquet").to_pydict()
-    hits = np.array(rows["place"]) < 10
+    hits = np.array(rows["rank"]) < 10
     assert hits.mean() == pytest.approx(whole["recall@10"])
-    assert len(hits) == whole["users"] and rows["question"] == list(range(len(hits)))
+    assert len(hits) == whole["users"] and rows["example"] == list(range(len(hits)))
     last = dataset.offsets[1:][rows["sequence"]] - 1
     assert rows["target"] == dataset.columns["item"][last].tolist()
     assert rows["history"] == (last - dataset.offsets[rows["sequence"]]).tolist()
@@ -238,39 +239,45 @@ def test_lists_are_kept_and_described(tmp_path, optax_promotes):
     config.train.update({"batch_size": 32, "steps": 2, "eval_every": 1, "log_every": 1})
     train(config, tmp_path / "run")
     features = open_dataset(tmp_path / "data").vocabulary("item").feature_names()[:1]
-    record = evaluate_run(tmp_path / "run", "test", lists=True, features=features, groups=True)
+    record = evaluate_run(
+        tmp_path / "run", "test", EvalRequest(lists=True, features=features, groups=True)
+    )
     users = pq.read_table(tmp_path / "run" / "test.masked_item.users.parquet").to_pandas()
-    assert users["questions"].sum() == record["questions"] and len(users) == record["users"]
+    assert users["examples"].sum() == record["examples"] and len(users) == record["users"]
     for metric in ("recall@5", "ndcg@1", "map@5"):  # each has one question
         assert users[metric].mean() == pytest.approx(record[metric])
     for told in record["groups"].values():
-        share = np.array(told["targets"]) / record["questions"]
+        share = np.array(told["targets"]) / record["examples"]
         assert share @ np.array(told["recall@5"]) == pytest.approx(record["recall@5"])
     rows = pq.read_table(tmp_path / "run" / "test.masked_item.lists.parquet").to_pandas()
     targets = pq.read_table(tmp_path / "run" / "test.masked_item.parquet").to_pandas()
-    assert set(rows["place"]) == set(range(5)) and len(rows) == 5 * record["questions"]
-    both = rows.merge(targets[["question", "target", "place"]], on="question")
+    assert set(rows["rank"]) == set(range(5)) and len(rows) == 5 * record["examples"]
+    both = rows.merge(targets[["example", "target", "rank"]], on="example")
     hit = both[both["item"] == both["target"]]
-    assert np.array_equal(hit["place_x"], hit["place_y"])  # there are no ties
-    assert len(hit) / record["questions"] == pytest.approx(record["recall@5"])
+    assert np.array_equal(hit["rank_x"], hit["rank_y"])  # there are no ties
+    assert len(hit) / record["examples"] == pytest.approx(record["recall@5"])
     assert record["coverage@5"] == rows["item"].nunique() / 40
     assert {"gini@1", "novelty@5", "popularity@5", "serendipity@5", "diversity@5"} < set(record)
-    same = evaluate_run(tmp_path / "run", "test", lists=True, reference=str(tmp_path / "run"))
+    same = evaluate_run(
+        tmp_path / "run", "test", EvalRequest(lists=True, reference=str(tmp_path / "run"))
+    )
     assert same["intersection@5"] == 1.0
-    with pytest.raises(ValueError, match="'colour' is no feature of"):
-        evaluate_run(tmp_path / "run", "test", lists=True, features=["colour"])
-    with pytest.raises(ValueError, match="say --lists, too"):
-        evaluate_run(tmp_path / "run", "test", features=features)
-    with pytest.raises(ValueError, match="ranks among few"):
-        evaluate_run(tmp_path / "run", "test", lists=True, negatives=5)
-    with pytest.raises(FileNotFoundError, match="test.json is not there: --reference is"):
-        evaluate_run(tmp_path / "run", "test", lists=True, reference=str(tmp_path))
+    with pytest.raises(ValueError, match="'colour' is not a feature of"):
+        evaluate_run(tmp_path / "run", "test", EvalRequest(lists=True, features=("colour",)))
+    with pytest.raises(ValueError, match="add --lists"):
+        evaluate_run(tmp_path / "run", "test", EvalRequest(features=tuple(features)))
+    with pytest.raises(ValueError, match="eval.negatives=5 ranks some"):
+        evaluate_run(tmp_path / "run", "test", EvalRequest(lists=True, negatives=5))
+    with pytest.raises(FileNotFoundError, match="test.json does not exist: --reference must be"):
+        evaluate_run(tmp_path / "run", "test", EvalRequest(lists=True, reference=str(tmp_path)))
     kept = tmp_path / "run" / "test.negatives.0.masked_item.lists.parquet"
-    evaluate_run(tmp_path / "run", "test", lists=True, negatives=0)
+    evaluate_run(tmp_path / "run", "test", EvalRequest(lists=True, negatives=0))
     evaluate_run(tmp_path / "run", "test")  # of an evaluation without lists, there are none
     assert kept.is_file()  # those of another one stay
-    with pytest.raises(FileNotFoundError, match="--lists. makes it"):
-        evaluate_run(tmp_path / "run", "test", lists=True, reference=str(tmp_path / "run"))
+    with pytest.raises(FileNotFoundError, match="--lists. writes it"):
+        evaluate_run(
+            tmp_path / "run", "test", EvalRequest(lists=True, reference=str(tmp_path / "run"))
+        )
 
 
 @pytest.mark.parametrize("part", ["test", "validation"])

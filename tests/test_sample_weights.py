@@ -5,14 +5,14 @@ import jax.numpy as jnp
 import numpy as np
 import pyarrow as pa
 import pytest
-from toy import layout, rows, small_config
+from toy import layout, make_task, rows, small_config
 
 from clickflax.batch import CLS, RESERVED
 from clickflax.data import store
 from clickflax.data.batches import Windows, fill_rows
 from clickflax.run.sample_weights import add_sample_weights, age_weights, column_weights
 from clickflax.run.targets import make_task_data
-from clickflax.tasks.task import BASKET, NEXT, WEIGHT, Masking, find_task, target_weights
+from clickflax.tasks.task import WEIGHT, Masking, target_weights
 from clickflax.training.setup import set_up
 
 pytestmark = pytest.mark.usefixtures("optax_promotes")
@@ -64,8 +64,8 @@ def config_for(path, task, **changed):
 
 def step(config, folder):
     """Parameters after a step on all there is, and the loss of it."""
-    setting, state = set_up(config, folder)
-    state, metrics = setting.advance(state, 0, 1)
+    context, state = set_up(config, folder)
+    state, metrics = context.steps(state, 0, 1)
     return jax.tree.map(np.asarray, state.params), float(metrics["loss"][0])
 
 
@@ -259,8 +259,8 @@ def test_a_sep_weighs_nothing_and_the_next_item_what_its_own_event_does(tmp_path
     # Places of the first user: two events, SEP, two events; its last two are held out.
     config = config_for(tmp_path / "data", "next_item", **{"data.chain": "12h"})
     expected = {
-        "next_item": ([1, 0, 2, 3, 4], NEXT + "item"),
-        "basket": ([0, 0, 0, 2, 3], BASKET),
+        "next_item": ([1, 0, 2, 3, 4], "next_item"),
+        "basket": ([0, 0, 0, 2, 3], "basket"),
     }
     for name, (weights, label) in expected.items():
         config.tasks = (name,)
@@ -276,9 +276,9 @@ def test_a_sep_weighs_nothing_and_the_next_item_what_its_own_event_does(tmp_path
             labels={key: one.labels[key] for key in (label, WEIGHT)},
             shifted=name == "next_item",
         )
-        hiding = Masking(0.2, "mask", 0.0, 3, 10, ())
-        question = find_task(name, True, "event").prepare(
-            jax.random.key(0), jax.tree.map(jnp.asarray, batch), hiding
+        masking = Masking(0.2, "mask", 0.0, 3, 10, ())
+        question = make_task(name).prepare(
+            jax.random.key(0), jax.tree.map(jnp.asarray, batch), masking
         )
         assert question.weights[0].tolist() == [*weights, 0, 0]
 
@@ -287,10 +287,10 @@ def test_the_cloze_weighs_what_it_hides_and_nothing_at_cls():
     weight = jnp.array([[jnp.nan, 10, 20, 30, 40, jnp.nan, jnp.nan, jnp.nan]])
     batch = rows([[1, 2, 3, 4]], cls=True)._replace(labels={WEIGHT: weight, "asked": weight})
     assert batch.variables["item"][0, 0] == CLS
-    question = find_task("masked_item", True, "event").prepare(
+    question = make_task("masked_item").prepare(
         jax.random.key(1), batch, Masking(0.5, "mask", 0.0, 4, 10, ())
     )
-    places = np.asarray(question.places)[0][:2]
+    places = np.asarray(question.positions)[0][:2]
     assert question.weights[0].tolist() == [10 * places[0], 10 * places[1], 0, 0]
     asked = jnp.array([[True, False]])
     assert target_weights(asked, batch._replace(labels={})).tolist() == [[1, 0]]

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pyarrow as pa
 import pytest
-from toy import layout, small_config
+from toy import layout, make_task, small_config
 
 from clickflax.batch import CLS, MASK, NA, PAD, RESERVED, SEP, Batch
 from clickflax.config import default
@@ -27,7 +27,8 @@ from clickflax.run.folder import load_run
 from clickflax.run.targets import events_in_training, make_task_data
 from clickflax.simulation.main import simulate
 from clickflax.simulation.shop import Shop
-from clickflax.tasks.task import MAY_MASK, Masking, choose_masked, find_task
+from clickflax.tasks.cloze import choose_masked
+from clickflax.tasks.task import MAY_MASK, Masking
 from clickflax.training.loop import train
 from clickflax.training.setup import set_up
 
@@ -314,12 +315,12 @@ def test_a_basket_is_asked_for_at_its_sep_and_what_has_no_sep_is_no_target(data)
         layout(13, position_from="start"),
         labels=asked.labels,
     )
-    question = find_task("basket", True, "event").prepare(
+    question = make_task("basket").prepare(
         jax.random.key(0), jax.tree.map(jnp.asarray, batch), Masking(0.2, "mask", 0.0, 3, 9, ())
     )
     # Row: i1 i2 SEP i3 i4 SEP i5 | i6 i7 SEP i8
     assert np.flatnonzero(question.weights[0]).tolist() == [3, 4, 6, 10]
-    assert question.places[0, jnp.array([3, 4, 6, 10])].tolist() == [2, 2, 5, 9]
+    assert question.positions[0, jnp.array([3, 4, 6, 10])].tolist() == [2, 2, 5, 9]
     assert question.targets[0, jnp.array([3, 4, 6, 10])].tolist() == [3, 4, 5, 8]
 
 
@@ -359,7 +360,7 @@ def row(at):
     label = jnp.array([[1.0, jnp.nan, 1.0, 0.0, 0.0, jnp.nan]])
     segment = jnp.array([[1, 1, 1, 2, 2, 0]])
     batch = Batch({"item": item}, segment, segment, {"label": label})
-    task = find_task("label", False, at)
+    task = make_task("label", False, at)
     return task.prepare(jax.random.key(0), batch, Masking(0.2, "mask", 0.0, 1, 9, ()))
 
 

@@ -8,7 +8,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 from logs import UIT, accounts_for_every_row, prepared, sequences, write_parquet
-from toy import layout, small_config
+from toy import layout, make_task, small_config
 
 from clickflax.baselines.feature_table import read_event_columns
 from clickflax.batch import CLS, MASK, NA, PAD, RESERVED, SEP
@@ -18,6 +18,7 @@ from clickflax.data.store import new_dataset_folder, open_dataset, write_dataset
 from clickflax.data.variables import Variable, describe_variables, missing_column, read_columns
 from clickflax.data.where import matches
 from clickflax.evaluation.main import evaluate_run
+from clickflax.evaluation.request import EvalRequest
 from clickflax.inference import recommend
 from clickflax.preparation.main import main, prepare
 from clickflax.preparation.options import Options, parse_columns
@@ -25,7 +26,7 @@ from clickflax.run.folder import load_run, open_data
 from clickflax.run.model import build_model
 from clickflax.run.targets import make_task_data
 from clickflax.runtime.params import by_name
-from clickflax.tasks.task import Masking, find_task, mask_where
+from clickflax.tasks.task import Masking, mask_where
 from clickflax.training.input_pipeline import make_resident
 from clickflax.training.loop import train
 from clickflax.training.setup import set_up
@@ -239,12 +240,12 @@ def test_the_values_of_a_hidden_event_are_not_read():
     tags = [[6, PAD], [7, 8], [9, 10]]
     batch = rows_of(tags)
     model, params = model_of(batch)
-    task = find_task("masked_item", True, "event")
+    task = make_task("masked_item")
     question = task.prepare(jax.random.key(1), batch, Masking(0.4, "mask", 0.0, 1, 4, ()))
     (hidden,) = np.flatnonzero(question.inputs["item"][0] == MASK).tolist()
 
     def loss(params):
-        asked = (question.inputs, *batch[1:3], False, False, question.places)
+        asked = (question.inputs, *batch[1:3], False, False, question.positions)
         states = model.apply({"params": params}, *asked, method="encode")
         scores = model.apply({"params": params}, states, method="answer").scores()
         return -jax.nn.log_softmax(scores[0, 0])[question.targets[0, 0]]
@@ -304,7 +305,7 @@ def test_a_run_is_trained_and_asked_also_of_events_of_fewer_values(logs, tmp_pat
     record = evaluate_run(tmp_path / "run", "test")
     assert record["users"] == 60 and 0 < record["ndcg@10"] < 1
     assert [open_data(run, path).columns["tags"].shape for path in logs] == [(360, 3), (360, 2)]
-    assert evaluate_run(tmp_path / "run", "test", data=str(logs[1]))["users"] == 60
+    assert evaluate_run(tmp_path / "run", "test", EvalRequest(data=str(logs[1])))["users"] == 60
     with pytest.warns(UserWarning, match="the histories have no .*tags: taken as missing"):
         (found,) = recommend.top_k(run, [["i1", "i2"]], k=3)
     assert len(found) == 3
@@ -328,13 +329,13 @@ def test_a_token_takes_its_vector_to_another_vocabulary(old_run, tmp_path):
     write(tmp_path / "new", tokens=("sale", "dear", "red", "new"))
     init = {"init.run": str(old_run), "init.vocab": "remap"}
     config = config_for(tmp_path / "new", **WITHOUT_VALIDATION, **init)
-    setting, state = set_up(config, tmp_path / "run")
+    context, state = set_up(config, tmp_path / "run")
     name, old = "embedder/tables_tags/embedding", load_run(old_run).params
     before, after = (np.asarray(by_name(params)[name]) for params in (old, state.params))
     red, new, sale = before[RESERVED:]
     expected = [*before[:RESERVED], sale, before[RESERVED:].mean(0), red, new]
     np.testing.assert_allclose(after, expected, atol=1e-6)
-    assert setting.taken and setting.taken.tokens["tags"] == {"kept": 3, "new": 1, "gone": 0}
+    assert context.taken and context.taken.tokens["tags"] == {"kept": 3, "new": 1, "gone": 0}
 
 
 def test_a_run_of_several_values_does_not_go_on_with_one(old_run, tmp_path):
@@ -345,8 +346,8 @@ def test_a_run_of_several_values_does_not_go_on_with_one(old_run, tmp_path):
 
 
 def test_what_stays_on_the_devices_has_all_values(logs, tmp_path):
-    setting, _ = set_up(config_for(logs[0]), tmp_path / "run")
-    assert make_resident(setting.batches["masked_item"]).columns["tags"].shape == (360, 3)
+    context, _ = set_up(config_for(logs[0]), tmp_path / "run")
+    assert make_resident(context.data.batches["masked_item"]).columns["tags"].shape == (360, 3)
 
 
 @pytest.mark.parametrize(

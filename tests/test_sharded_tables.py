@@ -12,6 +12,7 @@ from toy import small_config
 
 from clickflax.config.check import check_config
 from clickflax.evaluation.main import evaluate_run
+from clickflax.evaluation.request import EvalRequest
 from clickflax.inference import recommend
 from clickflax.run.folder import load_run
 from clickflax.run.sharded_tables import place_on_mesh, trim_tables
@@ -56,11 +57,11 @@ def test_devices_that_share_tables_learn_what_one_learns(shop, tmp_path, shares,
     params, places = [], []
     for model_devices in (1, shares):
         config = shared_config(shop, model_devices, task, loss, **model)
-        setting, state, _ = steps(config, tmp_path / str(model_devices), 3)
-        judge = setting.judges[task]
-        params.append(trim_tables(setting.model, state.params))
-        places.append(judge.rank(state.params, judge.columns, judge.asked.test))
-    assert dict(setting.mesh.shape) == {"data": 8 // shares, "model": shares}
+        context, state, _ = steps(config, tmp_path / str(model_devices), 3)
+        evaluator = context.evaluators[task]
+        params.append(trim_tables(context.model, state.params))
+        places.append(evaluator.evaluate(state.params, "test").values)
+    assert dict(context.mesh.shape) == {"data": 8 // shares, "model": shares}
     assert_alike(*params, rtol=1e-4, atol=1e-6)
     assert np.array_equal(*places)
 
@@ -87,23 +88,16 @@ def test_a_device_has_its_rows_of_a_table_and_of_its_moments_and_is_sent_no_more
     )
     config = shared_config(shop, 8, loss=loss, width=32)
     config.train.steps_at_once = at_once
-    setting, state, _ = steps(config, tmp_path / "run", at_once)
+    context, state, _ = steps(config, tmp_path / "run", at_once)
     tables = [x for x in jax.tree.leaves((state.params, state.optimizer)) if x.shape == (72, 32)]
     assert len(tables) == 3  # with both moments of Adam
     for table in tables:
         assert {shard.data.shape for shard in table.addressable_shards} == {(9, 32)}
-    judge, top_k = setting.judges["next_item"], sharding.find_top_k(setting.mesh)
-    list(
-        judge.rank.asker.ask(
-            state.params,
-            spy_on(
-                judge.rank.asker.compile(functools.partial(top_k_items, k=3, top_k=top_k)), compiled
-            ),
-            judge.columns,
-            judge.asked.test.history,
-            True,
-        )
-    )
+    evaluator = context.evaluators["next_item"]
+    finish = functools.partial(top_k_items, k=3, top_k=sharding.find_top_k(context.mesh))
+    program = spy_on(evaluator.predictor.compile(finish), compiled)
+    history = evaluator.data.test.history
+    list(evaluator.predictor.predict(state.params, program, evaluator.columns, history, True))
     sent = [
         [int(n) for n in shape.split(",") if n]
         for line in "\n".join(compiled).splitlines()
@@ -140,8 +134,8 @@ def test_what_a_run_starts_from_is_shared_too(shop, tmp_path):
         config = shared_config(tmp_path / "more", model_devices)
         config.init.run, config.init.vocab = str(tmp_path / "origin"), "remap"
         config.init.skip = ("head_*",)
-        setting, state = setup.set_up(config, tmp_path / str(model_devices))
-        params.append(trim_tables(setting.model, state.params))
+        context, state = setup.set_up(config, tmp_path / str(model_devices))
+        params.append(trim_tables(context.model, state.params))
     assert_alike(*params, rtol=0, atol=0)
     table = state.params["embedder"]["tables_item"]["embedding"]
     assert {shard.data.shape[0] for shard in table.addressable_shards} == {9}
@@ -159,7 +153,7 @@ def test_a_run_goes_on_and_answers_with_another_number_of_sharing_devices(shop, 
     train(shared_config(shop, 8), parts)
     runs = [load_run(folder, "last") for folder in (whole, parts)]
     assert_alike(runs[0].params, runs[1].params, rtol=1e-4, atol=1e-6)
-    records = [evaluate_run(folder, "test", lists=True) for folder in (whole, parts)]
+    records = [evaluate_run(folder, "test", EvalRequest(lists=True)) for folder in (whole, parts)]
     for name, value in records[0].items():
         if isinstance(value, float) and "seconds" not in name:
             assert records[1][name] == pytest.approx(value), name
@@ -181,13 +175,13 @@ def test_the_highest_of_shared_columns_are_those_of_all():
 
 
 def test_rows_that_fill_up_a_table_are_zero_and_no_part_of_the_model(shop, tmp_path):
-    setting, state, _ = steps(shared_config(shop, 8), tmp_path / "run", 1)
+    context, state, _ = steps(shared_config(shop, 8), tmp_path / "run", 1)
     table = state.params["embedder"]["tables_item"]["embedding"]
     assert table.shape[0] == 72 and not np.asarray(table[ITEMS + 6 :]).any()
-    small = trim_tables(setting.model, state.params)
+    small = trim_tables(context.model, state.params)
     assert small["embedder"]["tables_item"]["embedding"].shape[0] == ITEMS + 6
     assert_alike(
-        trim_tables(setting.model, place_on_mesh(small, setting.mesh)), small, rtol=0, atol=0
+        trim_tables(context.model, place_on_mesh(small, context.mesh)), small, rtol=0, atol=0
     )
     assert small["head_item"]["bias"].shape == (ITEMS,)
 

@@ -10,26 +10,20 @@ from toy import ITEMS, rows
 
 from clickflax.batch import MASK, RESERVED, UNK
 from clickflax.model.heads import Answers, Raised
+from clickflax.tasks.cloze import choose_masked, cloze, masked_count, max_masked
+from clickflax.tasks.find import find_tasks
+from clickflax.tasks.labels import label_targets
 from clickflax.tasks.losses import binary_loss, class_loss, number_loss, softmax_loss
-from clickflax.tasks.task import (
-    Masking,
-    choose_masked,
-    cloze,
-    find_tasks,
-    label_targets,
-    masked_count,
-    max_masked,
-    next_events,
-    unk_dropout,
-)
+from clickflax.tasks.next_event import next_events
+from clickflax.tasks.task import LabelSettings, Masking, unk_dropout
 
 hide_items = functools.partial(cloze, "item")
-shift_items = functools.partial(next_events, "item")
+shift_items = functools.partial(next_events, "next_item", "item")
 
 LONG = list(range(10))
 
 
-def hiding(ratio=0.3, replace="mask", last=0.0, places=8):
+def masking(ratio=0.3, replace="mask", last=0.0, places=8):
     return Masking(ratio, replace, last, places, ITEMS, ())
 
 
@@ -64,10 +58,10 @@ def test_the_last_event_alone_is_hidden_in_its_share_of_the_sequences():
 
 def test_the_targets_are_the_items_that_were_hidden_and_only_they_weigh():
     batch = rows([LONG, [10, 11]], [0, 0], 14)
-    question = hide_items(jax.random.key(3), batch, hiding())
+    question = hide_items(jax.random.key(3), batch, masking())
     item = batch.variables["item"][0]
     asked = np.asarray(question.weights[0]) == 1
-    places = np.asarray(question.places[0])[asked]
+    places = np.asarray(question.positions[0])[asked]
     assert asked.sum() == 3 + 1
     assert np.array_equal(question.targets[0][asked], item[places] - RESERVED)
     assert (question.inputs["item"][0][places] == MASK).all()
@@ -77,15 +71,15 @@ def test_the_targets_are_the_items_that_were_hidden_and_only_they_weigh():
 
 def test_the_first_position_can_be_a_target():
     batch = rows([[5]])
-    question = hide_items(jax.random.key(0), batch, hiding())
-    assert question.places[0, 0] == 0
+    question = hide_items(jax.random.key(0), batch, masking())
+    assert question.positions[0, 0] == 0
     assert question.weights[0, 0] == 1
     assert question.targets[0, 0] == 5
 
 
 def test_eighty_ten_ten():
     batch = rows([LONG] * 3000, length=10)
-    question = hide_items(jax.random.key(0), batch, hiding(1.0, "80/10/10", places=10))
+    question = hide_items(jax.random.key(0), batch, masking(1.0, "80/10/10", places=10))
     item, given = batch.variables["item"], np.asarray(question.inputs["item"])
     assert (given == MASK).mean() == pytest.approx(0.8, abs=0.01)
     # One in twelve random items is the very one.
@@ -97,7 +91,7 @@ def test_what_follows_from_the_item_is_hidden_with_it():
     batch = rows([LONG], length=10)
     batch = batch._replace(variables={**batch.variables, "category": batch.variables["item"]})
     for replace in ("mask", "80/10/10"):
-        question = hide_items(jax.random.key(1), batch, hiding(1.0, replace, places=10))
+        question = hide_items(jax.random.key(1), batch, masking(1.0, replace, places=10))
         given, item = question.inputs["category"], question.inputs["item"]
         changed = np.asarray(item != batch.variables["item"])
         assert (np.asarray(given)[changed] == MASK).all()
@@ -106,13 +100,13 @@ def test_what_follows_from_the_item_is_hidden_with_it():
 def test_an_item_outside_the_catalog_is_no_target():
     batch = rows([[0, 1]])
     batch.variables["item"] = batch.variables["item"].at[0, 0].set(2)  # UNK
-    question = hide_items(jax.random.key(0), batch, hiding(1.0))
+    question = hide_items(jax.random.key(0), batch, masking(1.0))
     assert list(question.weights[0][:2]) == [0, 1]
 
 
 def test_the_next_item_is_asked_everywhere_but_at_nothing():
     batch = rows([[1, 2, 3], [4, 5]], [0, 0], shifted=True)
-    question = shift_items(jax.random.key(0), batch, hiding())
+    question = shift_items(jax.random.key(0), batch, masking())
     assert list(question.targets[0][:3]) == [2, 3, 5]
     assert list(question.weights[0]) == [1, 1, 1, 0, 0, 0, 0, 0]
     assert all(question.inputs[name] is values for name, values in batch.variables.items())
@@ -260,25 +254,25 @@ def test_what_weighs_nothing_adds_nothing():
 
 @pytest.mark.parametrize("names", [("masked",), ("masked_",), ("purchases",), ("item",)])
 def test_a_task_that_is_not_known_lists_those_that_are(names):
-    with pytest.raises(ValueError, match=f"{names[0]}.*masked_item, next_item .*purchase, returns"):
-        find_tasks(names, True, "event")
+    with pytest.raises(ValueError, match=f"{names[0]}.*masked_\\*, next_\\*, purchase, returns"):
+        find_tasks(names, LabelSettings(True, "event", "binary", 2))
 
 
 @pytest.mark.parametrize("names", [(), ("purchase", "purchase")])
 def test_tasks_are_one_or_several_different_ones(names):
-    with pytest.raises(ValueError, match="name one or several, each once"):
-        find_tasks(names, True, "event")
+    with pytest.raises(ValueError, match="name one task or several, each once"):
+        find_tasks(names, LabelSettings(True, "event", "binary", 2))
 
 
 def test_a_label_is_asked_where_there_is_one():
     batch = rows([[1, 2, 3]], length=5)
     labels = jnp.array([[1.0, jnp.nan, 0.0, 1.0, jnp.nan]])  # the fourth is no event
     question = label_targets(
-        "label", False, jax.random.key(0), batch._replace(labels={"label": labels}), hiding()
+        "label", False, jax.random.key(0), batch._replace(labels={"label": labels}), masking()
     )
     assert question.targets[0].tolist() == [1, 0, 0, 0, 0]
     assert question.weights[0].tolist() == [1, 0, 1, 0, 0]
-    assert question.places is None
+    assert question.positions is None
 
 
 def test_a_yes_counts_as_often_as_it_is_told_to():
@@ -297,7 +291,7 @@ def test_losses_of_classes_and_numbers_by_hand():
 
 def test_a_batch_without_a_target_weighs_nothing_and_is_not_nan():
     empty = rows([[1]])._replace(segment=jnp.zeros((1, 8), jnp.int32))
-    question = hide_items(jax.random.key(0), empty, hiding())
+    question = hide_items(jax.random.key(0), empty, masking())
     loss, weight = softmax_loss(answers((1, 8)), question.targets, question.weights, 0)
     assert (float(loss), float(weight)) == (0, 0)
 

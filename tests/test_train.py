@@ -71,10 +71,10 @@ def one_device(*_):
 
 
 def steps(config, folder, count):
-    setting, state = set_up(config, folder)
-    for step in range(0, count, setting.at_once):
-        state, metrics = setting.advance(state, step, min(setting.at_once, count - step))
-    return setting, state, metrics
+    context, state = set_up(config, folder)
+    for step in range(0, count, context.at_once):
+        state, metrics = context.steps(state, step, min(context.at_once, count - step))
+    return context, state, metrics
 
 
 def leaves(params):
@@ -108,9 +108,9 @@ def test_one_and_eight_devices_jit_and_pmap_give_the_same_parameters(
     config = config_for(shop, batch_size=13)  # does not divide over eight devices
     config.tasks = (task,)
     config.loss.update(loss)
-    setting, eight, _ = steps(config, tmp_path / "jit", 3)
-    assert setting.mesh.size == 8
-    assert setting.batches[task].rows % 8
+    context, eight, _ = steps(config, tmp_path / "jit", 3)
+    assert context.mesh.size == 8
+    assert context.data.batches[task].rows % 8
     mapped = config_for(shop, batch_size=13, parallel="pmap")
     mapped.tasks = (task,)
     mapped.loss.update(loss)
@@ -148,8 +148,8 @@ def test_masks_dropout_and_gradients_are_the_same_however_the_batch_is_cut(
     several, few = config_for(shop, micro_rows=1000), config_for(shop, micro_rows=3)
     several.loss.negatives = few.loss.negatives = 4
     _, whole, _ = steps(several, tmp_path / "whole", 2)
-    setting, cut, _ = steps(few, tmp_path / "cut", 2)
-    assert setting.batches["masked_item"].rows % 3
+    context, cut, _ = steps(few, tmp_path / "cut", 2)
+    assert context.data.batches["masked_item"].rows % 3
     assert_alike(whole.params, cut.params, rtol=1e-4, atol=1e-6)
 
 
@@ -261,8 +261,8 @@ def test_a_run_that_is_told_to_end_saves_and_goes_on_to_the_bit(shop, tmp_path, 
     config.train.log_every = 4
     look = train_module.check_finite
 
-    def told_to_end(setting, step, metrics):
-        look(setting, step, metrics)
+    def told_to_end(context, step, metrics):
+        look(context, step, metrics)
         if step in (3, 11):
             os.kill(os.getpid(), signal.SIGTERM)
 
@@ -284,8 +284,8 @@ def test_a_run_that_is_told_to_end_saves_and_goes_on_to_the_bit(shop, tmp_path, 
 def test_a_run_that_is_told_to_end_while_it_validates_ends_with_that(shop, tmp_path, monkeypatch):
     look = train_module.check_finite
 
-    def told_to_end(setting, step, metrics):
-        look(setting, step, metrics)
+    def told_to_end(context, step, metrics):
+        look(context, step, metrics)
         if "parameter_norm" in metrics and step == 2:
             os.kill(os.getpid(), signal.SIGTERM)
 

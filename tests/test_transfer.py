@@ -67,10 +67,10 @@ def changed(before, after):
 
 def states(config, folder, count):
     """The parameters before the first step and after each of `count`, and the last metrics."""
-    setting, state = set_up(config, folder)
+    context, state = set_up(config, folder)
     found, metrics = [leaves(state.params)], {}
     for step in range(count):
-        state, metrics = setting.advance(state, step, 1)
+        state, metrics = context.steps(state, step, 1)
         found.append(leaves(state.params))
     return found, metrics
 
@@ -94,11 +94,11 @@ def test_a_step_changes_all_but_the_frozen_parameters(shop, tmp_path, task):
 
 def test_a_frozen_backbone_leaves_no_moments_and_no_gradient_in_the_norm(shop, tmp_path):
     config = config_for(shop, init={"freeze": ("embedder/*", "encoder/*")})
-    setting, state = set_up(config, tmp_path / "head")
+    context, state = set_up(config, tmp_path / "head")
     moments = [x.size for x in jax.tree.leaves(state.optimizer)]
     head = {n: x for n, x in leaves(state.params).items() if n.startswith("head_")}
     assert sum(moments) == 2 * sum(x.size for x in head.values()) + 2  # and two counts of steps
-    state, found = setting.advance(state, 0, 1)
+    state, found = context.steps(state, 0, 1)
     _, every = states(config_for(shop), tmp_path / "all", 1)
     assert 0 < float(found["gradient_norm"][0]) < float(every["gradient_norm"][0])
     assert float(found["loss"][0]) == pytest.approx(float(every["loss"][0]), rel=1e-5)
@@ -350,10 +350,10 @@ def scores(model, params, given, tokens):
 
 def test_old_items_have_the_same_scores_in_a_catalog_that_has_changed(catalogs, old_run, tmp_path):
     config = grown(catalogs, old_run)
-    setting, state = set_up(config, tmp_path / "new")
-    run, asker = load_run(old_run), setting.judges["masked_item"].rank.asker
-    before = scores(run.model, run.params, run.given, OLD)
-    after = scores(asker.model, state.params, asker.given, NEW)
+    context, state = set_up(config, tmp_path / "new")
+    run, predictor = load_run(old_run), context.evaluators["masked_item"].predictor
+    before = scores(run.model, run.params, run.constants, OLD)
+    after = scores(predictor.model, state.params, predictor.constants, NEW)
     assert {t: after[t] for t in "abcdefghi"} == {t: before[t] for t in "abcdefghi"}
     assert after.keys() - before.keys() == {"x", "y"}
     assert len(set(before.values())) == 10
@@ -390,14 +390,14 @@ def test_rows_go_over_by_token_and_new_ones_are_means(catalogs, old_run, tmp_pat
 
 def test_a_run_on_a_grown_catalog_says_what_it_took_and_can_be_asked(catalogs, old_run, tmp_path):
     config = grown(catalogs, old_run, init={"freeze": ("encoder/*",), "thaw": 3})
-    setting, state = set_up(config, tmp_path / "new")
+    context, state = set_up(config, tmp_path / "new")
     item = {"kept": 9, "new": 2, "gone": 1}
     kept = {"item": item, "action": {"kept": 2, "new": 1, "gone": 0}}
     kept["item.category"] = {"kept": 2, "new": 1, "gone": 0}
     stored = json.loads((tmp_path / "new" / "environment.json").read_text())
     assert stored["init_vocab"] == kept
-    state, past = resume_training(setting, state)
-    line = banner(setting, state, past).splitlines()[-1]
+    state, past = resume_training(context, state)
+    line = banner(context, state, past).splitlines()[-1]
     every = sum(x.size for x in jax.tree.leaves(state.params))
     frozen = sum(x.size for x in jax.tree.leaves(state.params["encoder"]))
     assert line.startswith(f"{every:,} parameters ({every:,} from {old_run}, 0 fresh; ")
@@ -407,10 +407,12 @@ def test_a_run_on_a_grown_catalog_says_what_it_took_and_can_be_asked(catalogs, o
     # The old run may be gone when this one goes on, or is asked.
     run = load_run(tmp_path / "new")
     assert run.variables["action"].size == RESERVED + 3
-    for name, values in setting.judges["masked_item"].rank.asker.given["embedder"].items():
-        np.testing.assert_array_equal(values, run.given["embedder"][name])
+    for name, values in context.evaluators["masked_item"].predictor.constants["embedder"].items():
+        np.testing.assert_array_equal(values, run.constants["embedder"][name])
     before, after = (
-        dict(zip(tokens["item"], one.given["embedder"]["item.price"][RESERVED:, 0], strict=True))
+        dict(
+            zip(tokens["item"], one.constants["embedder"]["item.price"][RESERVED:, 0], strict=True)
+        )
         for one, tokens in ((load_run(old_run), OLD), (run, NEW))
     )
     assert {t: after[t] for t in "abcdefghi"} == {t: before[t] for t in "abcdefghi"}

@@ -156,10 +156,10 @@ def test_every_parameter_of_a_variant_moves_in_a_step(tmp_path, optax_promotes, 
         config.model.widths = ("item=4",)
     if config.loss.negatives:
         config.loss.negatives = min(config.loss.negatives, 6)
-    setting, state = set_up(config, tmp_path / "run")
+    context, state = set_up(config, tmp_path / "run")
     before = {name: np.asarray(one) for name, one in by_name(state.params).items()}
     for step in range(2):  # some are zero at first, and keep others from moving
-        state, metrics = setting.advance(state, step, 1)
+        state, metrics = context.steps(state, step, 1)
     assert np.isfinite(metrics["loss"]).all()
     # The bias of keys moves all scores of a question alike, and has no gradient but rounding.
     still = [n for n, one in by_name(state.params).items() if np.array_equal(before[n], one)]

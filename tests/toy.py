@@ -7,7 +7,13 @@ import numpy as np
 from clickflax.batch import RESERVED
 from clickflax.config import default
 from clickflax.data.batches import BatchLayout, Windows, fill_rows, shift_left
+from clickflax.evaluation.evaluator import make_evaluator
+from clickflax.inference.predictor import make_predictor
 from clickflax.run.model import build_model
+from clickflax.run.targets import TaskData
+from clickflax.runtime import sharding
+from clickflax.tasks.find import find_task
+from clickflax.tasks.task import LabelSettings
 from clickflax.training.step import init_params
 
 ITEMS = 12
@@ -67,3 +73,18 @@ def encode(model, params, batch, causal=False):
         False,
         method="encode",
     )
+
+
+def make_task(name, causal=True, at="event", kind="binary", classes=2):
+    """The task of a name, with these settings of `config.label`."""
+    return find_task(name, LabelSettings(causal, at, kind, classes))
+
+
+def evaluate(config, model, task, params, columns, examples):
+    """The evaluation of these examples by a task of a model."""
+    mesh = sharding.make_mesh()
+    predictor = make_predictor(config, model, task, mesh, {}, {})
+    nothing = Windows(np.zeros(0, int), np.zeros(0, int))
+    data = TaskData(task, nothing, examples, examples, {}, frozenset(), {}, {})
+    evaluator = make_evaluator(predictor, data, columns, config)
+    return evaluator.evaluate(sharding.replicate(params, mesh), "test")

@@ -1,9 +1,11 @@
 """JSON and Parquet files that are written whole or not at all."""
 
+import contextlib
 import json
 import os
 import pathlib
-from collections.abc import Mapping
+import threading
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -27,15 +29,28 @@ def read_json(path: pathlib.Path) -> Any:
         ) from None
 
 
+@contextlib.contextmanager
+def atomic(path: pathlib.Path) -> Iterator[pathlib.Path]:
+    """A file that is written whole or not at all: yields a temporary path, which becomes `path`.
+
+    The temporary path is next to it, and of this process and thread alone. After an error it is
+    removed, and `path` stays as it was.
+    """
+    partial = path.with_name(f".{path.name}.{os.getpid()}.{threading.get_ident()}.tmp")
+    try:
+        yield partial
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
 def write_json(path: pathlib.Path, value: Any) -> None:
-    """A JSON file, whole or not at all."""
-    partial = path.with_name(f".{path.name}.{os.getpid()}.tmp")  # another process has its own
-    partial.write_text(json.dumps(value, indent=1) + "\n", encoding="utf-8")
-    partial.replace(path)
+    """Writes a JSON file."""
+    with atomic(path) as partial:
+        partial.write_text(json.dumps(value, indent=1) + "\n", encoding="utf-8")
 
 
 def write_parquet(path: pathlib.Path, columns: Mapping[str, np.ndarray]) -> None:
-    """Columns of a Parquet file, whole or not at all."""
-    partial = path.with_name(f".{path.name}.tmp")
-    pq.write_table(pa.table(dict(columns)), partial)
-    partial.replace(path)
+    """Writes columns as a Parquet file."""
+    with atomic(path) as partial:
+        pq.write_table(pa.table(dict(columns)), partial)

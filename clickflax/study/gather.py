@@ -6,12 +6,12 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
-import pyarrow.parquet as pq
 
 from clickflax.batch import RESERVED
 from clickflax.config.default import from_dict, knobs
 from clickflax.data.store import open_dataset, open_vocabulary
 from clickflax.evaluation.protocol import ranking_protocol
+from clickflax.evaluation.record import read_rows
 from clickflax.runtime.files import read_json
 from clickflax.runtime.log import finite
 from clickflax.study.paired import answer_of, columns_of, ranked, rows_of
@@ -192,7 +192,7 @@ def told_groups(source: Source) -> list[dict[str, Any]]:
             groups = group(values)
             lines: dict[str, list] = {}
             for cell, table in tables.items():
-                place = table["place"].to_numpy()
+                place = table["rank"].to_numpy()
                 if len(place) != len(values):  # it was asked otherwise
                     continue
                 means = metrics_by_group(groups, place, (metric.cutoff,))[metric.name]
@@ -225,31 +225,31 @@ def told_users(source: Source) -> list[dict[str, Any]]:
 
 def users_of_data(source: Source, data: str, first: Mapping[str, Cell]) -> list[dict[str, Any]]:
     """The users of a data set, from one run of each config."""
-    tables = {name: pq.read_table(source.rows(cell)).to_pandas() for name, cell in first.items()}
+    tables = {name: read_rows(source.rows(cell)).to_pandas() for name, cell in first.items()}
     rows = next(iter(tables.values()))
     # Of models that were asked otherwise, the first one is shown, and those that were asked as it.
     alike = {n for n, t in tables.items() if t["target"].tolist() == rows["target"].tolist()}
     tables = {name: table for name, table in tables.items() if name in alike}
-    gain = np.stack([1 / (table["place"].to_numpy() + 1) for table in tables.values()])
+    gain = np.stack([1 / (table["rank"].to_numpy() + 1) for table in tables.values()])
     apart = np.argsort(-(gain.max(0) - gain.min(0)), kind="stable")[: PEOPLE // 2]
     others = np.random.default_rng(0).permutation(len(rows))[: PEOPLE - len(apart)]
-    chosen = list(dict.fromkeys(rows["question"].to_numpy()[[*apart, *others]].tolist()))
+    chosen = list(dict.fromkeys(rows["example"].to_numpy()[[*apart, *others]].tolist()))
     folder = folder_of(source.out, next(iter(first.values())))
     catalog = open_vocabulary(folder / "vocab" / "item.parquet")
     titles = catalog.names()
     record = answer_of(source.out, next(iter(first.values())), source.first()) or {}
     histories = histories_of(record, rows, chosen)
-    lists = {name: pq.read_table(source.rows(first[name], more=".lists")) for name in tables}
+    lists = {name: read_rows(source.rows(first[name], more=".lists")) for name in tables}
     found = []
     for question in chosen:
-        mine = rows[rows["question"] == question]
+        mine = rows[rows["example"] == question]
         targets = mine["target"].tolist()
         of_models = []
         for name, table in lists.items():
-            some = table["question"].to_numpy() == question
+            some = table["example"].to_numpy() == question
             items = table["item"].to_numpy()[some][:SHOWN].tolist()
             shown = [{"title": titles[i - RESERVED], "hit": i in targets} for i in items]
-            place = tables[name].loc[tables[name]["question"] == question, "place"].min()
+            place = tables[name].loc[tables[name]["example"] == question, "rank"].min()
             of_models.append({"config": name, "items": shown, "place": float(place)})
         found.append(
             {
@@ -272,7 +272,7 @@ def histories_of(
         return {}
     dataset, found = open_dataset(path), {}
     for question in chosen:
-        line = rows[rows["question"] == question].iloc[0]
+        line = rows[rows["example"] == question].iloc[0]
         start, stop = dataset.offsets[int(line["sequence"])], int(line["end"])
         items = np.asarray(dataset.columns["item"][max(start, stop - SHOWN) : stop])[::-1]
         found[question] = [int(i) for i in items if i >= RESERVED]

@@ -6,10 +6,10 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
-import pyarrow.parquet as pq
 from jaxtyping import Float, Int
 
 from clickflax.evaluation.protocol import ranking_protocol
+from clickflax.evaluation.record import read_rows
 from clickflax.runtime.files import read_json
 from clickflax.study.plan import Cell, folder_of, record_of
 from clickflax.study.statistics import Difference, difference, draw_labels, holm, of_draws
@@ -94,7 +94,7 @@ def per_label(paths: Sequence[pathlib.Path], metric: str) -> Labels | str | None
     """
     rows = [arrays_of(path) for path in paths]
     first = rows[0]
-    if metric == "log_loss" and np.issubdtype(first["told"].dtype, np.integer):  # a class
+    if metric == "log_loss" and np.issubdtype(first["prediction"].dtype, np.integer):  # a class
         return None
     if any("sequence" not in one for one in rows):
         return "its rows do not tell whose the labels are: evaluate its runs again"
@@ -102,7 +102,7 @@ def per_label(paths: Sequence[pathlib.Path], metric: str) -> Labels | str | None
         return "its seeds were asked of different labels"
     if len(np.unique(first["sequence"])) < 2:
         return "its labels are of one sequence"
-    seeds = [weighted(metric, one["told"], one["label"]) for one in rows]
+    seeds = [weighted(metric, one["prediction"], one["label"]) for one in rows]
 
     def mean(weight: Float[np.ndarray, "draws N"]) -> Float[np.ndarray, " draws"]:
         return np.mean([seed(weight) for seed in seeds], axis=0)
@@ -117,7 +117,7 @@ def users_in(path: pathlib.Path, metric: Ranked) -> Users:
     """The users of a file of places, in the order of the log."""
     rows = arrays_of(path)
     found = metrics_by_sequence(rows, (metric.cutoff,))
-    share = found["questions"] * (len(found["sequence"]) / found["questions"].sum())
+    share = found["examples"] * (len(found["sequence"]) / found["examples"].sum())
     return Users(found[metric.name] * share, rows["sequence"], rows["target"])
 
 
@@ -129,7 +129,7 @@ def arrays_of(path: pathlib.Path) -> dict[str, np.ndarray]:
 def columns_of(path: pathlib.Path) -> dict[str, Any]:
     """The columns of a Parquet file of a run."""
     try:
-        table = pq.read_table(path)
+        table = read_rows(path)
     except (OSError, ValueError) as error:
         if not path.is_file():
             raise

@@ -1,7 +1,7 @@
-"""Who is served well: the metrics of targets in groups, by what is known of them.
+"""Metrics of targets in groups: by length of the history and by popularity.
 
-A target is looked at alone, as if it were the only one of its question, so that targets of one
-question may be in different groups.
+A target is looked at alone, as if it were the only one of its example, so that targets of one
+example may be in different groups.
 """
 
 from collections.abc import Mapping, Sequence
@@ -12,20 +12,20 @@ from jaxtyping import Float, Int, Shaped
 
 from clickflax.tasks.ranking_metrics import ranking_metrics
 
-# By which columns of the rows of an evaluation, and what these are.
-GROUPS = {"history": "events before the question", "trained": "training events of the target"}
+# Columns of the rows of an evaluation by which targets are grouped, and their titles.
+GROUPS = {"history": "events before the target", "trained": "training events of the target"}
 GROUP_BINS = 5
 
 
 class Groups(NamedTuple):
-    """Bins of about equal size, in words; and the bin of each target."""
+    """Bins of about equal size, and the bin of each target."""
 
     names: list[str]
     of: Int[np.ndarray, " T"]
 
 
 def group(values: Int[np.ndarray, " T"]) -> Groups:
-    """Targets with about as much of something; fewer bins where many have the same."""
+    """Bins of targets with similar values; fewer if many targets have the same value."""
     inner = np.unique(np.quantile(values, np.arange(1, GROUP_BINS) / GROUP_BINS, method="lower"))
     edges = [int(edge) for edge in inner if edge < values.max()]
     lows = [int(values.min()), *(edge + 1 for edge in edges)]
@@ -35,11 +35,11 @@ def group(values: Int[np.ndarray, " T"]) -> Groups:
 
 
 def metrics_by_group(
-    groups: Groups, place: Float[np.ndarray, " T"], cutoffs: Sequence[int]
+    groups: Groups, ranks: Float[np.ndarray, " T"], cutoffs: Sequence[int]
 ) -> dict[str, Float[np.ndarray, " G"]]:
-    """The mean of every metric in each bin, of the places (0 is first) of targets."""
+    """The mean of every metric in each bin, from the ranks (0 is best) of targets."""
     count = np.bincount(groups.of, minlength=len(groups.names))
-    alone = ranking_metrics(place, np.arange(len(place)), len(place), cutoffs)
+    alone = ranking_metrics(ranks, np.arange(len(ranks)), len(ranks), cutoffs)
     return {
         name: np.bincount(groups.of, values, len(count)) / np.maximum(1, count)
         for name, values in alone.items()
@@ -49,11 +49,11 @@ def metrics_by_group(
 def group_metrics(
     rows: Mapping[str, Shaped[np.ndarray, " T"]], cutoffs: Sequence[int]
 ) -> dict[str, dict[str, Any]]:
-    """What a record has of the groups: bins, the targets in each, and the metrics."""
+    """The groups of a record: bins, the number of targets in each, and the metrics."""
     found = {}
     for column in GROUPS:
         groups = group(rows[column])
-        metrics = metrics_by_group(groups, rows["place"], cutoffs)
+        metrics = metrics_by_group(groups, rows["rank"], cutoffs)
         found[column] = {
             "bins": groups.names,
             "targets": np.bincount(groups.of, minlength=len(groups.names)).tolist(),

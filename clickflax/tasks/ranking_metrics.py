@@ -3,13 +3,13 @@
 `ranks.rank_targets` gives the rank of each relevant item, on the device. `ranking_metrics` turns
 ranks into metrics of each user, on the host; `mean_metrics` averages the users.
 
-With n relevant items of a user at the places p_0 < p_1 < ... (0 is first) and the cut-off k, a hit
-is a relevant item among the first k places, and
+With n relevant items of a user at the ranks p_0 < p_1 < ... (0 is best) and the cut-off k, a hit is
+a relevant item among the first k ranks, and
 
     recall@k     hits / n
     hit_rate@k   1 if there is a hit, else 0
     precision@k  hits / k
-    ndcg@k       sum of 1 / log2(p_j + 2) over hits / the same sum over places 0 ... min(n, k) - 1
+    ndcg@k       sum of 1 / log2(p_j + 2) over hits / the same sum over ranks 0 ... min(n, k) - 1
     mrr@k        1 / (p_0 + 1) if that is a hit, else 0
     map@k        sum of (j + 1) / (p_j + 1) over hits / min(n, k)
 
@@ -32,18 +32,17 @@ def ranking_metrics(
 ) -> dict[str, Float[np.ndarray, " U"]]:
     """Metrics of each user at each cut-off, "recall@10" and so on, defined at the top of this file.
 
-    `owner[i]` is the user, 0 ... users-1, whose relevant item stands at `ranks[i]` of that user's
-    list; leave padded targets out. inf and NaN are misses. Ties have fractional places: a mean
-    place is a hit when it is at most k - 1, the last place of the list (9.5 is no hit at 10); and
-    relevant items of one user that tie with each other are put one behind the other, so that no
-    metric exceeds 1.
+    `owner[i]` is the user, 0 ... users-1, whose relevant item has the rank `ranks[i]`; leave padded
+    targets out. inf and NaN are misses. Ties have fractional ranks: a mean rank is a hit if it is
+    at most k - 1, the last rank of the list (9.5 is not a hit at 10). Relevant items of one user
+    that tie with each other are put one behind the other, so that no metric exceeds 1.
     """
     _check(ranks, owner, users, cutoffs)
     order = np.lexsort((ranks, owner))
     owner = owner[order]
     relevant = np.bincount(owner, minlength=users)
     nth = np.arange(len(owner)) - (np.cumsum(relevant) - relevant)[owner]
-    place = np.maximum(np.nan_to_num(ranks[order].astype(np.float64), nan=np.inf), nth)
+    rank = np.maximum(np.nan_to_num(ranks[order].astype(np.float64), nan=np.inf), nth)
     ideal = np.concatenate([[0.0], np.cumsum(1 / np.log2(np.arange(relevant.max(initial=0)) + 2))])
 
     def total(values: Float[np.ndarray, " N"]) -> Float[np.ndarray, " U"]:
@@ -51,33 +50,34 @@ def ranking_metrics(
 
     results = {}
     for k in cutoffs:
-        hit = (place <= k - 1).astype(np.float64)
+        hit = (rank <= k - 1).astype(np.float64)
         hits = total(hit)
         reachable = np.minimum(relevant, k)
         results[f"recall@{k}"] = hits / np.maximum(relevant, 1)
         results[f"hit_rate@{k}"] = (hits > 0).astype(np.float64)
         results[f"precision@{k}"] = hits / k
-        gain = total(hit / np.log2(place + 2))
+        gain = total(hit / np.log2(rank + 2))
         results[f"ndcg@{k}"] = gain / np.maximum(ideal[reachable], 1.0)
-        results[f"mrr@{k}"] = total((nth == 0) * hit / (place + 1))
-        results[f"map@{k}"] = total(hit * (nth + 1) / (place + 1)) / np.maximum(reachable, 1)
+        results[f"mrr@{k}"] = total((nth == 0) * hit / (rank + 1))
+        results[f"map@{k}"] = total(hit * (nth + 1) / (rank + 1)) / np.maximum(reachable, 1)
     return results
 
 
 def metrics_by_sequence(
     rows: Mapping[str, Shaped[np.ndarray, " T"]], cutoffs: Sequence[int]
 ) -> dict[str, Shaped[np.ndarray, " S"]]:
-    """Of the rows of an evaluation, a line for each target, one for each sequence that was asked:
-    how many questions, and the mean of every metric over these.
+    """A row for each sequence: its number of examples, and the mean of every metric over these.
+
+    `rows` has a row for each target, as `target_rows` makes them.
     """
-    question = rows["question"]
-    count = int(question.max()) + 1
-    asked = np.zeros(count, np.int64)
-    asked[question] = rows["sequence"]
-    found = ranking_metrics(rows["place"], question, count, cutoffs)
-    sequence, which, questions = np.unique(asked, return_inverse=True, return_counts=True)
-    means = {name: np.bincount(which, values) / questions for name, values in found.items()}
-    return {"sequence": sequence, "questions": questions, **means}
+    example = rows["example"]
+    examples = int(example.max()) + 1
+    sequence_of = np.zeros(examples, np.int64)
+    sequence_of[example] = rows["sequence"]
+    metrics = ranking_metrics(rows["rank"], example, examples, cutoffs)
+    sequence, index, count = np.unique(sequence_of, return_inverse=True, return_counts=True)
+    means = {name: np.bincount(index, values) / count for name, values in metrics.items()}
+    return {"sequence": sequence, "examples": count, **means}
 
 
 def mean_metrics(per_user: dict[str, Float[np.ndarray, " U"]]) -> dict[str, float]:
@@ -94,7 +94,7 @@ def _check(
     users: int,
     cutoffs: Sequence[int],
 ) -> None:
-    """Refuse what would give a wrong number silently."""
+    """Raises ValueError for input that would give a wrong number silently."""
     wrong = [k for k in cutoffs if k < 1]
     if wrong:
         raise ValueError(f"cutoffs={list(cutoffs)}: {wrong} must be 1 or more.")
@@ -105,6 +105,6 @@ def _check(
         )
     if np.any(ranks < 0):
         raise ValueError(
-            f"ranks hold {ranks.min()}; a place is 0 or more. "
+            f"ranks hold {ranks.min()}; a rank is 0 or more. "
             "Were the seen items distinct within a row?"
         )
