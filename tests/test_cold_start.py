@@ -117,7 +117,7 @@ def test_the_loss_without_cold_items_is_that_of_a_catalog_without_them(chunk, bi
     targets, weights = jnp.array([[4, 10, 0, 5]]), jnp.array([[1.0, 2.0, 0.0, 1.0]])
 
     def whole(floats):
-        params = {"params": {"bias": floats[2]} if bias else {}, "given": {"cold": cold}}
+        params = {"params": {"bias": floats[2]} if bias else {}, "constants": {"cold": cold}}
         head = ItemHead(
             12, 8, "none", bias, True, False, 1.0, False, "gelu", jax.nn.initializers.zeros
         )

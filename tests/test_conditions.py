@@ -17,7 +17,7 @@ from clickflax.evaluation.request import EvalRequest
 from clickflax.inference import recommend
 from clickflax.run.folder import encode_condition, load_run
 from clickflax.run.model import build_model
-from clickflax.run.targets import hidden_after, make_task_data, mask_columns
+from clickflax.run.targets import hidden_conditions, make_task_data, mask_columns
 from clickflax.simulation.main import simulate
 from clickflax.simulation.shop import ACTIONS, Shop, invent, visit
 from clickflax.tasks.task import Masking
@@ -136,7 +136,7 @@ def test_nobody_is_told_the_answer_nor_what_comes_after_a_label(shop):
         assert {n for n in seen if n.startswith(NEXT_EVENT) and _says_nothing(seen[n])} == hidden
     config.eval.given = ("action=buy",)
     words = {
-        name: encode_condition(config, name, one.task, variables, data.vocabularies)
+        name: encode_condition(config, one.task, variables, data.vocabularies)
         for name, one in asked.items()
     }
     buy = data.vocabulary("action").ids(["buy"])[0]
@@ -180,7 +180,7 @@ def test_a_condition_changes_the_answer_of_one_model(shop, tmp_path, task):
     data = open_dataset(shop)
     last = data.columns["action"][data.offsets[1:] - 1]
     assert [record["users"] for record in records] == [(last == bought).sum()] * 2
-    assert records[0]["protocol"]["given"] == ()
+    assert records[0]["protocol"]["given"] == []
     assert records[1]["protocol"]["where"] == "action=buy"
     assert records[0]["ndcg@10"] != records[1]["ndcg@10"]
     assert (tmp_path / "run" / "test.where.action=buy.given.action=buy.json").is_file()
@@ -227,10 +227,10 @@ def test_recommend_and_evaluate_read_a_history_alike(shop, tmp_path):
     train(config, tmp_path / "run")
     run, data = load_run(tmp_path / "run"), open_dataset(shop)
     recommend.write_recommendations(run, None, None, tmp_path / "lists.parquet", 3, False, ())
-    (predictor, _), columns = recommend.compile_top_k(run, 3, ()), read_columns(data, run.variables)
+    columns = read_columns(data, run.variables)
     asked = make_task_data(config, data)["masked_item"]
-    assert predictor.task.head == "item"
-    assert asked.hidden == hidden_after(run.config, "masked_item", run.tasks["masked_item"])
+    assert recommend.recommender_of(run).task.head == "item"
+    assert asked.hidden == hidden_conditions(run.config, run.tasks["masked_item"])
     seen = mask_columns(columns, asked.hidden)
     assert _says_nothing(seen["next.action"]) and not _says_nothing(columns["next.action"])
 

@@ -384,14 +384,14 @@ def test_cosine_scores_lie_between_plus_and_minus_one_over_the_temperature():
     [
         ({"name": "bce"}, "loss.name='bce' needs config.loss.negatives"),
         ({"name": "gcbe", "negatives": 1}, "'gcbe' is not one of"),
-        ({"drawn": "popularity"}, "loss.drawn='popularity' is about negatives"),
-        ({"shared": True}, "loss.shared=True is about negatives"),
-        ({"avoid": "history"}, "loss.avoid='history' is about negatives"),
+        ({"drawn": "popularity"}, "loss.drawn='popularity' needs config.loss.negatives"),
+        ({"shared": True}, "loss.shared=True needs config.loss.negatives"),
+        ({"avoid": "history"}, "loss.avoid='history' needs config.loss.negatives"),
         ({"avoid": "seen", "negatives": 1}, "loss.avoid='seen' is not one of"),
-        ({"log_q": True, "name": "bpr", "negatives": 4}, "not bpr with 'target'"),
-        ({"log_q": True, "avoid": "nothing", "negatives": 4}, "not softmax with 'nothing'"),
-        ({"calibration": 0.5, "name": "bce", "negatives": 4}, "is for gbce, not bce"),
-        ({"smoothing": 0.1, "negatives": 4}, "smoothing=0.1 is for the whole catalog"),
+        ({"log_q": True, "name": "bpr", "negatives": 4}, "not 'bpr' and 'target'"),
+        ({"log_q": True, "avoid": "nothing", "negatives": 4}, "not 'softmax' and 'nothing'"),
+        ({"calibration": 0.5, "name": "bce", "negatives": 4}, "name='gbce', not 'bce'"),
+        ({"smoothing": 0.1, "negatives": 4}, "smoothing=0.1 is for losses over the whole catalog"),
     ],
 )
 def test_a_loss_that_makes_no_sense_is_refused(loss, message):
@@ -404,13 +404,13 @@ def test_a_loss_that_makes_no_sense_is_refused(loss, message):
 def test_what_is_about_items_is_refused_where_nobody_asks_for_items():
     for knob, value in [("loss.negatives", 4), ("loss.smoothing", 0.1), ("model.cosine", True)]:
         config = override(small_config(), [f"config.{knob}={value}", "config.tasks=purchase"])
-        with pytest.raises(ValueError, match=f"{knob}=.* none of .* asks for items"):
+        with pytest.raises(ValueError, match=f"{knob}=.* is for tasks that rank items"):
             check_config(config)
 
 
 def test_a_chunk_of_the_catalog_is_refused_beside_negatives():
     config = override(small_config(), ["config.train.softmax_chunk=5", "config.loss.negatives=2"])
-    with pytest.raises(ValueError, match="softmax_chunk=5 is for the whole catalog"):
+    with pytest.raises(ValueError, match="softmax_chunk=5 is for losses over the whole catalog"):
         check_config(config)
 
 

@@ -173,9 +173,12 @@ def test_a_protocol_that_is_not_known_is_refused_with_all_that_are():
 @pytest.mark.parametrize(
     ("knobs_", "message"),
     [
-        (["eval.drawn=popularity"], "eval.drawn='popularity' is about candidates"),
-        (["eval.negatives=5", "tasks=purchase", "train.monitor=auc"], "is for what is ranked"),
-        (["eval.unseen=False"], "eval.unseen=False is about candidates of which seen ones"),
+        (["eval.drawn=popularity"], "eval.drawn='popularity' needs config.eval.negatives"),
+        (
+            ["eval.negatives=5", "tasks=purchase", "train.monitor=auc"],
+            "is for tasks that rank items",
+        ),
+        (["eval.unseen=False"], "eval.unseen=False needs config.eval.negatives and"),
         (["eval.negatives=5", "eval.drawn=popular"], "'popular' is not one of"),
     ],
 )
@@ -240,7 +243,7 @@ def test_lists_are_kept_and_described(tmp_path, optax_promotes):
     train(config, tmp_path / "run")
     features = open_dataset(tmp_path / "data").vocabulary("item").feature_names()[:1]
     record = evaluate_run(
-        tmp_path / "run", "test", EvalRequest(lists=True, features=features, groups=True)
+        tmp_path / "run", "test", EvalRequest(lists=True, features=tuple(features), groups=True)
     )
     users = pq.read_table(tmp_path / "run" / "test.masked_item.users.parquet").to_pandas()
     assert users["examples"].sum() == record["examples"] and len(users) == record["users"]

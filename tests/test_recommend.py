@@ -105,7 +105,7 @@ def test_a_history_without_a_known_item_is_an_error(run):
 
 @pytest.mark.parametrize("k", [0, ITEMS + 1])
 def test_more_items_than_the_catalog_has_are_an_error(run, k):
-    with pytest.raises(ValueError, match=f"k={k} must lie between 1 and the {ITEMS} items"):
+    with pytest.raises(ValueError, match=f"k={k} must be from 1 to {ITEMS}"):
         recommend.top_k(run, [run.items.tokens()[:1]], k=k)
 
 

@@ -174,17 +174,23 @@ def test_a_weight_of_the_log_that_is_none_is_refused(tmp_path, weight):
 def test_weights_that_leave_nothing_to_learn_are_refused(tmp_path):
     # The first event is no target of a causal model, the last two are not trained on.
     write(tmp_path / "data", weight=[[1, 0, 0, 0, 1, 1]] * 3)
-    with pytest.raises(ValueError, match="weight='counts': all that next_item is trained on weig"):
+    with pytest.raises(
+        ValueError, match="weight='counts': all targets that next_item is trained on weig"
+    ):
         set_up(config_for(tmp_path / "data", "next_item"), tmp_path / "run")
     set_up(config_for(tmp_path / "data", "masked_item"), tmp_path / "run")
     file = label_file(tmp_path / "labels.csv", "user-0,5,1,0", "user-1,5,0,0")
-    with pytest.raises(ValueError, match="labels.csv: all that label is trained on weighs 0"):
+    with pytest.raises(
+        ValueError, match="labels.csv: all targets that label is trained on weigh 0"
+    ):
         set_up(label_config(tmp_path / "data", file), tmp_path / "label")
 
 
 @pytest.mark.parametrize("name", ["item", "time", "nothing"])
 def test_what_weighs_is_a_number_of_the_log(tmp_path, name):
-    with pytest.raises(ValueError, match=f"{name}' is not a number of .* these are: .'counts'"):
+    with pytest.raises(
+        ValueError, match=f"{name}' is not a numeric variable of .* these are .'counts'"
+    ):
         column_weights(write(tmp_path / "data"), name)
 
 
@@ -240,10 +246,10 @@ def test_a_step_learns_more_of_what_is_young(tmp_path, task):
 @pytest.mark.parametrize(
     ("times", "half_life", "message"),
     [
-        (True, "100", "'100' is not a time such as 30d; where a log has no times"),
+        (True, "100", "'100' must be a time such as 30d, or, if the log has no times"),
         (True, "0d", "config.data.half_life=0d is not a time"),
         (True, "soon", "config.data.half_life=soon is not a time"),
-        (False, "30d", "has no times, so that it must be a number of sequences"),
+        (False, "30d", "'30d' must be a number of sequences, as .* has no times"),
         (False, "0", "a number of sequences above 0"),
         (False, "nan", "a number of sequences above 0"),
     ],

@@ -380,12 +380,12 @@ def test_what_is_learned_of_variables_is_learned_of_events_and_not_of_seps(data)
 @pytest.mark.parametrize(
     ("changed", "message"),
     [
-        ({"tasks": ("basket",), "data.chain": ""}, "basket: config.data.chain must say"),
+        ({"tasks": ("basket",), "data.chain": ""}, "basket needs config.data.chain"),
         ({"tasks": ("basket",), "data.split": "sequence_time"}, "baskets want one of"),
         ({"task_where": ("part=0", "part=1")}, "must be one condition, or one for each"),
-        ({"tasks": ("next_action",), "model.repeat": True}, "about the scores of items"),
+        ({"tasks": ("next_action",), "model.repeat": True}, "changes the scores of items"),
         ({"tasks": ("label",), "label.at": "cls"}, "set config.data.cls=True"),
-        ({"tasks": ("basket",), "data.position_from": "end"}, "tell how much is to come"),
+        ({"tasks": ("basket",), "data.position_from": "end"}, "how many events are to come"),
         (
             {
                 "tasks": ("label",),
@@ -407,7 +407,7 @@ def test_what_is_learned_of_variables_is_learned_of_events_and_not_of_seps(data)
                 "data.split": "time",
                 "train.monitor": "auc",
             },
-            "no config.data.chain",
+            "without config.data.chain",
         ),
     ],
 )
@@ -480,7 +480,7 @@ def test_what_is_recommended_in_a_chain_is_what_was_evaluated(shop, tmp_path, ta
     test = make_task_data(run.config, data)[task].test
     columns = read_columns(data, run.variables)
     hits = np.zeros(len(test), bool)
-    for lists in recommend.recommend_batches(run, columns, test.history, 10, False, ()):
+    for lists in recommend.recommender_of(run).batches(columns, test.history, 10, False, ()):
         for example, items in zip(lists.example, lists.item, strict=True):
             hits[example] = np.isin(items, test.targets[test.owner == example]).any()
     assert record["hit_rate@10"] == pytest.approx(hits.mean())
@@ -497,7 +497,7 @@ def test_a_history_is_scored_as_the_row_that_it_is_in_training(shop, tmp_path, t
     history = make_task_data(run.config, data)[task].test.history
     history = Windows(history.start[:20], history.stop[:20])
     columns, asked = read_columns(data, run.variables), run.tasks[task]
-    for lists in recommend.recommend_batches(run, columns, history, 5, False, ()):
+    for lists in recommend.recommender_of(run).batches(columns, history, 5, False, ()):
         for example, items, scores in zip(*lists, strict=True):
             window = slice(history.start[example], history.stop[example])
             end = [] if asked.ask is None else [asked.ask]

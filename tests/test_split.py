@@ -271,10 +271,10 @@ def test_a_test_that_ends_before_it_begins_is_refused():
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"test_until": "2026-01-01"}, "test_until='2026-01-01' is about a split by time"),
-        ({"split": "ratio", "validation_from": "2026-01-01"}, "is about a split by time"),
-        ({"split": "time", "test_share": 0.2}, "test_share=0.2 is about a split by ratio"),
-        ({"stride": 10}, "stride=10 is about config.data.window='sliding'"),
+        ({"test_until": "2026-01-01"}, "test_until='2026-01-01' needs a split by time"),
+        ({"split": "ratio", "validation_from": "2026-01-01"}, "needs a split by time"),
+        ({"split": "time", "test_share": 0.2}, "test_share=0.2 needs a split by ratio"),
+        ({"stride": 10}, "stride=10 needs config.data.window='sliding'"),
     ],
 )
 def test_knobs_of_another_split_are_refused(changes, message):
@@ -290,7 +290,7 @@ def test_what_hides_events_is_refused_where_none_are_hidden(knob):
     config.mask[knob[0]] = knob[1]
     check_config(config)
     config.tasks = ("next_item",)
-    with pytest.raises(ValueError, match=f"config.mask.{knob[0]}=.* is about events that are hid"):
+    with pytest.raises(ValueError, match=f"config.mask.{knob[0]}=.* is for tasks that mask events"):
         check_config(config)
 
 

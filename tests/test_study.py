@@ -129,7 +129,7 @@ def test_a_file_that_changed_after_the_plan_is_noticed(tmp_path):
         ({"asked": {"few": {"negativs": 5}}}, "did you mean 'negatives'"),
         ({"asked": {"a": {}, "b": {"lists": True}}}, "have the same record, test.json"),
         ({"asked": {"a": {"data": FILE}}}, "not JSON serializable"),
-        ({"asked": {"a": {"features": ("genres",)}}}, "are about lists: say --lists"),
+        ({"asked": {"a": {"features": ("genres",)}}}, "are about lists: add --lists"),
     ],
 )
 def test_a_study_that_makes_no_sense_is_refused(changed, message):
@@ -155,8 +155,8 @@ def test_a_metric_that_no_run_will_have_is_refused_before_any_is_trained(metric,
 
 def test_what_no_run_can_be_asked_is_refused_before_any_is_trained():
     for asked, why in (
-        ({"labels": "a.csv"}, "tell no labels of a file"),
-        ({"drawn": "popularity"}, "is about candidates"),
+        ({"labels": "a.csv"}, "needs a task with labels of a file"),
+        ({"drawn": "popularity"}, "needs config.eval.negatives"),
         ({"given": ("action=buy",)}, "eval.given"),
     ):
         with pytest.raises(ValueError, match=why):

@@ -113,15 +113,15 @@ def test_a_frozen_backbone_leaves_no_moments_and_no_gradient_in_the_norm(shop, t
             r"init.freeze=\['tail'\]: .*'head_item/bias'",
         ),
         ("init", {"freeze": ("*",)}, "freezes every parameter"),
-        ("init", {"thaw": 5}, "thaw=5: name what to thaw in config.init.freeze"),
+        ("init", {"thaw": 5}, "thaw=5 needs config.init.freeze"),
         ("init", {"thaw": -1}, "config.init.thaw=-1 must be at least 0"),
         (
             "init",
             {"vocab": "other"},
             r"config.init.vocab='other' is not one of \['remap', 'same'\]",
         ),
-        ("init", {"vocab": "remap"}, "name it in config.init.run"),
-        ("init", {"skip": ("head_*",)}, "name it in config.init.run"),
+        ("init", {"vocab": "remap"}, "need config.init.run"),
+        ("init", {"skip": ("head_*",)}, "need config.init.run"),
         ("optim", {"layer_decay": 0.0}, "config.optim.layer_decay=0.0 must be from 0.001 to 1"),
         ("optim", {"layer_decay": 1.5}, "config.optim.layer_decay=1.5 must be from 0.001 to 1"),
     ],
@@ -341,7 +341,7 @@ def scores(model, params, given, tokens):
     for name, values in history.items():
         known = jnp.array([[ids[name][value] for value in values] + [0] * 4], jnp.int32)
         batch.variables[name] = known
-    collections = {"params": params, "given": jax.tree.map(jnp.asarray, given)}
+    collections = {"params": params, "constants": jax.tree.map(jnp.asarray, given)}
     inputs = (batch.variables, batch.segment, batch.position, False, False)
     hidden = model.apply(collections, *inputs, method="encode")
     answers = model.apply(collections, hidden[:, 3], "item", method="answer").scores()

@@ -235,7 +235,7 @@ def test_every_parameter_of_the_embedder_moves_what_is_read_or_scored(data, chan
     batch.variables["price"] = batch.variables["price"].at[1, 1].set(jnp.inf)  # and one is missing
 
     def total(params):
-        collections = {"params": params, "given": given}
+        collections = {"params": params, "constants": given}
         hidden = model.apply(collections, *batch[:3], False, False, method="encode")
         answers = model.apply(collections, hidden, method="answer")
         read_columns = (jnp.sin(hidden) * jnp.arange(8.0)[None, None]).sum()
@@ -250,7 +250,7 @@ def test_items_of_the_same_features_differ_by_their_own_vectors_alone(data):
 
     def table(params):
         return model.apply(
-            {"params": params, "given": given}, method=lambda m: m.embedder.table("item")
+            {"params": params, "constants": given}, method=lambda m: m.embedder.table("item")
         )
 
     embedder = dict(params["embedder"])

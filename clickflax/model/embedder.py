@@ -69,7 +69,7 @@ class Embedder(nn.Module):
     variable has the width of the model, or that in `widths` (items: the factorised table of ALBERT,
     Lan et al., 2020). The features of the items, whose sizes
     are `features`, are added to their vectors, in what is read and in what is scored; the arrays
-    [N, M] themselves are in the collection "given", which is not learned. One that is `blind` takes
+    [N, M] themselves are in the collection "constants", which is not learned. One that is `blind` takes
     every item for UNK.
 
     The sum is float32 and comes out as `dtype`, in which the model then computes.
@@ -153,5 +153,5 @@ class Embedder(nn.Module):
         """The vectors of a variable, a row an id, reserved ids included; items with features."""
         table = self.tables[name].embedding
         for feature in self.features if name == "item" else ():
-            table = table + self.item_features[feature](self.get_variable("given", feature))
+            table = table + self.item_features[feature](self.get_variable("constants", feature))
         return table

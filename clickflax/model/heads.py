@@ -199,7 +199,7 @@ class ItemHead(nn.Module):
     `output="dense"` is BERT4Rec's output layer (Sun et al., 2019): dense, activation, LayerNorm,
     then the table of the inputs and a bias; `"none"` is SASRec's: the table alone.
 
-    Items that the collection "given" says are `cold` score next to nothing: in training, where they
+    Items that the collection "constants" says are `cold` score next to nothing: in training, where they
     would be nothing but wrong answers.
 
     With `cosine`, answers and items have length 1; their product is divided by the `temperature`,
@@ -244,7 +244,7 @@ class ItemHead(nn.Module):
         x = x / jnp.asarray(self.temperature, x.dtype)
         first = table.shape[0] - self.items
         bias = self.param("bias", nn.initializers.zeros, (self.items,)) if self.bias else None
-        if self.has_variable("given", "cold"):
+        if self.has_variable("constants", "cold"):
             open_to_all = jnp.zeros(self.items) if bias is None else bias
-            bias = jnp.where(self.get_variable("given", "cold"), NEVER, open_to_all)
+            bias = jnp.where(self.get_variable("constants", "cold"), NEVER, open_to_all)
         return Answers(x, table, bias, first, raised)

@@ -21,16 +21,17 @@ from ml_collections import ConfigDict
 from clickflax.model.heads import ItemHead
 from clickflax.model.model import Model
 from clickflax.model.names import table_rows
+from clickflax.runtime import sharding
 from clickflax.runtime.params import by_name, tree_of
 from clickflax.runtime.processes import put_everywhere
-from clickflax.runtime.sharding import MODEL, make_mesh
+from clickflax.runtime.sharding import MODEL
 
 
 def make_run_mesh(config: ConfigDict) -> Mesh:
     """All devices, to ask a run: as many share a table as in its training, where there are so many;
     else the most of them that divide both numbers.
     """
-    return make_mesh(math.gcd(config.train.model_devices, jax.device_count()))
+    return sharding.make_mesh(math.gcd(config.train.model_devices, jax.device_count()))
 
 
 def path_name(path: tuple[Any, ...]) -> str:
