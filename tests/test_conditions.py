@@ -19,7 +19,7 @@ from clickflax.run.folder import encode_condition, load_run
 from clickflax.run.model import build_model
 from clickflax.run.targets import hidden_conditions, make_task_data, mask_columns
 from clickflax.simulation.main import simulate
-from clickflax.simulation.shop import ACTIONS, Shop, invent, visit
+from clickflax.simulation.shop import ACTIONS, Shop
 from clickflax.tasks.task import Masking
 from clickflax.training.loop import train
 from clickflax.training.setup import set_up
@@ -206,8 +206,8 @@ def test_what_cannot_be_told_is_an_error(shop, tmp_path, changed, message):
 
 def test_the_truth_given_an_action_is_how_often_it_happens():
     shop = Shop(sequences=40_000, items=12, tastes=2, thrift=2.0, seed=3)
-    _, truth = invent(shop)
-    visits = visit(shop, truth)
+    _, truth = make_shop(shop)
+    visits = simulate_visits(shop, truth)
     first = visits.offsets[:-1]
     for given in ("cart", "buy"):
         answer = truth.next_items(np.zeros((1, 1), np.int32), given=given)[0]

@@ -283,7 +283,7 @@ def test_several_tasks_are_validated_evaluated_and_resumed(shop, tmp_path):
         ),
         (
             {"tasks": ("returns",), "label.causal": False},
-            "config.label.causal=False: returns would read",
+            "False: returns would read",
         ),
         ({"data.validation_users": 5}, "validation_users=5 is for tasks that rank items"),
         ({"task_weights": (1.0, 2.0)}, "must be one number above 0, or one for each"),

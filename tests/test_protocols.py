@@ -176,7 +176,7 @@ def test_a_protocol_that_is_not_known_is_refused_with_all_that_are():
         (["eval.drawn=popularity"], "eval.drawn='popularity' needs config.eval.negatives"),
         (
             ["eval.negatives=5", "tasks=purchase", "train.monitor=auc"],
-            "is for tasks that rank items",
+            "is for tasks that rank",
         ),
         (["eval.unseen=False"], "eval.unseen=False needs config.eval.negatives and"),
         (["eval.negatives=5", "eval.drawn=popular"], "'popular' is not one of"),

@@ -69,8 +69,8 @@ class Embedder(nn.Module):
     variable has the width of the model, or that in `widths` (items: the factorised table of ALBERT,
     Lan et al., 2020). The features of the items, whose sizes
     are `features`, are added to their vectors, in what is read and in what is scored; the arrays
-    [N, M] themselves are in the collection "constants", which is not learned. One that is `blind` takes
-    every item for UNK.
+    [N, M] themselves are in the collection "constants", which is not learned. One that is `blind`
+    takes every item for UNK.
 
     The sum is float32 and comes out as `dtype`, in which the model then computes.
     """

@@ -199,8 +199,8 @@ class ItemHead(nn.Module):
     `output="dense"` is BERT4Rec's output layer (Sun et al., 2019): dense, activation, LayerNorm,
     then the table of the inputs and a bias; `"none"` is SASRec's: the table alone.
 
-    Items that the collection "constants" says are `cold` score next to nothing: in training, where they
-    would be nothing but wrong answers.
+    Items that are `cold` in the collection "constants" score next to nothing: in training they
+    would only be wrong answers.
 
     With `cosine`, answers and items have length 1; their product is divided by the `temperature`,
     then biases are added.
