@@ -19,7 +19,7 @@ from clickflax.run.folder import encode_condition, load_run
 from clickflax.run.model import build_model
 from clickflax.run.targets import hidden_conditions, make_task_data, mask_columns
 from clickflax.simulation.main import simulate
-from clickflax.simulation.shop import ACTIONS, Shop
+from clickflax.simulation.shop import ACTIONS, Shop, make_shop, simulate_visits
 from clickflax.tasks.task import Masking
 from clickflax.training.loop import train
 from clickflax.training.setup import set_up

@@ -85,7 +85,7 @@ def test_a_purchase_is_learned_validated_and_told(shop, tmp_path, label):
     record = evaluate_run(tmp_path / "run", "test")
     assert set(LABEL_METRICS["binary"]) < set(record)
     assert record["labels"] == len(make_task_data(config, open_dataset(shop))["purchase"].test)
-    assert record["protocol"]["after"] == label.get("after", 0)
+    assert record["protocol"]["label"]["after"] == label.get("after", 0)
     bins, count = record["reliability"], record["labels"]
     assert sum(b["labels"] for b in bins) == count
     assert sum(b["labels"] * b["yes"] for b in bins) == pytest.approx(count * record["yes"])

@@ -29,13 +29,13 @@ from clickflax.tasks.sampled_losses import (
     SAMPLED_LOSSES,
     bce,
     bpr,
+    choose_sampled_loss,
     first_bias,
     gbce_beta,
     sampled_loss,
     softmax,
 )
 from clickflax.tasks.task import TaskBatch
-from clickflax.training.objectives import choose_sampled_loss
 from clickflax.training.setup import set_up
 
 KEY = jax.random.key(7)
@@ -162,8 +162,8 @@ def test_gbce_that_is_not_calibrated_is_bce(items, negatives):
     config.loss.negatives = negatives
 
     def of(name, calibration):
-        config.loss.update({"name": name, "calibration": calibration})
-        loss, _ = choose_sampled_loss(config.loss, values=items)
+        one, _ = choose_sampled_loss(name, items, negatives, calibration)
+        loss = functools.partial(sampled_loss, loss=one, log_q=False)
 
         def total(features):
             asked = answers._replace(features=features)
@@ -415,7 +415,5 @@ def test_a_chunk_of_the_catalog_is_refused_beside_negatives():
 
 
 def test_the_calibration_knows_how_many_items_may_be_drawn():
-    config = small_config()
-    config.loss.update({"name": "gbce", "negatives": 2, "calibration": 1.0})
-    loss, _ = choose_sampled_loss(config.loss, values=5)
-    assert loss.keywords["loss"].keywords["beta"] == pytest.approx(2 / 4)
+    loss, _ = choose_sampled_loss("gbce", items=5, negatives=2, calibration=1.0)
+    assert loss.keywords["beta"] == pytest.approx(2 / 4)

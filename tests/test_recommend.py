@@ -71,7 +71,7 @@ def scores_of(run):
 def test_a_history_that_is_told_wants_no_data_set(run, capsys):
     with pytest.raises(SystemExit):
         recommend.main([f"--run={run.folder}", "--history=item-1", "--data=elsewhere"])
-    assert "--data=elsewhere has users" in capsys.readouterr().err
+    assert "--data=elsewhere is for --users" in capsys.readouterr().err
 
 
 def test_titles_and_tokens_name_the_same_items(run):

@@ -512,7 +512,7 @@ def test_a_split_by_time_trains_and_validates(shop, tmp_path):
     config.data.validation_from, config.data.test_from = str(first), str(second)
     assert train(config, tmp_path / "run")["validation/ndcg@10"] is not None
     record = evaluate_run(tmp_path / "run", "test")
-    assert record["protocol"]["test_from"] == str(second)
+    assert record["protocol"]["periods"]["test_from"] == str(second)
     assert 0 < record["users"] < 40
 
 

@@ -73,7 +73,6 @@ def check_config(config: ConfigDict) -> None:
     """Raises ValueError for values that make no sense, or that contradict each other."""
     check_ranges(config)
     tasks = tasks_of(config)
-    check_choices(config, tasks)
     check_tasks(config, tasks)
     check_devices(config)
     check_model_knobs(config)
@@ -84,6 +83,7 @@ def check_config(config: ConfigDict) -> None:
     check_conditions(config, tasks)
     check_labels(config, tasks)
     check_init(config)
+    check_choices(config, tasks)
 
 
 def check_ranges(config: ConfigDict) -> None:
