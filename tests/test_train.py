@@ -72,8 +72,8 @@ def one_device(*_):
 
 def steps(config, folder, count):
     context, state = set_up(config, folder)
-    for step in range(0, count, context.at_once):
-        state, metrics = context.steps(state, step, min(context.at_once, count - step))
+    for step in range(0, count, context.steps.at_once):
+        state, metrics = context.steps(state, step, min(context.steps.at_once, count - step))
     return context, state, metrics
 
 
