@@ -335,7 +335,11 @@ def test_a_token_takes_its_vector_to_another_vocabulary(old_run, tmp_path):
     red, new, sale = before[RESERVED:]
     expected = [*before[:RESERVED], sale, before[RESERVED:].mean(0), red, new]
     np.testing.assert_allclose(after, expected, atol=1e-6)
-    assert context.taken and context.taken.tokens["tags"] == {"kept": 3, "new": 1, "gone": 0}
+    assert context.transferred and context.transferred.tokens["tags"] == {
+        "kept": 3,
+        "new": 1,
+        "gone": 0,
+    }
 
 
 def test_a_run_of_several_values_does_not_go_on_with_one(old_run, tmp_path):

@@ -116,9 +116,12 @@ def _labels(config: ConfigDict, task: Task, dataset: Dataset, where: str) -> Tas
         check_one_label_each(name, labelled.ranges, labelled.label)
     splits = split_labels(dataset, labelled, config.data.split, _options(config))
     train, validation, test = (
-        LabelExamples(dataset.position_ranges(one.ranges), dataset.with_separators(one.label)) for one in splits[:3]
+        LabelExamples(dataset.position_ranges(one.ranges), dataset.with_separators(one.label))
+        for one in splits[:3]
     )
-    columns = {column: dataset.with_separators(values) for column, values in labelled.columns.items()}
+    columns = {
+        column: dataset.with_separators(values) for column, values in labelled.columns.items()
+    }
     if config.label.share < 1:
         train = draw_share(train, config.label.share, config.seed)
     labels = {name: train.label.astype(np.float32)}
@@ -142,12 +145,16 @@ def _rankings(config: ConfigDict, task: Task, dataset: Dataset, where: str) -> T
     if task.baskets:
         splits = split_baskets(config.data.split, dataset, values, options)
     else:
-        splits = split_sequences(config.data.split, dataset.offsets, columns, dataset.source_split, options)
+        splits = split_sequences(
+            config.data.split, dataset.offsets, columns, dataset.source_split, options
+        )
     validation, lost_in_validation = drop_unknown_targets(splits.validation)
     test, lost_in_test = drop_unknown_targets(splits.test)
     validation, test = (
         # The query of a basket is the SEP after its history, which must not be there twice.
-        Examples(sequence, dataset.position_ranges(history, separator=not task.baskets), targets, owner)
+        Examples(
+            sequence, dataset.position_ranges(history, separator=not task.baskets), targets, owner
+        )
         for sequence, history, targets, owner in (validation, test)
     )
     lost = {"targets without a value, or not selected": lost_in_validation + lost_in_test}
