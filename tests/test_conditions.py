@@ -167,7 +167,7 @@ def test_a_condition_changes_the_answer_of_one_model(shop, tmp_path, task):
     train(config_for(shop, task), tmp_path / "run")
     run = load_run(tmp_path / "run")
     answers = [
-        recommend.top_k(run, [["item-1", "item-2"]], k=5, given=given)[0]
+        recommend.top_k(run, [["item-1", "item-2"]], k=5, next_action=given)[0]
         for given in ((), ("action=buy",), ("action=buy", "price=3"))
     ]
     scores = [[answer.score for answer in some] for some in answers]
@@ -210,14 +210,14 @@ def test_the_truth_given_an_action_is_how_often_it_happens():
     visits = simulate_visits(shop, truth)
     first = visits.offsets[:-1]
     for given in ("cart", "buy"):
-        answer = truth.next_items(np.zeros((1, 1), np.int32), given=given)[0]
+        answer = truth.next_items(np.zeros((1, 1), np.int32), next_action=given)[0]
         second = visits.item[first[visits.action[first] == ACTIONS.index(given)]]
         if given == "cart":
             share = np.bincount(second, minlength=12) / len(second)
             np.testing.assert_allclose(answer, share, atol=0.02)
         assert answer.sum() == pytest.approx(1)
-    with pytest.raises(ValueError, match="the truth is known of 'cart' and 'buy'"):
-        truth.next_items(np.zeros((1, 1), np.int32), given="view")
+    with pytest.raises(ValueError, match="next_action='view' is not one of"):
+        truth.next_items(np.zeros((1, 1), np.int32), next_action="view")
 
 
 def test_recommend_and_evaluate_read_a_history_alike(shop, tmp_path):

@@ -61,8 +61,8 @@ def test_rows_of_labels_tell_whose_they_are(shop, chain):
     config, dataset = config_for(shop, "purchase"), open_dataset(shop).with_sessions(chain)
     assert (dataset.length > dataset.events) == bool(chain)  # with a SEP between parts
     asked = make_task_data(config, dataset)["purchase"]
-    rows = label_rows(asked, "test", np.zeros(len(asked.test)), dataset.begins)
-    begins = np.append(dataset.begins, dataset.places)
+    rows = label_rows(asked, "test", np.zeros(len(asked.test)), dataset.sequence_starts)
+    begins = np.append(dataset.sequence_starts, dataset.places)
     assert len(set(rows["sequence"])) > 10
     assert (begins[rows["sequence"]] <= rows["event"]).all()
     assert (rows["event"] < begins[rows["sequence"] + 1]).all()

@@ -12,7 +12,7 @@ from clickflax.data import store
 from clickflax.data.batches import Windows, fill_rows
 from clickflax.run.sample_weights import add_sample_weights, age_weights, column_weights
 from clickflax.run.targets import make_task_data
-from clickflax.tasks.task import WEIGHT, Masking, target_weights
+from clickflax.tasks.task import MAY_MASK, WEIGHT, Masking, target_weights
 from clickflax.training.setup import set_up
 
 pytestmark = pytest.mark.usefixtures("optax_promotes")
@@ -285,7 +285,7 @@ def test_a_sep_weighs_nothing_and_the_next_item_what_its_own_event_does(tmp_path
 
 def test_the_cloze_weighs_what_it_hides_and_nothing_at_cls():
     weight = jnp.array([[jnp.nan, 10, 20, 30, 40, jnp.nan, jnp.nan, jnp.nan]])
-    batch = rows([[1, 2, 3, 4]], cls=True)._replace(labels={WEIGHT: weight, "asked": weight})
+    batch = rows([[1, 2, 3, 4]], cls=True)._replace(labels={WEIGHT: weight, MAY_MASK: weight})
     assert batch.variables["item"][0, 0] == CLS
     question = make_task("masked_item").prepare(
         jax.random.key(1), batch, Masking(0.5, "mask", 0.0, 4, 10, ())

@@ -252,7 +252,7 @@ def test_only_what_is_asked_for_is_a_target(data):
     label = asked.labels["next_item"]
     assert np.flatnonzero(label >= RESERVED).tolist() == [1, 4]
     assert asked.validation.targets.tolist() == [ITEM[4]] and len(asked.test) == 0
-    assert asked.dropped["targets without a value, or not asked for"] == 2  # of the test
+    assert asked.dropped["targets without a value, or not selected"] == 2  # of the test
 
 
 def test_the_cloze_hides_no_sep_and_nothing_that_it_does_not_ask_for(data):
@@ -500,7 +500,7 @@ def test_a_history_is_scored_as_the_row_that_it_is_in_training(shop, tmp_path, t
     for lists in recommend.recommender_of(run).batches(columns, history, 5, False, ()):
         for example, items, scores in zip(*lists, strict=True):
             window = slice(history.start[example], history.stop[example])
-            end = [] if asked.ask is None else [asked.ask]
+            end = [] if asked.query is None else [asked.query]
             row = {n: np.append(values[window], end)[None] for n, values in columns.items()}
             row = {
                 n: jnp.asarray(values, jnp.int32)[:, -run.config.model.max_len :]
