@@ -213,7 +213,7 @@ def test_what_is_hidden_is_not_counted_for_others_to_read(data, task, variable):
     config = config_for(data, task)
     config.data.variables = ("item", "action", variable)
     config.label.back = "view"
-    with pytest.raises(ValueError, match=f"{task}: '{variable}' tells what"):
+    with pytest.raises(ValueError, match=f"'{variable}' reveals the targets of {task}"):
         make_task_data(config, data)
     config.tasks = ("next_action",)
     assert make_task_data(config, data)

@@ -45,7 +45,7 @@ class Run:
     features: dict[str, ItemFeature]
     constants: Any  # fixed arrays of the model, such as item features
     progress: dict[str, Any]  # of the checkpoint: step, seconds of training, best so far
-    cache: dict[str, Any] = dataclasses.field(default_factory=dict, repr=False)
+    cache: dict[str, Any] = dataclasses.field(init=False, default_factory=dict, repr=False)
 
 
 def event_variables(names: tuple[str, ...]) -> tuple[str, ...]:

@@ -88,8 +88,9 @@ def column_weights(dataset: Dataset, name: str) -> Float[np.ndarray, " E"]:
     wrong = np.flatnonzero(~((weight >= 0) & np.isfinite(weight)))
     if len(wrong):
         raise ValueError(
-            f"config.data.weight={name!r}: {len(wrong):,} events of {dataset.path} have a weight "
-            f"that is missing, infinite or negative; that of event {wrong[0]:,} is {weight[wrong[0]]:g}."
+            f"config.data.weight={name!r}: {len(wrong):,} events of {dataset.path} have a "
+            f"weight that is missing, infinite or negative; that of event {wrong[0]:,} is "
+            f"{weight[wrong[0]]:g}."
         )
     return weight
 
