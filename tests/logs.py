@@ -1,4 +1,4 @@
-"""Small logs for the tests of preparation, and what became of them."""
+"""Small logs for the tests of `clickflax prepare`, and their prepared sequences."""
 
 import duckdb
 import numpy as np
@@ -15,8 +15,8 @@ SECOND = 1_000_000
 
 def prepared(tmp_path, text, columns=UIT, name="log.csv", **options):
     (tmp_path / name).write_text(text, encoding="utf-8")
-    given = Options(columns=parse_columns(columns), **options)
-    prepare("log", tmp_path / name, tmp_path / "out", given, overwrite=True)
+    log_options = Options(columns=parse_columns(columns), **options)
+    prepare("log", tmp_path / name, tmp_path / "out", log_options, overwrite=True)
     return open_dataset(tmp_path / "out")
 
 
@@ -29,7 +29,7 @@ def sequences(data, variable="item"):
     tokens = [None] * RESERVED + data.vocabulary(variable).tokens()
     ids = np.split(data.columns[variable], data.offsets[1:-1])
     names = data.sequence_column("token")
-    return {n: [tokens[id] for id in part] for n, part in zip(names, ids, strict=True)}
+    return {n: [tokens[id] for id in own] for n, own in zip(names, ids, strict=True)}
 
 
 def accounts_for_every_row(data):

@@ -1,4 +1,4 @@
-"""What cannot be prepared is told in a sentence, and leaves nothing behind."""
+"""Errors of `clickflax prepare`: one sentence, and no files left behind."""
 
 import pathlib
 import subprocess
@@ -32,13 +32,13 @@ from clickflax.preparation.options import Options, parse_columns
         ),
     ],
 )
-def test_what_cannot_be_prepared_is_said_clearly(tmp_path, text, changes, message):
+def test_invalid_input_is_an_error_with_its_reason(tmp_path, text, changes, message):
     with pytest.raises(ValueError, match=message):
         prepared(tmp_path, text, **changes)
     assert not (tmp_path / "out").exists()
 
 
-def test_a_file_that_is_not_there_and_a_source_that_is_none(tmp_path):
+def test_missing_files_and_unknown_sources_are_errors(tmp_path):
     with pytest.raises(FileNotFoundError, match="nowhere.csv does not exist"):
         prepare("log", tmp_path / "nowhere.csv", tmp_path / "out", Options(parse_columns(UIT)))
     with pytest.raises(ValueError, match=r"'movielens' is not one of \['log', 'ml-100k'"):
@@ -56,7 +56,7 @@ sys.exit(main(sys.argv[1:]))
 """
 
 
-def test_a_disk_that_is_full_is_told_and_leaves_nothing(tmp_path):
+def test_a_full_disk_is_an_error_and_leaves_nothing(tmp_path):
     (tmp_path / "log.csv").write_text("u,i,t\n" + "".join(f"{n},{n},{n}\n" for n in range(9999)))
     (tmp_path / "out").mkdir()
     out = tmp_path / "out" / "toy"

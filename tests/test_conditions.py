@@ -204,7 +204,7 @@ def test_what_cannot_be_told_is_an_error(shop, tmp_path, changed, message):
         set_up(config_for(shop, "next_item", **changed), tmp_path / "run")
 
 
-def test_the_truth_given_an_action_is_how_often_it_happens():
+def test_the_truth_conditioned_on_an_action_is_its_frequency():
     shop = Shop(sequences=40_000, items=12, tastes=2, thrift=2.0, seed=3)
     _, truth = make_shop(shop)
     visits = simulate_visits(shop, truth)

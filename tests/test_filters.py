@@ -49,7 +49,7 @@ def slow_core(log, least):
 
 @settings(max_examples=60, deadline=None)
 @given(log=LOGS, least=st.integers(1, 4))
-def test_the_k_core_is_that_of_dropping_one_after_the_other(log, least):
+def test_the_k_core_equals_that_of_dropping_one_by_one(log, least):
     left, _ = filtered(log, min_item_events=least, min_sequence_events=least)
     assert left == slow_core(log, least)
 
@@ -95,7 +95,7 @@ def test_an_item_is_merged_with_what_became_its_neighbour():
     assert dropped == {"repeats the event before it": 1, "item of fewer than 2 events": 1}
 
 
-def test_the_last_event_of_a_sequence_and_the_first_of_the_next_are_no_repeat():
+def test_the_first_event_of_a_sequence_never_repeats_another():
     assert filtered([[6, 7], [7, 7, 6]], merge_repeats=True)[0] == [[6, 7], [7, 6]]
 
 

@@ -1,4 +1,4 @@
-"""Times in every form, and what is a token."""
+"""Times in every format, numbers, and tokens."""
 
 import numpy as np
 import pytest
@@ -40,14 +40,14 @@ def test_first_times_that_could_have_several_units_are_an_error(tmp_path):
     assert data.columns["time"].tolist() == [10**12, 10**15]
 
 
-def test_timestamps_of_parquet_are_in_the_zone_that_is_given(tmp_path):
+def test_timestamps_of_parquet_are_in_the_zone_of_the_option(tmp_path):
     write_parquet(
         tmp_path / "log.parquet",
         "SELECT * FROM (VALUES (1, 'a', TIMESTAMP '1970-01-01 01:00:00'), "
         "(1, 'b', TIMESTAMP '1970-07-01 02:00:00')) AS t(u, i, t)",
     )
-    given = Options(columns=parse_columns(UIT), time_zone="Europe/Berlin")
-    prepare("log", tmp_path / "log.parquet", tmp_path / "out", given)
+    options = Options(columns=parse_columns(UIT), time_zone="Europe/Berlin")
+    prepare("log", tmp_path / "log.parquet", tmp_path / "out", options)
     # Berlin had no summer time in 1970
     assert open_dataset(tmp_path / "out").columns["time"].tolist() == [
         0,
@@ -65,7 +65,7 @@ def test_a_number_that_is_nan_in_parquet_is_missing_and_not_bad(tmp_path):
     assert data.info["variables"]["price"] == {"kind": "numeric", "mean": 2.5, "std": 0.0}
 
 
-def test_tokens_stay_as_they_are_written_but_for_whole_fractions(tmp_path):
+def test_tokens_keep_their_text_except_whole_fractions(tmp_path):
     data = prepared(tmp_path, 'u,i,t\n007,"a,b",1\n7,"x ""y""",2\n007, c,3\n')
     assert sequences(data) == {"007": ["a,b", " c"], "7": ['x "y"']}
     write_parquet(

@@ -1,4 +1,4 @@
-"""Options that make no sense are refused where they are given."""
+"""Options and flags of `clickflax prepare`: parsing and invalid values."""
 
 import argparse
 import sys
@@ -21,12 +21,12 @@ from clickflax.preparation.options import Options, add_flags, from_flags, parse_
         ("sequence=u,item=i,_row=r", "'_row=r' is not NAME=COLUMN"),
     ],
 )
-def test_columns_that_make_no_sense_are_refused(text, message):
+def test_invalid_columns_are_an_error(text, message):
     with pytest.raises(ValueError, match=message):
         parse_columns(text)
 
 
-def test_a_delimiter_is_one_character_a_tab_may_be_typed_and_a_separator_is_something():
+def test_delimiters_have_one_character_and_separators_at_least_one():
     with pytest.raises(ValueError, match="--delimiter='::' is not one character"):
         Options(delimiter="::")
     with pytest.raises(ValueError, match="--separator is empty"):
@@ -36,7 +36,7 @@ def test_a_delimiter_is_one_character_a_tab_may_be_typed_and_a_separator_is_some
     assert from_flags(parser.parse_args(["--delimiter", r"\t"])).delimiter == "\t"
 
 
-def test_options_that_contradict_each_other_are_refused():
+def test_invalid_options_are_an_error():
     with pytest.raises(ValueError, match="--max-length=2 is below .* 3"):
         Options(max_length=2, k_core=3)
     with pytest.raises(ValueError, match="--k-core=0 must be at least 1"):
@@ -45,7 +45,7 @@ def test_options_that_contradict_each_other_are_refused():
         parse_gap("--session-gap", "30")
 
 
-def test_without_spark_the_engine_says_what_to_install(tmp_path, monkeypatch):
+def test_without_spark_the_error_names_what_to_install(tmp_path, monkeypatch):
     for name in (
         "clickflax.preparation.engines.spark_engine",
         "clickflax.preparation.engines.spark_session",

@@ -1,4 +1,4 @@
-"""From raw text to the store: order, ids, times, filters, and every row accounted for."""
+"""From raw text to the data set: order, ids, times, filters, and a count for every row."""
 
 import json
 import re
@@ -61,7 +61,7 @@ EVENTS = st.lists(
 
 @settings(max_examples=15, deadline=None)
 @given(events=EVENTS)
-def test_a_log_is_prepared_as_a_few_lines_of_python_would(tmp_path_factory, events):
+def test_a_log_is_prepared_like_a_few_lines_of_python(tmp_path_factory, events):
     text = "u,i,t\n" + "".join(f"{u},{i},{t}\n" for u, i, t in events)
     data = prepared(tmp_path_factory.mktemp("log"), text)
     users = dict.fromkeys(user for user, _, _ in events)
@@ -74,7 +74,7 @@ def test_a_log_is_prepared_as_a_few_lines_of_python_would(tmp_path_factory, even
     assert data.vocabulary("item").tokens() == sorted(counts, key=lambda i: (-counts[i], i))
 
 
-def test_any_number_of_variables_and_what_is_missing_in_them(tmp_path):
+def test_further_variables_and_their_missing_values(tmp_path):
     data = prepared(
         tmp_path,
         "u,i,t,act,pr\n1,a,1,view,1.5\n1,b,2,,\n1,a,3,buy,2.5\n1,b,4,view,\n",
@@ -120,7 +120,7 @@ def test_a_view_and_then_a_purchase_of_one_item_are_not_merged(tmp_path):
     assert data.info["counts"]["dropped"] == {"repeats the event before it": 1}
 
 
-def test_items_features_come_along(tmp_path):
+def test_features_of_items_are_stored(tmp_path):
     (tmp_path / "items.csv").write_text('i,title\nb,"Bee, the"\nz,Zed\n')
     text = "u,i,t\n1,a,1\n1,b,2\n1,b,3\n"
     data = prepared(tmp_path, text, items=tmp_path / "items.csv")
@@ -128,7 +128,7 @@ def test_items_features_come_along(tmp_path):
     assert data.vocabulary("item").column("title") == ["Bee, the", None]
 
 
-def test_how_many_items_found_features_is_told(tmp_path, capsys):
+def test_the_report_counts_the_items_with_features(tmp_path, capsys):
     (tmp_path / "log.csv").write_text(ONE)
     (tmp_path / "items.csv").write_text("i,title\nA,x\nb,y\n")
     flags = ["--out", str(tmp_path / "out"), "--columns", UIT]
@@ -145,14 +145,14 @@ def test_how_many_items_found_features_is_told(tmp_path, capsys):
         ("i,Token\na,x\n", "a feature cannot be named 'Token'"),
     ],
 )
-def test_a_table_of_items_with_bad_rows_is_refused(tmp_path, text, message):
+def test_a_table_of_items_with_bad_rows_is_an_error(tmp_path, text, message):
     (tmp_path / "items.csv").write_text(text)
     for way in ("error", "skip"):
         with pytest.raises(ValueError, match=message):
             prepared(tmp_path, ONE, items=tmp_path / "items.csv", on_bad_rows=way)
 
 
-def test_the_options_stand_in_the_data_set(tmp_path):
+def test_the_data_set_records_its_options(tmp_path):
     info = prepared(tmp_path, ONE, session_gap=parse_gap("--session-gap", "1.5h")).info
     assert info["source"] == "log"
     assert info["options"]["session_gap"] == 5400 * SECOND

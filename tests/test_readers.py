@@ -1,4 +1,4 @@
-"""Files in their order, and rows that cannot be read: none is lost, each is named."""
+"""Formats of logs, the order of their rows, and rows that cannot be read."""
 
 import duckdb
 import pytest
@@ -17,8 +17,8 @@ def test_a_large_file_keeps_its_order_with_many_threads(tmp_path):
         "COPY (SELECT n % 3 AS u, n % 1009 AS i FROM range(400000) AS rows(n)) "
         f"TO '{tmp_path / 'log.csv'}' (HEADER)"
     )
-    given = Options(columns=parse_columns("sequence=u,item=i"), threads=8)
-    prepare("log", tmp_path / "log.csv", tmp_path / "out", given)
+    options = Options(columns=parse_columns("sequence=u,item=i"), threads=8)
+    prepare("log", tmp_path / "log.csv", tmp_path / "out", options)
     found = sequences(open_dataset(tmp_path / "out"))
     assert all(found[str(u)] == [str(n % 1009) for n in range(u, 400000, 3)] for u in range(3))
 
@@ -36,7 +36,7 @@ def test_files_of_a_folder_are_read_in_the_order_of_their_names(tmp_path):
 UI = Options(columns=parse_columns("sequence=u,item=i"))
 
 
-def test_a_name_with_brackets_is_a_name_and_no_pattern(tmp_path):
+def test_brackets_in_a_file_name_are_not_a_pattern(tmp_path):
     (tmp_path / "l[1].csv").write_text("u,i\n1,a\n1,b\n")
     (tmp_path / "l1.csv").write_text("u,i\n1,c\n1,d\n")
     prepare("log", tmp_path / "l[1].csv", tmp_path / "out", UI)
@@ -44,7 +44,7 @@ def test_a_name_with_brackets_is_a_name_and_no_pattern(tmp_path):
 
 
 @pytest.mark.parametrize("second", ["i,u\nc,1\n", "1,c\n1,d\n"])
-def test_files_of_a_folder_with_different_headers_are_refused(tmp_path, second):
+def test_files_of_a_folder_with_different_headers_are_an_error(tmp_path, second):
     folder = tmp_path / "logs"
     folder.mkdir()
     (folder / "a.csv").write_text("u,i\n1,a\n1,b\n")
@@ -53,7 +53,7 @@ def test_files_of_a_folder_with_different_headers_are_refused(tmp_path, second):
         prepare("log", folder, tmp_path / "out", UI)
 
 
-def test_parquet_files_of_different_types_are_refused(tmp_path):
+def test_parquet_files_of_different_types_are_an_error(tmp_path):
     folder = tmp_path / "logs"
     folder.mkdir()
     write_parquet(folder / "a.parquet", "SELECT 1 AS u, 2::BIGINT AS i")
@@ -62,7 +62,7 @@ def test_parquet_files_of_different_types_are_refused(tmp_path):
         prepare("log", folder, tmp_path / "out", UI)
 
 
-def test_a_folder_with_subfolders_is_refused_but_for_hidden_ones(tmp_path):
+def test_subfolders_are_an_error_unless_hidden(tmp_path):
     folder = tmp_path / "logs"
     (folder / "_old").mkdir(parents=True)
     (folder / "a.csv").write_text("u,i\n1,a\n1,b\n")
@@ -73,7 +73,7 @@ def test_a_folder_with_subfolders_is_refused_but_for_hidden_ones(tmp_path):
 
 
 @pytest.mark.parametrize("delimiter", [",", None])
-def test_a_header_after_a_blank_line_is_refused(tmp_path, delimiter):
+def test_a_header_after_a_blank_line_is_an_error(tmp_path, delimiter):
     with pytest.raises(ValueError, match=r"log\.csv: line 1 is blank"):
         prepared(tmp_path, "\nu,i,t\n1,a,1\n1,b,2\n", delimiter=delimiter)
 
@@ -101,12 +101,12 @@ def test_a_malformed_record_of_many_lines_is_one_bad_row(tmp_path):
     assert [row["line"] for row in counts["bad_rows"]] == [3, 5, 7, 10]
 
 
-def test_lines_are_numbered_with_a_byte_order_mark_and_the_ends_of_windows(tmp_path):
+def test_lines_are_numbered_with_a_byte_order_mark_and_windows_line_endings(tmp_path):
     (tmp_path / "log.csv").write_bytes(
         b"\xef\xbb\xbfu,i,t\r\n1,a,1\r\n1,b\r\n\r\n1\r\n1,c,soon\r\n1,d,2\r\n"
     )
-    given = Options(columns=parse_columns(UIT), on_bad_rows="skip")
-    counts = prepare("log", tmp_path / "log.csv", tmp_path / "out", given)["counts"]
+    options = Options(columns=parse_columns(UIT), on_bad_rows="skip")
+    counts = prepare("log", tmp_path / "log.csv", tmp_path / "out", options)["counts"]
     assert [row["line"] for row in counts["bad_rows"]] == [3, 5, 6]
     assert (counts["read"], counts["kept"]) == (5, 2)
 
@@ -131,7 +131,7 @@ def test_csv_parquet_and_json_lines_give_the_same_data_set(tmp_path):
 BAD = 'u,i,t\n1,a,1\n"two\nlines",b,2\n1,c,yesterday\n1,d,4\n2,e,soon\n'
 
 
-def test_a_time_that_does_not_parse_is_named_with_file_line_and_value(tmp_path):
+def test_an_error_names_file_line_and_value_of_a_bad_time(tmp_path):
     message = r"log\.csv, line 5: time does not parse \('yesterday'\), and 1 more such rows"
     with pytest.raises(ValueError, match=message):
         prepared(tmp_path, BAD)
@@ -163,7 +163,7 @@ def test_a_line_of_too_few_or_too_many_fields_is_an_error_with_its_number(tmp_pa
         prepared(tmp_path, "u,i,t\n1,a,1\n1,b\n1,c,3\n")
 
 
-def test_a_quote_that_is_not_closed_is_an_error_since_what_it_swallows_cannot_be_counted(tmp_path):
+def test_an_unclosed_quote_is_an_error_even_if_bad_rows_are_skipped(tmp_path):
     text = "u,i,t\n" + "1,a,1\n" * 9 + '1,"b,2\n' + "1,c,3\n" * 9
     for skip in ("error", "skip"):
         with pytest.raises(ValueError, match=r"log\.csv, line 11: a quote is opened.*--quote=none"):
@@ -173,14 +173,14 @@ def test_a_quote_that_is_not_closed_is_an_error_since_what_it_swallows_cannot_be
     assert data.events == 19
 
 
-def test_lines_that_end_in_different_ways_are_refused(tmp_path):
+def test_mixed_line_endings_are_an_error(tmp_path):
     with pytest.raises(ValueError, match="have different endings"):
         (tmp_path / "log.csv").write_bytes(b"u,i\n" + b"1,a\n" * 99 + b"1,b\r\n")
-        given = Options(columns=parse_columns("sequence=u,item=i"))
-        prepare("log", tmp_path / "log.csv", tmp_path / "out", given)
+        options = Options(columns=parse_columns("sequence=u,item=i"))
+        prepare("log", tmp_path / "log.csv", tmp_path / "out", options)
 
 
-def test_lines_may_end_as_on_windows(tmp_path):
+def test_windows_line_endings_are_read(tmp_path):
     assert sequences(prepared(tmp_path, "u,i,t\r\n1,a,1\r\n1,b,2\r\n")) == {"1": ["a", "b"]}
 
 
@@ -194,7 +194,7 @@ def test_malformed_json_is_an_error_with_its_line(tmp_path):
     assert accounts_for_every_row(data)
 
 
-def test_empty_lines_of_json_lines_are_no_rows_and_still_count_as_lines(tmp_path):
+def test_empty_lines_of_json_lines_are_not_rows_but_count_as_lines(tmp_path):
     text = '{"u": 1, "i": "a"}\n\n{"u": 1, "i": "b"}\n{"u": 1\n\n'
     with pytest.raises(ValueError, match=r"log\.jsonl, line 4: malformed JSON"):
         prepared(tmp_path, text, "sequence=u,item=i", "log.jsonl")

@@ -26,14 +26,14 @@ def url(tmp_path, monkeypatch):
     fsspec.filesystem("memory").rm("/bucket", recursive=True)
 
 
-def test_a_data_set_at_a_url_is_that_of_a_folder(tmp_path, url, monkeypatch):
+def test_a_data_set_at_a_url_has_the_files_of_one_in_a_folder(tmp_path, url, monkeypatch):
     monkeypatch.setattr(remote, "PIECE", 100)  # so that files have several
     files = fsspec.filesystem("memory")
     files.pipe_file("/bucket/log.csv", LOG.encode())
-    given = Options(columns=parse_columns(UIT), k_core=2)
-    prepare("log", f"{url}/log.csv", f"{url}/shop", given)
+    options = Options(columns=parse_columns(UIT), k_core=2)
+    prepare("log", f"{url}/log.csv", f"{url}/shop", options)
     (tmp_path / "log.csv").write_text(LOG)
-    prepare("log", tmp_path / "log.csv", tmp_path / "shop", given)
+    prepare("log", tmp_path / "log.csv", tmp_path / "shop", options)
     data = open_dataset(f"{url}/shop")
     assert data.path.parent == tmp_path / "cache"
     for path in (tmp_path / "shop").rglob("*.*"):
@@ -52,7 +52,7 @@ def test_a_data_set_is_fetched_once(tmp_path, url):
     assert remote.fetch(f"{url}/shop") == first
 
 
-def test_a_data_set_is_replaced_only_when_that_is_said(tmp_path, url):
+def test_a_data_set_at_a_url_is_replaced_with_overwrite_only(tmp_path, url):
     remote.publish(prepared(tmp_path, LOG).path, f"{url}/shop")
     other = prepared(tmp_path, "u,i,t\n1,a,1\n1,b,2\n")
     with pytest.raises(FileExistsError, match="memory://bucket/shop is there.*--overwrite"):
@@ -65,7 +65,7 @@ def test_a_data_set_is_replaced_only_when_that_is_said(tmp_path, url):
     ]
 
 
-def test_what_a_url_says_is_not_believed(tmp_path, url):
+def test_a_file_list_at_a_url_cannot_name_files_elsewhere(tmp_path, url):
     data = prepared(tmp_path, LOG)
     remote.publish(data.path, f"{url}/shop")
     files = fsspec.filesystem("memory")
@@ -87,7 +87,7 @@ def test_a_password_is_not_shown():
     assert remote.without_secrets("data/log?.csv") == "data/log?.csv"
 
 
-def test_half_a_data_set_is_none(tmp_path, url):
+def test_a_damaged_data_set_at_a_url_is_an_error(tmp_path, url):
     data = prepared(tmp_path, LOG)
     remote.publish(data.path, f"{url}/shop")
     files = fsspec.filesystem("memory")
@@ -115,18 +115,18 @@ def test_processes_of_a_machine_fetch_at_the_same_time(tmp_path, monkeypatch):
     assert open_dataset(found).fingerprint == data.fingerprint
 
 
-def test_what_is_wrong_in_a_log_is_told_of_its_url(url):
+def test_errors_name_the_url_of_a_log(url):
     fsspec.filesystem("memory").pipe_file("/bucket/log.csv", b"u,i,t\n1,a,x\n")
-    given = Options(columns=parse_columns(UIT))
+    options = Options(columns=parse_columns(UIT))
     with pytest.raises(ValueError, match=r"^memory://bucket/log.csv, line 2: time does not parse"):
-        prepare("log", f"{url}/log.csv", f"{url}/shop", given)
+        prepare("log", f"{url}/log.csv", f"{url}/shop", options)
     with pytest.raises(FileNotFoundError, match="memory://bucket/none.csv does not exist"):
-        prepare("log", f"{url}/none.csv", f"{url}/shop", given)
+        prepare("log", f"{url}/none.csv", f"{url}/shop", options)
     with pytest.raises(ValueError, match="never://bucket/log.csv: .*never"):
-        prepare("log", "never://bucket/log.csv", f"{url}/shop", given)
+        prepare("log", "never://bucket/log.csv", f"{url}/shop", options)
 
 
-def test_a_table_of_a_warehouse_is_a_log_in_the_order_of_time(tmp_path, capsys):
+def test_a_warehouse_table_is_read_in_order_of_time(tmp_path, capsys):
     with duckdb.connect(tmp_path / "shop.duckdb") as con:
         rows = "(2, 'b', 3, 0.5), (1, 'c', 2, 1.5), (1, 'a', 1, 2.5)"
         con.execute(f"CREATE TABLE events AS SELECT * FROM (VALUES {rows}) AS t(u, i, t, price)")

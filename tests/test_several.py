@@ -92,7 +92,7 @@ def test_values_of_dropped_events_leave_the_vocabulary(tmp_path):
     assert data.columns["tags"].tolist() == [[7, 8], [6, 7], [6, PAD], [6, PAD]]
 
 
-def test_the_command_splits_at_the_separator_and_tells_the_most_values(tmp_path, capsys):
+def test_the_command_splits_at_the_separator_and_reports_the_maximum_values(tmp_path, capsys):
     (tmp_path / "log.csv").write_text('u,i,t,g,h\n1,a,1,"x,y,z",a\n1,b,2,"y,x","b,a"\n')
     flags = ["--raw", str(tmp_path / "log.csv"), "--out", str(tmp_path / "out")]
     main(["log", *flags, "--columns", TAGGED + ",more=h:several", "--separator", ","])

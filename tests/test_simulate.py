@@ -65,7 +65,7 @@ def test_the_product_of_next_items_equals_the_sum_over_tastes_written_out():
     np.testing.assert_allclose(chain, wanted)
 
 
-def test_users_walk_every_path_as_often_as_the_truth_says():
+def test_users_take_every_path_as_often_as_the_truth_says():
     shop, truth = tiny(sequences=100_000)
     _, paths, wanted = paths_and_truth()
     walked = simulate_visits(shop, truth).item.reshape(-1, 3)
@@ -128,7 +128,7 @@ def check_calibrated(stated, happened):
 
 
 @pytest.mark.parametrize("position", [0, 1, 3, -1])
-def test_a_purchase_happens_as_often_as_stated_after_any_number_of_events(busy, position):
+def test_a_purchase_happens_as_often_as_stated_after_any_event(busy, position):
     _, truth, visits, events = busy
     lengths = np.diff(visits.offsets)
     long = lengths > max(position, 2)
@@ -137,7 +137,7 @@ def test_a_purchase_happens_as_often_as_stated_after_any_number_of_events(busy, 
     check_calibrated(events["purchase"][e], np.isin(last, [2, 3]))
 
 
-def test_what_was_bought_comes_back_as_often_as_stated(busy):
+def test_bought_items_are_returned_as_often_as_stated(busy):
     _, _, visits, events = busy
     last = visits.offsets[1:] - 1
     bought = last[np.isin(visits.action[last], [2, 3])]
@@ -163,7 +163,7 @@ def test_a_cart_makes_a_purchase_likelier_and_items_alone_say_less(busy):
     assert truth.purchase(items, looked) < truth.purchase(items) < truth.purchase(items, took)
 
 
-def test_knowing_the_truth_ranks_far_better_than_popularity():
+def test_the_truth_ranks_far_better_than_popularity():
     shop = Shop(sequences=1500)
     _, truth = make_shop(shop)
     visits = simulate_visits(shop, truth)
@@ -195,7 +195,7 @@ def test_popularity_ranks_the_unseen_by_count_with_ties_at_their_mean():
     np.testing.assert_allclose(flat, 1 / np.log2(3))  # c, d and e share the ranks 0, 1 and 2
 
 
-def test_it_is_a_data_set_with_titles_categories_prices_and_vocabularies_by_frequency(tmp_path):
+def test_a_shop_has_titles_categories_prices_and_vocabularies_by_frequency(tmp_path):
     simulate(tmp_path / "shop", SMALL)
     data = open_dataset(tmp_path / "shop")
     assert (data.sequences, data.size("item")) == (300, 40 + RESERVED)
@@ -213,7 +213,7 @@ def test_it_is_a_data_set_with_titles_categories_prices_and_vocabularies_by_freq
     np.testing.assert_array_equal(price[data.columns["item"] - RESERVED], data.columns["price"])
 
 
-def test_sequences_visit_no_item_twice_in_rising_time_and_only_their_end_is_bought(tmp_path):
+def test_sequences_visit_no_item_twice_and_buy_only_the_last(tmp_path):
     simulate(tmp_path / "shop", SMALL)
     data = open_dataset(tmp_path / "shop")
     actions = np.array(data.vocabulary("action").tokens())[data.columns["action"] - RESERVED]
@@ -259,7 +259,7 @@ def test_nothing_of_the_truth_is_pickled(tmp_path):
         np.load(path, allow_pickle=False)
 
 
-def test_the_verb_reports_what_is_possible(tmp_path, capsys):
+def test_the_command_reports_the_best_possible_ndcg(tmp_path, capsys):
     out = str(tmp_path / "shop")
     main(["--out", out, "--sequences", "200", "--items", "100", "--seed", "2", "--tastes", "2"])
     text = capsys.readouterr().out

@@ -1,4 +1,4 @@
-"""Every known data set, from a few made-up lines and, where they are there, from the real files."""
+"""Every source, from a few made-up lines and, if they exist, from the real files."""
 
 import json
 
@@ -33,7 +33,7 @@ def sequences(data):
     tokens = [None] * RESERVED + data.vocabulary("item").tokens()
     ids = np.split(data.columns["item"], data.offsets[1:-1])
     names = data.sequence_column("token")
-    return {n: [tokens[id] for id in part] for n, part in zip(names, ids, strict=True)}
+    return {n: [tokens[id] for id in own] for n, own in zip(names, ids, strict=True)}
 
 
 def test_ml_1m_of_grouplens(tmp_path):
@@ -67,7 +67,7 @@ def test_ml_1m_of_sasrec_gets_its_original_ids_and_titles_back(tmp_path, path):
     assert "time" not in data.columns
 
 
-def test_a_file_of_a_source_that_is_missing_is_named(tmp_path):
+def test_an_error_names_the_missing_file_of_a_source(tmp_path):
     raw = folder(tmp_path, **SASREC)
     (raw / "sas_to_original_items.txt").unlink()
     with pytest.raises(FileNotFoundError, match="sas_to_original_items.txt does not exist"):
@@ -103,11 +103,11 @@ def test_pairs_and_sequences_of_the_same_events_are_the_same(tmp_path):
         ('{"b": "xy"}', "attributes.json: the attributes of 'b' must be a list .* not 'xy'"),
     ],
 )
-def test_attributes_that_are_no_lists_are_refused(tmp_path, text, message):
+def test_attributes_that_are_not_lists_are_an_error(tmp_path, text, message):
     raw = folder(tmp_path, lines__txt="1 a b\n", attributes__json=text)
     with pytest.raises(ValueError, match=message):
-        given = Options(attributes=raw / "attributes.json")
-        prepare("sequences", raw / "lines.txt", tmp_path / "out", given)
+        options = Options(attributes=raw / "attributes.json")
+        prepare("sequences", raw / "lines.txt", tmp_path / "out", options)
 
 
 @pytest.mark.parametrize(
@@ -118,13 +118,13 @@ def test_attributes_that_are_no_lists_are_refused(tmp_path, text, message):
         ("1 10\n2\n", "items.txt, line 2: '2' is not `old new`"),
     ],
 )
-def test_id_maps_that_do_not_name_every_id_once_are_refused(tmp_path, text, message):
+def test_id_maps_must_name_every_id_once(tmp_path, text, message):
     raw = folder(tmp_path, **{**SASREC, "sas_to_original_items__txt": text})
     with pytest.raises(ValueError, match=message):
         prepare("ml-1m", raw, tmp_path / "out")
 
 
-def test_no_header_is_refused_by_the_name_of_its_flag(tmp_path):
+def test_an_error_about_the_header_names_the_flag_no_header(tmp_path):
     with pytest.raises(ValueError, match=r"--no-header applies to the sources \['log'\], not"):
         prepare("pairs", tmp_path, tmp_path / "out", Options(header=False))
 
@@ -133,7 +133,7 @@ def test_no_header_is_refused_by_the_name_of_its_flag(tmp_path):
     "line, message",
     [("b", "line 3: 1 fields, not 2"), ("b\tcheap", "line 3: could not convert .*'cheap'")],
 )
-def test_a_line_of_an_item_file_that_does_not_fit_is_named(tmp_path, line, message):
+def test_an_error_names_the_bad_line_of_an_item_file(tmp_path, line, message):
     raw = folder(
         tmp_path,
         x__inter="user_id:token\titem_id:token\nu\ta\nu\tb\n",
@@ -143,19 +143,19 @@ def test_a_line_of_an_item_file_that_does_not_fit_is_named(tmp_path, line, messa
         prepare("recbole", raw, tmp_path / "out")
 
 
-def test_a_line_that_is_no_utf8_is_named(tmp_path):
+def test_an_error_names_a_line_that_is_not_utf8(tmp_path):
     raw = folder(tmp_path, lines__txt="1 a b\n2 caf\xe9 b\n")
     with pytest.raises(ValueError, match=r"lines.txt, line 2: .* not utf-8"):
         prepare("sequences", raw / "lines.txt", tmp_path / "out")
 
 
-def test_pairs_with_a_third_field_are_refused(tmp_path):
+def test_pairs_with_a_third_field_are_an_error(tmp_path):
     raw = folder(tmp_path, pairs__txt="1 a\n1 b 5\n")
     with pytest.raises(ValueError, match=r"pairs.txt, line 2: Expected Number of Columns: 2"):
         prepare("pairs", raw / "pairs.txt", tmp_path / "out")
 
 
-def test_sessions_keep_which_part_they_are_of(tmp_path):
+def test_sessions_keep_their_split(tmp_path):
     raw = folder(tmp_path, train_sessions__txt="a b\nb\n", test_sessions__txt="c b a\n")
     data = prepared("sessions", raw, tmp_path)
     assert sequences(data) == {"train/1": ["a", "b"], "train/2": ["b"], "test/1": ["c", "b", "a"]}
@@ -192,7 +192,7 @@ def test_recbole_atomic_files_with_their_types(tmp_path):
     assert open_dataset(tmp_path / "two").vocabulary("stars").tokens() == ["3", "4.5"]
 
 
-def test_recbole_columns_of_unknown_types_or_without_a_user_are_refused(tmp_path):
+def test_recbole_columns_of_unknown_types_or_without_a_user_are_an_error(tmp_path):
     raw = folder(tmp_path, x__inter="user_id:token\titem_id:tokens\n")
     with pytest.raises(ValueError, match=r"the type 'tokens' of 'item_id' is not one of \['float'"):
         prepare("recbole", raw, tmp_path / "out")

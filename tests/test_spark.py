@@ -1,4 +1,4 @@
-"""Spark as the engine of the preparation: the bytes that DuckDB leads to."""
+"""The Spark engine writes the bytes that the DuckDB engine writes."""
 
 import filecmp
 import json
@@ -22,33 +22,31 @@ from clickflax.preparation.options import Options, parse_columns  # noqa: E402
 
 
 def same(tmp_path, source, raw, **options):
-    """The data set that both engines make of the same files, byte for byte."""
+    """Prepares the same files with both engines, compares every byte, and returns the data set."""
     if "columns" in options:
         options["columns"] = parse_columns(options["columns"])
-    for engine in ("duckdb", "pyspark"):
-        given = Options(engine=engine, **options)
-        prepare(source, raw, tmp_path / engine, given, overwrite=True)
-    ours = sorted(p.relative_to(tmp_path / "duckdb") for p in (tmp_path / "duckdb").rglob("*.*"))
-    theirs = sorted(
-        p.relative_to(tmp_path / "pyspark") for p in (tmp_path / "pyspark").rglob("*.*")
-    )
-    assert ours == theirs
-    for path in ours:
-        one, other = tmp_path / "duckdb" / path, tmp_path / "pyspark" / path
-        if path.name == "dataset.json":
-            assert json.loads(one.read_text()) == json.loads(other.read_text())
-        assert filecmp.cmp(one, other, shallow=False), path
-    return open_dataset(tmp_path / "pyspark")
+    duckdb_out = tmp_path / "duckdb"
+    spark_out = tmp_path / "pyspark"
+    for out in (duckdb_out, spark_out):
+        prepare(source, raw, out, Options(engine=out.name, **options), overwrite=True)
+    names = sorted(path.relative_to(duckdb_out) for path in duckdb_out.rglob("*.*"))
+    assert names == sorted(path.relative_to(spark_out) for path in spark_out.rglob("*.*"))
+    for name in names:
+        if name.name == "dataset.json":
+            ours = json.loads((duckdb_out / name).read_text())
+            assert ours == json.loads((spark_out / name).read_text())
+        assert filecmp.cmp(duckdb_out / name, spark_out / name, shallow=False), name
+    return open_dataset(spark_out)
 
 
 def prepare_spark(tmp_path, text, **options):
     """A log in a file, prepared by Spark."""
     (tmp_path / "log.csv").write_text(text)
-    given = Options(columns=parse_columns(UIT), engine="pyspark", **options)
-    prepare("log", tmp_path / "log.csv", tmp_path / "out", given)
+    spark_options = Options(columns=parse_columns(UIT), engine="pyspark", **options)
+    prepare("log", tmp_path / "log.csv", tmp_path / "out", spark_options)
 
 
-def test_text_with_all_that_text_has(tmp_path):
+def test_text_with_quotes_encodings_and_bad_rows(tmp_path):
     folder = tmp_path / "log"
     folder.mkdir()
     (folder / "a.csv").write_text(
@@ -90,7 +88,7 @@ def test_text_with_all_that_text_has(tmp_path):
 
 
 @pytest.mark.slow
-def test_parquet_with_the_types_that_it_has(tmp_path, monkeypatch):
+def test_parquet_with_many_types(tmp_path, monkeypatch):
     folder = tmp_path / "log"
     folder.mkdir()
     rows = """
@@ -202,6 +200,6 @@ def test_movielens_1m_is_the_same_byte_for_byte(tmp_path, shared_data):
     assert same(tmp_path, "ml-1m", shared_data("ml-1m")).events == 999_611
 
 
-def test_json_that_is_nested_too_deeply_is_no_json():
+def test_json_that_is_nested_too_deeply_is_malformed():
     assert json_values(["a"], "[" * 100_000) is None and json_list_values("[" * 100_000) is None
     assert json_values(["a", "b"], '{"a": [1, "x"]}') == ['[1,"x"]', None]

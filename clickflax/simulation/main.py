@@ -90,8 +90,8 @@ def _sort_by_frequency(
     catalog: Catalog, truth: Truth, visits: Visits
 ) -> tuple[Catalog, Truth, Visits]:
     """Returns the same with items and actions in vocabulary order: by frequency, then by token."""
-    items, new_item = _order(catalog.token, visits.item)
-    actions, new_action = _order(truth.actions, visits.action)
+    items, new_item = _vocabulary_order(catalog.token, visits.item)
+    actions, new_action = _vocabulary_order(truth.actions, visits.action)
     catalog = Catalog(
         token=[catalog.token[i] for i in items],
         title=[catalog.title[i] for i in items],
@@ -112,7 +112,7 @@ def _sort_by_frequency(
     return catalog, truth, visits
 
 
-def _order(
+def _vocabulary_order(
     tokens: list[str] | tuple[str, ...], values: Int[np.ndarray, " E"]
 ) -> tuple[Int[np.ndarray, " V"], Int[np.ndarray, " V"]]:
     """Returns the old positions in vocabulary order, and the new position of each old one."""

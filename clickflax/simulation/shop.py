@@ -38,7 +38,7 @@ class Shop:
     sequences: int = 5000
     items: int = 500
     seed: int = 0
-    mean_length: float = 12.0  # events per sequence: 3 plus a geometric number
+    mean_length: float = 12.0  # events per sequence: at least 3, and a geometric number more
     max_length: int = 50  # longer sequences are cut, also those of more than half of the items
     tastes: int = 8  # number of hidden user types
     # Probability that the next item is related to the last item, to the one before it, ...

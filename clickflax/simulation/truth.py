@@ -57,7 +57,7 @@ class Truth:
         With `next_action`, cart or buy, the probability is conditioned on the action of the next
         event.
         """
-        rows, carted = self._read(items, actions)
+        rows, carted = self._parse_ids(items, actions)
         _, belief, visited = self._replay(rows, carted)
         if not next_action:
             return self._scores(rows, belief.sum(axis=2), visited)
@@ -97,7 +97,7 @@ class Truth:
         self, items: Int[np.ndarray, "B L"], actions: Int[np.ndarray, "B L"] | None = None
     ) -> Float[np.ndarray, " B"]:
         """Probability that each sequence ends in a purchase, after these first events."""
-        _, belief, _ = self._replay(*self._read(items, actions))
+        _, belief, _ = self._replay(*self._parse_ids(items, actions))
         return belief[:, :, 1].sum(axis=1)
 
     def events(
@@ -212,7 +212,7 @@ class Truth:
     def _id(self, action: str) -> int:
         return self.actions.index(action) + RESERVED
 
-    def _read(
+    def _parse_ids(
         self, items: Int[np.ndarray, "B L"], actions: Int[np.ndarray, "B L"] | None
     ) -> tuple[Int[np.ndarray, "B L"], Bool[np.ndarray, "B L"] | None]:
         """Returns item indices, -1 for padding, and which events are carts.
@@ -242,7 +242,7 @@ class Truth:
 def _recent(
     rows: Int[np.ndarray, "B L"], lengths: Int[np.ndarray, " B"], count: int
 ) -> Int[np.ndarray, "B R"]:
-    """Returns the last of the first `lengths` items, the one before, ...; the first repeats."""
+    """Returns the last `count` items of each sequence, latest first; its first item repeats."""
     column = np.maximum(lengths[:, None] - 1 - np.arange(count), 0)
     return np.take_along_axis(rows, column, axis=1)
 
