@@ -71,12 +71,12 @@ def records(
 
     with open_text(path) as file:
         if quote:
-            records = csv.reader(lines(file), delimiter=delimiter, quotechar=quote)
+            rows = csv.reader(lines(file), delimiter=delimiter, quotechar=quote)
         else:
-            records = (line.rstrip("\r\n").split(delimiter) for line in lines(file))
-        for record in records:
-            if record not in ([], [""]):
-                yield numbers[0], record
+            rows = (line.rstrip("\r\n").split(delimiter) for line in lines(file))
+        for row in rows:
+            if row not in ([], [""]):
+                yield numbers[0], row
             numbers.clear()
 
 
