@@ -10,17 +10,24 @@ from collections.abc import Sequence
 from clickflax import __version__
 from clickflax.runtime.compiled import enable_compilation_cache
 from clickflax.runtime.errors import user_message
+from clickflax.runtime.extensions import load_extension, take_extensions
 from clickflax.runtime.signals import Stopped
 
 VERBS = {
     "prepare": ("clickflax.preparation.main", "turn a raw log into a prepared data set"),
-    "simulate": ("clickflax.simulation.main", "make a data set of a shop whose truth is known"),
+    "simulate": (
+        "clickflax.simulation.main",
+        "make a data set of a shop whose truth is known",
+    ),
     "train": ("clickflax.training.loop", "train a model, or resume its training"),
-    "evaluate": ("clickflax.evaluation.main", "rank the whole catalog for held-out events"),
-    "baselines": ("clickflax.baselines.compare", "ask counts and trees what a config asks"),
-    "recommend": ("clickflax.inference.recommend", "name the next items of given histories"),
+    "evaluate": ("clickflax.evaluation.main", "measure a run on its validation or test split"),
+    "baselines": (
+        "clickflax.baselines.compare",
+        "run popularity, kNN, EASE, BPR, trees on a config",
+    ),
+    "recommend": ("clickflax.inference.recommend", "recommend the next items for histories"),
     "study": ("clickflax.study.main", "train and evaluate many runs, and compare them"),
-    "report": ("clickflax.study.report", "draw a page of what runs have found"),
+    "report": ("clickflax.study.report", "draw an HTML page that compares runs"),
 }
 COMPILING = ("train", "evaluate", "recommend", "study")
 
@@ -44,10 +51,13 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _run(verb: str, arguments: list[str]) -> int:
-    """The verb's exit status; an error that its user can mend is told in words, not as a trace."""
+    """Runs a verb; an error that its user can mend is one line, not a traceback."""
     try:
         if verb in COMPILING:
             enable_compilation_cache()
+        extensions, arguments = take_extensions(arguments)
+        for path in extensions:
+            load_extension(path)
         status = importlib.import_module(VERBS[verb][0]).main(arguments)
         sys.stdout.flush()
     except KeyboardInterrupt:
@@ -64,7 +74,7 @@ def _run(verb: str, arguments: list[str]) -> int:
         if os.environ.get("CLICKFLAX_TRACEBACK", "0") not in ("", "0"):
             raise
         print(f"clickflax {verb}: error: {user_message(error)}", file=sys.stderr)
-        print("(CLICKFLAX_TRACEBACK=1 shows where it arose.)", file=sys.stderr)
+        print("(Set CLICKFLAX_TRACEBACK=1 for the traceback.)", file=sys.stderr)
         return 1
     return status or 0
 
@@ -74,14 +84,15 @@ def _help() -> str:
     lines = [f"  {verb:10} {line}" for verb, (_, line) in VERBS.items()]
     return "\n".join(
         [
-            "usage: clickflax VERB ...",
+            "usage: clickflax VERB [--extension FILE.py ...] ...",
             "",
             "From clickstream logs to recommendations with sequence models in JAX.",
             "",
             *lines,
             "",
-            "`clickflax VERB --help` tells more; `clickflax --version` tells the version.",
-            "Compiled programs are kept in ~/.cache/clickflax (or under $XDG_CACHE_HOME):",
+            "`clickflax VERB --help` lists the flags of a verb, `clickflax --version` the version.",
+            "--extension FILE.py loads a file that registers blocks, losses, tasks, sources, ...",
+            "Compiled programs are kept in ~/.cache/clickflax (or in $XDG_CACHE_HOME):",
             "JAX_COMPILATION_CACHE_DIR=DIR names another folder,",
             "JAX_ENABLE_COMPILATION_CACHE=false turns that off.",
         ]

@@ -7,7 +7,6 @@ and writes the data set (write.py).
 import argparse
 import contextlib
 import dataclasses
-import importlib.util
 import pathlib
 import shutil
 import tempfile
@@ -27,7 +26,7 @@ from clickflax.preparation.write import write_events
 
 def main(argv: list[str]) -> None:
     """Runs `clickflax prepare` with these arguments."""
-    flags = _parser(argv).parse_args(argv)
+    flags = _parser().parse_args(argv)
     info = prepare(flags.source, flags.raw, flags.out, from_flags(flags), flags.overwrite)
     print_report(info, flags.out)
 
@@ -66,26 +65,14 @@ def prepare(
         return write_manifest(folder, source=source, options=stored_options, counts=counts)
 
 
-def _parser(argv: list[str]) -> argparse.ArgumentParser:
-    """Returns the parser, after loading the extensions that the arguments name."""
-    extensions = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
-    extensions.add_argument(
-        "--extension",
-        action="append",
-        default=[],
-        type=pathlib.Path,
-        metavar="FILE",
-        help="a Python file that registers further sources; may be repeated",
-    )
-    for path in extensions.parse_known_args(argv)[0].extension:
-        _load_extension(path)
+def _parser() -> argparse.ArgumentParser:
+    """Returns the parser, whose help lists the registered sources."""
     lines = [f"  {name:<10} {source.raw}" for name, source in SOURCES.items()]
     parser = argparse.ArgumentParser(
         prog="clickflax prepare",
         description="Check, clean, filter, index, sort and store a raw log.",
         formatter_class=argparse.RawDescriptionHelpFormatter,
         epilog="\n".join(["sources:", *lines]),
-        parents=[extensions],
     )
     parser.add_argument("source", help="a source of the list below")
     parser.add_argument(
@@ -95,16 +82,6 @@ def _parser(argv: list[str]) -> argparse.ArgumentParser:
     parser.add_argument("--overwrite", action="store_true", help="replace the data set in --out")
     add_flags(parser)
     return parser
-
-
-def _load_extension(path: pathlib.Path) -> None:
-    """Runs a Python file that registers sources."""
-    if not path.is_file():
-        raise FileNotFoundError(f"--extension={path} does not exist.")
-    spec = importlib.util.spec_from_file_location(path.stem, path)
-    if spec is None or spec.loader is None:
-        raise ValueError(f"--extension={path} is not a Python file.")
-    spec.loader.exec_module(importlib.util.module_from_spec(spec))
 
 
 @contextlib.contextmanager

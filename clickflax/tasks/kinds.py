@@ -25,7 +25,7 @@ from clickflax.tasks.label_metrics import (
 from clickflax.tasks.losses import binary_loss, class_loss, number_loss
 from clickflax.tasks.ranking_metrics import RANKING_METRICS
 
-Labels = Float[np.ndarray, " N"]
+LabelArray = Float[np.ndarray, " N"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -43,12 +43,12 @@ class Kind:
     extra_metrics: tuple[str, ...] = ()  # that a record has besides
     loss: Callable[..., Any] | None = None
     predict: Callable[[Float[np.ndarray, "N C"]], Shaped[np.ndarray, "N ..."]] | None = None
-    measure: Callable[[Any, Labels, float], dict[str, float]] | None = None
-    details: Callable[[Any, Labels], dict[str, Any]] = lambda prediction, label: {}
+    measure: Callable[[Any, LabelArray, float], dict[str, float]] | None = None
+    details: Callable[[Any, LabelArray], dict[str, Any]] = lambda prediction, label: {}
     reported: Callable[[Any], Shaped[np.ndarray, " N"]] = lambda prediction: prediction
     has_threshold: bool = False
 
-    def threshold(self, prediction: Any, label: Labels) -> float:
+    def threshold(self, prediction: Any, label: LabelArray) -> float:
         """The threshold with the best F1, of yes or no; 0.5 for other kinds."""
         return best_threshold(prediction, label) if self.has_threshold else 0.5
 
