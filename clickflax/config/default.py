@@ -17,81 +17,81 @@ def default() -> ml_collections.ConfigDict:
     """The configuration with every knob at its default: a small BERT4Rec on simulated data."""
     c = ml_collections.ConfigDict()
     c.seed = 0  # of parameters, masks, dropout and the order of the data
-    c.tasks = ("masked_item",)  # next_item (SASRec), basket, purchase, returns, label; or several
-    c.task_weights = (1.0,)  # of their losses, for each of them or one for all
-    c.task_where = ("",)  # of which events they ask, such as action=buy|cart or part=-1; "": of all
+    c.tasks = ("masked_item",)  # next_item, basket, purchase, returns, label; or several
+    c.task_weights = (1.0,)  # weights of the tasks' losses: one for each, or one for all
+    c.task_where = ("",)  # only targets that match, such as action=buy|cart or part=-1; "": all
 
     c.data = ml_collections.ConfigDict()
     c.data.path = ""  # folder or URL of a data set; empty: a simulated shop in the work folder
-    c.data.variables = ("item",)  # what is read of an event: item, others, gap, hour, item.FEATURE
-    c.data.given = ()  # of these, what is asked for may be told: next item, given action=buy
-    c.data.quantiles = ()  # numbers that are read as ids of so many quantiles, such as price=20
-    c.data.weight = ""  # a number: what targets weigh in the loss; neither masks nor metrics change
-    c.data.half_life = ""  # targets that are so much older weigh half: 30d; or so many sequences
-    c.data.chain = ""  # a pause (30m) or a variable (invoice) begins a new part, after a SEP
-    c.data.cls = False  # every window opens with CLS
+    c.data.variables = ("item",)  # inputs: item, action, price, gap, hour, item.FEATURE, ...
+    c.data.given = ()  # variables that can condition the target: next item, given action=buy
+    c.data.quantiles = ()  # numeric variables to bin: price=20 reads prices as ids of 20 quantiles
+    c.data.weight = ""  # numeric variable with sample weights of the targets, for the loss only
+    c.data.half_life = ""  # weights halve with age: 30d, or a number of sequences without times
+    c.data.chain = ""  # a pause (30m) or a variable (invoice) that starts a session, after a SEP
+    c.data.cls = False  # begin every window with CLS
     c.data.split = "leave_one_out"  # time, ratio, parts (or each of these _each), sequence_time
     c.data.validation_users = -1  # users with a validation item: -1 all, 0 none, or that many
-    c.data.validation_from = ""  # split time: where validation begins: 2015-09-01T12:00:00, or 4/6
-    c.data.test_from = ""  # split time: where the test begins: a moment (UTC), or a share of events
-    c.data.test_until = ""  # split time: first moment after the test; empty: the log is its end
-    c.data.validation_share = 0.1  # split ratio: of the events of a sequence, before the test
-    c.data.test_share = 0.1  # split ratio: of its last events
+    c.data.validation_from = ""  # split time: start of the validation, 2015-09-01T12:00:00 or 4/6
+    c.data.test_from = ""  # split time: start of the test, a time (UTC) or a share of the events
+    c.data.test_until = ""  # split time: end of the test; empty: the end of the log
+    c.data.validation_share = 0.1  # split ratio: share of a sequence's events, before the test
+    c.data.test_share = 0.1  # split ratio: share of a sequence's last events
     c.data.window = "last"  # last, sliding (with data.stride), or random (a new crop each epoch)
     c.data.stride = 50  # events between the starts of sliding windows
     c.data.packing = True  # several sequences share a row; False: one a row
     c.data.position_from = "end"  # the end or the start of a window has position 0
 
     c.mask = ml_collections.ConfigDict()
-    c.mask.ratio = 0.2  # share of the events of a sequence that are hidden, at least one
-    c.mask.replace = "mask"  # hidden events become MASK; or 80/10/10: MASK, another item, itself
-    c.mask.last = 0.0  # share of the sequences in which only the last event is hidden
-    c.mask.unknown = 0.0  # share of the items that are read as UNK in training; 1: at all times
+    c.mask.ratio = 0.2  # share of the events of a sequence that are masked, at least one
+    c.mask.replace = "mask"  # masked events become MASK; 80/10/10: MASK, a random item, unchanged
+    c.mask.last = 0.0  # share of the sequences in which only the last event is masked
+    c.mask.unknown = 0.0  # UNK dropout: share of items replaced by UNK in training; 1: always
 
-    c.loss = ml_collections.ConfigDict()  # of the tasks that ask for items or for other values
+    c.loss = ml_collections.ConfigDict()  # of the tasks that rank the values of a variable
     c.loss.name = "softmax"  # bce (SASRec), gbce (gSASRec) or bpr
-    c.loss.negatives = 0  # drawn for each target; 0: softmax over the whole catalog
-    c.loss.drawn = "uniform"  # popularity, or in_batch: of the targets of the step
-    c.loss.shared = False  # the same negatives for all targets of a step
-    c.loss.avoid = "target"  # what does not count as a negative: nothing, target, history
-    c.loss.log_q = False  # softmax: negatives are corrected by how likely they are drawn
+    c.loss.negatives = 0  # negatives sampled for each target; 0: a loss over the whole catalog
+    c.loss.drawn = "uniform"  # or popularity, or in_batch: among the targets of the step
+    c.loss.shared = False  # draw the same negatives for all targets of a step
+    c.loss.avoid = "target"  # negatives that do not count: nothing, the target, or the history
+    c.loss.log_q = False  # softmax: correct scores of negatives by log of their probability
     c.loss.calibration = 0.75  # gbce: t, from 0 (as bce) to 1
-    c.loss.smoothing = 0.0  # softmax over the catalog: share of the target that all items get
+    c.loss.smoothing = 0.0  # label smoothing of the softmax over the catalog
 
     c.label = ml_collections.ConfigDict()
     c.label.buy = "buy"  # purchase, returns: the action of a purchase
     c.label.back = "return"  # returns: the action of a purchase that came back
-    c.label.after = 0  # purchase: asked at every event; after so many; -1: at the last before it
-    c.label.path = ""  # label: CSV or Parquet file of sequence, label, perhaps event, weight
+    c.label.after = 0  # purchase: predict at every event; after so many; -1: at the last one before
+    c.label.path = ""  # label: CSV or Parquet file with sequence, label; optional event, weight
     c.label.kind = "binary"  # label: binary, number or classes (0, 1, ...)
-    c.label.classes = 2  # label: how many
-    c.label.at = "event"  # asked at the event that has the label; cls: at CLS, once a sequence
-    c.label.causal = True  # told from the events so far; False: from the whole range that is read
-    c.label.share = 1.0  # of the sequences with labels, how many are trained on: drawn by the seed
-    c.label.positive = 1.0  # times that the loss of a yes counts
+    c.label.classes = 2  # label: number of classes
+    c.label.at = "event"  # predict at the event that has the label; cls: at CLS, once a sequence
+    c.label.causal = True  # read only the events so far; False: the whole range that may be read
+    c.label.share = 1.0  # share of the labelled sequences to train on, drawn by the seed
+    c.label.positive = 1.0  # weight of the positive class
 
     c.model = ml_collections.ConfigDict()
     c.model.width = 64
-    c.model.widths = ()  # of variables that are not as wide as the model: action=8, item=32
-    c.model.combine = "sum"  # of the variables; concat: side by side, then projected
+    c.model.widths = ()  # widths of variables that differ from model.width: action=8, item=32
+    c.model.combine = "sum"  # of the variables' embeddings; concat: concatenate, then project
     c.model.block = "transformer"  # hstu or gru
     c.model.layers = 2
-    c.model.shared_layers = False  # all are one and the same (ALBERT)
+    c.model.shared_layers = False  # all layers share their parameters (ALBERT)
     c.model.heads = 2
     c.model.max_len = 200  # longest sequence, in events
     c.model.feed_forward = 256  # width of the hidden layer of a block
-    c.model.norm = "post"  # LayerNorm after the residual sum (BERT), pre; query: as SASRec has it
+    c.model.norm = "post"  # LayerNorm after the residual sum (BERT); pre: before; query: SASRec's
     c.model.activation = "gelu"  # gelu, relu or silu
-    c.model.glu = False  # feed-forward: a third layer is multiplied with the activation
-    c.model.gate = False  # branches are multiplied by a sigmoid of what they are added to (LiGR)
+    c.model.glu = False  # gated feed-forward (GLU): a third layer multiplies the activation
+    c.model.gate = False  # multiply branches by a sigmoid of their residual input (LiGR)
     c.model.positions = "learned"  # sinusoidal, none, rotary, relative or disentangled (DeBERTa)
-    c.model.relative_time = False  # attention compares the variable time, which is not embedded
-    c.model.output = "dense"  # what stands before the scores: dense (BERT4Rec) or none (SASRec)
-    c.model.output_bias = True  # one bias an item
-    c.model.tied = True  # scores with the table of the inputs
-    c.model.cosine = False  # products of answers and items are the cosines of their angles
-    c.model.temperature = 1.0  # that products are divided by, before biases are added
-    c.model.repeat = False  # items of the history score more or less: by how often, how long ago
+    c.model.relative_time = False  # attention uses time differences of the variable time
+    c.model.output = "dense"  # layer before the scores: dense (BERT4Rec) or none (SASRec)
+    c.model.output_bias = True  # a bias for each item
+    c.model.tied = True  # score with the embedding table of the inputs
+    c.model.cosine = False  # scores are cosines of states and items
+    c.model.temperature = 1.0  # divides products of states and items, before biases are added
+    c.model.repeat = False  # extra scores for items of the history, by count and distance
     c.model.scale_embeddings = False  # multiply item embeddings by sqrt(width)
     c.model.embedding_norm = True  # LayerNorm over the sum of the embeddings
     c.model.initializer = "normal"  # normal, truncated_normal (with init_stddev) or xavier
@@ -100,11 +100,11 @@ def default() -> ml_collections.ConfigDict:
     c.model.attention_dropout = 0.1  # on attention weights
     c.model.attention = "auto"  # xla, cudnn, pallas_gpu or pallas_tpu; auto: what can do it here
     c.model.dtype = "float32"  # of computation, or bfloat16; parameters and sums stay float32
-    c.model.remat = "none"  # computed twice to save memory, except on CPU: none, attention, block
+    c.model.remat = "none"  # recompute in the backward pass to save memory: none, attention, block
 
     c.optim = ml_collections.ConfigDict()
     c.optim.name = "adamw"  # or lamb
-    c.optim.learning_rate = 1e-3  # the peak
+    c.optim.learning_rate = 1e-3  # peak
     c.optim.schedule = "constant"  # constant, linear or cosine: after the warm-up, down to 0
     c.optim.warmup_steps = 100
     c.optim.b1 = 0.9
@@ -112,38 +112,38 @@ def default() -> ml_collections.ConfigDict:
     c.optim.eps = 1e-8
     c.optim.weight_decay = 0.01  # never on norms and biases
     c.optim.clip_norm = 1.0  # global gradient norm; 0 turns clipping off
-    c.optim.layer_decay = 1.0  # times the rate, for each layer below the heads; embedder last
+    c.optim.layer_decay = 1.0  # factor of the rate for each layer below the heads
 
     c.train = ml_collections.ConfigDict()
     c.train.steps = 2000
-    c.train.batch_size = 128  # sequences a step; packed, that many on average
-    c.train.micro_rows = 0  # rows a gradient is taken of at once, then summed; 0: by the backend
-    c.train.softmax_chunk = 0  # items whose scores are held at once; 0: by size and backend
-    c.train.steps_at_once = 0  # a dispatch, on resident data; 1: host batches; 0: by backend, size
-    c.train.parallel = "jit"  # or pmap: the same step, the same numbers
-    c.train.cpu_devices = 0  # devices that the CPU is split into; 0: one a core
-    c.train.model_devices = 1  # that share each table by rows; the others have rows of the batch
+    c.train.batch_size = 128  # sequences a step; with packing, on average
+    c.train.micro_rows = 0  # rows of a micro-batch, whose gradients are summed; 0: automatic
+    c.train.softmax_chunk = 0  # items scored at once; 0: automatic
+    c.train.steps_at_once = 0  # steps per call on resident data; 1: host pipeline; 0: automatic
+    c.train.parallel = "jit"  # or pmap: the same step and numbers
+    c.train.cpu_devices = 0  # devices to split the CPU into; 0: one per core
+    c.train.model_devices = 1  # devices that share each table by rows; the others split the batch
     c.train.log_every = 50  # steps
     c.train.eval_every = 200  # steps
-    c.train.monitor = "ndcg@10"  # the validation metric that chooses the best checkpoint
-    c.train.wandb = ""  # project of Weights & Biases that gets the metrics, too; empty: none
-    c.train.patience = 0  # evaluations without a new best before an early stop; 0: never
+    c.train.monitor = "ndcg@10"  # validation metric that chooses the best checkpoint
+    c.train.wandb = ""  # Weights & Biases project to log to; empty: none
+    c.train.patience = 0  # evaluations without a new best before early stopping; 0: off
 
     c.eval = ml_collections.ConfigDict()
     c.eval.cutoffs = (1, 5, 10, 20)
-    c.eval.filter_seen = True  # leave out what the user has already had, but never the target
-    c.eval.negatives = 0  # for each target, among which it is ranked; 0: among all items
-    c.eval.drawn = "uniform"  # these negatives, or by popularity; always the same for a data set
-    c.eval.unseen = True  # drawn of what the user has not had; False: of all, less what was seen
-    c.eval.given = ()  # what is told of the event that is asked for, such as action=buy
+    c.eval.filter_seen = True  # leave out items of the history, but never the target
+    c.eval.negatives = 0  # candidates drawn for each target; 0: rank all items
+    c.eval.drawn = "uniform"  # candidates: uniform or popularity; always the same for a data set
+    c.eval.unseen = True  # draw candidates that are not in the history; False: of all, then filter
+    c.eval.given = ()  # condition on the target's event, such as action=buy
     c.eval.batch_size = 256  # users at once
 
     c.init = ml_collections.ConfigDict()
     c.init.run = ""  # start from the best parameters of this run
     c.init.skip = ()  # patterns of parameters that start fresh, such as head_*
-    c.init.vocab = "same"  # or remap: rows go over by token; a new token has the mean of the others
+    c.init.vocab = "same"  # or remap: rows follow their tokens; new tokens get the mean row
     c.init.freeze = ()  # patterns of parameters that are not trained, such as embedder/*
-    c.init.thaw = 0  # steps after which they are trained, too; 0: never
+    c.init.thaw = 0  # step from which frozen parameters are trained, too; 0: never
     return c
 
 

@@ -122,8 +122,9 @@ class Truth:
             rows = np.where(exists, items[index] - RESERVED, -1)
             by_items, _, _ = self._replay(rows, None)
             by_actions, _, _ = self._replay(rows, actions[index] == self._id("cart"))
+            found = by_actions | {"next_item": by_items["next_item"]}
             for name in names:
-                values = by_items[name] if name == "next_item" else by_actions[name]
+                values = found[name]
                 probabilities[name][index[exists]] = values[exists]
         return probabilities
 
