@@ -1,4 +1,4 @@
-"""Code blocks of README, CONTRIBUTING and docs/, and the process that runs them.
+"""Code blocks of README, CONTRIBUTING and docs/, the notebook, and the process that runs them.
 
 A comment before a block says what becomes of it:
 
@@ -8,11 +8,13 @@ A comment before a block says what becomes of it:
     <!-- not run: REASON -->        does not run here
 
 Blocks of the language `text` are output or drawings, and need no mark. All blocks run in the order
-of `pages()`, in one folder and one process, with few steps and a small log:
+of `pages()`, in one folder and one process, with few steps and a small log. The cells of the
+notebook are slow blocks, in a folder of their own:
 
     python tests/documentation.py FOLDER [--slow]
 """
 
+import json
 import os
 import pathlib
 import re
@@ -73,13 +75,24 @@ def all_blocks() -> list[Block]:
     return [block for page in pages() for block in blocks_of(page)]
 
 
+def notebook_blocks() -> list[Block]:
+    """The code cells of the notebook."""
+    page = ROOT / "examples" / "quickstart.ipynb"
+    cells = json.loads(page.read_text(encoding="utf-8"))["cells"]
+    return [
+        Block(page, number, "slow", "python", "".join(cell["source"]))
+        for number, cell in enumerate(cells)
+        if cell["cell_type"] == "code"
+    ]
+
+
 def commands_of(code: str) -> list[list[str]]:
     """The words of every command of a shell block."""
     lines = code.replace("\\\n", " ").splitlines()
     return [words for words in (shlex.split(line, comments=True) for line in lines) if words]
 
 
-def write_log(folder: pathlib.Path) -> None:
+def write_log() -> None:
     """Simulates a shop of 300 sequences, and writes its events as a CSV file."""
     import numpy as np
 
@@ -138,12 +151,16 @@ def run_block(block: Block, names: dict) -> None:
 
 def main(folder: str, *flags: str) -> int:
     """Runs the marked blocks in a folder; returns 1 at the first that fails, and names it."""
+    folder = os.path.abspath(folder)
     os.chdir(folder)
     for name in ("configs", "experiments", "launch", "tests"):
         os.symlink(ROOT / name, name)
-    write_log(pathlib.Path())
+    write_log()
     names: dict[pathlib.Path, dict] = {}
-    for block in all_blocks():
+    os.makedirs("notebook")
+    for block in [*all_blocks(), *notebook_blocks()]:
+        if block.page.suffix == ".ipynb":
+            os.chdir(os.path.join(folder, "notebook"))
         if block.mark == "run" or block.mark.startswith("file: ") or block.mark in flags:
             print(f"== {block.where}", flush=True)
             try:

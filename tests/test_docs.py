@@ -1,6 +1,7 @@
 """README, CONTRIBUTING and docs/: code runs, links lead to files, and the tree is right."""
 
 import importlib.util
+import json
 import os
 import pathlib
 import re
@@ -68,7 +69,8 @@ def test_a_block_that_fails_is_named(tmp_path, monkeypatch, capsys):
     page.write_text("<!-- run -->\n```python\nx = 1\n```\n\n<!-- run -->\n```python\n1 / 0\n```\n")
     monkeypatch.setattr(documentation, "ROOT", tmp_path)
     monkeypatch.setattr(documentation, "pages", lambda: [page])
-    monkeypatch.setattr(documentation, "write_log", lambda folder: None)
+    monkeypatch.setattr(documentation, "write_log", lambda: None)
+    monkeypatch.setattr(documentation, "notebook_blocks", list)
     monkeypatch.chdir(tmp_path)
     (tmp_path / "work").mkdir()
     assert documentation.main(str(tmp_path / "work")) == 1
@@ -108,6 +110,14 @@ def test_every_link_of_a_page_leads_to_a_file(page):
         if pathlib.Path(link).name not in generated and not (page.parent / link).exists()
     ]
     assert missing == []
+
+
+def test_the_notebook_has_no_outputs_and_every_cell_compiles():
+    page = ROOT / "examples" / "quickstart.ipynb"
+    cells = json.loads(page.read_text(encoding="utf-8"))["cells"]
+    assert not any(cell.get("outputs") for cell in cells)
+    for block in documentation.notebook_blocks():
+        compile(block.code, block.where, "exec")
 
 
 def test_the_readme_is_short(readme):
