@@ -64,7 +64,7 @@ class Registry(dict[str, T]):
     An extension adds its own, as a decorator or by assignment:
 
         @BLOCKS.register("mine")
-        class Mine(nn.Module): ...
+        class Mine(EncoderBlock): ...
     """
 
     def __init__(self, kind: str, entries: dict[str, T] | None = None):

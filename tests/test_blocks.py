@@ -1,4 +1,4 @@
-"""Every block and every kind of position: who sees whom, and the formulas of their papers."""
+"""Every block and every kind of position: what a state depends on, and formulas of papers."""
 
 import jax
 import jax.numpy as jnp
@@ -10,9 +10,18 @@ from toy import ITEMS, rows, small_config
 from clickflax.batch import RESERVED
 from clickflax.config import default
 from clickflax.model.attention import Attention, disentangled, rotate, xla
-from clickflax.model.blocks import HSTU, Block, Recurrent
-from clickflax.model.distance import OCTAVES, Distances, at_distance, between, octave
-from clickflax.model.rows import Rows, take_positions
+from clickflax.model.blocks.gru import GRUBlock
+from clickflax.model.blocks.hstu import HSTUBlock
+from clickflax.model.blocks.registry import BLOCKS
+from clickflax.model.blocks.transformer import TransformerBlock
+from clickflax.model.distance import (
+    OCTAVES,
+    Distances,
+    gather_distances,
+    relative_positions,
+    time_octaves,
+)
+from clickflax.model.rows import Rows, take_columns
 from clickflax.run.model import build_model
 from clickflax.training.step import init_params
 
@@ -54,16 +63,17 @@ def timed(batch):
     return batch._replace(variables={**batch.variables, "time": time})
 
 
-def encode(model, params, batch, causal, places=None):
-    rest = (batch.segment, batch.position, causal, False, places)
+def encode(model, params, batch, causal, columns=None):
+    rest = (batch.segment, batch.position, causal, False, columns)
     return model.apply({"params": params}, timed(batch).variables, *rest, method="encode")
 
 
-def two_ways(name):
-    return [True] if VARIANTS[name].get("block") == "gru" else [True, False]
+def directions(name):
+    block = BLOCKS[VARIANTS[name].get("block", "transformer")]
+    return [True] if block.causal_only else [True, False]
 
 
-EVERY = [(name, causal) for name in VARIANTS for causal in two_ways(name)]
+EVERY = [(name, causal) for name in VARIANTS for causal in directions(name)]
 
 
 @pytest.mark.parametrize(("name", "causal"), EVERY)
@@ -83,7 +93,7 @@ def test_a_state_depends_on_what_it_may_see_in_its_sequence_and_on_all_of_that(n
 
 
 @pytest.mark.parametrize("name", VARIANTS)
-def test_a_sequence_has_the_same_states_alone_packed_padded_and_at_some_places(name):
+def test_a_sequence_has_the_same_states_alone_packed_padded_and_at_some_columns(name):
     causal = True  # in both directions, `EVERY` is tested by gradients above
     model, params = model_of(name, max_len=16)
     packed = encode(model, params, rows(SEQUENCES, [0, 0, 0], 10), causal)[0]
@@ -93,9 +103,9 @@ def test_a_sequence_has_the_same_states_alone_packed_padded_and_at_some_places(n
         own = encode(model, params, rows([sequence], length=n), causal)[0]
         np.testing.assert_allclose(padded[i, :n], own, atol=2e-5)
         np.testing.assert_allclose(packed[first : first + n], own, atol=2e-5)
-    places = jnp.array([[2, 4, 4], [0, 1, 1], [4, 0, 2]])
-    some = encode(model, params, rows(SEQUENCES, length=16), causal, places)
-    expected = jnp.take_along_axis(padded, places[..., None], axis=1)
+    columns = jnp.array([[2, 4, 4], [0, 1, 1], [4, 0, 2]])
+    some = encode(model, params, rows(SEQUENCES, length=16), causal, columns)
+    expected = jnp.take_along_axis(padded, columns[..., None], axis=1)
     np.testing.assert_allclose(some, expected, atol=2e-5)
 
 
@@ -126,36 +136,36 @@ def test_time_matters_where_it_is_compared_alone():
         assert jnp.isfinite(missing).all()
 
 
-def test_a_product_of_turned_vectors_depends_on_how_far_apart_they_are_alone():
+def test_a_product_of_rotated_vectors_depends_on_their_distance_only():
     q, k = jax.random.normal(jax.random.key(0), (2, 1, 1, 1, 6))
-    places = jnp.array([[0], [3], [100]])
+    position = jnp.array([[0], [3], [100]])
 
     def product(a, b):
-        return (rotate(q, places[a : a + 1]) * rotate(k, places[b : b + 1] + 2)).sum()
+        return (rotate(q, position[a : a + 1]) * rotate(k, position[b : b + 1] + 2)).sum()
 
     assert product(0, 0) == pytest.approx(float(product(2, 2)), abs=1e-4)
     assert abs(product(0, 0) - product(0, 1)) > 1e-2
-    assert jnp.array_equal(rotate(q, places[:1]), q)  # place 0 is not turned
-    # The first pair is numbers 0 and 3, turned by 1 at place 1.
+    assert jnp.array_equal(rotate(q, position[:1]), q)  # position 0 is not rotated
+    # The first pair is numbers 0 and 3, rotated by 1 at position 1.
     one = rotate(q, jnp.array([[1]]))[0, 0, 0]
     assert one[0] == pytest.approx(float(q[0, 0, 0, 0] * np.cos(1) - q[0, 0, 0, 3] * np.sin(1)))
 
 
-def test_distances_are_those_of_places_and_of_octaves_of_time():
+def test_distances_are_relative_positions_and_octaves_of_time():
     day = 1 / 400.0  # of a year whose deviation is 1
     time = jnp.array([[0.0, 0.0, day, 3 * day, jnp.inf]])
     batch = Rows(jnp.ones((1, 5), int), jnp.arange(5)[None], time)
-    apart = between(batch, 3)[0]
+    apart = relative_positions(batch, 3)[0]
     assert apart[0].tolist() == [2, 1, 0, 0, 0] and apart[4].tolist() == [4, 4, 4, 3, 2]
-    found = octave(batch)[0]
+    found = time_octaves(batch)[0]
     found = np.asarray(found)
     assert found[0, 0] == found[0, 1] == 0
     assert found[1, 2] == found[2, 1] == np.floor(np.log2(day)) + 21
     assert found[2, 3] == found[1, 2] + 1  # twice as far apart
     assert found[0, 4] == found[4, 4] == OCTAVES  # a time that is not known
-    some = batch._replace(places=jnp.array([[3, 1]]))
-    assert np.array_equal(octave(some)[0], found[[3, 1]])
-    assert np.array_equal(between(some, 3)[0], apart[jnp.array([3, 1])])
+    some = batch._replace(columns=jnp.array([[3, 1]]))
+    assert np.array_equal(time_octaves(some)[0], found[[3, 1]])
+    assert np.array_equal(relative_positions(some, 3)[0], apart[jnp.array([3, 1])])
 
 
 def test_a_bias_of_distance_is_read_from_its_table():
@@ -167,7 +177,7 @@ def test_a_bias_of_distance_is_read_from_its_table():
     }
     bias = module.apply({"params": tables}, batch)
     assert bias.shape == (1, 2, 4, 4)
-    assert bias[0, 1, 2, 0] == 100 + 2 * (2 + 3) + 1  # head 1; two places before
+    assert bias[0, 1, 2, 0] == 100 + 2 * (2 + 3) + 1  # head 1; two events before
     assert Distances(2, 4, "learned", False).apply({}, batch) is None
 
 
@@ -182,22 +192,23 @@ def test_disentangled_scores_are_the_sums_over_pairs_of_the_paper():
             asks = (q[:, :, i] * key_of[:, :, i - j + 2]).sum(-1)
             asked = (k[:, :, j] * query_of[:, :, j - i + 2]).sum(-1)
             np.testing.assert_allclose(found[:, :, i, j], asks + asked, rtol=1e-4, atol=1e-5)
-    places = jnp.array([[2, 0], [1, 1]])
-    some = disentangled(take_positions(q.swapaxes(1, 2), places).swapaxes(1, 2), k, *theirs, places)
-    expected = take_positions(found.swapaxes(1, 2), places).swapaxes(1, 2)
+    columns = jnp.array([[2, 0], [1, 1]])
+    some = disentangled(take_columns(q.swapaxes(1, 2), columns).swapaxes(1, 2), k, *theirs, columns)
+    expected = take_columns(found.swapaxes(1, 2), columns).swapaxes(1, 2)
     np.testing.assert_allclose(some, expected, rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.parametrize("most", [4, 6])  # distances, among them some that no row has
-@pytest.mark.parametrize("places", [None, [[3, 0], [1, 1]]])
-def test_what_is_read_at_distances_is_what_stands_there(most, places):
-    places = None if places is None else jnp.array(places)
-    asking = 4 if places is None else 2
-    x = jax.random.normal(jax.random.key(0), (2, 3, asking, 2 * most - 1))
-    apart = between(Rows(jnp.ones((2, 4), int), jnp.zeros((2, 4), int), places=places), most)
-    apart = np.broadcast_to(np.asarray(apart)[:, None], (2, 3, asking, 4))
+@pytest.mark.parametrize("columns", [None, [[3, 0], [1, 1]]])
+def test_gathered_distances_are_the_values_at_the_distances(most, columns):
+    columns = None if columns is None else jnp.array(columns)
+    queries = 4 if columns is None else 2
+    x = jax.random.normal(jax.random.key(0), (2, 3, queries, 2 * most - 1))
+    batch = Rows(jnp.ones((2, 4), int), jnp.zeros((2, 4), int), columns=columns)
+    apart = relative_positions(batch, most)
+    apart = np.broadcast_to(np.asarray(apart)[:, None], (2, 3, queries, 4))
     expected = np.take_along_axis(np.asarray(x), apart, axis=3)
-    assert np.array_equal(at_distance(x, places, 4), expected)
+    assert np.array_equal(gather_distances(x, columns, 4), expected)
 
 
 def dense(params, x):
@@ -216,9 +227,9 @@ def silu(x):
 def one_row(module, length=4, width=6, time=False):
     """Random states of a row of one sequence, random parameters, the row, and what comes out."""
     x = jax.random.normal(jax.random.key(5), (1, length, width))
-    place = jnp.arange(length)[None]
-    moments = jnp.sqrt(place.astype(jnp.float32)) if time else None
-    batch = Rows(jnp.ones((1, length), int), place, moments)
+    position = jnp.arange(length)[None]
+    times = jnp.sqrt(position.astype(jnp.float32)) if time else None
+    batch = Rows(jnp.ones((1, length), int), position, times)
     params = module.init(jax.random.key(6), x, batch, True, False)["params"]
     params = jax.tree.map(lambda p: p + 0.3 * jnp.cos(jnp.arange(p.size)).reshape(p.shape), params)
     found = module.apply({"params": params}, x, batch, True, False)
@@ -227,14 +238,14 @@ def one_row(module, length=4, width=6, time=False):
 
 def test_hstu_is_the_formula_of_its_paper():
     init = jax.nn.initializers.normal(0.3)
-    x, params, batch, found = one_row(HSTU(2, 8, True, 0.0, init), time=True)
+    x, params, batch, found = one_row(HSTUBlock(2, 8, True, 0.0, init), time=True)
     seen = norm(params["LayerNorm_0"], x)
     u, q, k, v = (silu(dense(params[n], seen)) for n in ("gate", "query", "key", "value"))
     tables = params["Distances_0"]
     heads = []
     for head, part in enumerate([slice(0, 3), slice(3, 6)]):
-        bias = tables["places"].reshape(-1, 2)[np.asarray(between(batch, 8))[0], head]
-        bias = bias + tables["octaves"].reshape(-1, 2)[np.asarray(octave(batch))[0], head]
+        bias = tables["places"].reshape(-1, 2)[np.asarray(relative_positions(batch, 8))[0], head]
+        bias = bias + tables["octaves"].reshape(-1, 2)[np.asarray(time_octaves(batch))[0], head]
         heads.append(np.tri(4) * silu(q[:, part] @ k[:, part].T + bias) / 8 @ v[:, part])
     mixed = norm(params["LayerNorm_1"], np.concatenate(heads, 1))
     expected = x + dense(params["out"], mixed * u)
@@ -253,7 +264,7 @@ def block(norm, **more):
     rest = {"positions": "learned", "relative_time": False, "max_len": 8}
     rest |= {"dropout": 0.0, "attention_dropout": 0.0}
     init = jax.nn.initializers.normal(0.3)
-    return Block(1, 5, norm, **(plain | more), **rest, attend=xla, kernel_init=init)
+    return TransformerBlock(1, 5, norm, **(plain | more), **rest, attend=xla, kernel_init=init)
 
 
 def test_the_block_of_sasrec_is_the_formula_of_its_paper():
@@ -285,7 +296,7 @@ def test_rotary_and_disentangled_attention_are_the_formulas_of_their_papers():
     for positions in ("rotary", "disentangled"):
         x = jax.random.normal(jax.random.key(5), (1, 4, 6))
         relative = jax.random.normal(jax.random.key(6), (7, 6))  # distances -3 ... 3
-        batch = Rows(jnp.ones((1, 4), int), 2 + jnp.arange(4)[None], relative=relative)
+        batch = Rows(jnp.ones((1, 4), int), 2 + jnp.arange(4)[None], distances=relative)
         init = jax.nn.initializers.normal(0.5)
         distances = Distances(1, 4, positions, False)
         module = Attention(1, 0.0, positions, distances, xla, init)
@@ -366,7 +377,7 @@ def test_layers_that_are_shared_drop_different_elements():
 
 
 def test_a_recurrent_layer_is_the_formula_of_its_paper():
-    x, params, _, found = one_row(Recurrent(0.0, jax.nn.initializers.normal(0.3)))
+    x, params, _, found = one_row(GRUBlock(0.0, jax.nn.initializers.normal(0.3)))
     cell, state = params["cell"], np.zeros(6)
 
     def sigmoid(y):

@@ -1,4 +1,4 @@
-"""Save, resume, transfer."""
+"""Checkpoints: save, resume, transfer."""
 
 import errno
 
@@ -34,7 +34,7 @@ def test_the_newest_is_kept_and_one_of_the_same_step_gives_way(tmp_path):
 
 def test_a_folder_without_a_checkpoint_says_so(tmp_path):
     assert checkpoint.newest(tmp_path / "last") is None
-    with pytest.raises(FileNotFoundError, match="holds no checkpoint"):
+    with pytest.raises(FileNotFoundError, match="has no checkpoint"):
         checkpoint.load_params(tmp_path / "last", here())
 
 
@@ -58,12 +58,12 @@ def test_transfer_names_all_that_does_not_fit_on_both_sides():
 def test_a_full_disk_is_a_clear_sentence(tmp_path):
     with (
         pytest.raises(OSError, match="the disk is full"),
-        checkpoint.naming_a_full_disk(tmp_path),
+        checkpoint.explain_full_disk(tmp_path),
     ):
         raise OSError(errno.ENOSPC, "No space left on device")
     with (
         pytest.raises(ZeroDivisionError),
-        checkpoint.naming_a_full_disk(tmp_path),
+        checkpoint.explain_full_disk(tmp_path),
     ):
         raise ZeroDivisionError
 
@@ -104,7 +104,7 @@ def test_a_damaged_checkpoint_is_noticed_and_the_one_before_is_used(two, capsys,
     progress, params = checkpoint.load_params(two, here())
     assert progress == {"step": 1} and float(params["a"].sum()) == 50 * 40
     told = capsys.readouterr().err
-    assert "damaged: step 2 (" in told and "that of step 1 is used" in told
+    assert "damaged: step 2 (" in told and "using that of step 1" in told
     like = jax.tree.map(jnp.zeros_like, params)
     assert resume(two, like)[0] == {"step": 1}
     damage(two / "1", how)
@@ -113,7 +113,7 @@ def test_a_damaged_checkpoint_is_noticed_and_the_one_before_is_used(two, capsys,
 
 
 def test_a_bit_that_is_flipped_in_any_file_never_gives_wrong_numbers(two, tmp_path, capsys):
-    """Where it does not matter, all is as it was saved; else the checkpoint before is used."""
+    """Either all is as it was saved, or the checkpoint before is used."""
     like = {"a": jnp.zeros((50, 40)), "b": jnp.zeros(7, jnp.int32)}
     files = sorted(path for path in (two / "2").rglob("*") if path.is_file())
     assert len(files) > 8
@@ -141,17 +141,19 @@ def test_only_tables_may_have_another_number_of_rows(two):
     longer = {"a": jnp.zeros((52, 40)), "b": jnp.zeros(7, jnp.int32)}
     _, found = resume(two, longer, in_rows=True)
     assert float(found["params"]["a"].sum()) == 2 * 50 * 40 and not found["params"]["a"][50:].any()
-    with pytest.raises(ValueError, match=r"a is \(52, 40\), and \(50, 40\) in the checkpoint"):
+    with pytest.raises(
+        ValueError, match=r"a is \(52, 40\) in the model and \(50, 40\) in the checkpoint"
+    ):
         resume(two, longer)
     with pytest.raises(ValueError, match=r"a is \(50, 41\)"):
         resume(two, longer | {"a": jnp.zeros((50, 41))}, in_rows=True)
 
 
-def test_numbers_that_are_not_those_that_were_saved_are_noticed(two, monkeypatch, capsys):
+def test_a_checksum_mismatch_is_an_error(two, monkeypatch, capsys):
     checkpoint.load_params(two, here())
     assert capsys.readouterr().err == ""
     monkeypatch.setattr(checkpoint, "checksum", lambda tree: float(tree["a"][0, 0]) == 1)
-    with pytest.raises(ValueError, match="params: not the numbers that were saved"):
+    with pytest.raises(ValueError, match="params: checksum mismatch"):
         checkpoint.load_params(two, here())
 
 

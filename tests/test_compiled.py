@@ -1,4 +1,4 @@
-"""Compiled programs are kept between starts, and nobody notices where they cannot be."""
+"""The cache of compiled programs is used if it can be, and silently left out if not."""
 
 import os
 import subprocess
@@ -37,7 +37,7 @@ def start(environ):
     return done.stdout.strip() == "True", done.stderr
 
 
-def test_the_second_start_compiles_nothing_and_a_broken_file_is_no_matter(environ, tmp_path):
+def test_the_second_start_compiles_nothing_and_a_broken_file_does_not_matter(environ, tmp_path):
     assert start(environ) == (False, "")
     programs = list((tmp_path / "cache").rglob("*-cache"))
     assert programs
@@ -68,14 +68,14 @@ def test_what_the_environment_says_wins(environ, tmp_path):
     assert not (tmp_path / "cache").exists()
 
 
-def test_a_folder_that_cannot_be_made_is_done_without(environ, tmp_path):
+def test_without_a_folder_that_can_be_made_there_is_no_cache(environ, tmp_path):
     (tmp_path / "cache").write_text("a file stands here")
     compiled.enable_compilation_cache()
     assert "JAX_COMPILATION_CACHE_DIR" not in environ
 
 
 def test_the_oldest_programs_make_room(environ, monkeypatch):
-    monkeypatch.setattr(compiled, "CACHE_FOLDER", 2)
+    monkeypatch.setattr(compiled, "CACHE_PROGRAMS", 2)
     folder = compiled.cache_folder()
     for age, name in enumerate("abc"):
         (folder / f"{name}-cache").touch()

@@ -124,9 +124,9 @@ def get_config():
 @pytest.mark.parametrize(
     ("left", "message"),
     [
-        (0, "No space left on device: free some space and give the same command again"),
-        (16, "cannot save a checkpoint in .*: the disk is full. The one before is whole"),
-        (60, "cannot save a checkpoint in .*: the disk is full. The one before is whole"),
+        (0, "No space left on device: free some space and run the same command again"),
+        (16, "cannot save a checkpoint in .*: the disk is full. The previous one is intact"),
+        (60, "cannot save a checkpoint in .*: the disk is full. The previous one is intact"),
     ],
 )
 def test_a_training_ends_where_the_disk_is_full_and_goes_on_to_the_bit(tmp_path, left, message):

@@ -1,4 +1,4 @@
-"""The model: who may see whom, and how many parameters there are."""
+"""The model: what a state depends on, and the number of parameters."""
 
 import jax
 import jax.numpy as jnp
@@ -7,8 +7,8 @@ import pytest
 from toy import ITEMS, encode, rows, small_config, small_model
 
 from clickflax.batch import NA, PAD, RESERVED, UNK
+from clickflax.model.blocks.transformer import REMAT
 from clickflax.model.dropout import Dropout, keep_mask
-from clickflax.model.encoder import REMAT
 from clickflax.model.heads import history_before
 from clickflax.run.model import build_model
 from clickflax.training.step import init_params
@@ -44,34 +44,33 @@ def test_a_bidirectional_state_depends_on_every_event_of_its_sequence():
     assert seen.all()
 
 
-def test_the_past_has_the_last_event_of_every_item_of_a_sequence_in_sight():
+def test_the_history_has_the_last_event_of_every_item_of_a_sequence():
     batch = rows([[1, 2, 1], [1, 3, 3, 1]], [0, 0], length=8)
     values = batch.variables["item"].at[0, 1].set(UNK)  # which is no item
-    places = jnp.array([[0, 2, 4, 6]])
-    past = history_before(values, batch.segment, places, True)
-    there = np.asarray(past.there[0]).astype(int).tolist()
-    assert there[0] == [1, 0, 0, 0, 0, 0, 0, 0]
-    assert there[1] == [0, 0, 1, 0, 0, 0, 0, 0]  # the same item: its last event
-    assert there[2] == [0, 0, 0, 1, 1, 0, 0, 0]  # of the second sequence
-    assert there[3] == [0, 0, 0, 0, 0, 1, 1, 0]
+    columns = jnp.array([[0, 2, 4, 6]])
+    past = history_before(values, batch.segment, columns, True)
+    valid = np.asarray(past.valid[0]).astype(int).tolist()
+    assert valid[0] == [1, 0, 0, 0, 0, 0, 0, 0]
+    assert valid[1] == [0, 0, 1, 0, 0, 0, 0, 0]  # the same item: its last event
+    assert valid[2] == [0, 0, 0, 1, 1, 0, 0, 0]  # of the second sequence
+    assert valid[3] == [0, 0, 0, 0, 0, 1, 1, 0]
     assert past.items[0, 3, [5, 6]].tolist() == [3, 1]
     assert past.count[0, 3, [5, 6]].tolist() == [2, 2]
     assert past.distance[0, 3, [5, 6]].tolist() == [1, 0]
     assert past.count[0, 0, 0] == 1
-    asked = history_before(
-        values, batch.segment, places, False
-    )  # what is asked for itself is left out
-    assert [np.flatnonzero(asked.there[0, q]).tolist() for q in range(4)] == [[], [0], [3], [3, 5]]
-    assert asked.count[0, 3, [3, 5]].tolist() == [1, 2]
-    assert asked.distance[0, 3, [3, 5]].tolist() == [3, 1]
+    # The event of the column is a target, and left out.
+    masked = history_before(values, batch.segment, columns, False)
+    assert [np.flatnonzero(masked.valid[0, q]).tolist() for q in range(4)] == [[], [0], [3], [3, 5]]
+    assert masked.count[0, 3, [3, 5]].tolist() == [1, 2]
+    assert masked.distance[0, 3, [3, 5]].tolist() == [3, 1]
 
 
 def test_at_first_a_repetition_scores_as_it_did():
     (model, params), (plain, _) = small_model(repeat=True), small_model()
     batch = rows([[1, 2, 1]])
     hidden = encode(model, params, batch, True)
-    places = jnp.arange(batch.segment.shape[1])[None]
-    past = history_before(batch.variables["item"], batch.segment, places, True)
+    columns = jnp.arange(batch.segment.shape[1])[None]
+    past = history_before(batch.variables["item"], batch.segment, columns, True)
 
     def scores(*gates):
         head = {**params["head_item"]}
@@ -133,12 +132,14 @@ def test_a_variable_that_is_missing_hides_no_event():
 
 @pytest.mark.parametrize("causal", [False, True])
 @pytest.mark.parametrize("norm", ["pre", "post"])
-def test_states_that_are_asked_for_at_some_places_are_those_among_all(causal, norm):
+def test_states_at_some_columns_are_those_among_all(causal, norm):
     model, params = small_model(norm=norm)
     batch = rows([[1, 2, 3], [4, 5], [6, 7, 8, 9, 10]], [0, 0, 1])
-    places = jnp.array([[2, 4, 4], [0, 4, 1]])
-    some = model.apply({"params": params}, *batch[:3], causal, False, places, method="encode")
-    among_all = jnp.take_along_axis(encode(model, params, batch, causal), places[..., None], axis=1)
+    columns = jnp.array([[2, 4, 4], [0, 4, 1]])
+    some = model.apply({"params": params}, *batch[:3], causal, False, columns, method="encode")
+    among_all = jnp.take_along_axis(
+        encode(model, params, batch, causal), columns[..., None], axis=1
+    )
     np.testing.assert_allclose(some, among_all, atol=1e-5)
 
 
@@ -274,27 +275,33 @@ def test_what_is_computed_twice_changes_no_number_and_is_not_kept():
 @pytest.mark.parametrize(
     ("changed", "message"),
     [
-        ({"width": 10, "heads": 4}, "model.width=10 is not a multiple of model.heads=4"),
+        ({"width": 10, "heads": 4}, "model.width=10 is not a multiple of config.model.heads=4"),
         ({"norm": "both"}, r"model.norm='both' is not one of \['post', 'pre', 'query'\]"),
         ({"heads": 0}, "model.heads=0"),
         ({"activation": "tanh"}, "gelu"),
         ({"positions": "rotatory"}, "rotary"),
-        ({"positions": "rotary", "width": 6, "heads": 2}, "turns pairs of numbers"),
+        ({"positions": "rotary", "width": 6, "heads": 2}, "rotates pairs of numbers.*must be even"),
         ({"block": "lstm"}, r"model.block='lstm' is not one of \['gru', 'hstu', 'transformer'\]"),
-        ({"block": "hstu"}, "model.feed_forward=16: model.block='hstu' has none"),
-        ({"block": "hstu", "norm": "pre"}, "model.norm='pre': model.block='hstu' has none"),
-        ({"block": "gru", "feed_forward": 256}, "attention_dropout=0.0: model.block='gru' has"),
+        (
+            {"block": "hstu"},
+            "config.model.feed_forward=16: config.model.block='hstu' does not.*leave it at 256",
+        ),
+        ({"block": "hstu", "norm": "pre"}, "config.model.norm='pre': .*leave it at 'post'"),
+        (
+            {"block": "gru", "feed_forward": 256},
+            "attention_dropout=0.0: config.model.block='gru' does not take",
+        ),
         (
             {"block": "gru", "relative_time": True, "feed_forward": 256, "attention_dropout": 0.1},
-            "model.relative_time=True: model.block='gru' has none",
+            "config.model.relative_time=True: config.model.block='gru' does not take",
         ),
         (
             {"block": "hstu", "positions": "rotary", "feed_forward": 256, "attention_dropout": 0.1},
-            "model.positions='rotary' is for the attention of a transformer",
+            "positions='rotary' does not go with .*'hstu', .*'sinusoidal'",
         ),
-        ({"gate": True}, "model.gate=True wants model.norm='pre', not 'post'"),
-        ({"relative_time": True}, "data.variables must name 'time'"),
-        ({"positions": "relative", "attention": "pallas_gpu"}, "how far apart events are"),
+        ({"gate": True}, "config.model.gate=True needs config.model.norm='pre', not 'post'"),
+        ({"relative_time": True}, "config.data.variables must name 'time'"),
+        ({"positions": "relative", "attention": "cudnn"}, "takes no bias of distances"),
         ({"widths": ("item=4",), "output": "none"}, "set model.output='dense'"),
         ({"widths": ("colour=4",)}, "model.widths names 'colour'"),
         ({"output": "mlp"}, "dense"),

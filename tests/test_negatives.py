@@ -13,7 +13,7 @@ from toy import ITEMS, rows, small_config, small_model
 from clickflax.batch import RESERVED
 from clickflax.config.check import check_config
 from clickflax.config.default import override
-from clickflax.model.heads import Answers, Raised
+from clickflax.model.heads import Answers, Bonus
 from clickflax.simulation.main import simulate
 from clickflax.simulation.shop import Shop
 from clickflax.tasks.losses import softmax_loss
@@ -47,7 +47,7 @@ def answers_of(items=9, questions=(2, 3), width=4, bias=True, raised=False):
     more = None
     if raised:
         ids = jnp.tile(jnp.array([3, 0, -1]), (*questions, 1))
-        more = Raised(ids, jnp.where(ids >= 0, 0.7, 0.0))
+        more = Bonus(ids, jnp.where(ids >= 0, 0.7, 0.0))
     return Answers(
         jax.random.normal(next(keys), (*questions, width)),
         jax.random.normal(next(keys), (items + RESERVED, width)),
@@ -334,18 +334,18 @@ def test_what_is_avoided_does_not_count():
 @pytest.mark.parametrize("items", [[3, 8, 3, 0, 1, 1], [5], [0]])
 def test_the_scores_of_the_same_items_for_all_are_those_of_the_whole_catalog(items, bias):
     answers = answers_of(bias=bias, raised=True)
-    more = answers.raised.more * jnp.arange(1.0, 7.0).reshape(2, 3, 1)  # of each question its own
+    more = answers.bonus.values * jnp.arange(1.0, 7.0).reshape(2, 3, 1)  # of each question its own
 
     def of(more):
-        return answers._replace(raised=Raised(answers.raised.items, more)).of(jnp.array(items))
+        return answers._replace(bonus=Bonus(answers.bonus.items, more)).of(jnp.array(items))
 
     def whole(more):
-        scores = answers._replace(raised=Raised(answers.raised.items, more)).scores()
+        scores = answers._replace(bonus=Bonus(answers.bonus.items, more)).scores()
         return scores[..., jnp.array(items)]
 
     np.testing.assert_allclose(of(more), whole(more), rtol=1e-5, atol=1e-6)
     for found, expected in zip(*(jax.vjp(f, more)[1](of(more)) for f in (of, whole)), strict=True):
-        there = np.asarray(answers.raised.items) >= 0
+        there = np.asarray(answers.bonus.items) >= 0
         np.testing.assert_allclose(found[there], expected[there], rtol=1e-5, atol=1e-6)
 
 

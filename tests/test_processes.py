@@ -186,12 +186,12 @@ def until(is_so, started):
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
-        (("", "2", None, 0), "--processes=2: say --processes=auto, or how many"),
-        (("here:1", "two", 0, 0), "--processes=two: say"),
+        (("", "2", None, 0), "--processes=2: use --processes=auto, or give the"),
+        (("here:1", "two", 0, 0), "--processes=two: use"),
         (("here:1", "2", 2, 0), "--process=2 is not one of 0 to 1"),
-        (("here:1", "", None, 0), "--coordinator and --process are about several"),
-        (("", "", 1, 0), "--coordinator and --process are about several"),
-        (("", "", None, 9), "--devices=9, but 8 cpu devices are here, 8 of them on"),
+        (("here:1", "", None, 0), "--coordinator and --process need several"),
+        (("", "", 1, 0), "--coordinator and --process need several"),
+        (("", "", None, 9), "--devices=9, but JAX has 8 cpu devices, 8 of them on"),
     ],
 )
 def test_a_start_that_cannot_be_says_why(flags, message):

@@ -438,7 +438,7 @@ def test_models_that_were_asked_to_rank_others_are_not_compared(tmp_path):
 
 
 def test_a_file_that_has_no_tables_is_refused_by_name(tmp_path):
-    for text, why in (("{", "is no whole JSON"), ("[]", "has no tables"), ("{}", "has no tables")):
+    for text, why in (("{", "is not valid JSON"), ("[]", "has no tables"), ("{}", "has no tables")):
         (tmp_path / "other.json").write_text(text)
         with pytest.raises(ValueError, match=f"other.json {why}"):
             table.read_tables(tmp_path / "other.json")
@@ -467,7 +467,7 @@ def test_a_file_of_a_run_that_is_cut_is_named(tmp_path):
         results.results(out, study, planned)
     record = folder / "test.json"
     record.write_text(record.read_text()[:50])
-    with pytest.raises(ValueError, match=r"test\.json is no whole JSON file"):
+    with pytest.raises(ValueError, match=r"test\.json is not valid JSON"):
         results.results(out, study, planned)
     lines = folder / "metrics.jsonl"
     lines.write_text('{"step": 1, "a": 2}\n{"step": 2, "a": 3}\n{"step": 3, "a')

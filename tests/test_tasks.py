@@ -9,7 +9,7 @@ import pytest
 from toy import ITEMS, rows
 
 from clickflax.batch import MASK, RESERVED, UNK
-from clickflax.model.heads import Answers, Raised
+from clickflax.model.heads import Answers, Bonus
 from clickflax.tasks.cloze import choose_masked, cloze, masked_count, max_masked
 from clickflax.tasks.find import find_tasks
 from clickflax.tasks.labels import label_targets
@@ -174,7 +174,7 @@ def test_the_softmax_loss_of_raised_items_is_that_of_their_scores(chunk, bias):
 
     def of(loss):
         def one(floats, more):
-            return loss(Answers(*floats, question.first, Raised(items, more)))
+            return loss(Answers(*floats, question.first, Bonus(items, more)))
 
         return jax.value_and_grad(one, argnums=(0, 1))(question[:3], more)
 
@@ -200,7 +200,7 @@ def test_the_loss_is_right_when_what_is_sure_is_lowered_or_what_is_not_raised(ch
 
     def of(loss):
         def one(x, more):
-            return loss(Answers(x, table, None, 0, Raised(items, more)))
+            return loss(Answers(x, table, None, 0, Bonus(items, more)))
 
         return jax.value_and_grad(one, (0, 1))(
             jnp.full((1, 3, 1), 100.0), jnp.full((1, 3, 1), more)

@@ -17,7 +17,7 @@ from clickflax.evaluation.main import evaluate_run
 from clickflax.inference import recommend
 from clickflax.run.folder import load_run
 from clickflax.runtime import checkpoint, environment, sharding
-from clickflax.runtime.files import read_json
+from clickflax.runtime.files import read_json, write_json
 from clickflax.runtime.optim import learning_rate, make_optimizer
 from clickflax.runtime.signals import Stopped
 from clickflax.simulation.main import simulate
@@ -224,6 +224,19 @@ def test_a_run_resumed_on_another_machine_records_both_starts(shop, run, monkeyp
     ]
     train(config_for(shop, steps=9), run)
     assert read_json(run / "environment.json") == stored
+
+
+def test_a_run_with_an_attention_kernel_that_was_removed_opens_and_resumes_with_auto(shop, run):
+    stored = read_json(run / "config.json")
+    stored["model"]["attention"] = "pallas_gpu"
+    write_json(run / "config.json", stored)
+    assert load_run(run).config.model.attention == "pallas_gpu"
+    with pytest.raises(
+        ValueError, match="attention='pallas_gpu' is not supported any more.*'auto'"
+    ):
+        train(from_dict(read_json(run / "config.json")), run)
+    assert train(config_for(shop, steps=8), run)["step"] == 8
+    assert read_json(run / "config.json")["model"]["attention"] == "auto"
 
 
 def test_pmap_trains_validates_and_resumes(shop, tmp_path):

@@ -9,6 +9,8 @@ from ml_collections import ConfigDict
 from clickflax.config.check_labels import check_labels
 from clickflax.config.default import default, differences, knobs
 from clickflax.config.resolve import tasks_of
+from clickflax.model.blocks.registry import BLOCKS
+from clickflax.model.kernels import KERNELS
 from clickflax.tasks.cloze import REPLACE
 from clickflax.tasks.losses import CATALOG_LOSSES
 from clickflax.tasks.negatives import AVOID, DRAWN
@@ -138,10 +140,13 @@ def check_tasks(config: ConfigDict, tasks: Tasks) -> None:
             f"config.model.repeat=True changes the scores of items, which no task of config.tasks="
             f"{tuple(tasks)} predicts."
         )
-    if config.model.block == "gru" and not all(task.causal for task in tasks.values()):
+    block = BLOCKS.find(config.model.block, "config.model.block")
+    both_ways = [name for name, task in tasks.items() if not task.causal]
+    if block.causal_only and both_ways:
         raise ValueError(
-            f"config.model.block='gru' reads in one direction, and config.tasks={tuple(tasks)} "
-            "needs both: use next_item instead of masked_item, or another block."
+            f"config.model.block={config.model.block!r} sees earlier events only, and the task "
+            f"{both_ways[0]!r} needs later ones too: take causal tasks such as next_item, or "
+            "another block."
         )
 
 
@@ -164,9 +169,10 @@ def check_model_knobs(config: ConfigDict) -> None:
             f"config.model.init_stddev={model.init_stddev} is for a normal distribution; "
             "config.model.initializer='xavier' derives it from sizes."
         )
-    if model.attention == "cudnn" and config.data.packing:
+    kernel = KERNELS.get(model.attention)
+    if kernel and not kernel.packed and config.data.packing:
         raise ValueError(
-            "config.model.attention='cudnn' needs one sequence per row: set "
+            f"config.model.attention={model.attention!r} needs one sequence per row: set "
             "config.data.packing=False, or config.model.attention='auto'."
         )
 

@@ -98,7 +98,7 @@ def default() -> ml_collections.ConfigDict:
     c.model.init_stddev = 0.02
     c.model.dropout = 0.1  # on embeddings and on the output of every branch
     c.model.attention_dropout = 0.1  # on attention weights
-    c.model.attention = "auto"  # xla, cudnn, pallas_gpu or pallas_tpu; auto: what can do it here
+    c.model.attention = "auto"  # xla, cudnn or pallas_tpu; auto: a kernel for this machine, or xla
     c.model.dtype = "float32"  # of computation, or bfloat16; parameters and sums stay float32
     c.model.remat = "none"  # recompute in the backward pass to save memory: none, attention, block
 

@@ -1,4 +1,4 @@
-"""Random bits that cost next to nothing."""
+"""Random bits that are cheap to compute."""
 
 import math
 
@@ -15,11 +15,11 @@ def mix_bits(x: UInt32[Array, "..."]) -> UInt32[Array, "..."]:
 
 
 def random_bits(key: Key[Array, ""], shape: tuple[int, ...]) -> UInt32[Array, "..."]:
-    """32 random bits for each element, from a hash of the key and of the place of the element.
+    """32 random bits per element: a hash of the key and of the element's index.
 
-    It has a tenth of Threefry's operations and is fused into what uses it; and it gives the same on
-    any number of devices, which the generators of accelerators do not.
+    This takes a tenth of Threefry's operations and is fused into its consumer. Unlike the
+    generators of accelerators, it gives the same bits on any number of devices.
     """
     first, second = jax.random.bits(key, (2,), jnp.uint32)
-    place = jax.lax.iota(jnp.uint32, math.prod(shape)).reshape(shape)
-    return mix_bits(mix_bits(place ^ first) + second)
+    index = jax.lax.iota(jnp.uint32, math.prod(shape)).reshape(shape)
+    return mix_bits(mix_bits(index ^ first) + second)

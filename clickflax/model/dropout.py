@@ -1,4 +1,4 @@
-"""Dropout whose random bits cost next to nothing."""
+"""Dropout with random bits that are cheap to compute."""
 
 import flax.linen as nn
 import jax.numpy as jnp
@@ -8,12 +8,12 @@ from clickflax.model.bits import random_bits
 
 
 def keep_mask(key: Key[Array, ""], rate: float, shape: tuple[int, ...]) -> Bool[Array, "..."]:
-    """True with probability `1 - rate`."""
+    """Random mask: True with probability `1 - rate`."""
     return random_bits(key, shape) >= jnp.uint32(min(rate, 1) * (2**32 - 1))
 
 
 class Dropout(nn.Module):
-    """Zeros a share of the elements in training (Srivastava et al., 2014)."""
+    """Sets a random share of the elements to zero in training (Srivastava et al., 2014)."""
 
     rate: float
 

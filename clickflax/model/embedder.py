@@ -1,4 +1,4 @@
-"""Events to vectors."""
+"""Embedding of events."""
 
 from collections.abc import Mapping
 
@@ -10,7 +10,7 @@ from jaxtyping import Array, Float, Int, Shaped
 from clickflax.batch import PAD, RESERVED, UNK
 from clickflax.model.dropout import Dropout
 
-ADDED = ("learned", "sinusoidal")  # to the vectors of events
+ADDED = ("learned", "sinusoidal")  # positions that are added to the vectors of events
 POSITIONS = (*ADDED, "none", "rotary", "relative", "disentangled")  # the last three: see Attention
 COMBINE = ("sum", "concat")
 DTYPES = ("float32", "bfloat16")
@@ -24,8 +24,9 @@ def sinusoids(length: int, width: int) -> Float[np.ndarray, "L D"]:
 
 
 class Numbers(nn.Module):
-    """The last axis of `x` to a vector: a linear map, and vectors for hidden (infinity) and missing
-    (NaN) in its place.
+    """Embedding of numbers: a linear map of the last axis of `x`.
+
+    Instead, masked numbers (infinity) have one learned vector and missing ones (NaN) another.
     """
 
     width: int
@@ -43,13 +44,14 @@ class Numbers(nn.Module):
 def mean_over_values(
     vectors: Float[Array, "... M D"], ids: Int[Array, "... M"]
 ) -> Float[Array, "... D"]:
-    """The mean of the vectors of several ids; PAD is none, and of none it is zero."""
-    there = (ids != PAD).astype(vectors.dtype)
-    return (vectors * there[..., None]).sum(-2) / jnp.maximum(there.sum(-1, keepdims=True), 1.0)
+    """The mean of the vectors over ids that are not PAD; zero if all are."""
+    present = (ids != PAD).astype(vectors.dtype)
+    total = (vectors * present[..., None]).sum(-2)
+    return total / jnp.maximum(present.sum(-1, keepdims=True), 1.0)
 
 
 class Values(nn.Module):
-    """Several ids to the mean of their vectors, as `mean_over_values` has it."""
+    """Embedding of several ids: the mean of their vectors, see `mean_over_values`."""
 
     size: int
     width: int
@@ -62,17 +64,18 @@ class Values(nn.Module):
 
 
 class Embedder(nn.Module):
-    """The variables of an event, summed or side by side and projected, and its position.
+    """Embedding of events: their variables, summed or concatenated and projected, and positions.
 
-    `sizes` counts the ids of each variable, the reserved ones included; 0: it is a number. Where an
-    event has several ids, [B, L, M] and PAD for none, the mean of their vectors is taken. A
-    variable has the width of the model, or that in `widths` (items: the factorised table of ALBERT,
-    Lan et al., 2020). The features of the items, whose sizes
-    are `features`, are added to their vectors, in what is read and in what is scored; the arrays
-    [N, M] themselves are in the collection "constants", which is not learned. One that is `blind`
-    takes every item for UNK.
+    `sizes` has the number of ids of each variable, reserved ids included, or 0 for a number. A
+    variable with several ids per event, [B, L, M] padded with PAD, has the mean of their vectors. A
+    variable has the width of the model, or its own in `widths` (for items, the factorised table of
+    ALBERT: Lan et al., 2020).
 
-    The sum is float32 and comes out as `dtype`, in which the model then computes.
+    `features` has the sizes of item features. Their embeddings are added to those of items, in the
+    input and in the scores; their values [N, M] are in the collection "constants", which is not
+    trained. A `blind` embedder reads every item as UNK.
+
+    The sum is computed in float32 and returned as `dtype`, in which the model then computes.
     """
 
     sizes: Mapping[str, int]
@@ -118,7 +121,7 @@ class Embedder(nn.Module):
         self.drop = Dropout(self.dropout)
 
     def width_of(self, name: str) -> int:
-        """The width of a variable before it is projected."""
+        """The width of a variable before its projection."""
         return self.widths.get(name, self.width)
 
     def __call__(
@@ -150,7 +153,7 @@ class Embedder(nn.Module):
         return self.drop(x.astype(self.dtype), train)
 
     def table(self, name: str) -> Float[Array, "N D"]:
-        """The vectors of a variable, a row an id, reserved ids included; items with features."""
+        """The vectors of a variable, one row per id, reserved ids included; items with features."""
         table = self.tables[name].embedding
         for feature in self.features if name == "item" else ():
             table = table + self.item_features[feature](self.get_variable("constants", feature))

@@ -1,4 +1,4 @@
-"""Hidden states to answers."""
+"""Heads: hidden states to scores of items, or logits of labels."""
 
 from typing import NamedTuple
 
@@ -8,112 +8,113 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
 from clickflax.batch import RESERVED
-from clickflax.model.blocks import ACTIVATIONS, layer_norm
+from clickflax.model.layers import ACTIVATIONS, layer_norm
 
 OUTPUTS = ("dense", "none")
-# Added to a score, its probability is 0. Not -inf: NaN would come of a chunk that has nothing else,
-# and of a place that weighs nothing, whose target may be any item.
+# Added to a score, its probability is 0. -inf would give NaN in a chunk that has nothing else, and
+# for a padded target, which may be any item.
 NEVER = -1e30
-# Up to so many items for each that is wanted, the whole catalog is scored and they are picked: on
-# CPU a row that is gathered, and its gradient scattered, costs far more than one in a product.
-# `experiments/speed.py sasrec ... config.loss.negatives=256` measures another number.
+# Some items are scored by scoring the whole catalog if it has up to this many items for each of
+# them: on CPU, gathering a row and scattering its gradient costs far more than a row of a product.
+# `experiments/speed.py sasrec ... config.loss.negatives=256` measures other values.
 WHOLE_CATALOG = 64
 
 
 class History(NamedTuple):
-    """The events before each of Q questions, of every item the last one."""
+    """The events before each of Q columns: the last one of every item."""
 
-    items: Int[Array, "... L"]  # counted from 0; below 0 where there is none
-    there: Bool[Array, "... L"]
-    count: Int[Array, "... L"]  # events so far that have the item
-    distance: Int[Array, "... L"]  # events from the last of them to the question
+    items: Int[Array, "... L"]  # counted from 0; below 0 for none
+    valid: Bool[Array, "... L"]
+    count: Int[Array, "... L"]  # events of this item so far
+    distance: Int[Array, "... L"]  # from the last of them to the column
 
 
 def history_before(
     values: Int[Array, "B L"],
     segment: Int[Array, "B L"],
-    places: Int[Array, "B Q"],
+    columns: Int[Array, "B Q"],
     causal: bool,
 ) -> History:
-    """What came before some columns of packed rows, in the same segment: `causal`, the event of the
-    column is the last one; else it is what is asked for, even where it shows.
+    """The history at some columns of packed rows, in the same segment.
 
-    Needs B L (L + Q) numbers, whatever the attention does.
+    If `causal`, it includes the event of the column; otherwise that event is the target, and left
+    out even if it is not masked. Takes B L (L + Q) numbers of memory.
     """
     known = (segment > 0) & (values >= RESERVED)
-    alike = (values[:, :, None] == values[:, None, :]) & known[:, None, :]
-    alike = alike & (segment[:, :, None] == segment[:, None, :])
-    so_far = jnp.cumsum(alike, axis=2)  # [B, L, L]: events like this one, up to that column
-    own = jnp.diagonal(so_far, axis1=1, axis2=2)  # the same up to itself
-    ends = places if causal else places - 1
+    equal = (values[:, :, None] == values[:, None, :]) & known[:, None, :]
+    equal = equal & (segment[:, :, None] == segment[:, None, :])
+    so_far = jnp.cumsum(equal, axis=2)  # [B, L, L]: events of the same item, up to each column
+    own = jnp.diagonal(so_far, axis1=1, axis2=2)  # up to the event itself
+    ends = columns if causal else columns - 1
     upto = jnp.maximum(ends, 0)[:, None, :]
     count = jnp.swapaxes(jnp.take_along_axis(so_far, upto, axis=2), 1, 2)
     column = jnp.arange(segment.shape[1])[None, None, :]
-    mine = jnp.take_along_axis(segment, places, axis=1)[:, :, None] == segment[:, None, :]
-    there = mine & known[:, None, :] & (count == own[:, None, :])
-    there = there & (column <= ends[:, :, None])
-    distance = jnp.maximum(places[:, :, None] - column, 0)
-    items = jnp.broadcast_to((values - RESERVED)[:, None, :], there.shape)
-    return History(items, there, count, distance)
+    same = jnp.take_along_axis(segment, columns, axis=1)[:, :, None] == segment[:, None, :]
+    valid = same & known[:, None, :] & (count == own[:, None, :])
+    valid = valid & (column <= ends[:, :, None])
+    distance = jnp.maximum(columns[:, :, None] - column, 0)
+    items = jnp.broadcast_to((values - RESERVED)[:, None, :], valid.shape)
+    return History(items, valid, count, distance)
 
 
-class Raised(NamedTuple):
-    """Items whose scores are not in the factors alone: to each, none twice, something is added."""
+class Bonus(NamedTuple):
+    """Numbers that are added to the factored scores of some items, no item twice."""
 
     items: Int[Array, "... L"]  # those outside 0 ... V-1 are padding
-    more: Float[Array, "... L"]
+    values: Float[Array, "... L"]
 
     def columns(self, start: Int[Array, ""], size: int) -> Int[Array, "... L"]:
-        """Where the items stand in a chunk; one that is not there, at `size` or beyond."""
+        """Columns of the items in a chunk; `size` or more for an item that is not in it."""
         columns = self.items - start
         return jnp.where(columns < 0, size, columns)
 
     def of(self, items: Int[Array, "... N"]) -> Float[Array, "... N"]:
-        """What is added to N items of each question, or to the same [N] of all."""
+        """The numbers to add to N items of each state, or to the same [N] items of all."""
         if items.ndim > 1:
-            alike = items[..., :, None] == self.items[..., None, :]
-            return jnp.where(alike, self.more[..., None, :], 0.0).sum(-1)
-        # Of all questions these are thousands: to compare each with each would cost too much.
+            equal = items[..., :, None] == self.items[..., None, :]
+            return jnp.where(equal, self.values[..., None, :], 0.0).sum(-1)
+        # Items of all states can be thousands: comparing all pairs would cost too much.
         ordered = jnp.sort(items)
-        mine, more = (side.reshape(-1, side.shape[-1]) for side in self)
-        column = jnp.minimum(jnp.searchsorted(ordered, mine), len(items) - 1)
-        more = jnp.where(ordered[column] == mine, more, 0.0)
-        found = jnp.zeros((len(mine), len(items)))  # of several that are alike, at the first one
-        found = found.at[jnp.arange(len(mine))[:, None], column].add(more)
-        found = found[:, jnp.searchsorted(ordered, items)]
-        return found.reshape(*self.items.shape[:-1], len(items))
+        own, values = (side.reshape(-1, side.shape[-1]) for side in self)
+        column = jnp.minimum(jnp.searchsorted(ordered, own), len(items) - 1)
+        values = jnp.where(ordered[column] == own, values, 0.0)
+        added = jnp.zeros((len(own), len(items)))  # an item that is listed twice: at the first
+        added = added.at[jnp.arange(len(own))[:, None], column].add(values)
+        added = added[:, jnp.searchsorted(ordered, items)]
+        return added.reshape(*self.items.shape[:-1], len(items))
 
 
 class Answers(NamedTuple):
-    """Scores of the items in factors, so that nobody has to hold all of them at once.
+    """Scores of all items in factors, so that they need not be in memory at once.
 
-    Item i has the row `first + i` of the table: where the table of the inputs is used, the rows
-    before are those of the reserved ids.
+    Item i has the row `first + i` of the table: in the table of the inputs, reserved ids come
+    first.
     """
 
     features: Float[Array, "... D"]
     table: Float[Array, "N D"]
     bias: Float[Array, " V"] | None
     first: int
-    raised: Raised | None = None
+    bonus: Bonus | None = None
 
     @property
     def items(self) -> int:
-        """How many items there are."""
+        """The number of items."""
         return self.table.shape[0] - self.first
 
     def chunk(
         self, begin: Int[Array, ""], size: int, before: float
     ) -> tuple[Float[Array, "... C"], Float[Array, "C D"], Int[Array, ""]]:
-        """The scores of `size` items in float32, their rows of the table, and the first of them.
+        """The scores of `size` items in float32, their rows of the table, and the first item.
 
-        These are the items from `begin` on; where fewer are left, the last ones, and those before
-        `begin` score `before`, which is -inf or NaN.
+        These are the items from `begin` on. If fewer are left, they are the last `size` items, and
+        those before `begin` have the score `before`, which is -inf or NaN.
         """
         extra = jnp.zeros(size) if self.bias is None else self.bias
         if size == self.items:
-            # With ends that are known, the rows of a table that devices share stay where they are.
-            start, rows = jnp.int32(0), self.table[self.first :]
+            # With static bounds, the rows of a sharded table stay on their devices.
+            start = jnp.int32(0)
+            rows = self.table[self.first :]
         else:
             start = jnp.minimum(begin, self.items - size)
             rows = jax.lax.dynamic_slice_in_dim(self.table, self.first + start, size)
@@ -123,16 +124,16 @@ class Answers(NamedTuple):
         scores = jnp.matmul(self.features, rows.T, preferred_element_type=jnp.float32)
         extra = jnp.where(jnp.arange(size) >= begin - start, extra, before)
         scores = scores + extra.reshape((1,) * (scores.ndim - 1) + (-1,))
-        if self.raised is not None:
+        if self.bonus is not None:
             flat = scores.reshape(-1, size)
-            columns = self.raised.columns(start, size).reshape(len(flat), -1)
-            more = self.raised.more.reshape(len(flat), -1)
-            flat = flat.at[jnp.arange(len(flat))[:, None], columns].add(more, mode="drop")
+            columns = self.bonus.columns(start, size).reshape(len(flat), -1)
+            values = self.bonus.values.reshape(len(flat), -1)
+            flat = flat.at[jnp.arange(len(flat))[:, None], columns].add(values, mode="drop")
             scores = flat.reshape(scores.shape)
         return scores, rows, start
 
     def of(self, items: Int[Array, "... N"]) -> Float[Array, "... N"]:
-        """The scores in float32 of N items for each question, or of the same [N] for all."""
+        """The scores in float32 of N items for each state, or of the same [N] items for all."""
         if items.ndim == 1:
             rows = self.table[self.first + items].astype(self.features.dtype)
             scores = jnp.matmul(self.features, rows.T, preferred_element_type=jnp.float32)
@@ -147,37 +148,39 @@ class Answers(NamedTuple):
         if self.bias is not None:
             lead = (1,) * (scores.ndim - items.ndim)
             scores = scores + self.bias[items].reshape(*lead, *items.shape)
-        if self.raised is not None:
-            scores = scores + self.raised.of(items)
+        if self.bonus is not None:
+            scores = scores + self.bonus.of(items)
         return scores
 
     def mean(self) -> Float[Array, "..."]:
-        """The mean score of the items, without those that `NEVER` says are no answer."""
+        """The mean score of the items, without those with a bias of `NEVER`."""
         bias = jnp.zeros(self.items) if self.bias is None else self.bias
-        may = bias > NEVER / 2
-        share = jnp.where(may, 1 / may.sum(), 0.0)
+        possible = bias > NEVER / 2
+        share = jnp.where(possible, 1 / possible.sum(), 0.0)
         rows = self.table[self.first :].astype(self.features.dtype)  # as scores have them
         row = share @ rows.astype(jnp.float32)
-        mean = self.features.astype(jnp.float32) @ row + jnp.where(may, bias, 0.0) @ share
-        if self.raised is None:
+        mean = self.features.astype(jnp.float32) @ row + jnp.where(possible, bias, 0.0) @ share
+        if self.bonus is None:
             return mean
-        theirs = share.at[self.raised.items].get(mode="fill", fill_value=0)
-        return mean + (theirs * self.raised.more).sum(-1)  # of padding, 0
+        # Padding has a share of 0.
+        shares = share.at[self.bonus.items].get(mode="fill", fill_value=0)
+        return mean + (shares * self.bonus.values).sum(-1)
 
     def scores(self) -> Float[Array, "... V"]:
-        """Every score, in float32: `features @ table[first:].T + bias`, and what is added."""
+        """All scores in float32: `features @ table[first:].T + bias`, plus the bonus."""
         return self.chunk(jnp.int32(0), self.items, jnp.nan)[0]
 
 
 def unit(x: Float[Array, "... D"]) -> Float[Array, "... D"]:
-    """The vectors with length 1, or less where they are shorter than 0.001."""
+    """The vectors scaled to length 1; those shorter than 0.001 stay shorter."""
     square = jnp.square(x.astype(jnp.float32)).sum(-1, keepdims=True)
     return (x * jax.lax.rsqrt(square + 1e-6)).astype(x.dtype)
 
 
 class LabelHead(nn.Module):
-    """Logits of a label: dense, activation, LayerNorm, then one for each class; one alone is that
-    of a yes, or a number.
+    """Logits of a label: dense, activation, LayerNorm, then a dense layer to `outputs`.
+
+    There is one output per class; a binary label or a number has a single one.
     """
 
     outputs: int
@@ -193,21 +196,21 @@ class LabelHead(nn.Module):
 
 
 class ItemHead(nn.Module):
-    """A score for every item of the catalog, or for every value of another variable; reserved ids
-    have none.
+    """Scores of all items of the catalog, or of all values of another variable, without reserved
+    ids.
 
     `output="dense"` is BERT4Rec's output layer (Sun et al., 2019): dense, activation, LayerNorm,
     then the table of the inputs and a bias; `"none"` is SASRec's: the table alone.
 
-    Items that are `cold` in the collection "constants" score next to nothing: in training they
-    would only be wrong answers.
+    Items that are `cold` in the collection "constants" get the score `NEVER`: in training, where
+    they could only be negatives.
 
-    With `cosine`, answers and items have length 1; their product is divided by the `temperature`,
-    then biases are added.
+    With `cosine`, states and items are scaled to length 1; their product is divided by the
+    `temperature`, then biases are added.
 
-    With `repeat`, an item that came before scores more, or less, by what the hidden state x makes
-    of how often it came and how long ago (to repeat or to explore: RepeatNet, Ren et al., 2019):
-    `g_0 + g_1 log(1 + count) + g_2 log(1 + distance)` with `g = W x + b`, which is 0 at first.
+    With `repeat`, items of the history get a bonus that depends on how often and how long ago they
+    came (to repeat or to explore: RepeatNet, Ren et al., 2019):
+    `g_0 + g_1 log(1 + count) + g_2 log(1 + distance)` with `g = W x + b`, initialised to 0.
     """
 
     items: int
@@ -225,15 +228,15 @@ class ItemHead(nn.Module):
     def __call__(
         self, x: Float[Array, "... D"], table: Float[Array, "N W"], past: History | None
     ) -> Answers:
-        raised = None
+        bonus = None
         if self.repeat:
             assert past is not None
-            zeros = nn.initializers.zeros  # at first nothing is added
+            zeros = nn.initializers.zeros
             gates = nn.Dense(3, kernel_init=zeros, name="repeat")(x.astype(jnp.float32))
             seen, often, far = (gates[..., gate, None] for gate in range(3))
-            more = seen + often * jnp.log1p(past.count) + far * jnp.log1p(past.distance)
-            more = jnp.where(past.there, more, 0.0)
-            raised = Raised(jnp.where(past.there, past.items, -1), more)
+            values = seen + often * jnp.log1p(past.count) + far * jnp.log1p(past.distance)
+            values = jnp.where(past.valid, values, 0.0)
+            bonus = Bonus(jnp.where(past.valid, past.items, -1), values)
         if self.output == "dense":
             x = nn.Dense(self.width, dtype=x.dtype, kernel_init=self.kernel_init, name="dense")(x)
             x = layer_norm(ACTIVATIONS[self.activation](x), "norm")
@@ -245,6 +248,6 @@ class ItemHead(nn.Module):
         first = table.shape[0] - self.items
         bias = self.param("bias", nn.initializers.zeros, (self.items,)) if self.bias else None
         if self.has_variable("constants", "cold"):
-            open_to_all = jnp.zeros(self.items) if bias is None else bias
-            bias = jnp.where(self.get_variable("constants", "cold"), NEVER, open_to_all)
-        return Answers(x, table, bias, first, raised)
+            warm = jnp.zeros(self.items) if bias is None else bias
+            bias = jnp.where(self.get_variable("constants", "cold"), NEVER, warm)
+        return Answers(x, table, bias, first, bonus)

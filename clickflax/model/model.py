@@ -1,4 +1,4 @@
-"""Model = embedder, encoder, heads."""
+"""The model: embedder, encoder and heads."""
 
 from collections.abc import Mapping
 
@@ -13,12 +13,12 @@ from clickflax.model.rows import Rows
 
 
 class Model(nn.Module):
-    """An encoder of packed rows of events, and heads that answer."""
+    """An encoder of packed rows of events, with heads for the tasks."""
 
     embedder: Embedder
     encoder: Encoder
-    head: Mapping[str, ItemHead | LabelHead]  # by the variable that is scored, or by the label
-    relative_time: bool  # the times of events are compared by the encoder, not embedded
+    head: Mapping[str, ItemHead | LabelHead]  # by variable that is scored, or by label
+    relative_time: bool  # the encoder compares the times of events; they are not embedded
 
     def encode(
         self,
@@ -27,39 +27,39 @@ class Model(nn.Module):
         position: Int[Array, "B L"],
         causal: bool,
         train: bool,
-        places: Int[Array, "B Q"] | None = None,
+        columns: Int[Array, "B Q"] | None = None,
     ) -> Float[Array, "B Q D"]:
-        """A hidden state for every event, from the events of the same segment alone; with `places`
-        for the events there only.
+        """Hidden states of the events at `columns` of each row, or of all events.
+
+        A state depends only on events of the same segment.
         """
         x = self.embedder(variables, position, train)
         time = variables["time"] if self.relative_time else None
-        return self.encoder(x, Rows(segment, position, time, places), causal, train)
+        return self.encoder(x, Rows(segment, position, time, columns), causal, train)
 
     def past(
         self,
         variables: Mapping[str, Shaped[Array, "B L ..."]],
         segment: Int[Array, "B L"],
         causal: bool,
-        places: Int[Array, "B Q"] | None,
+        columns: Int[Array, "B Q"] | None,
         head: str,
     ) -> History | None:
-        """What came before where it is asked, at all events without `places`, for a head that wants
-        to know it.
-        """
+        """The events before each of `columns`, or before all, if the head uses them."""
         if not getattr(self.head[head], "repeat", False):
             return None
-        if places is None:
-            places = jnp.broadcast_to(jnp.arange(segment.shape[1]), segment.shape)
-        return history_before(variables[head], segment, places, causal)
+        if columns is None:
+            columns = jnp.broadcast_to(jnp.arange(segment.shape[1]), segment.shape)
+        return history_before(variables[head], segment, columns, causal)
 
     def answer(
         self, hidden: Float[Array, "... D"], head: str = "item", past: History | None = None
     ) -> Answers | Float[Array, "... C"]:
-        """A score for every value of a variable, in factors: column i is the id i + RESERVED; or
-        the logits of a label. `past` is that of the same questions.
+        """Output of a head: factored scores of all values of a variable, or the logits of a label.
+
+        Column i of the scores is the id i + RESERVED. `past` is the history of the same events.
         """
-        asked = self.head[head]
-        if isinstance(asked, ItemHead):
-            return asked(hidden, self.embedder.table(head), past)
-        return asked(hidden)
+        module = self.head[head]
+        if isinstance(module, ItemHead):
+            return module(hidden, self.embedder.table(head), past)
+        return module(hidden)

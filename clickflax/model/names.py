@@ -1,10 +1,10 @@
-"""What the name of a parameter says: how deep in the model it is, and what its rows stand for."""
+"""Depth and rows of a parameter, from its name."""
 
 import re
 
 from clickflax.batch import RESERVED
 
-# Rows of a vocabulary: the pattern of the name, and how many rows of reserved ids come first.
+# Parameters with a row per token: the pattern of the name, and the number of reserved rows.
 ROWS = {
     r"embedder/tables_([^/]+)/embedding": RESERVED,
     r"embedder/item_features_([^/]+)/table/embedding": RESERVED,
@@ -13,9 +13,11 @@ ROWS = {
 
 
 def depth(name: str, layers: int) -> int:
-    """How many stages of the model end above a parameter: 0 in a head and in what comes after the
-    last block, 1 in the last block, `layers` in the first one, `layers + 1` in the embedder and in
-    what all blocks are given. Of blocks that are one and the same, there is one layer.
+    """Distance of a parameter from the output, in layers.
+
+    0 in heads and after the last block, 1 in the last block, `layers` in the first one, and
+    `layers + 1` in the embedder and in inputs of all blocks. Blocks that share their parameters
+    are one layer.
     """
     if name.startswith("embedder/") or name == "encoder/distances":
         return layers + 1
@@ -24,11 +26,11 @@ def depth(name: str, layers: int) -> int:
 
 
 def table_rows(name: str) -> tuple[str, int] | None:
-    """The variable or feature whose tokens have a row each in a parameter, and how many rows of
-    reserved ids stand before them; None where rows are something else.
+    """The variable or feature whose tokens are the rows of a parameter, and the number of reserved
+    rows before them; None if rows are not tokens.
     """
     for pattern, reserved in ROWS.items():
-        found = re.fullmatch(pattern, name)
-        if found:
-            return found[1], reserved
+        match = re.fullmatch(pattern, name)
+        if match:
+            return match[1], reserved
     return None

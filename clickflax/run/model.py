@@ -1,106 +1,120 @@
-"""The model that a config describes."""
+"""From a config to its model."""
 
-import functools
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Collection, Mapping
 
 import flax.linen as nn
-import jax
 from ml_collections import ConfigDict
 
-from clickflax.batch import RESERVED
+from clickflax.batch import RESERVED, Registry
 from clickflax.config.default import default
 from clickflax.config.resolve import tasks_of
 from clickflax.data.item_features import ItemFeature
 from clickflax.data.variables import Variable
-from clickflax.model.attention import find_attention
-from clickflax.model.blocks import ACTIVATIONS, BLOCKS, HSTU, NORMS, Recurrent
-from clickflax.model.embedder import ADDED, COMBINE, DTYPES, POSITIONS, Embedder
-from clickflax.model.encoder import REMAT, Encoder
+from clickflax.model.blocks.base import EncoderBlock
+from clickflax.model.blocks.registry import BLOCKS
+from clickflax.model.embedder import COMBINE, DTYPES, POSITIONS, Embedder
+from clickflax.model.encoder import Encoder
 from clickflax.model.heads import OUTPUTS, ItemHead, LabelHead
+from clickflax.model.layers import ACTIVATIONS
 from clickflax.model.model import Model
+
+# Initialisers of tables and kernels, made from config.model.init_stddev.
+INITIALIZERS = Registry(
+    "initializer",
+    {
+        "normal": nn.initializers.normal,
+        "truncated_normal": nn.initializers.truncated_normal,
+        "xavier": lambda _: nn.initializers.xavier_normal(),
+    },
+)
+# Knobs of config.model that nothing but a block reads.
+BLOCK_KNOBS = (
+    "norm",
+    "feed_forward",
+    "glu",
+    "gate",
+    "attention",
+    "attention_dropout",
+    "remat",
+    "heads",
+    "relative_time",
+)
 
 
 def initializer(model: ConfigDict) -> nn.initializers.Initializer:
-    """The initialiser of tables and kernels that `config.model.initializer` names."""
-    initializers = {
-        "normal": nn.initializers.normal(model.init_stddev),
-        "truncated_normal": nn.initializers.truncated_normal(model.init_stddev),
-        "xavier": nn.initializers.xavier_normal(),
-    }
-    return initializers[check_choice("initializer", model.initializer, initializers)]
+    """The initialiser of tables and kernels."""
+    return INITIALIZERS.find(model.initializer, "config.model.initializer")(model.init_stddev)
 
 
-def check_choice(knob: str, value: str, choices: Any) -> str:
-    """The value, when it is one of the choices."""
+def check_choice(knob: str, value: str, choices: Collection[str]) -> str:
+    """Returns the value of `config.model.KNOB`; raises ValueError if it is not a choice."""
     if value not in choices:
-        raise ValueError(f"model.{knob}={value!r} is not one of {sorted(choices)}.")
+        raise ValueError(f"config.model.{knob}={value!r} is not one of {sorted(choices)}.")
     return value
 
 
 def check_model(model: ConfigDict, sizes: Mapping[str, int], scored: tuple[str, ...]) -> None:
-    """Refuses a model that does not go with its variables, or with itself."""
+    """Raises ValueError if a model does not fit its variables, or its knobs each other."""
     if "item" not in sizes:
-        raise ValueError(f"data.variables={tuple(sizes)!r} must name 'item'.")
+        raise ValueError(f"config.data.variables={tuple(sizes)!r} must name 'item'.")
     unscored = [name for name in scored if not sizes.get(name)]
     if unscored:
         raise ValueError(
-            f"a task asks for {unscored[0]!r}, which data.variables={tuple(sizes)!r} must name."
+            f"a task predicts {unscored[0]!r}, which config.data.variables={tuple(sizes)!r} must "
+            "name."
         )
-    widths = assignments("model.widths", model.widths)
+    widths = assignments("config.model.widths", model.widths)
     embedded = [name for name in sizes if name != "time" or not model.relative_time]
     wrong = sorted(widths.keys() - set(embedded))
     if wrong:
-        raise ValueError(f"model.widths names {wrong[0]!r}; these may have their own: {embedded}.")
+        raise ValueError(
+            f"config.model.widths names {wrong[0]!r}; it may name variables that are embedded: "
+            f"{embedded}."
+        )
     if "item" in widths and "item" in scored and model.output != "dense":
         raise ValueError(
-            f"model.widths: items of width {widths['item']} are scored by answers of that width: "
-            "set model.output='dense'."
-        )
-    if model.heads < 1 or (model.block != "gru" and model.width % model.heads):
-        raise ValueError(
-            f"model.width={model.width} is not a multiple of model.heads={model.heads}."
+            f"config.model.widths: to score items of width {widths['item']}, the head must have an "
+            "output layer of that width: set config.model.output='dense'."
         )
     check_block_knobs(model)
     if model.relative_time and sizes.get("time") != 0:
         raise ValueError(
-            "model.relative_time=True compares the times of events: data.variables must name "
-            f"'time', as a number; it is {tuple(sizes)!r}."
+            "config.model.relative_time=True compares the times of events: config.data.variables "
+            f"must name 'time', as a number; it is {tuple(sizes)!r}."
         )
     if model.max_len < 2:
-        raise ValueError(f"model.max_len={model.max_len} must be at least 2.")
+        raise ValueError(f"config.model.max_len={model.max_len} must be at least 2.")
     for name in ("item", *scored):
         if sizes[name] - RESERVED < 2:
             values = f"{sizes[name] - RESERVED} {name}"
             raise ValueError(f"The catalog has {values}; there is nothing to choose from.")
 
 
-OF_TRANSFORMERS = ("norm", "feed_forward", "glu", "gate", "attention")
-OF_TRANSFORMERS += ("attention_dropout", "remat")
-OF_ATTENTION = ("heads", "relative_time")
-
-
 def check_block_knobs(model: ConfigDict) -> None:
-    """Refuses what the blocks of `config.model.block` do not have."""
-    check_choice("block", model.block, BLOCKS)
-    if model.block == "transformer":
-        if model.gate and model.norm != "pre":
-            raise ValueError(f"model.gate=True wants model.norm='pre', not {model.norm!r}.")
-        if model.positions == "rotary" and model.width // model.heads % 2:
-            raise ValueError(
-                f"model.positions='rotary' turns pairs of numbers: model.width={model.width} by "
-                f"model.heads={model.heads} is odd."
-            )
-        return
+    """Raises ValueError for a knob or a value that the block does not take."""
+    block = find_block(model)
     plain = default().model
-    for name in OF_TRANSFORMERS + (OF_ATTENTION if model.block == "gru" else ()):
-        if model[name] != plain[name]:
-            raise ValueError(f"model.{name}={model[name]!r}: model.block={model.block!r} has none.")
-    if model.positions not in (*ADDED, "none"):
+    for name in BLOCK_KNOBS:
+        if name not in block.knobs and model[name] != plain[name]:
+            raise ValueError(
+                f"config.model.{name}={model[name]!r}: config.model.block={model.block!r} does not "
+                f"take this knob; leave it at {plain[name]!r}."
+            )
+    if check_choice("positions", model.positions, POSITIONS) not in block.position_kinds:
         raise ValueError(
-            f"model.positions={model.positions!r} is for the attention of a transformer; "
-            f"model.block={model.block!r}."
+            f"config.model.positions={model.positions!r} does not go with config.model.block="
+            f"{model.block!r}, which takes {sorted(block.position_kinds)}."
         )
+    if "heads" in block.knobs and (model.heads < 1 or model.width % model.heads):
+        raise ValueError(
+            f"config.model.width={model.width} is not a multiple of config.model.heads="
+            f"{model.heads}."
+        )
+
+
+def find_block(model: ConfigDict) -> type[EncoderBlock]:
+    """The class of `config.model.block`; raises ValueError with the choices if unknown."""
+    return BLOCKS.find(model.block, "config.model.block")
 
 
 def build_heads(
@@ -109,10 +123,10 @@ def build_heads(
     scored: tuple[str, ...],
     labels: Mapping[str, int],
 ) -> dict[str, ItemHead | LabelHead]:
-    """What answers: by the variables that are scored, and by the labels."""
+    """Heads by name: one for each variable that is scored, and one for each label."""
     init = initializer(model)
-    activation = check_choice("activation", model.activation, ACTIVATIONS)
-    widths = assignments("model.widths", model.widths)
+    ACTIVATIONS.find(model.activation, "config.model.activation")
+    widths = assignments("config.model.widths", model.widths)
     items = {
         name: ItemHead(
             items=sizes[name] - RESERVED,
@@ -123,15 +137,16 @@ def build_heads(
             cosine=model.cosine,
             temperature=model.temperature,
             repeat=model.repeat and name == "item",
-            activation=activation,
+            activation=model.activation,
             kernel_init=init,
         )
         for name in scored
     }
-    told = {
-        name: LabelHead(outputs, model.width, activation, init) for name, outputs in labels.items()
+    logits = {
+        name: LabelHead(outputs, model.width, model.activation, init)
+        for name, outputs in labels.items()
     }
-    return {**items, **told}
+    return {**items, **logits}
 
 
 def build_model(
@@ -142,25 +157,28 @@ def build_model(
     labels: Mapping[str, int] | None = None,
     blind: bool = False,
 ) -> Model:
-    """The model of `config.model`, for variables and features of items of so many ids (0: numbers),
-    with heads for the variables that are `scored`, and for labels of so many outputs. A `blind` one
-    knows no item.
+    """Returns the model that `config.model` describes.
 
-    Raises ValueError for a value that does not go with another, or that is not one of the choices.
+    `sizes` has the number of ids of each variable, 0 for a number; `features` the same for item
+    features. There is a head for each variable that is `scored`, and for each label with its number
+    of outputs. A `blind` model reads every item as UNK.
+
+    Raises ValueError for a value that is not a choice, or for values that do not go together.
     """
     check_model(model, sizes, scored)
     init = initializer(model)
-    positions = check_choice("positions", model.positions, POSITIONS)
+    block = find_block(model)
+    knobs = {name: model[name] for name in block.knobs}
     time = {"time"} if model.relative_time else set()
     return Model(
         Embedder(
             sizes={name: size for name, size in sizes.items() if name not in time},
-            widths=assignments("model.widths", model.widths),
+            widths=assignments("config.model.widths", model.widths),
             features=dict(features or {}),
             combine=check_choice("combine", model.combine, COMBINE),
             width=model.width,
             max_len=model.max_len,
-            positions=positions,
+            positions=model.positions,
             scale=model.scale_embeddings,
             norm=model.embedding_norm,
             dropout=model.dropout,
@@ -170,11 +188,10 @@ def build_model(
         ),
         Encoder(
             layers=model.layers,
-            last_norm=model.block == "hstu"
-            or (model.block == "transformer" and model.norm != "post"),
+            final_norm=block.final_norm(knobs),
             shared=model.shared_layers,
-            distances=model.max_len if positions == "disentangled" else 0,
-            block=build_block(model),
+            distances=model.max_len if model.positions == "disentangled" else 0,
+            block=block.from_config(knobs, init),
             table_init=init,
         ),
         build_heads(model, sizes, scored, labels or {}),
@@ -182,53 +199,19 @@ def build_model(
     )
 
 
-def build_block(model: ConfigDict) -> Callable[..., nn.Module]:
-    """What makes a block of `config.model.block`."""
-    check_choice("block", model.block, BLOCKS)
-    common = {"dropout": model.dropout, "kernel_init": initializer(model)}
-    if model.block == "gru":
-        return functools.partial(Recurrent, **common)
-    common |= {
-        "heads": model.heads,
-        "max_len": model.max_len,
-        "relative_time": model.relative_time,
-    }
-    if model.block == "hstu":
-        return functools.partial(HSTU, **common)
-    attend = find_attention(
-        model.attention,
-        jax.default_backend(),
-        model.dtype,
-        model.width // model.heads,
-        model.attention_dropout,
-        biased=model.relative_time or model.positions in ("relative", "disentangled"),
-    )
-    return functools.partial(
-        REMAT[check_choice("remat", model.remat, REMAT)](attend),
-        feed_forward=model.feed_forward,
-        norm=check_choice("norm", model.norm, NORMS),
-        activation=check_choice("activation", model.activation, ACTIVATIONS),
-        glu=model.glu,
-        gate=model.gate,
-        positions=model.positions,
-        attention_dropout=model.attention_dropout,
-        **common,
-    )
-
-
 def assignments(knob: str, pairs: tuple[str, ...]) -> dict[str, int]:
-    """The numbers of a knob such as `("price=20",)`."""
-    found = {}
+    """The values by name of a knob such as `("price=20",)`."""
+    numbers = {}
     for pair in pairs:
         name, _, number = pair.rpartition("=")
         if not number.isdigit() or int(number) < 1:
             raise ValueError(f"{knob}: {pair!r} is not of the form price=20.")
-        found[name] = int(number)
-    return found
+        numbers[name] = int(number)
+    return numbers
 
 
 def sizes_of(variables: Mapping[str, Variable | ItemFeature]) -> dict[str, int]:
-    """How many ids each variable, or feature of the items, has."""
+    """Number of ids of each variable or item feature."""
     return {name: variable.size for name, variable in variables.items()}
 
 

@@ -1,9 +1,8 @@
-"""Tables with a row for every token, which devices may share: where their rows lie.
+"""Sharded tables: placement of the tables that have a row for every token.
 
-Over the axis MODEL of the mesh the rows of a table, and of the moments that the optimiser has for
-it, are cut into equal pieces, so that each device holds one. A table whose rows do not divide is
-filled up with zeros, which the model never sees: `trim_tables` leaves them out, and nothing moves
-them.
+The rows of a table, and of its optimiser moments, are split evenly over the axis MODEL of the mesh.
+A table whose number of rows is not divisible is padded with zero rows. The model never sees them:
+`trim_tables` removes them, and their updates are zero.
 """
 
 import math
@@ -28,57 +27,59 @@ from clickflax.runtime.sharding import MODEL
 
 
 def make_run_mesh(config: ConfigDict) -> Mesh:
-    """All devices, to ask a run: as many share a table as in its training, where there are so many;
-    else the most of them that divide both numbers.
+    """The mesh of all devices for evaluation and inference.
+
+    Tables are sharded over as many devices as in training or, if that does not divide the number of
+    devices, over the greatest common divisor.
     """
     return sharding.make_mesh(math.gcd(config.train.model_devices, jax.device_count()))
 
 
 def path_name(path: tuple[Any, ...]) -> str:
-    """The name of the parameter that a leaf of a state is of: itself, or what is kept for it."""
+    """The name of the parameter of a leaf of a training state: itself, or one of its moments."""
     return "/".join(key.key for key in path if isinstance(key, jax.tree_util.DictKey))
 
 
 def spec_of(path: tuple[Any, ...], leaf: Any) -> P:
-    """Over which axis of the mesh a leaf of a state is split."""
+    """How a leaf of a training state is split over the mesh."""
     return P(MODEL) if leaf.ndim and table_rows(path_name(path)) else P()
 
 
 def pad_tables(tree: Any, mesh: Mesh) -> Any:
-    """A state, or parameters, with as many rows in each table as devices can share."""
+    """Pads the tables of a state, or of parameters, to numbers of rows that can be split."""
     shares = mesh.shape[MODEL]
 
-    def filled(path: tuple[Any, ...], leaf: Any) -> Any:
+    def padded(path: tuple[Any, ...], leaf: Any) -> Any:
         missing = -leaf.shape[0] % shares if spec_of(path, leaf) == P(MODEL) else 0
         if not missing:
             return leaf
-        # What the host has stays there: no device need hold all of it.
+        # Arrays of the host stay there, as they may be too large for one device.
         pad = jnp.pad if isinstance(leaf, jax.Array) else np.pad
         return pad(leaf, [(0, missing)] + [(0, 0)] * (leaf.ndim - 1))
 
-    return jax.tree_util.tree_map_with_path(filled, tree)
+    return jax.tree_util.tree_map_with_path(padded, tree)
 
 
 def place_on_mesh(tree: Any, mesh: Mesh) -> Any:
-    """A state, or parameters, on the devices: tables by rows, all else the same on each."""
+    """Puts a state, or parameters, on the devices: tables split by rows, all else on each."""
 
-    def on_devices(path: tuple[Any, ...], leaf: Any) -> Shaped[Array, "..."]:
+    def put(path: tuple[Any, ...], leaf: Any) -> Shaped[Array, "..."]:
         return put_everywhere(leaf, NamedSharding(mesh, spec_of(path, leaf)))
 
-    return jax.tree_util.tree_map_with_path(on_devices, pad_tables(tree, mesh))
+    return jax.tree_util.tree_map_with_path(put, pad_tables(tree, mesh))
 
 
 def keep_placed(tree: Any, mesh: Mesh) -> Any:
-    """In a compiled function: what comes out lies as `place_on_mesh` has put it."""
+    """In a compiled function: constrains outputs to the placement of `place_on_mesh`."""
 
-    def as_placed(path: tuple[Any, ...], leaf: Shaped[Array, "..."]) -> Shaped[Array, "..."]:
+    def constrained(path: tuple[Any, ...], leaf: Shaped[Array, "..."]) -> Shaped[Array, "..."]:
         return jax.lax.with_sharding_constraint(leaf, NamedSharding(mesh, spec_of(path, leaf)))
 
-    return jax.tree_util.tree_map_with_path(as_placed, tree)
+    return jax.tree_util.tree_map_with_path(constrained, tree)
 
 
-def rows_in(model: Model, name: str) -> int | None:
-    """How many rows the model has in a parameter; None where rows are no tokens."""
+def token_rows(model: Model, name: str) -> int | None:
+    """The number of rows of a parameter in the model; None if its rows are not tokens."""
     vocabulary, reserved = table_rows(name) or ("", 0)
     if not vocabulary:
         return None
@@ -90,10 +91,10 @@ def rows_in(model: Model, name: str) -> int | None:
 
 
 def trim_tables(model: Model, params: Any) -> Any:
-    """The parameters as the model knows them, without the rows that fill up a table."""
+    """Removes the padding of tables from the parameters."""
 
-    def own(name: str, value: Shaped[Array, "..."]) -> Shaped[Array, "..."]:
-        rows = rows_in(model, name)
+    def trimmed(name: str, value: Shaped[Array, "..."]) -> Shaped[Array, "..."]:
+        rows = token_rows(model, name)
         return value if rows in (None, value.shape[0]) else value[:rows]
 
-    return tree_of({name: own(name, value) for name, value in by_name(params).items()})
+    return tree_of({name: trimmed(name, value) for name, value in by_name(params).items()})

@@ -1,7 +1,7 @@
-"""Save, resume, transfer: orbax checkpoints of a run.
+"""Orbax checkpoints of a run: save, resume, transfer.
 
-`checkpoints/last` has what it takes to go on, `checkpoints/best` the parameters of the best
-validation so far.
+`checkpoints/last` has the full state, to resume from; `checkpoints/best` has the parameters of the
+best validation so far.
 """
 
 import contextlib
@@ -22,15 +22,16 @@ from jaxtyping import Array, UInt32
 from clickflax.runtime import processes
 from clickflax.runtime.params import by_name, matching, tree_of
 
-CHECKSUMS = "checksums"  # of the trees and of the progress, kept with it
-# Orbax tells every step of a save at INFO, warns of items that nobody asked it to restore, and logs
-# the trace of every error that it raises as well.
+CHECKSUMS = "checksums"  # key in the progress: checksums of the trees and of the progress
+# Orbax logs every step of a save at INFO, warns of items that are not restored, and logs the trace
+# of every error in addition to raising it.
 logging.getLogger("absl").setLevel(logging.CRITICAL)
 
 
 def manager(folder: pathlib.Path, alone: bool = False) -> ocp.CheckpointManager:
-    """Keeps the newest two checkpoints in `folder`; a save has ended when it returns. Of several
-    processes all take part, or this one `alone` reads.
+    """A manager that keeps the newest two checkpoints in `folder` and saves synchronously.
+
+    With several processes all take part, unless this one reads `alone`.
     """
     handlers = {
         "params": ocp.StandardCheckpointHandler(),
@@ -39,60 +40,63 @@ def manager(folder: pathlib.Path, alone: bool = False) -> ocp.CheckpointManager:
     }
     options = ocp.CheckpointManagerOptions(max_to_keep=2, enable_async_checkpointing=False)
     if alone:
-        here = jax.process_index()
+        process = jax.process_index()
         options.create = False
         options.multiprocessing_options = ocp.options.MultiprocessingOptions(
-            primary_host=here, active_processes={here}, barrier_sync_key_prefix=str(here)
+            primary_host=process,
+            active_processes={process},
+            barrier_sync_key_prefix=str(process),
         )
     return ocp.CheckpointManager(folder.absolute(), item_handlers=handlers, options=options)
 
 
 @contextlib.contextmanager
-def naming_a_full_disk(folder: pathlib.Path) -> Iterator[None]:
-    """Turns what the storage library says of a full disk into a clear sentence."""
+def explain_full_disk(folder: pathlib.Path) -> Iterator[None]:
+    """A context that turns the storage library's errors about a full disk into a clear message."""
     try:
         yield
     except Exception as error:
         full = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
         if full or "No space left" in str(error):
-            # The other writers of the same checkpoint failed too, and would each leave a trace.
+            # The other writers of this checkpoint fail too, and would each log a trace.
             logging.getLogger("asyncio").setLevel(logging.CRITICAL)
             raise OSError(
-                f"cannot save a checkpoint in {folder}: the disk is full. The one before is whole: "
-                "free some space and give the same command again."
+                f"cannot save a checkpoint in {folder}: the disk is full. The previous one is "
+                "intact: free some space and run the same command again."
             ) from error
         raise
 
 
 @jax.jit
 def checksum(tree: Any) -> UInt32[Array, ""]:
-    """A number that changes with any bit of the arrays; the same wherever and however they lie.
+    """A checksum that changes with any bit of the arrays, and does not depend on their placement.
 
-    Each word counts with an odd factor of its place. Zeros count nothing, so that it does not
-    matter how many fill up a table.
+    Each word is multiplied by an odd number that depends on its index. Zeros add nothing, so the
+    padding of sharded tables does not matter.
     """
     total = jnp.zeros((), jnp.uint32)
     for i, leaf in enumerate(jax.tree.leaves(tree)):
         leaf = leaf.astype(jnp.uint8) if leaf.dtype == jnp.bool_ else leaf
         word = jnp.dtype(f"uint{8 * min(leaf.dtype.itemsize, 4)}")
         words = jax.lax.bitcast_convert_type(leaf, word).astype(jnp.uint32).ravel()
-        place = jax.lax.iota(jnp.uint32, words.size) * jnp.uint32(2654435762)
-        total += (words * (place + jnp.uint32(2 * i + 1))).sum(dtype=jnp.uint32)
+        factor = jax.lax.iota(jnp.uint32, words.size) * jnp.uint32(2654435762)
+        total += (words * (factor + jnp.uint32(2 * i + 1))).sum(dtype=jnp.uint32)
     return total
 
 
 def checksum_of_json(values: Mapping[str, Any]) -> int:
-    """The same for what JSON can tell, whatever the order of its keys."""
+    """A checksum of JSON values that does not depend on the order of keys."""
     return zlib.crc32(json.dumps(values, sort_keys=True).encode())
 
 
 def save(folder: pathlib.Path, step: int, progress: dict, **trees: Any) -> None:
-    """Writes a checkpoint, then removes all but the newest two, of which one may be damaged. One of
-    the same or a later step, which a run that was killed may have left, gives way.
+    """Writes a checkpoint, then removes all but the newest two: one of them may be damaged.
+
+    Checkpoints of the same or a later step, which a killed run may have left, are replaced.
     """
     sums = {name: int(checksum(tree)) for name, tree in trees.items()}
     sums["progress"] = checksum_of_json(progress)
-    with naming_a_full_disk(folder), manager(folder) as checkpoints:
+    with explain_full_disk(folder), manager(folder) as checkpoints:
         for stale in [s for s in checkpoints.all_steps() if s >= step]:
             checkpoints.delete(stale)
         items = {name: ocp.args.StandardSave(tree) for name, tree in trees.items()}
@@ -101,35 +105,36 @@ def save(folder: pathlib.Path, step: int, progress: dict, **trees: Any) -> None:
 
 
 def newest(folder: pathlib.Path) -> int | None:
-    """Step of the checkpoint in `folder`, if there is one: of several processes, as the first sees
-    it, as a folder that they share may look older to another one.
+    """Step of the newest checkpoint in `folder`, or None.
+
+    With several processes it is what the first one sees: a shared folder may look older to others.
     """
     step = None
     if processes.is_first() and folder.is_dir():
         with manager(folder, alone=True) as checkpoints:
             step = checkpoints.latest_step()
-    found = processes.broadcast(-1 if step is None else step)
-    return None if found < 0 else found
+    common = processes.broadcast(-1 if step is None else step)
+    return None if common < 0 else common
 
 
 def restore_one(
     checkpoints: ocp.CheckpointManager, step: int, trees: Mapping[str, Any]
 ) -> tuple[dict, dict[str, Any]]:
-    """Progress and trees of a checkpoint, which must be as they were saved.
+    """Progress and trees of a checkpoint; raises ValueError if a checksum differs.
 
-    On other devices tables are filled up with other numbers of zeros: not strict, what is saved is
-    cut, or filled up with zeros.
+    On other devices, sharded tables are padded with other numbers of zero rows. So the restore is
+    not strict: it cuts or pads the saved tables.
     """
     items = {name: ocp.args.StandardRestore(tree, strict=False) for name, tree in trees.items()}
     progress = ocp.args.JsonRestore()
-    found = checkpoints.restore(step, args=ocp.args.Composite(progress=progress, **items))
-    sums = found["progress"].pop(CHECKSUMS, {})  # older ones have none
-    told = {name: int(checksum(found[name])) for name in trees}
-    told["progress"] = checksum_of_json(found["progress"])
-    wrong = [name for name in told if name in sums and sums[name] != told[name]]
+    restored = checkpoints.restore(step, args=ocp.args.Composite(progress=progress, **items))
+    expected = restored["progress"].pop(CHECKSUMS, {})  # older checkpoints have none
+    sums = {name: int(checksum(restored[name])) for name in trees}
+    sums["progress"] = checksum_of_json(restored["progress"])
+    wrong = [name for name in sums if name in expected and expected[name] != sums[name]]
     if wrong:
-        raise ValueError(f"{' and '.join(wrong)}: not the numbers that were saved")
-    return found["progress"], {name: found[name] for name in trees}
+        raise ValueError(f"{' and '.join(wrong)}: checksum mismatch")
+    return restored["progress"], {name: restored[name] for name in trees}
 
 
 def restore(
@@ -138,55 +143,62 @@ def restore(
     steps: Sequence[int],
     trees: Callable[[int], Mapping[str, Any]],
 ) -> tuple[dict, dict[str, Any]]:
-    """The first of these checkpoints that is whole; what was damaged is told.
+    """Progress and trees of the first of these checkpoints that is intact.
 
-    Raises ValueError where none is.
+    Reports the damaged ones on standard error. Raises ValueError if all are damaged.
     """
     damaged = []
     for step in steps:
         try:
-            found = restore_one(checkpoints, step, trees(step))
+            restored = restore_one(checkpoints, step, trees(step))
         except (PermissionError, MemoryError, jax.errors.JaxRuntimeError):
-            raise  # they tell nothing of the file
-        except Exception as error:  # storage libraries have many for a file that is cut or changed
+            raise  # these do not mean that the file is damaged
+        except Exception as error:  # storage libraries raise many kinds for a damaged file
             damaged.append(f"step {step} ({next(iter(str(error).splitlines()), '')[:200]})")
             continue
         if damaged:
-            told = ", ".join(damaged)
-            print(f"{folder}: damaged: {told}; that of step {step} is used", file=sys.stderr)
-        return found
+            print(
+                f"{folder}: damaged: {', '.join(damaged)}; using that of step {step}",
+                file=sys.stderr,
+            )
+        return restored
     raise ValueError(
-        f"{folder}: no checkpoint can be read: {', '.join(damaged)}. Copy it from a backup, or "
-        "begin the run anew in another folder."
+        f"{folder}: no checkpoint can be read: {', '.join(damaged)}. Restore it from a backup, or "
+        "start the run again in another folder."
     )
 
 
 def check_shapes(
     checkpoints: ocp.CheckpointManager, step: int, params: Any, in_rows: Callable[[str], bool]
 ) -> None:
-    """Refuses parameters of other shapes than those that are saved, but for the number of rows of
-    those `in_rows`.
+    """Raises ValueError if saved parameters have other shapes than these.
+
+    The number of rows may differ for parameters that are `in_rows`, by name.
     """
     try:
         stored = by_name(dict(checkpoints.item_metadata(step)["params"].tree))
-    except Exception:  # it is damaged, which `restore` tells
+    except Exception:  # it is damaged, which `restore` reports
         return
     for name, value in by_name(params).items():
-        ours, theirs = value.shape, stored[name].shape if name in stored else None
-        if ours != theirs and not (theirs and in_rows(name) and ours[1:] == theirs[1:]):
+        here = value.shape
+        saved = stored[name].shape if name in stored else None
+        if here != saved and not (saved and in_rows(name) and here[1:] == saved[1:]):
             raise ValueError(
-                f"{name} is {ours}, and {theirs or 'not there'} in the checkpoint of step {step}: "
-                "it is of another version of clickflax. Use that one, or begin the run anew."
+                f"{name} is {here} in the model and {saved or 'missing'} in the checkpoint of step "
+                f"{step}, which another version of clickflax has written. Use that version, or "
+                "start the run again."
             )
 
 
 def restore_training(
     folder: pathlib.Path, in_rows: Callable[[str], bool], params: Any, optimizer: Any
 ) -> tuple[dict, dict[str, Any]]:
-    """Progress and trees of the newest checkpoint, placed as these arrays are; where it is damaged,
-    of the one before. Parameters `in_rows`, by name, may be filled up with other numbers of rows.
+    """Progress and trees of the newest intact checkpoint, placed as these arrays are.
+
+    Parameters that are `in_rows`, by name, may be padded with other numbers of rows.
     """
-    like, last = {"params": params, "optimizer": optimizer}, newest(folder)
+    like = {"params": params, "optimizer": optimizer}
+    last = newest(folder)
     with manager(folder) as checkpoints:
         steps = sorted((s for s in checkpoints.all_steps() if s <= (last or 0)), reverse=True)
         check_shapes(checkpoints, steps[0], params, in_rows)
@@ -194,8 +206,9 @@ def restore_training(
 
 
 def on_host() -> jax.sharding.Sharding:
-    """The memory of the host: a table may be too large for one device. Where JAX has been started
-    without its CPU (JAX_PLATFORMS=cuda), the first device that is here.
+    """The memory of the host, as a table may be too large for one device.
+
+    If JAX has no CPU backend (JAX_PLATFORMS=cuda), the first device.
     """
     try:
         (device, *_) = jax.local_devices(backend="cpu")
@@ -207,20 +220,20 @@ def on_host() -> jax.sharding.Sharding:
 def load_params(
     folder: pathlib.Path, sharding: jax.sharding.Sharding, step: int | None = None
 ) -> tuple[dict, Any]:
-    """Progress and parameters of a checkpoint of any run, the newest one by default, placed here;
-    where it is damaged, of the one before.
+    """Progress and parameters of the checkpoint of a step, by default the newest.
 
-    Without a target orbax would ask for the devices that saved it.
+    If it is damaged, those of the one before it. Raises FileNotFoundError if it does not exist.
     """
     if not folder.is_dir():
-        raise FileNotFoundError(f"{folder} holds no checkpoint: has the run got that far?")
+        raise FileNotFoundError(f"{folder} has no checkpoint: has the run saved one yet?")
     with manager(folder, alone=True) as checkpoints:
         steps = sorted(checkpoints.all_steps(), reverse=True)
         step = next(iter(steps), None) if step is None else step
         if step not in steps:
-            raise FileNotFoundError(f"{folder} holds no checkpoint: has the run got that far?")
+            raise FileNotFoundError(f"{folder} has no checkpoint: has the run saved one yet?")
 
-        def here(step: int) -> dict[str, Any]:
+        # Without a target, orbax would need the devices that saved the checkpoint.
+        def target(step: int) -> dict[str, Any]:
             stored = checkpoints.item_metadata(step)["params"].tree
             return {
                 "params": jax.tree.map(
@@ -230,18 +243,20 @@ def load_params(
             }
 
         usable = steps[steps.index(step) :]
-        progress, found = restore(checkpoints, folder, usable, here)
-    return progress, found["params"]
+        progress, trees = restore(checkpoints, folder, usable, target)
+    return progress, trees["params"]
 
 
 def transfer(fresh: Any, stored: Any, skip: Sequence[str], source: str) -> Any:
-    """The stored parameters in the place of the fresh ones, but for those that `skip` names.
+    """The fresh parameters, replaced by the stored ones except for those that `skip` names.
 
-    Raises ValueError with all that does not fit, on either side.
+    Raises ValueError with all parameters that do not fit, on either side.
     """
-    new, old = by_name(fresh), by_name(stored)
-    skipped = matching("init.skip", skip, sorted(new.keys() | old))
-    there, here = old.keys() - skipped, new.keys() - skipped
+    new = by_name(fresh)
+    old = by_name(stored)
+    skipped = matching("config.init.skip", skip, sorted(new.keys() | old))
+    there = old.keys() - skipped
+    here = new.keys() - skipped
     wrong = [f"{name}: in the model, not in the checkpoint" for name in sorted(here - there)]
     wrong += [f"{name}: in the checkpoint, not in the model" for name in sorted(there - here)]
     wrong += [
@@ -251,7 +266,7 @@ def transfer(fresh: Any, stored: Any, skip: Sequence[str], source: str) -> Any:
     ]
     if wrong:
         raise ValueError(
-            f"cannot start from {source}. Name these in init.skip, or change the model:\n  "
+            f"cannot start from {source}. Name these in config.init.skip, or change the model:\n  "
             + "\n  ".join(wrong)
         )
     return tree_of(new | {name: old[name] for name in here})

@@ -1,4 +1,4 @@
-"""The cache of compiled programs that the commands keep between starts."""
+"""The cache of compiled programs, kept between starts of the commands."""
 
 import hashlib
 import os
@@ -6,20 +6,20 @@ import pathlib
 import platform
 import warnings
 
-CACHE_FOLDER = 300  # programs; those written last
+CACHE_PROGRAMS = 300  # the newest programs that are kept
 
 
 def enable_compilation_cache() -> None:
-    """Has JAX, which must not have been imported, keep what it compiles in the user's cache folder.
+    """Makes JAX, which must not be imported yet, keep compiled programs in the user's cache folder.
 
-    What the environment says already wins: JAX_COMPILATION_CACHE_DIR names another folder, and
-    JAX_ENABLE_COMPILATION_CACHE=false turns it off. Without a folder that can be written, and where
-    one of its files cannot be read, programs are compiled as if there were none.
+    The environment takes precedence: JAX_COMPILATION_CACHE_DIR names another folder, and
+    JAX_ENABLE_COMPILATION_CACHE=false turns the cache off. If the folder cannot be written or one
+    of its files cannot be read, programs are compiled as without a cache.
     """
-    # By itself JAX keeps only what takes a second.
+    # The default of JAX is to keep programs that take a second or more.
     os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.2")
-    # For some processors XLA says at every program it loads that it is of another one, because its
-    # list of their features has hints to the compiler (+prefer-no-gather). Real errors are raised.
+    # On some processors XLA warns at every program it loads that the processor differs, because its
+    # list of features includes hints to the compiler (+prefer-no-gather). Real errors are raised.
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     warnings.filterwarnings("ignore", "Error (reading|writing) persistent compilation cache")
     if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
@@ -29,9 +29,10 @@ def enable_compilation_cache() -> None:
 
 
 def cache_folder() -> pathlib.Path | None:
-    """The folder of this user and this processor, with the newest programs; None for none.
+    """The cache folder of this user and this processor, after removing old programs; None if it
+    cannot be used.
 
-    It is readable by its owner alone: who can write there can have this user run anything.
+    Only its owner may have access: whoever can write to it can make this user run any code.
     """
     try:
         base = os.environ.get("XDG_CACHE_HOME") or pathlib.Path.home() / ".cache"
@@ -41,16 +42,18 @@ def cache_folder() -> pathlib.Path | None:
         if about.st_uid != os.getuid() or about.st_mode & 0o077:
             return None
         programs = sorted(folder.glob("*-cache"), key=lambda path: path.stat().st_mtime)
-        for old in programs[:-CACHE_FOLDER]:
+        for old in programs[:-CACHE_PROGRAMS]:
             old.unlink()
-    except (OSError, RuntimeError):  # no home, or a program that another process removes just now
+    except (OSError, RuntimeError):  # no home, or another process has just removed a program
         return None
     return folder if os.access(folder, os.W_OK) else None
 
 
 def processor() -> str:
-    """Twelve characters that tell processors apart: JAX loads what was compiled for another one, as
-    machines that share a home may have left it, and dies of instructions that this one has not.
+    """A fingerprint of the processor.
+
+    JAX would load a program that was compiled on another machine with the same home folder, and
+    crash if it has instructions that this processor lacks.
     """
     info = pathlib.Path("/proc/cpuinfo")
     text = info.read_text(encoding="utf-8") if info.exists() else platform.processor()

@@ -1,4 +1,4 @@
-"""Environment of a run, for `environment.json`: code, versions, devices, machine, data."""
+"""Environment of a run for `environment.json`: code, versions, devices, machine, data."""
 
 import datetime
 import importlib.metadata
@@ -22,7 +22,7 @@ PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
 
 
 def environment(data_fingerprint: str) -> dict[str, Any]:
-    """Everything outside the config that a result may depend on; JSON can hold it."""
+    """Everything outside the config that a result may depend on, as JSON values."""
     devices = jax.devices()
     kinds = [device.device_kind for device in devices]
     return {
@@ -46,17 +46,17 @@ def environment(data_fingerprint: str) -> dict[str, Any]:
 
 
 def read_starts(stored: Mapping[str, Any]) -> list[Mapping[str, Any]]:
-    """Environments of a run: that of its first start, then each that it was resumed in."""
+    """Environments of all starts of a run: the first, then those in which it was resumed."""
     return [stored, *stored.get("resumed", [])]
 
 
 def add_start(stored: dict[str, Any]) -> dict[str, Any]:
-    """Environment of a run that is resumed now: today's is added if it differs from the last."""
-    today = environment(stored["data"])
+    """Environment of a resumed run: adds the current one if it differs from the last."""
+    current = environment(stored["data"])
     last = read_starts(stored)[-1]
-    if all(today[name] == last.get(name) for name in CREATED_WITH):
+    if all(current[name] == last.get(name) for name in CREATED_WITH):
         return stored
-    return stored | {"resumed": [*stored.get("resumed", []), today]}
+    return stored | {"resumed": [*stored.get("resumed", []), current]}
 
 
 def checkout_state(root: pathlib.Path = CHECKOUT) -> dict[str, Any]:

@@ -1,14 +1,16 @@
-"""What an error says to the one who gave the command."""
+"""User-facing error messages."""
 
 import errno
 
 
 def user_message(error: Exception) -> str:
-    """The message of an error; of the operating system's, what went wrong, with which file, and the
-    way out where a disk is full.
+    """The message of an error, in one line.
+
+    For an error of the operating system: its description and the file. If the disk is full, also
+    the way out.
     """
     if isinstance(error, OSError) and error.strerror:
-        words = f"{error.strerror}: {error.filename}" if error.filename else error.strerror
+        reason = f"{error.strerror}: {error.filename}" if error.filename else error.strerror
         full = error.errno in (errno.ENOSPC, errno.EDQUOT)
-        return f"{words}: free some space and give the same command again." if full else words
+        return f"{reason}: free some space and run the same command again." if full else reason
     return str(error) or type(error).__name__

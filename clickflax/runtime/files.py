@@ -2,9 +2,8 @@
 
 import contextlib
 import json
-import os
 import pathlib
-import threading
+import secrets
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -13,30 +12,15 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 
-def read_json(path: pathlib.Path) -> Any:
-    """A JSON file of a run folder."""
-    if not path.is_file():
-        raise FileNotFoundError(
-            f"{path} is not there: {path.parent} is not the folder of a run "
-            "(`clickflax train --workdir=...` makes one)."
-        )
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ValueError(
-            f"{path} is no whole JSON file ({error}): what wrote it was cut short, or it was "
-            "changed. Copy it from a backup, or make it again."
-        ) from None
-
-
 @contextlib.contextmanager
 def atomic(path: pathlib.Path) -> Iterator[pathlib.Path]:
-    """A file that is written whole or not at all: yields a temporary path, which becomes `path`.
+    """A context that yields a temporary path to write to, and renames it to `path` at its end.
 
-    The temporary path is next to it, and of this process and thread alone. After an error it is
-    removed, and `path` stays as it was.
+    Readers see the old file or the new one, each whole; after an error, the old one. The temporary
+    path is in the same folder and different in each call, so that several writers of a file do not
+    mix: the last one to finish wins.
     """
-    partial = path.with_name(f".{path.name}.{os.getpid()}.{threading.get_ident()}.tmp")
+    partial = path.with_name(f".{path.name}.{secrets.token_hex(8)}.tmp")
     try:
         yield partial
         partial.replace(path)
@@ -44,13 +28,32 @@ def atomic(path: pathlib.Path) -> Iterator[pathlib.Path]:
         partial.unlink(missing_ok=True)
 
 
+def read_json(path: pathlib.Path) -> Any:
+    """Reads a JSON file of a run folder.
+
+    Raises FileNotFoundError if it does not exist, and ValueError if it is not valid JSON.
+    """
+    if not path.is_file():
+        raise FileNotFoundError(
+            f"{path} does not exist: {path.parent} is not the folder of a run "
+            "(`clickflax train --workdir=...` makes one)."
+        )
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(
+            f"{path} is not valid JSON ({error}): it was cut short or changed. Restore it from a "
+            "backup, or make it again."
+        ) from None
+
+
 def write_json(path: pathlib.Path, value: Any) -> None:
-    """Writes a JSON file."""
+    """Writes a JSON file, see `atomic`."""
     with atomic(path) as partial:
         partial.write_text(json.dumps(value, indent=1) + "\n", encoding="utf-8")
 
 
 def write_parquet(path: pathlib.Path, columns: Mapping[str, np.ndarray]) -> None:
-    """Writes columns as a Parquet file."""
+    """Writes columns to a Parquet file, see `atomic`."""
     with atomic(path) as partial:
         pq.write_table(pa.table(dict(columns)), partial)

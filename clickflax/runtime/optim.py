@@ -14,10 +14,13 @@ SCHEDULES = ("constant", "linear", "cosine")
 
 
 def learning_rate(optim: ConfigDict, steps: int) -> optax.Schedule:
-    """A linear warm-up to the peak, then the schedule, which ends after `steps` in all."""
+    """Linear warm-up to the peak learning rate, then the schedule, which ends at `steps`."""
     if optim.schedule not in SCHEDULES:
-        raise ValueError(f"optim.schedule={optim.schedule!r} is not one of {sorted(SCHEDULES)}.")
-    peak, rest = optim.learning_rate, max(1, steps - optim.warmup_steps)
+        raise ValueError(
+            f"config.optim.schedule={optim.schedule!r} is not one of {sorted(SCHEDULES)}."
+        )
+    peak = optim.learning_rate
+    rest = max(1, steps - optim.warmup_steps)
     after = {
         "constant": optax.constant_schedule(peak),
         "linear": optax.linear_schedule(peak, 0.0, rest),
@@ -30,12 +33,12 @@ def learning_rate(optim: ConfigDict, steps: int) -> optax.Schedule:
 
 
 def decays(params: Any) -> Any:
-    """True for the matrices: weight decay leaves norms and biases, which are vectors, alone."""
+    """True for matrices: weight decay skips norms and biases, which are vectors."""
     return jax.tree.map(lambda x: x.ndim > 1, params)
 
 
 def scale_by_speed(speed: Callable[[Int[Array, ""]], Any]) -> optax.GradientTransformation:
-    """Multiplies the update of each parameter by its factor at the step."""
+    """Multiplies the update of each parameter by its factor at that step."""
 
     def init(params: Any) -> optax.ScaleByScheduleState:
         return optax.ScaleByScheduleState(jnp.zeros((), jnp.int32))
@@ -55,13 +58,13 @@ def make_optimizer(
     `speed` gives the factors of the updates at a step, a tree like the parameters; None: all 1.
     """
     if optim.name not in OPTIMIZERS:
-        raise ValueError(f"optim.name={optim.name!r} is not one of {sorted(OPTIMIZERS)}.")
+        raise ValueError(f"config.optim.name={optim.name!r} is not one of {sorted(OPTIMIZERS)}.")
     return optax.chain(
         optax.clip_by_global_norm(optim.clip_norm) if optim.clip_norm else optax.identity(),
         optax.scale_by_adam(b1=optim.b1, b2=optim.b2, eps=optim.eps),
         optax.add_decayed_weights(optim.weight_decay, mask=decays),
         optax.scale_by_trust_ratio() if optim.name == "lamb" else optax.identity(),
         optax.scale_by_learning_rate(learning_rate(optim, steps)),
-        # Not an identity without a speed: the checkpoints of earlier runs have no place for one.
+        # Nothing instead of an identity, so that checkpoints of earlier runs fit the state.
         *([scale_by_speed(speed)] if speed else []),
     )

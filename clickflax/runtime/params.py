@@ -1,4 +1,4 @@
-"""Parameters by name, such as `encoder/block_0/FeedForward_0/up/kernel`: chosen, parted, joined."""
+"""Trees of parameters by name, such as `encoder/block_0/FeedForward_0/up/kernel`."""
 
 import fnmatch
 from collections.abc import Collection, Mapping, Sequence
@@ -8,39 +8,39 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 
 
 def by_name(params: Any) -> dict[str, Any]:
-    """Every parameter by its name."""
+    """The parameters by name."""
     return flatten_dict(params, sep="/")
 
 
 def tree_of(named: Mapping[str, Any]) -> Any:
-    """The tree of parameters with such names."""
+    """The tree of these parameters; undoes `by_name`."""
     return unflatten_dict(dict(named), sep="/")
 
 
 def count_params(params: Any) -> int:
-    """How many numbers the parameters are."""
+    """The number of elements of all parameters."""
     return sum(value.size for value in by_name(params).values())
 
 
 def matching(knob: str, patterns: Sequence[str], names: Collection[str]) -> frozenset[str]:
-    """The names that one of the patterns of a knob matches.
+    """The names that match at least one pattern of a knob.
 
-    Raises ValueError for a pattern that matches none.
+    Raises ValueError for a pattern that matches no name.
     """
-    found = {pattern: set(fnmatch.filter(names, pattern)) for pattern in patterns}
-    unused = [pattern for pattern, matched in found.items() if not matched]
+    matches = {pattern: set(fnmatch.filter(names, pattern)) for pattern in patterns}
+    unused = [pattern for pattern, matched in matches.items() if not matched]
     if unused:
-        raise ValueError(f"{knob}={unused}: no parameter has such a name; there are {list(names)}.")
-    return frozenset().union(*found.values())
+        raise ValueError(f"{knob}={unused} matches no parameter; the parameters are {list(names)}.")
+    return frozenset().union(*matches.values())
 
 
 def split_params(params: Any, names: Collection[str]) -> tuple[Any, Any]:
-    """The parameters without those of such names, and these."""
+    """Returns the parameters without those of these names, and those of these names."""
     named = by_name(params)
     rest = {name: value for name, value in named.items() if name not in names}
     return tree_of(rest), tree_of({name: named[name] for name in named if name in names})
 
 
-def join_params(some: Any, others: Any) -> Any:
+def join_params(left: Any, right: Any) -> Any:
     """Undoes `split_params`."""
-    return tree_of(by_name(some) | by_name(others))
+    return tree_of(by_name(left) | by_name(right))

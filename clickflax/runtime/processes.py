@@ -1,7 +1,7 @@
-"""Several processes, on one machine or on many, that run one training or evaluation together.
+"""Training or evaluation by several processes, on one or many machines.
 
-JAX is what they talk through: `jax.distributed`. Each has some of the devices, reads the rows of
-these, and runs the same program; the first one writes. All see the same work folder.
+The processes are connected by `jax.distributed`. Each has some of the devices, reads the rows of
+its devices, and runs the same program. The first one writes. All must see the same work folder.
 """
 
 import os
@@ -14,29 +14,29 @@ import jax
 import numpy as np
 from jax.experimental import multihost_utils
 
-# A process that is gone is noticed by the others after so many seconds, and ends them.
-HEARTBEAT = 30
-START_SECONDS = 300  # seconds in which all must have come
-PATIENCE = 30  # seconds after which it is said that some have not
+HEARTBEAT = 30  # seconds after which the others notice a lost process, and end
+START_SECONDS = 300  # in which all processes must connect
+PATIENCE = 30  # seconds until a message that some processes have not connected
 
 
 def start_processes(coordinator: str, processes: str, process: int | None, devices: int) -> None:
-    """Joins the others: before anything has been computed.
+    """Connects this process with the others; call it before the first computation.
 
-    `processes` is their number, with the HOST:PORT of the first one and which one this is; or
-    "auto", which asks the environment of Slurm, a TPU VM, GKE or Open MPI; or "" for one alone.
-    Raises ValueError when they, or so many `devices` in all, are not there.
+    `processes` is their number, with the HOST:PORT of the first one as `coordinator` and the index
+    of this one as `process`; or "auto" to read these from the environment of Slurm, a TPU VM, GKE
+    or Open MPI; or "" for a single process. Raises ValueError if they do not connect, or if the
+    total number of devices is not `devices`.
     """
     if processes:
         _check(coordinator, processes, process)
         _join(coordinator, processes, process)
     elif coordinator or process is not None:
-        raise ValueError("--coordinator and --process are about several processes: --processes=N.")
+        raise ValueError("--coordinator and --process need several processes: --processes=N.")
     if devices and jax.device_count() != devices:
         raise ValueError(
-            f"--devices={devices}, but {jax.device_count()} {jax.default_backend()} devices are "
-            f"here, {jax.local_device_count()} of them on {platform.node()}: is one taken by "
-            "another program, or missing its driver?"
+            f"--devices={devices}, but JAX has {jax.device_count()} {jax.default_backend()} "
+            f"devices, {jax.local_device_count()} of them on {platform.node()}: is one in use by "
+            "another program, or is its driver missing?"
         )
     if several():
         print(
@@ -48,25 +48,25 @@ def start_processes(coordinator: str, processes: str, process: int | None, devic
 
 
 def _check(coordinator: str, processes: str, process: int | None) -> None:
-    """Refuses flags that do not say who the others are."""
+    """Raises ValueError for flags that do not describe the processes."""
     if processes == "auto":
         return
     number = processes.isdigit() and processes != "0"
     if not (number and coordinator and process is not None):
         raise ValueError(
-            f"--processes={processes}: say --processes=auto, or how many there are, where the "
-            f"first one listens (--coordinator=HOST:PORT, here {coordinator!r}) and which one "
-            f"this is (--process, here {process})."
+            f"--processes={processes}: use --processes=auto, or give the number of processes, the "
+            f"address of the first one (--coordinator=HOST:PORT, here {coordinator!r}) and the "
+            f"index of this one (--process, here {process})."
         )
     if not 0 <= process < int(processes):
         raise ValueError(f"--process={process} is not one of 0 to {int(processes) - 1}.")
 
 
 def _join(coordinator: str, processes: str, process: int | None) -> None:
-    """Waits until all processes are there."""
+    """Waits until all processes are connected."""
     auto = processes == "auto"
     jax.config.update("jax_cpu_collectives_implementation", "gloo")
-    waiting = threading.Timer(PATIENCE, _say_that_it_waits, (coordinator, processes))
+    waiting = threading.Timer(PATIENCE, _warn_of_waiting, (coordinator, processes))
     waiting.daemon = True
     waiting.start()
     try:
@@ -79,27 +79,30 @@ def _join(coordinator: str, processes: str, process: int | None) -> None:
             shutdown_timeout_seconds=HEARTBEAT,
         )
     except (RuntimeError, ValueError) as error:
-        way = "there is neither Slurm nor a TPU VM, GKE or Open MPI here: say --processes=N"
-        reason = f"{way} --coordinator=HOST:PORT --process=I" if auto else "no one to join"
+        reason = (
+            "found neither Slurm nor a TPU VM, GKE or Open MPI: use --processes=N "
+            "--coordinator=HOST:PORT --process=I"
+        )
+        reason = reason if auto else "could not connect to the other processes"
         raise ValueError(f"--processes={processes}: {reason} ({error}).") from None
     finally:
         waiting.cancel()
 
 
-def _say_that_it_waits(coordinator: str, processes: str) -> None:
-    """Says why nothing happens: JAX itself ends the process, with more lines than anyone reads."""
+def _warn_of_waiting(coordinator: str, processes: str) -> None:
+    """Explains the wait, before JAX ends the process with a long error."""
     where = f" at {coordinator}" if coordinator else ""
     print(
-        f"{PATIENCE} s have gone, and not all processes (--processes={processes}) "
-        f"have come together{where}: have all been started, and can they reach each other? "
-        f"{START_SECONDS - PATIENCE} s more, and this one ends.",
+        f"after {PATIENCE} s, not all processes (--processes={processes}) have connected{where}: "
+        "have all been started, and can they reach each other? This process ends in "
+        f"{START_SECONDS - PATIENCE} s.",
         file=sys.stderr,
         flush=True,
     )
 
 
 def several() -> bool:
-    """Whether there are other processes."""
+    """Whether this is one of several processes."""
     return jax.process_count() > 1
 
 
@@ -109,27 +112,27 @@ def is_first() -> bool:
 
 
 def broadcast(number: int) -> int:
-    """The number that the first process has, in all."""
+    """Returns the number of the first process, in every process."""
     return int(multihost_utils.broadcast_one_to_all(np.int32(number))) if several() else number
 
 
 def wait_for_all(what: str) -> None:
-    """Goes on when all processes have come here."""
+    """Waits until all processes have called this."""
     if several():
         multihost_utils.sync_global_devices(what)
 
 
-def agree_to_stop(asked: bool, call: int) -> bool:
-    """Whether to end now, alike in all processes: where there are several, SIGTERM to one of them
-    asks all, which then agree on a call that none has passed.
+def agree_to_stop(requested: bool, call: int) -> bool:
+    """Whether to end now; the same in all processes.
 
-    Calls are counted from 1 at each start: the one that is agreed on is the next of some process.
+    With several processes, SIGTERM to one of them is a request to all, which agree on a call that
+    none has passed yet. Calls are counted from 1 at each start.
     """
-    return multihost_utils.reached_preemption_sync_point(call) if several() else asked
+    return multihost_utils.reached_preemption_sync_point(call) if several() else requested
 
 
 def put_everywhere(x: Any, sharding: jax.sharding.Sharding) -> Any:
-    """An array that all processes have, on the devices of all."""
+    """Puts an array that every process has on the devices of all of them."""
     if sharding.is_fully_addressable:
         return jax.device_put(x, sharding)
     if jax.numpy.issubdtype(x.dtype, jax.dtypes.prng_key):

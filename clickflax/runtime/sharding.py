@@ -1,4 +1,4 @@
-"""The mesh, where things live on it, and one step for all of its devices."""
+"""The mesh of devices, placement of arrays on it, and functions compiled for all devices."""
 
 import os
 from collections.abc import Callable, Sequence
@@ -12,79 +12,82 @@ from jax.sharding import PartitionSpec as P
 
 from clickflax.runtime import processes
 
-DATA = "data"  # the axis over which the rows of a batch are split
-MODEL = "model"  # the axis over which the rows of large tables are split
+DATA = "data"  # mesh axis of the rows of a batch
+MODEL = "model"  # mesh axis of the rows of large tables
 
-# On CPU a gradient is taken of so many tokens at a time, so that their attention matrices stay in
-# the second-level cache: `experiments/speed.py ... config.train.micro_rows=N` measures another N.
+# Tokens of one gradient on CPU, so that their attention matrices stay in the second-level cache:
+# `experiments/speed.py ... config.train.micro_rows=N` measures other sizes.
 CPU_TOKENS = 800
 
-# The most bytes of scores that are made whole, and of a chunk of them where they are not: memory
-# on an accelerator; on CPU what stays in the second-level cache pays for computing scores twice.
+# Maximal bytes of scores that are computed at once, and bytes of a chunk of larger ones. On an
+# accelerator the limit is memory; on CPU, scores that stay in the second-level cache save more time
+# than computing them twice costs.
 WHOLE_SCORES = {"cpu": 2**24, "accelerator": 2**30}
 CHUNK_SCORES = {"cpu": 2**20, "accelerator": 2**28}
 
-
-# Where a step takes a millisecond or two, the host would not keep up with it; on CPU a dispatch
-# costs little beside a step.
+# Steps of one dispatch on an accelerator, where a step takes a millisecond or two and the host
+# would not keep up. On CPU, a dispatch costs little compared with a step.
 ACCELERATOR_STEPS = 50
-RESIDENT_BYTES = 2**31  # of a data set that stays on an accelerator, at most
+RESIDENT_BYTES = 2**31  # maximal size of a data set that is kept on an accelerator
 
 
 def cores() -> int:
-    """Cores that this process may use, which in a container are fewer than the machine's."""
+    """The number of cores that this process may use; in a container, maybe not all."""
     if hasattr(os, "sched_getaffinity"):  # not on macOS
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
 
 
 def use_devices(cpu_devices: int) -> None:
-    """Splits the CPU into devices, one a core for 0: before anything has been computed."""
-    wanted = cpu_devices or cores()
+    """Splits the CPU into devices, 0 for one per core; call it before the first computation."""
     try:
-        jax.config.update("jax_num_cpu_devices", wanted)
-    except RuntimeError:  # too late to choose
-        here = jax.local_device_count()
-        if cpu_devices and jax.default_backend() == "cpu" and here != cpu_devices:
+        jax.config.update("jax_num_cpu_devices", cpu_devices or cores())
+    except RuntimeError:  # JAX has started already
+        current = jax.local_device_count()
+        if cpu_devices and jax.default_backend() == "cpu" and current != cpu_devices:
             raise ValueError(
-                f"train.cpu_devices={cpu_devices}, but JAX has started with {here}. "
+                f"config.train.cpu_devices={cpu_devices}, but JAX has started with {current}. "
                 "Set it before the first computation of the process, or leave it at 0."
             ) from None
 
 
 def make_mesh(model: int = 1, devices: Sequence[Any] | None = None) -> Mesh:
-    """All devices, or these: so many share each table, and as many as there are such groups share
-    the rows of a batch.
+    """A mesh of all devices, or of these.
+
+    Tables are sharded over `model` devices, and the rows of a batch over the groups of that many.
+    Raises ValueError if `model` does not divide the number of devices.
     """
     devices = jax.devices() if devices is None else devices
     if len(devices) % model:
         raise ValueError(
-            f"train.model_devices={model} does not divide the {len(devices)} devices that are here."
+            f"config.train.model_devices={model} does not divide the {len(devices)} devices of "
+            "this run."
         )
-    # Those of a process stand beside each other, and so do the rows that it reads.
+    # The devices of a process are adjacent, and so are the rows that it reads.
     ordered = sorted(devices, key=lambda device: (device.process_index, device.id))
     grid = np.array(ordered).reshape(-1, model)
     return Mesh(grid, (DATA, MODEL), axis_types=(AxisType.Auto, AxisType.Auto))
 
 
 def groups(mesh: Mesh) -> int:
-    """Into how many parts the rows of a batch are split."""
+    """The number of groups of devices over which the rows of a batch are split."""
     return mesh.shape[DATA]
 
 
-def by_hand(mesh: Mesh) -> set[str]:
-    """The axes over which our own code says what each device does. How a table is shared is left to
-    the compiler, which then knows what to fetch for an item; where it is not shared, nothing is.
+def manual_axes(mesh: Mesh) -> set[str]:
+    """The mesh axes that `shard_map` handles; the compiler handles the rest.
+
+    It distributes sharded tables over the axis MODEL, as it knows which rows an item needs.
     """
     return {DATA} if mesh.shape[MODEL] > 1 else {DATA, MODEL}
 
 
 def micro_rows(wanted: int, row_length: int, rows: int, row_bytes: int = 0) -> int:
-    """Rows that a device works on at once, of the `rows` that it has; 0 leaves it to the backend.
+    """Rows of one gradient, of the `rows` of a device; `wanted=0` chooses by the backend.
 
-    An accelerator takes all, or as many as it holds the scores of, `row_bytes` each. The CPU takes
-    what stays in its cache, and rather a few less than to add many empty rows. Results do not
-    depend on it, but for the order of sums.
+    An accelerator takes all rows, or as many as it can hold scores of, `row_bytes` each. The CPU
+    takes what fits in its cache, or slightly fewer to have fewer empty rows. The number changes
+    results only by the order of sums.
     """
     if wanted or jax.default_backend() != "cpu":
         fit = max(1, WHOLE_SCORES["accelerator"] // max(row_bytes, 1))
@@ -94,7 +97,7 @@ def micro_rows(wanted: int, row_length: int, rows: int, row_bytes: int = 0) -> i
 
 
 def steps_at_once(wanted: int, resident_bytes: int) -> int:
-    """Steps of one dispatch; 0 leaves it to the backend, and to the memory that the data takes."""
+    """Steps of one dispatch; `wanted=0` chooses by the backend and the size of the data."""
     if wanted:
         return wanted
     if jax.default_backend() == "cpu" or resident_bytes > RESIDENT_BYTES:
@@ -103,8 +106,9 @@ def steps_at_once(wanted: int, resident_bytes: int) -> int:
 
 
 def chunk_items(wanted: int, targets: int, items: int, shares: int = 1) -> int:
-    """Items whose float32 scores for `targets` are held at once; 0 leaves it to their size. Where
-    devices share the table, each has the scores of its own items.
+    """Items whose float32 scores for `targets` are in memory at once; `wanted=0` chooses by size.
+
+    All of them if the table is sharded, as each device has only the scores of its own items.
     """
     if shares > 1:
         return items
@@ -115,20 +119,22 @@ def chunk_items(wanted: int, targets: int, items: int, shares: int = 1) -> int:
 
 
 def replicate(tree: Any, mesh: Mesh) -> Any:
-    """The same arrays on every device."""
+    """Puts the same arrays on every device."""
     return jax.tree.map(lambda x: processes.put_everywhere(x, NamedSharding(mesh, P())), tree)
 
 
-def own_rows(mesh: Mesh, rows: int) -> slice:
-    """The rows of a batch that the devices of this process have."""
-    there = NamedSharding(mesh, P(DATA)).addressable_devices_indices_map((rows,))
-    ends = [index[0].indices(rows)[:2] for index in there.values() if index]
+def process_rows(mesh: Mesh, rows: int) -> slice:
+    """The rows of a batch that are on the devices of this process."""
+    slices = NamedSharding(mesh, P(DATA)).addressable_devices_indices_map((rows,))
+    ends = [index[0].indices(rows)[:2] for index in slices.values() if index]
     return slice(min(start for start, _ in ends), max(stop for _, stop in ends))
 
 
 def split_rows(tree: Any, mesh: Mesh, rows: int) -> Any:
-    """Arrays whose first axis is split over the devices; of `rows` in all, those that this process
-    has (`own_rows`).
+    """Splits arrays by their first axis over the devices.
+
+    With several processes, the arrays have the rows of this one (`process_rows`), and `rows` is the
+    total number.
     """
     sharding = NamedSharding(mesh, P(DATA))
 
@@ -138,14 +144,14 @@ def split_rows(tree: Any, mesh: Mesh, rows: int) -> Any:
     return jax.tree.map(put, tree) if processes.several() else jax.device_put(tree, sharding)
 
 
-def summed(tree: Any) -> Any:
-    """In a step: the sum over all groups."""
-    # XLA refuses a sum over a group alone, beside an axis that is left to it.
+def sum_groups(tree: Any) -> Any:
+    """In a step: the sum over all groups of devices."""
+    # XLA refuses a sum over an axis of size 1 if the compiler handles another axis.
     return tree if jax.lax.axis_size(DATA) == 1 else jax.lax.psum(tree, DATA)
 
 
-def gathered(tree: Any) -> Any:
-    """In a step: what each group has, one after the other."""
+def gather_groups(tree: Any) -> Any:
+    """In a step: the values of all groups of devices, stacked."""
     alone = jax.lax.axis_size(DATA) == 1
     return jax.tree.map(lambda x: x[None], tree) if alone else jax.lax.all_gather(tree, DATA)
 
@@ -153,10 +159,10 @@ def gathered(tree: Any) -> Any:
 def compile_step(
     step: Callable[..., Any], mesh: Mesh, parallel: str, keep: Callable[[Any, Mesh], Any]
 ) -> Callable[..., Any]:
-    """`step(state, rows, shared)` of one device, made to run on all: each has its own rows, and
-    what comes of the state is placed by `keep`.
+    """Compiles `step(state, rows, shared)` of one device for all devices.
 
-    The step sums over the axis DATA itself.
+    Each device has its own rows, and the step itself sums over the axis DATA. `keep(state, mesh)`
+    constrains the placement of the new state. Raises ValueError for an unknown `parallel`.
     """
     if parallel == "jit":
         mapped = jax.shard_map(
@@ -164,13 +170,13 @@ def compile_step(
             mesh=mesh,
             in_specs=(P(), P(DATA), P()),
             out_specs=P(),
-            axis_names=by_hand(mesh),
+            axis_names=manual_axes(mesh),
             check_vma=False,
         )
 
         def placed(state: Any, rows: Any, shared: Any) -> Any:
-            state, found = mapped(state, rows, shared)
-            return keep(state, mesh), found
+            state, metrics = mapped(state, rows, shared)
+            return keep(state, mesh), metrics
 
         return jax.jit(placed, donate_argnums=0)
     if parallel == "pmap":
@@ -184,14 +190,14 @@ def compile_step(
             return mapped(state, rows, shared)
 
         return run
-    raise ValueError(f"train.parallel={parallel!r} is not one of ['jit', 'pmap'].")
+    raise ValueError(f"config.train.parallel={parallel!r} is not one of ['jit', 'pmap'].")
 
 
 def find_top_k(mesh: Mesh) -> Callable[[Any, int], Any]:
-    """In a compiled function: `jax.lax.top_k` of the lines of a matrix whose columns devices share.
+    """In a compiled function: `jax.lax.top_k` of the rows of a matrix with sharded columns.
 
-    Each finds the highest of its own, of which the highest are found: no device needs to know the
-    columns of another one, which the compiler would otherwise have sent to all.
+    Each device finds the top k of its own columns, and then the top k of these are found. The
+    compiler alone would send all columns to all devices.
     """
     shares = mesh.shape[MODEL]
     if shares == 1:
@@ -202,34 +208,34 @@ def find_top_k(mesh: Mesh) -> Callable[[Any, int], Any]:
         fill = ((0, 0), (0, size * shares - scores.shape[1]))
         scores = jnp.pad(scores, fill, constant_values=-jnp.inf)
 
-        def own(part: Any) -> Any:
+        def own_top_k(part: Any) -> Any:
             score, column = jax.lax.top_k(part, min(k, size))
             return score, column + size * jax.lax.axis_index(MODEL)
 
         lines = P(None, MODEL)
         score, column = jax.shard_map(
-            own, in_specs=lines, out_specs=lines, axis_names={MODEL}, check_vma=False
+            own_top_k, in_specs=lines, out_specs=lines, axis_names={MODEL}, check_vma=False
         )(scores)
-        score, place = jax.lax.top_k(score, k)
-        return score, jnp.take_along_axis(column, place, axis=1)
+        score, index = jax.lax.top_k(score, k)
+        return score, jnp.take_along_axis(column, index, axis=1)
 
     return top_k
 
 
 def compile_groups(answer: Callable[..., Any], mesh: Mesh) -> Callable[..., Any]:
-    """`answer(params, group)` of every group, one after the other, shared out over the devices."""
+    """Compiles `answer(params, group)`, mapped over groups of rows that are split over devices."""
 
-    def on_one(params: Any, groups: Any) -> Any:
+    def on_device(params: Any, groups: Any) -> Any:
         return jax.lax.map(lambda group: answer(params, group), groups)
 
     mapped = jax.shard_map(
-        on_one,
+        on_device,
         mesh=mesh,
         in_specs=(P(), P(DATA)),
         out_specs=P(DATA),
-        axis_names=by_hand(mesh),
+        axis_names=manual_axes(mesh),
         check_vma=False,
     )
-    # Every process wants to know what is found, not only what its own devices have found.
+    # Every process needs all results, not only those of its own devices.
     everywhere = NamedSharding(mesh, P()) if processes.several() else None
     return jax.jit(mapped, out_shardings=everywhere)

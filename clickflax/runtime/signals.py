@@ -1,4 +1,4 @@
-"""Signals that ask for an end, as a scheduler sends them before it takes the machine away."""
+"""Signals that request an orderly end, as schedulers send them before they stop a job."""
 
 import contextlib
 import signal
@@ -7,34 +7,35 @@ from collections.abc import Iterator
 
 
 class Stopped(Exception):
-    """What was asked to end has ended, and can go on later."""
+    """Raised when a run has ended on request; it can be resumed."""
 
 
 class StopRequest(threading.Event):
-    """Set when an end is asked for; `number` is the signal that has asked."""
+    """Event that is set when an end is requested; `number` is the signal."""
 
     number: int = 0
 
     def by(self, number: int) -> None:
-        """Notes the signal."""
+        """Records the signal."""
         self.number = number
         self.set()
 
 
 @contextlib.contextmanager
 def stop_on_signals(*numbers: signal.Signals) -> Iterator[StopRequest]:
-    """An event that is set when one of these signals comes, which then ends nothing by itself; in
-    another thread than the first, which no signal reaches, it never is.
+    """A context in which these signals set the event that it yields, and do nothing else.
+
+    Outside the main thread, where Python delivers no signals, the event is never set.
     """
-    asked = StopRequest()
+    request = StopRequest()
     if threading.current_thread() is not threading.main_thread():
-        yield asked
+        yield request
         return
     before = {
-        number: signal.signal(number, lambda number, _: asked.by(number)) for number in numbers
+        number: signal.signal(number, lambda number, _: request.by(number)) for number in numbers
     }
     try:
-        yield asked
+        yield request
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)

@@ -10,7 +10,7 @@ import optax
 from jaxtyping import Array, Float, Int
 
 from clickflax.batch import Registry
-from clickflax.model.heads import Answers, Raised
+from clickflax.model.heads import Answers, Bonus
 
 
 def softmax_loss(
@@ -31,8 +31,8 @@ def softmax_loss(
     x = answers.features.reshape(-1, answers.features.shape[-1])
     factors = (x, answers.table, answers.bias)
     items = more = None
-    if answers.raised is not None:
-        items, more = (side.reshape(len(x), -1) for side in answers.raised)
+    if answers.bonus is not None:
+        items, more = (side.reshape(len(x), -1) for side in answers.bonus)
     theirs, flat = targets.ravel(), weights.ravel()
     loss: Any = _cross_entropy(answers.first, size, (*factors, more), items, theirs, flat)
     if smoothing:
@@ -99,7 +99,7 @@ def _cross_entropy(
 def _answers(first: int, factors: Any, items: Int[Array, "T L"] | None) -> Answers:
     """The answers of these factors."""
     x, table, bias, more = factors
-    return Answers(x, table, bias, first, None if items is None else Raised(items, more))
+    return Answers(x, table, bias, first, None if items is None else Bonus(items, more))
 
 
 def _forward(
@@ -207,10 +207,10 @@ def _gradients(
 def _near(
     answers: Answers, e: Float[Array, "T C"], weights: Float[Array, " T"], start: Int[Array, ""]
 ) -> Float[Array, "T L"] | None:
-    """The probabilities `e * weights` of raised items; 0 for those that are not in the chunk."""
-    if answers.raised is None:
+    """The probabilities `e * weights` of items with a bonus; 0 for items of other chunks."""
+    if answers.bonus is None:
         return None
-    columns = answers.raised.columns(start, e.shape[1])
+    columns = answers.bonus.columns(start, e.shape[1])
     found = jnp.take_along_axis(e, columns, axis=1, mode="fill", fill_value=0)
     return found * weights[:, None]
 

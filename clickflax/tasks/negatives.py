@@ -8,7 +8,7 @@ from jaxtyping import Array, Bool, Float, Int, Key
 
 from clickflax.batch import RESERVED, Batch
 from clickflax.model.bits import random_bits
-from clickflax.model.rows import take_positions
+from clickflax.model.rows import take_columns
 from clickflax.tasks.task import TaskBatch
 
 DRAWN = ("uniform", "popularity", "in_batch")
@@ -100,7 +100,7 @@ def mask_negatives(
         return Negatives(drawn, jnp.ones(items.shape, bool))
     keep = items != targets[..., None]
     if sampling.avoid == "history":
-        segment = take_positions(rows.segment, question.positions)
+        segment = take_columns(rows.segment, question.positions)
         same = segment[:, :, None] == rows.segment[:, None, :]
         had = items[..., None] == (rows.variables[head] - RESERVED)[:, None, None, :]
         keep = keep & ~(had & same[:, :, None, :]).any(-1)

@@ -151,7 +151,7 @@ class ResidentSteps:
         data = {name: make_resident(source.batches) for name, source in inputs.sources.items()}
         self._data = sharding.replicate(data, mesh)
         groups = sharding.groups(mesh)
-        here = np.arange(groups, dtype=np.int32)[sharding.own_rows(mesh, groups)]
+        here = np.arange(groups, dtype=np.int32)[sharding.process_rows(mesh, groups)]
         self._devices = sharding.split_rows(here, mesh, groups)
         self._epochs: dict[str, tuple[int, Epochs]] = {}  # by task: the first epoch, and the plans
 
@@ -283,7 +283,7 @@ class HostSteps:
             epoch, row = divmod(number * batches.rows, batches.packing.rows)
             if row < batches.rows:  # the first batch of an epoch: time to plan the next one
                 self._threads.submit(batches.epoch_plan, seed, epoch + 1)
-            own = sharding.own_rows(mesh, source.rows)
+            own = sharding.process_rows(mesh, source.rows)
             batch = batches.batch(seed, number, source.rows_divide_by, own)
             made[name] = sharding.split_rows(batch, mesh, source.rows)
         return made

@@ -136,7 +136,7 @@ def gradient_of(
     prepared = jax.vmap(functools.partial(prepare_row, objective))(batch, row_keys.prepare)
     pool = None
     if objective.sampling is not None and objective.sampling.drawn == "in_batch":
-        pool = make_pool(*sharding.gathered((prepared.targets, prepared.weights)))
+        pool = make_pool(*sharding.gather_groups((prepared.targets, prepared.weights)))
 
     def loss_of(trained: Any, rows: Batch, prepared: TaskBatch, keys: Keys) -> tuple[Array, Array]:
         params = trim_tables(model, join_params(trained, frozen))
@@ -157,7 +157,7 @@ def gradient_of(
     pieces = jax.tree.map(lambda x: x.reshape(*shape, *x.shape[1:]), (batch, prepared, row_keys))
     zero = ((jnp.zeros(()), jnp.zeros(())), jax.tree.map(jnp.zeros_like, trained))
     sums, _ = jax.lax.scan(add, zero, pieces)
-    return sharding.summed(sums)
+    return sharding.sum_groups(sums)
 
 
 def make_step(

@@ -14,9 +14,10 @@ from clickflax.run.transfer import Transferred
 from clickflax.runtime.environment import add_start, environment
 from clickflax.runtime.files import read_json, write_json
 
-# Knobs that may change on resume: data location, devices, logging.
+# Knobs that may change on resume: data location, devices and kernels, logging.
 MAY_CHANGE = (
     "config.data.path",
+    "config.model.attention",
     "config.train.cpu_devices",
     "config.train.model_devices",
     "config.train.wandb",

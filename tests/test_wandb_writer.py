@@ -1,4 +1,4 @@
-"""What Weights & Biases gets, read from the file that it keeps when it is offline."""
+"""Metrics at Weights & Biases, read from the file that it writes when it is offline."""
 
 import json
 import struct
@@ -31,7 +31,7 @@ def records(path):
             whole = b""
 
 
-def told(folder):
+def metrics_in(folder):
     """Steps with their metrics, from every start."""
     import wandb
     from wandb.proto import wandb_internal_pb2
@@ -60,13 +60,13 @@ def offline(monkeypatch, tmp_path):
     monkeypatch.setenv("WANDB_CACHE_DIR", str(tmp_path / "home"))
 
 
-def test_it_gets_the_metrics_under_their_names(offline, tmp_path):
+def test_metrics_are_written_under_their_names(offline, tmp_path):
     folder = tmp_path / "run"
     with MetricsWriter(folder, {"train.steps": 2, "tasks": ("next_item",)}, wandb="shop") as writer:
         writer.write(1, {"loss": 2.5})
         writer.write(2, {"validation/ndcg@10": 0.25, "validation/recall@10": 0.5})
     lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
-    assert told(folder) == lines
+    assert metrics_in(folder) == lines
     kept = json.loads((folder / "wandb.json").read_text())
     assert kept["project"] == "shop" and kept["id"]
 
@@ -79,7 +79,7 @@ def test_a_run_that_is_resumed_is_the_same_one(offline, tmp_path):
             writer.write((resumed_at or 0) + 1, {"loss": 1.0})
     names = {path.name for path in folder.glob("wandb/offline-run-*/run-*.wandb")}
     assert names == {f"run-{json.loads((folder / 'wandb.json').read_text())['id']}.wandb"}
-    assert [line["step"] for line in told(folder)] == [1, 2]
+    assert [line["step"] for line in metrics_in(folder)] == [1, 2]
 
 
 def test_without_the_extra_it_says_so_and_drops_nothing(tmp_path, monkeypatch):
@@ -103,4 +103,4 @@ def test_a_training_tells_the_project_that_its_config_names(
     lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
     assert [line["step"] for line in lines] == [1, 2, 2]
     merged = {**lines[1], **lines[2]}  # of a step it keeps one record
-    assert told(folder) == [lines[0], merged]
+    assert metrics_in(folder) == [lines[0], merged]

@@ -1,17 +1,18 @@
-"""The metrics of a run at Weights & Biases, under the names that they have in metrics.jsonl."""
+"""Metrics of a run at Weights & Biases, under the same names as in metrics.jsonl."""
 
-import json
 import pathlib
 from collections.abc import Mapping
 from typing import Any
 
+from clickflax.runtime.files import read_json, write_json
 
-class Mirror:
-    """Writes metrics to a project of Weights & Biases, as WANDB_MODE and its like say.
 
-    The identity of the run is kept in its folder, so that a start that resumes it goes on with the
-    same one, as long as the project is the same. W&B ignores the steps that it has already, which
-    a resumed run repeats to the bit. Raises ValueError without the extra `wandb`, or a login.
+class WandbWriter:
+    """Writes metrics to a project of Weights & Biases; WANDB_MODE and other variables apply.
+
+    The id of the run is kept in its folder, so that a resumed run continues the same one if the
+    project is the same. W&B ignores steps that it already has, which a resumed run repeats exactly.
+    Raises ValueError without the extra `wandb` or a login.
     """
 
     def __init__(self, project: str, folder: pathlib.Path, hparams: Mapping[str, Any]):
@@ -24,7 +25,7 @@ class Mirror:
                 "pip install 'clickflax[wandb]'."
             ) from error
         kept = folder / "wandb.json"
-        known = json.loads(kept.read_text(encoding="utf-8")) if kept.is_file() else {}
+        known = read_json(kept) if kept.is_file() else {}
         try:
             self._run = wandb.init(
                 project=project,
@@ -33,20 +34,19 @@ class Mirror:
                 dir=folder,
                 config=dict(hparams),
                 resume="allow",
-                # its own words would break the line of progress
+                # Its messages would break the progress line.
                 settings=wandb.Settings(silent=True, console="off"),
             )
         except wandb.errors.Error as error:
             raise ValueError(
-                f"Weights & Biases: {error}. `wandb login`, or WANDB_MODE=offline, may help."
+                f"Weights & Biases: {error}. Try `wandb login`, or WANDB_MODE=offline."
             ) from error
-        told = {"project": project, "id": self._run.id}
-        kept.write_text(json.dumps(told, indent=2) + "\n", encoding="utf-8")
+        write_json(kept, {"project": project, "id": self._run.id})
 
     def write(self, step: int, metrics: Mapping[str, float]) -> None:
         """Adds the metrics of a step."""
         self._run.log(dict(metrics), step=step)
 
     def close(self, failed: bool) -> None:
-        """Sends, or keeps in the folder, what is left."""
+        """Sends what is left, or writes it to the folder if offline."""
         self._run.finish(exit_code=int(failed))
