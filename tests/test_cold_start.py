@@ -174,7 +174,7 @@ def test_another_item_at_random_is_one_that_was_met():
     found = np.asarray(random_items(jax.random.key(0), (40, 50), masking))
     assert set(found.ravel().tolist()) == {7, 9}
     assert (found == 7).mean() == pytest.approx(0.5, abs=0.05)
-    every = random_items(jax.random.key(0), (40, 50), masking._replace(others=None))
+    every = random_items(jax.random.key(0), (40, 50), masking._replace(replacements=None))
     assert set(np.asarray(every).ravel().tolist()) == set(range(RESERVED, RESERVED + 9))
 
 

@@ -281,7 +281,7 @@ def test_what_is_computed_twice_changes_no_number_and_is_not_kept():
         ({"activation": "tanh"}, "gelu"),
         ({"positions": "rotatory"}, "rotary"),
         ({"positions": "rotary", "width": 6, "heads": 2}, "rotates pairs of numbers.*must be even"),
-        ({"block": "lstm"}, r"model.block='lstm' is not one of \['gru', 'hstu', 'transformer'\]"),
+        ({"block": "lstm"}, r"model.block='lstm' is not one of \['gru', 'hstu', .*'transformer'\]"),
         (
             {"block": "hstu"},
             "config.model.feed_forward=16: config.model.block='hstu' does not.*leave it at 256",
@@ -302,7 +302,7 @@ def test_what_is_computed_twice_changes_no_number_and_is_not_kept():
         ({"gate": True}, "config.model.gate=True needs config.model.norm='pre', not 'post'"),
         ({"relative_time": True}, "config.data.variables must name 'time'"),
         ({"positions": "relative", "attention": "cudnn"}, "takes no bias of distances"),
-        ({"widths": ("item=4",), "output": "none"}, "set model.output='dense'"),
+        ({"widths": ("item=4",), "output": "none"}, "set config.model.output='dense'"),
         ({"widths": ("colour=4",)}, "model.widths names 'colour'"),
         ({"output": "mlp"}, "dense"),
         ({"initializer": "zeros"}, "normal"),
