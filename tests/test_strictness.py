@@ -1,4 +1,7 @@
-"""What conftest.py and the options of pytest switch on is on."""
+"""Strictness: the options of conftest.py and of pytest are on."""
+
+import runpy
+import warnings
 
 import flax.linen as nn
 import jax
@@ -38,3 +41,29 @@ def test_a_flax_module_of_the_package_refuses_a_wrong_rank():
     module.init(jax.random.key(0), jnp.zeros((1, 2, 3)))
     with pytest.raises(jaxtyping.TypeCheckError):
         module.init(jax.random.key(0), jnp.zeros((2, 3)))
+
+
+WARN = compile("import warnings; warnings.warn('old', DeprecationWarning)", "old.py", "exec")
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["clickflax", "clickflax.model.blocks", "experiments.peers.common", "test_train", "toy"],
+)
+def test_a_deprecation_that_our_code_meets_is_an_error(name):
+    with pytest.raises(DeprecationWarning, match="old"):
+        exec(WARN, {"__name__": name})
+
+
+def test_a_deprecation_that_a_config_meets_is_an_error(tmp_path):
+    path = tmp_path / "config.py"
+    path.write_text("import warnings; warnings.warn('old', DeprecationWarning)")
+    with pytest.raises(DeprecationWarning, match="old"):
+        runpy.run_path(str(path))
+
+
+def test_a_deprecation_that_a_library_meets_is_ignored():
+    with warnings.catch_warnings(record=True) as caught:
+        exec(WARN, {"__name__": "jax.numpy"})
+        exec(WARN, {"__name__": "clickflaxes"})
+    assert caught == []
