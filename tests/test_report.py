@@ -104,7 +104,7 @@ def test_groups_share_out_the_targets_and_their_mean_is_the_metric(studied):
     out, _ = studied
     found = gather.told(gather.open_source([out]))
     [history, trained] = found["groups"]
-    assert "events before the question" in history["title"]
+    assert "events before the target" in history["title"]
     for group in (history, trained):
         share = np.array(group["targets"]) / USERS
         assert share.sum() == 1 and len(group["bins"]) == len(share)
