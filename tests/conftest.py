@@ -1,7 +1,9 @@
 """Every test runs on 8 CPU devices, with strict dtypes and ranks, and with shapes checked."""
 
+import gc
 import os
 import pathlib
+import sys
 import tempfile
 
 import jax
@@ -45,3 +47,25 @@ def shared_data():
         return path
 
     return folder
+
+
+@pytest.fixture(scope="module")
+def extension():
+    """`extension("my_loss")` loads tests/extensions/my_loss.py, and what it registers is forgotten
+    after the tests of the module: other tests run over everything that is registered.
+    """
+    # Imported here, after the checks of shapes are hooked onto the package.
+    from clickflax.batch import Registry
+    from clickflax.runtime.extensions import load_extension
+
+    registries = [one for one in gc.get_objects() if isinstance(one, Registry)]
+    before = [dict(one) for one in registries]
+
+    def load(name: str):
+        load_extension(pathlib.Path(__file__).parent / "extensions" / f"{name}.py")
+        return sys.modules[name]
+
+    yield load
+    for registry, entries in zip(registries, before, strict=True):
+        registry.clear()
+        registry.update(entries)

@@ -167,7 +167,7 @@ def test_a_condition_changes_the_answer_of_one_model(shop, tmp_path, task):
     train(config_for(shop, task), tmp_path / "run")
     run = load_run(tmp_path / "run")
     answers = [
-        recommend.top_k(run, [["item-1", "item-2"]], k=5, next_action=given)[0]
+        recommend.top_k(run, [["item-1", "item-2"]], k=5, given=given)[0]
         for given in ((), ("action=buy",), ("action=buy", "price=3"))
     ]
     scores = [[answer.score for answer in some] for some in answers]

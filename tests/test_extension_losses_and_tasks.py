@@ -3,7 +3,6 @@
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from extensions import my_loss, my_sampled_loss, my_task
 from toy import small_config
 
 from clickflax.config.default import from_dict, to_dict
@@ -16,6 +15,11 @@ from clickflax.simulation.shop import Shop
 from clickflax.training.loop import train
 
 pytestmark = pytest.mark.usefixtures("optax_promotes")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def extensions(extension):
+    return {name: extension(name) for name in ("my_loss", "my_sampled_loss", "my_task")}
 
 
 @pytest.fixture(scope="module")
@@ -34,16 +38,18 @@ def config_for(shop, **changed):
     return from_dict(to_dict(c))
 
 
-def test_a_focal_loss_of_two_items_is_the_one_worked_out_by_hand():
+def test_a_focal_loss_of_two_items_is_the_one_worked_out_by_hand(extensions):
     answers = Answers(jnp.array([[[1.0]]]), jnp.array([[0.0], [0.0]]), None, 0)
-    loss, weight = my_loss.focal_loss(answers, jnp.array([[0]]), jnp.array([[2.0]]), 0)
+    loss, weight = extensions["my_loss"].focal_loss(
+        answers, jnp.array([[0]]), jnp.array([[2.0]]), 0
+    )
     assert float(loss) == pytest.approx(2 * 0.25 * np.log(2)) and float(weight) == 2
 
 
-def test_a_hinge_loss_counts_what_is_less_than_one_below_the_target():
+def test_a_hinge_loss_counts_what_is_less_than_one_below_the_target(extensions):
     own, others = jnp.array([2.0]), jnp.array([[0.0, 1.5, 3.0, 9.0]])
     keep = jnp.array([[True, True, True, False]])
-    assert float(my_sampled_loss.hinge(own, others, keep)[0]) == (0 + 0.5 + 2) / 4
+    assert float(extensions["my_sampled_loss"].hinge(own, others, keep)[0]) == (0 + 0.5 + 2) / 4
 
 
 @pytest.mark.parametrize("loss", [{"name": "focal"}, {"name": "hinge", "negatives": 3}])
@@ -62,8 +68,8 @@ def test_a_registered_task_trains_and_its_run_is_evaluated(shop, tmp_path):
     assert record["mae"] > 0 and record["labels"] > 0
 
 
-def test_the_label_of_the_task_counts_down_to_the_end_of_each_sequence(shop):
+def test_the_label_of_the_task_counts_down_to_the_end_of_each_sequence(shop, extensions):
     data = open_dataset(shop)
-    labelled = my_task.count_remaining(data, LabelOptions("", "", 0, ""))
+    labelled = extensions["my_task"].count_remaining(data, LabelOptions("", "", 0, ""))
     lengths = np.diff(data.offsets)
     assert labelled.label.tolist() == [left for n in lengths for left in range(n - 1, -1, -1)]

@@ -62,7 +62,7 @@ def test_rows_of_labels_tell_whose_they_are(shop, chain):
     assert (dataset.length > dataset.events) == bool(chain)  # with a SEP between parts
     asked = make_task_data(config, dataset)["purchase"]
     rows = label_rows(asked, "test", np.zeros(len(asked.test)), dataset.sequence_starts)
-    begins = np.append(dataset.sequence_starts, dataset.places)
+    begins = np.append(dataset.sequence_starts, dataset.length)
     assert len(set(rows["sequence"])) > 10
     assert (begins[rows["sequence"]] <= rows["event"]).all()
     assert (rows["event"] < begins[rows["sequence"] + 1]).all()

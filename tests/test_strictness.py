@@ -9,8 +9,8 @@ import jax.numpy as jnp
 import jaxtyping
 import pytest
 
-from clickflax.model.blocks import FeedForward
 from clickflax.model.heads import Answers
+from clickflax.model.layers import FeedForward
 from clickflax.tasks import ranks as scores
 
 
