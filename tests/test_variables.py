@@ -12,10 +12,12 @@ from toy import rows, small_config
 
 from clickflax.batch import MASK, NA, PAD, RESERVED, UNK, reserved_value
 from clickflax.data import store
+from clickflax.data.derived import VARIABLES, Column
 from clickflax.data.item_features import read_item_feature, read_item_features
 from clickflax.data.variables import (
     Variable,
     describe_variables,
+    find_column,
     missing_column,
     read_columns,
     variable_from_json,
@@ -118,6 +120,33 @@ def test_texts_that_were_not_trained_on_are_unknown_later(data, tmp_path):
     assert read_columns(later, described)["sequence.land"].tolist() == [UNK, UNK] + [RESERVED] * 3
 
 
+def test_a_text_that_no_later_sequence_has_is_missing(data, tmp_path):
+    described = describe_variables(data, ("sequence.land",), {}, ALL)
+    later = write(tmp_path / "later", {"token": ["u", "v"], "land": pa.nulls(2, pa.string())})
+    assert read_columns(later, described)["sequence.land"].tolist() == [NA] * 5
+
+
+@pytest.mark.parametrize(
+    ("column", "message"),
+    [
+        (Column(np.zeros(4)), "'mine' has 4 values for 5 events"),
+        (Column(np.zeros(5), size=8), "values of type float64 and size 8"),
+        (Column(np.zeros(5, np.int32)), "values of type int32 and size 0"),
+        (Column(np.full(5, 8, np.int32), size=8), "ids from 8 to 8.* below its size 8"),
+    ],
+)
+def test_a_derived_column_that_does_not_fit_is_an_error(data, monkeypatch, column, message):
+    monkeypatch.setitem(VARIABLES, "mine", lambda dataset, argument: column)
+    with pytest.raises(ValueError, match=message):
+        describe_variables(data, ("mine",), {}, ALL)
+
+
+def test_the_rest_of_a_name_is_the_argument_of_a_prefix(data, monkeypatch):
+    monkeypatch.setitem(VARIABLES, "price.", lambda data, power: Column(TIME ** float(power)))
+    assert find_column(data, "price.2").values.tolist() == (TIME**2.0).tolist()
+    assert find_column(data, "price").values is data.columns["price"]  # of the log
+
+
 def test_a_description_survives_json(data):
     for variable in describe_variables(
         data, ("price", "sequence.land", "hour"), {"price": 3}, ALL
@@ -129,8 +158,19 @@ def test_a_description_survives_json(data):
 @pytest.mark.parametrize(
     ("names", "quantiles", "message"),
     [
-        (("item", "colour"), {}, r"names 'colour'; this data set has \['item', 'price', 'time'\]"),
-        (("item", "sequence.height"), {}, "names 'sequence.height'"),
+        (
+            ("item", "colour"),
+            {},
+            r"names 'colour'.* has \['item', 'price', 'time'\]; derived .*'count.NAME', 'gap'",
+        ),
+        (("item", "count"), {}, "names 'count'"),
+        (("item", "hour.action"), {}, "names 'hour.action'"),
+        (
+            ("item", "sequence.height"),
+            {},
+            r"names 'sequence.height'; the sequences .* have \['age', 'land'\]",
+        ),
+        (("item", "part"), {}, "names 'part', which needs sessions: set data.chain"),
         (
             ("item",),
             {"price": 4},

@@ -18,11 +18,12 @@ from clickflax.baselines.features import (
     value_features,
 )
 from clickflax.batch import RESERVED
+from clickflax.data.derived import SEQUENCE_PREFIX
 from clickflax.data.item_features import read_item_features
 from clickflax.data.splits.common import events_inside
 from clickflax.data.splits.labels import LabelExamples
 from clickflax.data.store import Dataset
-from clickflax.data.variables import SEQUENCE_PREFIX, find_column
+from clickflax.data.variables import find_column
 from clickflax.run.targets import TaskData
 
 MOST_VALUES = 20  # a variable with more has no counts of single values
@@ -95,7 +96,7 @@ def read_event_columns(
     sizes = {name: dataset.size(name) for name in dataset.vocabularies if name in single}
     for name in variables:
         if name.startswith(SEQUENCE_PREFIX):
-            column = find_column(dataset, name, None)
+            column = find_column(dataset, name)
             columns[name] = column.values
             sizes[name] = column.size
     for name, feature in read_item_features(dataset.vocabulary("item"), variables, {}).items():

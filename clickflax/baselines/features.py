@@ -23,8 +23,8 @@ from jaxtyping import Bool, Float, Int, Shaped
 
 from clickflax.batch import RESERVED
 from clickflax.data.batches import Windows
+from clickflax.data.durations import DAY, HOUR, SECOND
 from clickflax.data.packing import ramp
-from clickflax.data.variables import DAY, HOUR, SECOND
 
 PAUSE = 30 * 60 * SECOND
 FOLDS = 5

@@ -2,12 +2,17 @@
 
 import re
 
-UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
-SECOND = 1_000_000  # microseconds
+SECOND = 1_000_000  # microseconds, the unit of all times
+HOUR = 3600 * SECOND
+DAY = 24 * HOUR
+UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}  # seconds
 
 
 def parse_gap(name: str, text: str) -> int:
-    """`90s`, `30m`, `2h` or `1d` in microseconds."""
+    """Parses `90s`, `30m`, `2h` or `1d`; returns microseconds.
+
+    Raises ValueError, with the name of the flag or knob, for any other text.
+    """
     match = re.fullmatch(r"(\d+(?:\.\d+)?)([smhd])", text)
     if not match or float(match[1]) == 0:
         raise ValueError(f"{name}={text} is not a time such as 90s, 30m, 2h or 1d.")

@@ -178,6 +178,11 @@ class Dataset:
         """A column of the sequences (token, and their features), None where there is none."""
         return read_column(self.path / "vocab" / "sequence.parquet", name)
 
+    def sequence_features(self) -> list[str]:
+        """Names of the features of the sequences."""
+        names = pq.read_schema(self.path / "vocab" / "sequence.parquet").names
+        return [name for name in names if name != "token"]
+
 
 def open_dataset(path: str | os.PathLike) -> Dataset:
     """Opens a prepared data set in milliseconds, whatever its size. One at a URL is fetched

@@ -11,12 +11,12 @@ from clickflax.batch import CLS, MASK, NEXT_EVENT, PAD, RESERVED, reserved_value
 from clickflax.config.default import of_task
 from clickflax.config.resolve import tasks_of
 from clickflax.data.batches import Windows, shift_left
+from clickflax.data.derived import COUNT_PREFIX, SINCE_PREFIX
 from clickflax.data.splits.baskets import split_baskets
 from clickflax.data.splits.common import Examples, SplitOptions, events_inside
 from clickflax.data.splits.labels import LabelExamples, LabelOptions, split_labels
 from clickflax.data.splits.strategies import split_sequences
 from clickflax.data.store import Dataset
-from clickflax.data.variables import COUNT_PREFIX, SINCE_PREFIX
 from clickflax.data.where import AND, OR, matches
 from clickflax.tasks.task import MAY_MASK, WEIGHT, Task
 
