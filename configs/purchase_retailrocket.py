@@ -16,11 +16,11 @@ def get_config():
     c = default()
     c.data.path = "data/retailrocket"
     c.tasks = ("purchase",)
-    c.data.variables = ("item", "action", "gap", "hour", "weekday", "part")
+    c.data.variables = ("item", "action", "gap", "hour", "weekday", "session")
     c.data.variables += ("count.action=view", "count.action=cart", "count.action=buy")
     c.data.variables += ("since.action=cart", "since.action=buy", "since.item", "count.item")
     c.data.variables += ("count.item&action=cart", "count.item&action=buy")
-    c.data.variables += ("count.part", "count.part&action=cart")
+    c.data.variables += ("count.session", "count.session&action=cart")
     c.data.chain = "30m"  # a visit; the user's earlier ones are read too
     c.data.split = "time"
     c.data.validation_from = "2015-08-16"

@@ -16,12 +16,12 @@ def get_config():
     c = default()
     c.data.path = "data/taobao"
     c.tasks = ("purchase",)
-    c.data.variables = ("item", "action", "gap", "hour", "part", "time")
+    c.data.variables = ("item", "action", "gap", "hour", "session", "time")
     c.data.variables += ("count.action=buy", "count.action=cart", "count.action=fav")
     c.data.variables += ("since.action=buy", "since.action=cart", "since.action=fav")
     c.data.variables += ("count.item", "count.item&action=cart", "count.item&action=buy")
-    c.data.variables += ("since.item", "count.part", "count.part&action=cart")
-    c.data.variables += ("count.part&action=fav",)
+    c.data.variables += ("since.item", "count.session", "count.session&action=cart")
+    c.data.variables += ("count.session&action=fav",)
     c.data.chain = "30m"  # a visit; the user's earlier ones are read too
     c.data.split = "time"
     c.data.validation_from = "2017-12-01"

@@ -20,11 +20,11 @@ def get_config():
     c.data.path = "data/tmall"
     c.tasks = ("purchase",)
     c.label.buy = "1"
-    c.data.variables = ("item", "action", "gap", "part", "weekday")
+    c.data.variables = ("item", "action", "gap", "session", "weekday")
     c.data.variables += ("count.action=0", "count.action=1", "count.action=2", "count.action=3")
     c.data.variables += ("since.action=1", "since.action=2", "since.action=3")
     c.data.variables += ("count.item", "count.item&action=1", "count.item&action=3", "since.item")
-    c.data.variables += ("count.part", "count.part&action=2", "count.part&action=3")
+    c.data.variables += ("count.session", "count.session&action=2", "count.session&action=3")
     c.data.chain = "12h"  # a day; the user's earlier ones are read too
     c.data.split = "time"
     c.data.validation_from = "1900-07-20"

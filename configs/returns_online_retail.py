@@ -18,8 +18,8 @@ def get_config():
     c = default()
     c.data.path = "data/online-retail"
     c.tasks = ("returns",)
-    c.data.variables = ("item", "action", "price", "quantity", "gap", "country", "part", "hour")
-    c.data.variables += ("weekday", "count.item", "since.item", "count.part")
+    c.data.variables = ("item", "action", "price", "quantity", "gap", "country", "session", "hour")
+    c.data.variables += ("weekday", "count.item", "since.item", "count.session")
     c.data.variables += ("count.action=cancel", "since.action=cancel")
     c.data.variables += ("count.item&action=cancel", "since.item&action=cancel")
     c.data.quantiles = ("price=20", "quantity=20")

@@ -52,5 +52,5 @@ def test_a_registered_variable_trains_and_its_run_is_evaluated(shop, tmp_path):
 
 def test_an_unknown_variable_lists_the_registered_ones(shop):
     data = open_dataset(shop)
-    with pytest.raises(ValueError, match=r"names 'weekend'.*'hour', 'is_weekend', 'part'"):
+    with pytest.raises(ValueError, match=r"names 'weekend'.*'hour', 'is_weekend', 'sequence.NAME'"):
         describe_variables(data, ("weekend",), {}, np.ones(data.events, bool))

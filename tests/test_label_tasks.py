@@ -59,7 +59,7 @@ def leaves(params):
 @pytest.mark.parametrize("chain", ["", "3m"])
 def test_rows_of_labels_tell_whose_they_are(shop, chain):
     config, dataset = config_for(shop, "purchase"), open_dataset(shop).with_sessions(chain)
-    assert (dataset.length > dataset.events) == bool(chain)  # with a SEP between parts
+    assert (dataset.length > dataset.events) == bool(chain)  # with a SEP between sessions
     asked = make_task_data(config, dataset)["purchase"]
     rows = label_rows(asked, "test", np.zeros(len(asked.test)), dataset.sequence_starts)
     begins = np.append(dataset.sequence_starts, dataset.length)

@@ -1,4 +1,4 @@
-"""Sequences of several parts: where a SEP stands, what is asked of a part, and at CLS."""
+"""Sequences of several sessions: SEPs, conditions, targets of a session, and CLS."""
 
 import dataclasses
 
@@ -19,7 +19,7 @@ from clickflax.data.sessions import find_sessions
 from clickflax.data.splits.baskets import split_baskets
 from clickflax.data.splits.common import SplitOptions
 from clickflax.data.splits.labels import LABEL_SOURCES, LabelOptions
-from clickflax.data.variables import Variable, describe_variables, read_columns
+from clickflax.data.variables import Variable, describe_variables, find_column, read_columns
 from clickflax.data.where import matches
 from clickflax.evaluation.main import evaluate_run
 from clickflax.inference import recommend
@@ -106,31 +106,31 @@ def test_a_pause_needs_times(tmp_path):
         write(tmp_path / "toy", times=False).with_sessions("12h")
 
 
-def test_a_sep_stands_before_every_part_but_the_first(data):
-    names = ("item", "action", "price", "part")
+def test_a_sep_stands_before_every_session_but_the_first(data):
+    names = ("item", "action", "price", "session")
     columns = read_columns(data, describe_variables(data, names, {}, np.ones(9, bool)))
     at = [3, 6, 10]
     assert np.flatnonzero(columns["item"] == SEP).tolist() == at
     assert (columns["action"][at] == SEP).all() and np.isnan(columns["price"][at]).all()
     events = np.delete(columns["item"], at)
     assert events.tolist() == ITEM.tolist()
-    assert (np.delete(columns["part"], at) - RESERVED).tolist() == NUMBER
+    assert (np.delete(columns["session"], at) - RESERVED).tolist() == NUMBER
 
 
-def test_a_history_ends_with_the_sep_of_a_part_that_is_about_to_begin(data):
+def test_a_history_ends_with_the_sep_of_a_session_that_is_about_to_begin(data):
     windows = Windows(np.array([0, 0, 6, 3]), np.array([3, 4, 9, 3]))
     assert data.position_ranges(windows).stop.tolist() == [3, 5, 12, 4]
     assert data.position_ranges(windows, separator=True).stop.tolist() == [4, 5, 12, 4]
     assert data.position_ranges(windows).start.tolist() == [0, 0, 8, 4]
 
 
-def test_the_events_that_a_task_asks_of_are_chosen_by_value_or_by_part(data):
+def test_events_are_selected_by_value_or_by_session(data):
     assert matches(data, "").all()
     assert np.flatnonzero(matches(data, "action=buy")).tolist() == [2, 4]
     assert matches(data, "action=buy|view").all()
-    assert np.flatnonzero(matches(data, "part=-1")).tolist() == [5, 8]
-    assert np.flatnonzero(matches(data, "part=-2")).tolist() == [3, 4, 6, 7]
-    assert np.flatnonzero(matches(data, "part=1")).tolist() == [3, 4, 8]
+    assert np.flatnonzero(matches(data, "session=-1")).tolist() == [5, 8]
+    assert np.flatnonzero(matches(data, "session=-2")).tolist() == [3, 4, 6, 7]
+    assert np.flatnonzero(matches(data, "session=1")).tolist() == [3, 4, 8]
 
 
 @pytest.mark.parametrize(
@@ -140,8 +140,8 @@ def test_the_events_that_a_task_asks_of_are_chosen_by_value_or_by_part(data):
         ("action=buy&", "'' is not of the form action=buy"),
         ("action=cart", "'action' is never 'cart' .* one of \\['buy', 'view'\\]"),
         ("colour=red", "'colour' is not a categorical variable"),
-        ("part=last", "not a number such as 0 or -1"),
-        ("part=7", "no event of .* has 'part=7'"),
+        ("session=last", "not a number such as 0 or -1"),
+        ("session=7", "no event of .* has 'session=7'"),
     ],
 )
 def test_a_condition_that_chooses_nothing_is_an_error(data, condition, message):
@@ -166,10 +166,10 @@ def test_the_time_since_a_value_came_last_is_missing_before_it_came(data):
     ("condition", "expected"),
     [
         ("action", [1, 2, 1, 3, 2, 4, 1, 2, 3]),
-        ("part", [1, 2, 3, 1, 2, 1, 1, 2, 1]),
-        ("part&action=buy", [0, 0, 1, 0, 1, 0, 0, 0, 0]),
-        ("action&part", [1, 2, 1, 1, 1, 1, 1, 2, 1]),
-        ("action&part=0", [1, 2, 1, 2, 1, 2, 1, 2, 2]),
+        ("session", [1, 2, 3, 1, 2, 1, 1, 2, 1]),
+        ("session&action=buy", [0, 0, 1, 0, 1, 0, 0, 0, 0]),
+        ("action&session", [1, 2, 1, 1, 1, 1, 1, 2, 1]),
+        ("action&session=0", [1, 2, 1, 2, 1, 2, 1, 2, 2]),
         ("item", [1] * 9),
     ],
 )
@@ -181,9 +181,9 @@ def test_an_event_counts_those_of_its_own_value(data, condition, expected):
     ("condition", "expected"),
     [
         ("action", [-1, 0, -1, 1, 2, 3, -1, 6, 7]),
-        ("part", [-1, 0, 1, -1, 3, -1, -1, 6, -1]),
-        ("part&action=view", [-1, 0, 1, -1, 3, -1, -1, 6, -1]),
-        ("part&action=buy", [-1] * 9),
+        ("session", [-1, 0, 1, -1, 3, -1, -1, 6, -1]),
+        ("session&action=view", [-1, 0, 1, -1, 3, -1, -1, 6, -1]),
+        ("session&action=buy", [-1] * 9),
     ],
 )
 def test_an_event_finds_the_last_one_before_of_its_own_value(data, condition, expected):
@@ -202,7 +202,7 @@ def test_an_event_without_a_value_is_like_no_other(data):
     ("task", "variable"),
     [
         ("masked_action", "count.action=buy"),
-        ("masked_action", "count.part&action=buy"),
+        ("masked_action", "count.session&action=buy"),
         ("masked_action", "since.action"),
         ("masked_item", "count.item&action=buy"),
         ("returns", "count.action"),
@@ -220,13 +220,37 @@ def test_what_is_hidden_is_not_counted_for_others_to_read(data, task, variable):
 
 
 def test_conditions_are_joined(data):
-    assert np.flatnonzero(matches(data, "action=view&part=0")).tolist() == [0, 1, 6, 7]
-    assert np.flatnonzero(matches(data, "part=-1&action=view|buy")).tolist() == [5, 8]
+    assert np.flatnonzero(matches(data, "action=view&session=0")).tolist() == [0, 1, 6, 7]
+    assert np.flatnonzero(matches(data, "session=-1&action=view|buy")).tolist() == [5, 8]
 
 
-def test_a_condition_on_parts_needs_parts(data):
-    with pytest.raises(ValueError, match="needs parts: set data.chain"):
-        matches(data.with_sessions(""), "part=-1")
+@pytest.mark.parametrize(("old", "new"), [("part=-1", "session=-1"), ("part=0", "session=0")])
+def test_a_condition_of_0_1_0_means_the_same(data, old, new):
+    assert np.array_equal(matches(data, old), matches(data, new))
+
+
+def test_the_variables_of_0_1_0_are_those_of_today(data):
+    names = ("{}", "count.{}", "count.{}&action=buy", "since.action&{}", "count.{}=0")
+    old, new = ([name.format(word) for name in names] for word in ("part", "session"))
+    for one, other in zip(old, new, strict=True):
+        found, expected = find_column(data, one), find_column(data, other)
+        assert found.size == expected.size
+        assert np.array_equal(found.values, expected.values, equal_nan=True)
+
+
+@pytest.mark.parametrize("name", ["session", "part"])
+def test_a_variable_of_the_log_takes_precedence_over_the_number_of_the_session(data, name):
+    columns = {**data.columns, name: data.columns["visit"]}
+    vocabularies = {**data.vocabularies, name: data.vocabularies["visit"]}
+    own = dataclasses.replace(data, columns=columns, vocabularies=vocabularies)
+    assert find_column(own, name).values is data.columns["visit"]
+    token = data.vocabularies["visit"].token(int(data.columns["visit"][4]))
+    assert np.array_equal(matches(own, f"{name}={token}"), matches(data, f"visit={token}"))
+
+
+def test_a_condition_on_sessions_needs_sessions(data):
+    with pytest.raises(ValueError, match="needs sessions: set data.chain"):
+        matches(data.with_sessions(""), "session=-1")
 
 
 def config_for(data, task, **changed):
@@ -237,11 +261,11 @@ def config_for(data, task, **changed):
     return c
 
 
-def test_the_first_item_of_a_part_is_asked_for_at_its_sep(data):
+def test_the_first_item_of_a_session_is_predicted_at_its_sep(data):
     config = config_for(data, "next_item", **{"data.split": "leave_one_out"})
     asked = make_task_data(config, data)["next_item"]
     label = asked.labels["next_item"]
-    assert label[2] == SEP and label[3] == ITEM[3]  # nothing is asked after the last of a part
+    assert label[2] == SEP and label[3] == ITEM[3]  # no target after the last of a session
     assert asked.test.history.stop.tolist() == [7, 11]
     assert asked.test.targets.tolist() == [ITEM[5], ITEM[8]]
 
@@ -274,7 +298,7 @@ def test_the_cloze_hides_no_sep_and_nothing_that_it_does_not_ask_for(data):
                 assert np.flatnonzero(hidden).tolist() == [7, 11]
 
 
-def test_a_purchase_is_asked_in_each_part_and_the_parts_before_are_read(data):
+def test_a_purchase_is_predicted_in_each_session_and_earlier_ones_are_read(data):
     found = LABEL_SOURCES["purchase"](data, LabelOptions("buy", "return", 0, ""))
     expected = [1, 1, np.nan, 1, np.nan, 0, 0, 0, 0]
     assert np.array_equal(found.label, expected, equal_nan=True)
@@ -382,7 +406,7 @@ def test_what_is_learned_of_variables_is_learned_of_events_and_not_of_seps(data)
     [
         ({"tasks": ("basket",), "data.chain": ""}, "basket needs config.data.chain"),
         ({"tasks": ("basket",), "data.split": "sequence_time"}, "baskets want one of"),
-        ({"task_where": ("part=0", "part=1")}, "must be one condition, or one for each"),
+        ({"task_where": ("session=0", "session=1")}, "must be one condition, or one for each"),
         ({"tasks": ("next_action",), "model.repeat": True}, "changes the scores of items"),
         ({"tasks": ("label",), "label.at": "cls"}, "set config.data.cls=True"),
         ({"tasks": ("basket",), "data.position_from": "end"}, "how many events are to come"),
@@ -427,10 +451,10 @@ def test_several_labels_of_a_sequence_are_too_many_for_one_cls(data, tmp_path):
 
 
 def small(shop, task, **changed):
-    """A small model of a simulated shop, in which what one did begins a part."""
+    """A small model of a simulated shop, in which another action begins a session."""
     c = small_config(layers=1)
     c.tasks, c.data.path, c.data.chain = (task,), str(shop), "action"
-    c.data.variables, c.data.position_from = ("item", "action", "part"), "start"
+    c.data.variables, c.data.position_from = ("item", "action", "session"), "start"
     c.train.update({"batch_size": 64, "steps": 4, "eval_every": 2, "log_every": 2})
     c.update_from_flattened_dict(changed)
     return c
@@ -523,12 +547,16 @@ def test_no_column_tells_what_comes_after_the_question(shop, chain, task):
     changed = {"data.chain": chain, "data.given": ("action",) if task != "basket" else ()}
     config = small(shop, task, **changed)
     if (task, chain) == ("basket", "") or task == "purchase" and chain == "action":
-        return  # there are no baskets; and a part of one action has nothing before its purchase
+        return  # no baskets; and a session of one action has no event before its purchase
     config.data.variables = ("item", "action", "price", "gap", "hour")
     config.data.variables += ("count.action=cart", "since.action=view", "count.action=cart|view")
     config.data.variables += ("count.action", "since.action")
     if chain:
-        config.data.variables += ("count.part", "count.part&action=view", "since.part&action=view")
+        config.data.variables += (
+            "count.session",
+            "count.session&action=view",
+            "since.session&action=view",
+        )
     config.data.split, config.data.validation_from = "time", "2025-02-15"
     config.data.test_from = "2025-03-01"
     data = store.open_dataset(shop).with_sessions(chain)
@@ -546,7 +574,7 @@ def test_no_column_tells_what_comes_after_the_question(shop, chain, task):
     after = slice(here + 2, later.stop)  # the next action itself may be told
     columns["action"][after] = columns["action"][: later.stop - here - 2]
     other = dataclasses.replace(data, columns=columns).with_sessions("")
-    if chain:  # the same parts up to here
+    if chain:  # the same sessions up to here
         other = dataclasses.replace(other, sessions=data.sessions)
     at = here if data.sessions is None else data.sessions.position[here]
     both = []
@@ -559,16 +587,16 @@ def test_no_column_tells_what_comes_after_the_question(shop, chain, task):
         np.testing.assert_array_equal(values, both[1][name], err_msg=name)
 
 
-def test_there_are_no_parts_to_count_in_without_a_chain(data):
-    with pytest.raises(ValueError, match="'part&action=buy' needs parts: set data.chain"):
+def test_there_are_no_sessions_to_count_in_without_a_chain(data):
+    with pytest.raises(ValueError, match="'session&action=buy' needs sessions: set data.chain"):
         read_columns(
-            dataclasses.replace(data, sessions=None), {"count.part&action=buy": Variable()}
+            dataclasses.replace(data, sessions=None), {"count.session&action=buy": Variable()}
         )
 
 
-def test_the_last_part_is_known_only_at_the_end(data):
+def test_the_last_session_is_known_only_at_the_end(data):
     with pytest.raises(ValueError, match="known only at the end"):
-        read_columns(data, {"count.part=-1": Variable()})
+        read_columns(data, {"count.session=-1": Variable()})
 
 
 @pytest.mark.parametrize("steps_at_once", [1, 2])

@@ -170,7 +170,7 @@ def test_a_description_survives_json(data):
             {},
             r"names 'sequence.height'; the sequences .* have \['age', 'land'\]",
         ),
-        (("item", "part"), {}, "names 'part', which needs sessions: set data.chain"),
+        (("item", "session"), {}, "'session' needs sessions: set data.chain"),
         (
             ("item",),
             {"price": 4},

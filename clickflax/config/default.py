@@ -19,7 +19,7 @@ def default() -> ml_collections.ConfigDict:
     c.seed = 0  # of parameters, masks, dropout and the order of the data
     c.tasks = ("masked_item",)  # next_item, basket, purchase, returns, label; or several
     c.task_weights = (1.0,)  # weights of the tasks' losses: one for each, or one for all
-    c.task_where = ("",)  # only targets that match, such as action=buy|cart or part=-1; "": all
+    c.task_where = ("",)  # only targets that match, such as action=buy|cart or session=-1; "": all
 
     c.data = ml_collections.ConfigDict()
     c.data.path = ""  # folder or URL of a data set; empty: a simulated shop in the work folder

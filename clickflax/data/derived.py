@@ -19,6 +19,7 @@ from jaxtyping import Int64, Shaped
 from clickflax.batch import NA, RESERVED, Registry
 from clickflax.data.durations import DAY, HOUR, SECOND
 from clickflax.data.running_counts import count_matching
+from clickflax.data.sessions import SESSION, is_session_number
 from clickflax.data.store import Dataset
 
 SEQUENCE_PREFIX, COUNT_PREFIX, SINCE_PREFIX = "sequence.", "count.", "since."
@@ -44,13 +45,14 @@ VARIABLES: Registry[Callable[[Dataset, str], Column]] = Registry("variable")
 def derive_column(dataset: Dataset, name: str) -> Column:
     """Returns the column of a derived variable. Raises ValueError if no variable has this name."""
     prefix, dot, argument = name.partition(".")
-    if prefix + dot not in VARIABLES:
+    registered = SESSION if is_session_number(name, dataset.columns) else prefix + dot
+    if registered not in VARIABLES:
         raise ValueError(
             f"data.variables names {name!r}. {dataset.path} has {sorted(dataset.columns)}; derived "
             f"variables are {[one + 'NAME' * one.endswith('.') for one in sorted(VARIABLES)]}; "
             "item.NAME is a feature of the item."
         )
-    column = VARIABLES[prefix + dot](dataset, argument)
+    column = VARIABLES[registered](dataset, argument)
     _check_column(name, column, dataset.events)
     return column
 
@@ -113,11 +115,11 @@ def weekday(dataset: Dataset, argument: str) -> Column:
     return Column((RESERVED + (days + thursday) % 7).astype(np.int32), RESERVED + 7)
 
 
-@VARIABLES.register("part")
-def part(dataset: Dataset, argument: str) -> Column:
+@VARIABLES.register(SESSION)
+def session(dataset: Dataset, argument: str) -> Column:
     """Number of the session in its sequence, 0 to 30; 31 for all later sessions."""
     if dataset.sessions is None:
-        raise ValueError("data.variables names 'part', which needs sessions: set data.chain.")
+        raise ValueError("the variable 'session' needs sessions: set data.chain.")
     number = np.minimum(dataset.sessions.number, MAX_SESSIONS - 1)
     return Column((RESERVED + number).astype(np.int32), RESERVED + MAX_SESSIONS)
 

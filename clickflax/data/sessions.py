@@ -5,7 +5,7 @@ the events of the log; later, values and ranges of events are moved to their pos
 and SEPs.
 """
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import NamedTuple
 
 import numpy as np
@@ -14,6 +14,18 @@ from jaxtyping import Int, Int32, Shaped
 from clickflax.batch import SEP, set_reserved
 from clickflax.data.batches import Windows
 from clickflax.data.durations import parse_gap
+
+SESSION = "session"
+SESSION_IN_0_1_0 = "part"
+
+
+def is_session_number(name: str, columns: Collection[str]) -> bool:
+    """Returns whether a variable is the number of the session in its sequence.
+
+    Its name is `session`; configs and conditions of 0.1.0 have `part`. A variable of the log with
+    that name, one of `columns`, takes precedence.
+    """
+    return name in (SESSION, SESSION_IN_0_1_0) and name not in columns
 
 
 class Sessions(NamedTuple):

@@ -3,7 +3,7 @@
     NAME            a variable of the log: categorical, numeric, or several values
     time, gap       the time; the logarithm of the seconds since the previous event
     hour, weekday   of the event, in UTC
-    part            the number of the session in its sequence
+    session         the number of the session in its sequence
     count.NAME=X    the logarithm of the number of events so far with this value
     since.NAME=X    the logarithm of the seconds since the last such event
     count.NAME      the same, of events with this event's own value, such as its item

@@ -1,34 +1,39 @@
-"""Which events are meant by `action=buy`, `action=buy|cart`, `part=-1` or `action=buy&part=-1`."""
+"""Conditions on events: `action=buy`, `action=buy|cart`, `session=-1`, `action=buy&session=-1`."""
 
 import numpy as np
 from jaxtyping import Bool
 
 from clickflax.batch import UNK
+from clickflax.data.sessions import is_session_number
 from clickflax.data.store import Dataset
 
 AND, OR = "&", "|"
 
 
 def matches(dataset: Dataset, condition: str) -> Bool[np.ndarray, " E"]:
-    """The events of a data set that meet a condition; all of them for an empty one.
+    """Returns a mask of the events that meet a condition; an empty one is met by all.
 
-    A part is counted from the first of its sequence, 0, or from the last, -1. A value with `&` or
-    `|` in it cannot be named. Raises ValueError for a value that the data set does not have, and
-    where no event meets the condition.
+    Sessions are numbered from the first of the sequence, 0, or backwards from the last, -1. An
+    event with several values meets a condition if one of them does. Values with `&` or `|` cannot
+    be named. Raises ValueError for a value that the data set does not have, and if no event
+    matches.
     """
-    found = np.ones(dataset.events, bool)
+    matching = np.ones(dataset.events, bool)
     for term in condition.split(AND) if condition else ():
         name, equals, text = term.partition("=")
         if not equals or not text:
-            raise ValueError(f"{term!r} is not of the form action=buy or part=-1.")
-        found &= _parts(dataset, text) if name == "part" else _values(dataset, name, text)
-    if not found.any():
+            raise ValueError(f"{term!r} is not of the form action=buy or session=-1.")
+        if is_session_number(name, dataset.columns):
+            matching &= _has_session(dataset, text)
+        else:
+            matching &= _has_value(dataset, name, text)
+    if not matching.any():
         raise ValueError(f"no event of {dataset.path} has {condition!r}.")
-    return found
+    return matching
 
 
-def _values(dataset: Dataset, name: str, text: str) -> Bool[np.ndarray, " E"]:
-    """The events with one of these values of a variable, beside others where it has several."""
+def _has_value(dataset: Dataset, name: str, text: str) -> Bool[np.ndarray, " E"]:
+    """Returns a mask of the events with one of the values `buy|cart` of a variable."""
     tokens = text.split(OR)
     vocabulary = dataset.vocabulary(name)
     ids = vocabulary.ids(tokens)
@@ -38,16 +43,16 @@ def _values(dataset: Dataset, name: str, text: str) -> Bool[np.ndarray, " E"]:
             f"{name!r} is never {unknown[0]!r} in {dataset.path}; it is one of "
             f"{sorted(vocabulary.tokens())[:20]}."
         )
-    found = np.isin(dataset.columns[name], ids)
-    return found if found.ndim == 1 else np.asarray(found.any(axis=1))
+    matching = np.isin(dataset.columns[name], ids)
+    return matching if matching.ndim == 1 else np.asarray(matching.any(axis=1))
 
 
-def _parts(dataset: Dataset, text: str) -> Bool[np.ndarray, " E"]:
-    """The events of the part of this number."""
+def _has_session(dataset: Dataset, text: str) -> Bool[np.ndarray, " E"]:
+    """Returns a mask of the events of the session with the number `text`."""
     if dataset.sessions is None:
-        raise ValueError(f"part={text} needs parts: set data.chain.")
+        raise ValueError(f"session={text} needs sessions: set data.chain.")
     if not text.removeprefix("-").isdigit():
-        raise ValueError(f"part={text} is not a number such as 0 or -1.")
+        raise ValueError(f"session={text} is not a number such as 0 or -1.")
     number, wanted = dataset.sessions.number, int(text)
     if wanted < 0:
         last = number[dataset.offsets[1:] - 1]

@@ -61,7 +61,7 @@ FLAGS = {
     ],
     "purchase": [
         "--config.tasks=purchase",
-        "--config.data.variables=item,action,price,part,count.action=cart",
+        "--config.data.variables=item,action,price,session,count.action=cart",
         "--config.model.block=gru",
         "--config.data.chain=30m",
         "--config.data.split=time",
