@@ -8,7 +8,7 @@ from toy import layout, make_task, small_config
 
 from clickflax.batch import MASK, NEXT_EVENT, RESERVED
 from clickflax.data.batches import Windows, fill_rows, shift_left
-from clickflax.data.splits.common import SplitOptions
+from clickflax.data.splits.common import EventLog, SplitOptions
 from clickflax.data.splits.strategies import by_each_event
 from clickflax.data.store import open_dataset
 from clickflax.data.variables import Variable, describe_variables, encode_value, read_columns
@@ -152,9 +152,9 @@ def _says_nothing(values):
 
 def test_every_event_of_a_period_is_a_question_about_what_came_before_it():
     offsets, day = np.array([0, 3, 5]), 24 * 3600 * 1_000_000
-    columns = {"item": np.arange(5) + RESERVED, "time": np.array([0, 1, 2, 1, 2]) * day}
+    log = EventLog(offsets, np.arange(5) + RESERVED, np.array([0, 1, 2, 1, 2]) * day)
     options = SplitOptions(-1, "1970-01-02", "1970-01-03")
-    found = by_each_event(offsets, columns, None, options)
+    found = by_each_event(log, options)
     assert found.train.stop.tolist() == [1, 3]
     assert list(zip(*found.validation.history, strict=True)) == [(0, 1)]
     assert list(zip(*found.test.history, strict=True)) == [(0, 2), (3, 4)]

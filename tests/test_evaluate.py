@@ -10,7 +10,7 @@ from toy import ITEMS, evaluate, make_task, small_config, small_model
 
 from clickflax.batch import RESERVED
 from clickflax.data.batches import Windows
-from clickflax.data.splits.common import Examples, next_one
+from clickflax.data.splits.common import EventLog, Examples, next_item
 from clickflax.evaluation.main import main
 from clickflax.run.model import build_model
 from clickflax.runtime import sharding
@@ -19,7 +19,7 @@ LENGTHS = np.array([4, 2, 12, 3, 7, 9])
 BOUNDS = np.concatenate([[0], np.cumsum(LENGTHS)])
 ITEM = (np.random.default_rng(0).integers(0, ITEMS, BOUNDS[-1]) + RESERVED).astype(np.int32)
 COLUMNS = {"item": ITEM}
-EXAMPLES = next_one(np.arange(6), BOUNDS[:-1], BOUNDS[1:] - 1, ITEM)
+EXAMPLES = next_item(EventLog(BOUNDS, ITEM), np.arange(6), BOUNDS[1:] - 1)
 
 
 def rank(params=None, filter_seen=True, task="masked_item", examples=EXAMPLES, **changed):

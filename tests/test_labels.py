@@ -18,7 +18,7 @@ DAY = 24 * 3600 * 1_000_000
 OPTIONS = LabelOptions("buy", "return", 0, "")
 
 
-def write(path, part=None):
+def write(path, source_split=None):
     action = np.concatenate(ACTIONS).astype(np.int32)
     with store.new_dataset_folder(path) as folder:
         store.write_dataset(
@@ -37,7 +37,7 @@ def write(path, part=None):
             },
             sequences=pa.table({"token": ["u", "v", "w"]}),
             counts={},
-            part=part,
+            source_split=source_split,
         )
     return store.open_dataset(path)
 
@@ -102,7 +102,9 @@ def test_labels_of_a_file_stand_at_the_last_event_or_at_the_one_they_name(data, 
     assert same(found.label, [2.5, NONE, 1, NONE, NONE, NONE, NONE, NONE, NONE])
     with pytest.raises(ValueError, match="labels for 1 sequences .* such as 'x'"):
         write_rows(sequence=["x", "u"], label=[1, 0])
-    with pytest.raises(ValueError, match="sequence 'v' has 2 events, and none has the place 2"):
+    with pytest.raises(
+        ValueError, match="sequence 'v' has 2 events, from 0 to 1, but a label for event 2"
+    ):
         write_rows(sequence=["u", "v"], event=[0, 2], label=[1, 0])
     with pytest.raises(ValueError, match="two labels for an event of 'u'"):
         write_rows(sequence=["u", "u"], label=[1, 0])

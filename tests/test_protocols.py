@@ -18,7 +18,7 @@ from clickflax.config.default import default, override
 from clickflax.config.protocols import PROTOCOLS, follow
 from clickflax.data.batches import Windows
 from clickflax.data.candidates import draw_candidates
-from clickflax.data.splits.common import Examples, SplitOptions
+from clickflax.data.splits.common import EventLog, Examples, SplitOptions
 from clickflax.data.splits.strategies import split_sequences
 from clickflax.data.store import open_dataset
 from clickflax.evaluation.main import evaluate_run
@@ -134,14 +134,14 @@ MEASURED = {
 def test_a_protocol_trains_on_and_asks_for_what_its_paper_does(name):
     config = follow(default(), name)
     check_config(config)
-    columns = {
-        "item": np.tile(np.arange(4, dtype=np.int32), 5000) + RESERVED,
-        "time": np.arange(20_000).reshape(4, 5000).T.ravel(),
-    }
-    part = (np.arange(5000) >= 4500).astype(np.int8) if name == "sr_gnn" else None
-    offsets = np.arange(0, 20_001, 4)
+    log = EventLog(
+        offsets=np.arange(0, 20_001, 4),
+        item=np.tile(np.arange(4, dtype=np.int32), 5000) + RESERVED,
+        time=np.arange(20_000).reshape(4, 5000).T.ravel(),
+        source_split=(np.arange(5000) >= 4500).astype(np.int8) if name == "sr_gnn" else None,
+    )
     options = SplitOptions(**{knob: config.data[knob] for knob in SplitOptions._fields})
-    found = split_sequences(config.data.split, offsets, columns, part, options)
+    found = split_sequences(config.data.split, log, options)
     lengths, validated, tested = MEASURED[name]
     counted = np.bincount(found.train.stop - found.train.start)
     assert {n: int(counted[n]) for n in np.flatnonzero(counted)} == lengths
@@ -149,16 +149,17 @@ def test_a_protocol_trains_on_and_asks_for_what_its_paper_does(name):
     # Every question has one target, and all that came before it as a history.
     for examples in (found.validation, found.test):
         assert np.array_equal(examples.owner, np.arange(len(examples)))
-        assert np.array_equal(examples.history.start, offsets[examples.sequence])
-        assert np.array_equal(columns["item"][examples.history.stop], examples.targets)
+        assert np.array_equal(examples.history.start, log.start[examples.sequence])
+        assert np.array_equal(log.item[examples.history.stop], examples.targets)
 
 
 def test_recboles_protocol_ranks_what_a_user_had_in_the_test_in_one_list():
     # Two users had an event each day for twelve days; the last two are the test.
-    columns = {"item": np.arange(24, dtype=np.int32) + RESERVED, "time": np.arange(24) % 12}
+    items = np.arange(24, dtype=np.int32) + RESERVED
+    log = EventLog(np.array([0, 12, 24]), items, np.arange(24) % 12)
     config = follow(default(), "uni50")
     options = SplitOptions(**{knob: config.data[knob] for knob in SplitOptions._fields})
-    found = split_sequences(config.data.split, np.array([0, 12, 24]), columns, None, options)
+    found = split_sequences(config.data.split, log, options)
     assert (found.train.stop - found.train.start).tolist() == [8, 8]
     assert found.test.owner.tolist() == [0, 0, 1, 1]
     assert (found.test.targets - RESERVED).tolist() == [10, 11, 22, 23]

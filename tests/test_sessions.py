@@ -17,7 +17,7 @@ from clickflax.data.eval_batches import DeviceLayout, eval_batches
 from clickflax.data.running_counts import count_matching
 from clickflax.data.sessions import find_sessions
 from clickflax.data.splits.baskets import split_baskets
-from clickflax.data.splits.common import SplitOptions
+from clickflax.data.splits.common import EventLog, SplitOptions
 from clickflax.data.splits.labels import LABEL_SOURCES, LabelOptions
 from clickflax.data.variables import Variable, describe_variables, find_column, read_columns
 from clickflax.data.where import matches
@@ -306,25 +306,29 @@ def test_a_purchase_is_predicted_in_each_session_and_earlier_ones_are_read(data)
     assert list(zip(*found.ranges, strict=True)) == [(0, 6), (6, 9)]
 
 
+def log_of(data):
+    return EventLog(data.offsets, ITEM, data.columns["time"], None, data.session_bounds)
+
+
 def test_the_last_basket_is_the_test_and_the_one_before_it_the_validation(data):
-    found = split_baskets("leave_one_out", data, ITEM, options())
+    found = split_baskets("leave_one_out", log_of(data), options())
     assert list(zip(*found.train, strict=True)) == [(0, 3), (6, 8)]
     assert found.validation.history.stop.tolist() == [3]
     assert found.validation.targets.tolist() == ITEM[3:5].tolist()
     assert found.test.history.stop.tolist() == [5, 8]
     assert found.test.targets.tolist() == [ITEM[5], ITEM[8]]
-    fewer = split_baskets("leave_one_out", data, ITEM, options(users=0))
+    fewer = split_baskets("leave_one_out", log_of(data), options(users=0))
     assert fewer.train.stop.tolist() == [5, 8] and len(fewer.validation) == 0
 
 
 def test_baskets_of_a_period_are_its_targets(data):
-    found = split_baskets("time", data, ITEM, options("1970-01-02", "1970-01-03"))
+    found = split_baskets("time", log_of(data), options("1970-01-02", "1970-01-03"))
     assert list(zip(*found.train, strict=True)) == [(0, 3), (6, 8)]
     assert found.validation.history.stop.tolist() == [3, 8]
     assert found.validation.owner.tolist() == [0, 0, 1]
     assert found.test.targets.tolist() == [ITEM[5]]
-    with pytest.raises(ValueError, match="baskets want one of"):
-        split_baskets("sequence_time", data, ITEM, options())
+    with pytest.raises(ValueError, match="does not split baskets: set one of"):
+        split_baskets("sequence_time", log_of(data), options())
 
 
 def test_a_basket_is_asked_for_at_its_sep_and_what_has_no_sep_is_no_target(data):
@@ -405,7 +409,10 @@ def test_what_is_learned_of_variables_is_learned_of_events_and_not_of_seps(data)
     ("changed", "message"),
     [
         ({"tasks": ("basket",), "data.chain": ""}, "basket needs config.data.chain"),
-        ({"tasks": ("basket",), "data.split": "sequence_time"}, "baskets want one of"),
+        (
+            {"tasks": ("basket",), "data.split": "sequence_time"},
+            "does not split baskets: set one of",
+        ),
         ({"task_where": ("session=0", "session=1")}, "must be one condition, or one for each"),
         ({"tasks": ("next_action",), "model.repeat": True}, "changes the scores of items"),
         ({"tasks": ("label",), "label.at": "cls"}, "set config.data.cls=True"),

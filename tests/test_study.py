@@ -17,7 +17,7 @@ import pytest
 
 from clickflax.batch import RESERVED
 from clickflax.config.default import to_dict
-from clickflax.data.splits.common import SplitOptions
+from clickflax.data.splits.common import EventLog, SplitOptions
 from clickflax.data.splits.strategies import split_sequences
 from clickflax.run.folder import load_run
 from clickflax.runtime.files import write_json
@@ -69,19 +69,19 @@ def test_the_tests_of_folds_in_time_follow_each_other_without_a_gap():
     offsets = np.arange(0, 61, 6)  # ten users of six events, at moments that are all different
     chance = np.random.default_rng(0)
     times = np.sort(chance.permutation(60).reshape(10, 6)).ravel()
-    columns = {"item": chance.integers(RESERVED, 20, 60), "time": times}
+    log = EventLog(offsets, chance.integers(RESERVED, 20, 60), times)
     tested, until = [], []
     for one in cells[::2]:  # one of each fold
         data = one.load().data
         assert data.path == "a"
         options = SplitOptions(-1, data.validation_from, data.test_from, test_until=data.test_until)
-        parts = split_sequences(data.split, offsets, columns, None, options)
+        parts = split_sequences(data.split, log, options)
         assert len(parts.validation) and len(parts.train.start) == 10
         tested.append(len(parts.test))
         until.append(parts.train.stop - offsets[:-1])
     assert all((early <= late).all() for early, late in zip(until, until[1:], strict=False))
     whole = SplitOptions(-1, "2/6", "3/6")
-    assert sum(tested) == len(split_sequences("time_each", offsets, columns, None, whole).test)
+    assert sum(tested) == len(split_sequences("time_each", log, whole).test)
     with pytest.raises(ValueError, match=r"moments=\('1/2',\): a fold has two"):
         time_folds("shop", (), ("1/2",))
 

@@ -265,7 +265,7 @@ def write_dataset(
     vocabularies: Mapping[str, pa.Table],
     sequences: pa.Table,
     counts: Mapping[str, object],
-    part: Int8[np.ndarray, " S"] | None = None,
+    source_split: Int8[np.ndarray, " S"] | None = None,
 ) -> dict:
     """Writes arrays and tables that are in memory as a data set, and returns its dataset.json.
 
@@ -274,8 +274,8 @@ def write_dataset(
     [E, M] are several values an event.
     """
     write_array(folder / "offsets.npy", np.asarray(offsets, dtype=np.int64))
-    if part is not None:
-        write_array(folder / "part.npy", part)
+    if source_split is not None:
+        write_array(folder / "part.npy", source_split)
     for name, values in events.items():
         write_array(folder / "events" / f"{name}.npy", values)
     for name, table in {**vocabularies, "sequence": sequences}.items():

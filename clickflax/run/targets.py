@@ -13,7 +13,7 @@ from clickflax.config.resolve import tasks_of
 from clickflax.data.batches import Windows, shift_left
 from clickflax.data.derived import COUNT_PREFIX, SINCE_PREFIX
 from clickflax.data.splits.baskets import split_baskets
-from clickflax.data.splits.common import Examples, SplitOptions, events_inside
+from clickflax.data.splits.common import EventLog, Examples, SplitOptions, events_inside
 from clickflax.data.splits.labels import LabelExamples, LabelOptions, split_labels
 from clickflax.data.splits.strategies import split_sequences
 from clickflax.data.store import Dataset
@@ -140,14 +140,15 @@ def _rankings(config: ConfigDict, task: Task, dataset: Dataset, where: str) -> T
         check_leaks(config, task.name, task.head, lambda counted: True)
     if where:
         values = np.where(matches(dataset, where), values, values.dtype.type(PAD))
-    columns = {**dataset.columns, "item": values}
-    options = _options(config)
-    if task.baskets:
-        splits = split_baskets(config.data.split, dataset, values, options)
-    else:
-        splits = split_sequences(
-            config.data.split, dataset.offsets, columns, dataset.source_split, options
-        )
+    log = EventLog(
+        offsets=dataset.offsets,
+        item=values,
+        time=dataset.columns.get("time"),
+        source_split=dataset.source_split,
+        session_bounds=dataset.session_bounds,
+    )
+    split = split_baskets if task.baskets else split_sequences
+    splits = split(config.data.split, log, _options(config))
     validation, lost_in_validation = drop_unknown_targets(splits.validation)
     test, lost_in_test = drop_unknown_targets(splits.test)
     validation, test = (

@@ -1,9 +1,9 @@
-"""Questions whose answer is no item: a label of some events, and what may be read of a sequence.
+"""Labels of events, the events that may be read for them, and their splits.
 
-purchase   will a purchase follow in this part (without `data.chain`, in this sequence)? Asked at
-           every event before the first one, or after some events, or at the last one before it
-returns    will this purchase come back? Asked at every purchase; a return is read as a purchase
-label      what a file says of a sequence, which is asked at its last event, or of an event
+purchase   whether a purchase follows in the session (in the sequence, without `data.chain`):
+           at every event before the first purchase, after some events, or at the last one before it
+returns    whether a purchase will be returned, at every purchase; a return is read as a purchase
+label      a value of a file, at the last event of a sequence or at any event
 """
 
 import math
@@ -13,16 +13,22 @@ from typing import NamedTuple
 
 import duckdb
 import numpy as np
-from jaxtyping import Float, Int, Shaped
+from jaxtyping import Bool, Float, Int, Shaped
 
 from clickflax.batch import UNK
 from clickflax.data.batches import Windows
-from clickflax.data.splits.common import SplitOptions, check_part, events_inside, split_moments
+from clickflax.data.splits.common import (
+    SplitOptions,
+    check_source_split,
+    events_inside,
+    required_times,
+    split_moments,
+)
 from clickflax.data.store import Dataset
 
 
 class LabelOptions(NamedTuple):
-    """See `config.label`."""
+    """The knobs of `config.label` that labels depend on."""
 
     buy: str
     back: str
@@ -31,10 +37,10 @@ class LabelOptions(NamedTuple):
 
 
 class LabelledEvents(NamedTuple):
-    """Ranges of events that may be read, and the label of each event, NaN where none is asked.
+    """The label of each event, NaN without one, and the ranges of events that may be read.
 
-    A label is known at event `known`; `columns` are to be read instead of those of the log.
-    `weight` is what each label weighs, where a file says it.
+    The label of event e is known from event `known[e]` on. `columns` are read instead of those of
+    the log. `weight` has sample weights, if there are any.
     """
 
     ranges: Windows
@@ -46,7 +52,7 @@ class LabelledEvents(NamedTuple):
 
 
 class LabelExamples(NamedTuple):
-    """Ranges of events, and the labels that are asked for in them."""
+    """Ranges of events, and the labels to predict in them; NaN at all other events."""
 
     ranges: Windows
     label: Float[np.ndarray, " E"]
@@ -56,7 +62,7 @@ class LabelExamples(NamedTuple):
 
 
 class LabelSplit(NamedTuple):
-    """Labels to train on, those of the validation and of the test, and what fell out and why."""
+    """Labels of the three splits, and the number of what was dropped by reason."""
 
     train: LabelExamples
     validation: LabelExamples
@@ -65,61 +71,63 @@ class LabelSplit(NamedTuple):
 
 
 def action_id(dataset: Dataset, action: str) -> int:
-    """The id of an action. Raises ValueError where the log has none of that name."""
+    """Returns the id of an action. Raises ValueError if the log has no such action."""
     actions = dataset.vocabulary("action")
     (id,) = actions.ids([action])
     if id == UNK:
         raise ValueError(
-            f"{dataset.path} has no action {action!r}; these are there: {sorted(actions.tokens())}."
+            f"{dataset.path} has no action {action!r}; it has {sorted(actions.tokens())}."
         )
     return int(id)
 
 
 def purchase(dataset: Dataset, options: LabelOptions) -> LabelledEvents:
-    """1 where a purchase follows, 0 where none does, known at the end of the part.
+    """Labels events by whether a purchase follows in the session: 1 or 0, known at its end.
 
-    `options.after` 0: asked at every event; -1: at the last one; else after so many events. What
-    comes after is not read; where there are several parts, it is the past of later questions.
+    If `options.after` is 0, every event before the first purchase has a label; if it is -1, the
+    last of them; if it is n, the n-th event of the session. Later events of the session are read
+    for later sessions only.
     """
     start, stop = dataset.session_bounds[:-1], dataset.session_bounds[1:]
     action = np.asarray(dataset.ids("action"))
-    back = dataset.vocabulary("action").ids([options.back])  # a purchase too, where there are any
-    bought = (action == action_id(dataset, options.buy)) | (action == back)
+    returned = dataset.vocabulary("action").ids([options.back])  # also a purchase; UNK if none
+    bought = (action == action_id(dataset, options.buy)) | (action == returned)
     first = np.minimum.reduceat(np.where(bought, np.arange(len(bought)), len(bought)), start)
     end = np.minimum(first, stop)
     kept = end - start >= max(options.after, 1)
     if options.after > 0:
         end = start + options.after
     ranges = Windows(start[kept], end[kept])
-    asked = events_inside(ranges, dataset.events)
+    labelled = events_inside(ranges, dataset.events)
     if options.after:
-        asked = np.isin(np.arange(dataset.events), ranges.stop - 1)
+        labelled = np.isin(np.arange(dataset.events), ranges.stop - 1)
     owner = np.repeat(np.arange(len(start)), stop - start)
-    label = np.where(asked, (first < stop)[owner], np.nan)
+    label = np.where(labelled, (first < stop)[owner], np.nan)
     if dataset.sessions is not None:
         ranges = Windows(dataset.offsets[:-1], dataset.offsets[1:])
-    what = "sequences" if dataset.sessions is None else "parts"
-    why = f"{what} with fewer than {max(options.after, 1)} events before a purchase"
-    return LabelledEvents(ranges, label, (stop - 1)[owner], {}, {why: int((~kept).sum())})
+    unit = "sequences" if dataset.sessions is None else "sessions"
+    reason = f"{unit} with fewer than {max(options.after, 1)} events before a purchase"
+    return LabelledEvents(ranges, label, (stop - 1)[owner], {}, {reason: int((~kept).sum())})
 
 
 def returns(dataset: Dataset, options: LabelOptions) -> LabelledEvents:
-    """1 at a purchase that came back, 0 at another one; taken as known at once, as the log does not
-    say when it came back.
+    """Labels purchases: 1 if the item came back, else 0.
+
+    A label counts as known at once, as the log does not say when the item came back.
     """
     action = np.asarray(dataset.ids("action"))
     buy, back = action_id(dataset, options.buy), action_id(dataset, options.back)
     label = np.where((action == buy) | (action == back), action == back, np.nan)
     start, stop = dataset.offsets[:-1], dataset.offsets[1:]
     kept = np.add.reduceat(np.isfinite(label), start) > 0
-    read = {"action": np.where(action == back, action.dtype.type(buy), action)}
+    columns = {"action": np.where(action == back, action.dtype.type(buy), action)}
     dropped = {"sequences without a purchase": int((~kept).sum())}
     ranges = Windows(start[kept], stop[kept])
-    return LabelledEvents(ranges, label, np.arange(dataset.events), read, dropped)
+    return LabelledEvents(ranges, label, np.arange(dataset.events), columns, dropped)
 
 
-class Row(NamedTuple):
-    """A row of a file of labels; the place of the event is None where the last one is meant."""
+class LabelRow(NamedTuple):
+    """A row of a file of labels. `event` counts from 0 in the sequence; None is the last event."""
 
     sequence: str
     label: float
@@ -127,24 +135,24 @@ class Row(NamedTuple):
     weight: float | None
 
 
-def read_rows(path: str) -> tuple[list[Row], bool]:
-    """The rows that have a label, of a CSV or Parquet file, and whether labels have weights.
+def read_rows(path: str) -> tuple[list[LabelRow], bool]:
+    """Returns the rows of a CSV or Parquet file that have a label, and whether they have weights.
 
-    Raises ValueError for a weight that is none.
+    Raises ValueError for a weight that is not a finite number from 0 on.
     """
     if not pathlib.Path(path).is_file():
         raise FileNotFoundError(f"config.label.path={path!r} is not a file.")
     con = duckdb.connect()
-    # As text: a token such as 007 is no number.
+    # As text: a token such as 007 is not a number.
     read = "read_parquet(?)" if path.endswith(".parquet") else "read_csv(?, all_varchar = true)"
     names = [name for name, *_ in con.execute(f"DESCRIBE FROM {read}", [path]).fetchall()]
     if not {"sequence", "label"} <= set(names):
         raise ValueError(f"{path} has the columns {sorted(names)}, not sequence and label.")
     event = "event::BIGINT" if "event" in names else "NULL::BIGINT"
     weight = "weight::DOUBLE" if "weight" in names else "NULL::DOUBLE"
-    chosen = f"sequence::VARCHAR, label::DOUBLE, {event}, {weight}"
-    query = f"SELECT {chosen} FROM {read} WHERE label IS NOT NULL"
-    rows = [Row(*values) for values in con.execute(query, [path]).fetchall()]
+    columns = f"sequence::VARCHAR, label::DOUBLE, {event}, {weight}"
+    query = f"SELECT {columns} FROM {read} WHERE label IS NOT NULL"
+    rows = [LabelRow(*values) for values in con.execute(query, [path]).fetchall()]
     for row in rows if "weight" in names else ():
         if row.weight is None or not 0 <= row.weight < math.inf:
             raise ValueError(
@@ -155,13 +163,15 @@ def read_rows(path: str) -> tuple[list[Row], bool]:
 
 
 def labels_from_file(dataset: Dataset, options: LabelOptions) -> LabelledEvents:
-    """The labels of a file with columns sequence, label and, where they are labels of events,
-    event: its place in the sequence, 0 is the first, and weight, where there is one. Raises
-    ValueError for a sequence or an event that is not there, or that is there twice.
+    """Labels events by a file with the columns sequence and label, and optionally event and weight.
+
+    Raises ValueError for a sequence or an event that does not exist, and for a second label of an
+    event.
     """
-    path, (rows, weighed) = options.path, read_rows(options.path)
+    path = options.path
+    rows, has_weights = read_rows(path)
     tokens = dataset.sequence_column("token") or []
-    number = {token: place for place, token in enumerate(tokens)}
+    number = {token: sequence for sequence, token in enumerate(tokens)}
     missing = [row.sequence for row in rows if row.sequence not in number]
     if missing:
         raise ValueError(
@@ -169,22 +179,24 @@ def labels_from_file(dataset: Dataset, options: LabelOptions) -> LabelledEvents:
             f"such as {missing[0]!r}."
         )
     label, weight = np.full((2, dataset.events), np.nan)
-    for token, value, place, counts in rows:
-        start, stop = dataset.offsets[number[token]], dataset.offsets[number[token] + 1]
-        event = stop - 1 if place is None else start + place
+    for row in rows:
+        sequence = number[row.sequence]
+        start, stop = dataset.offsets[sequence], dataset.offsets[sequence + 1]
+        event = stop - 1 if row.event is None else start + row.event
         if not start <= event < stop:
             raise ValueError(
-                f"{path}: sequence {token!r} has {stop - start} events, and none has the place "
-                f"{place}."
+                f"{path}: sequence {row.sequence!r} has {stop - start} events, from 0 to "
+                f"{stop - start - 1}, but a label for event {row.event}."
             )
         if not np.isnan(label[event]):
-            raise ValueError(f"{path} has two labels for an event of {token!r}.")
-        label[event], weight[event] = value, np.nan if counts is None else counts
+            raise ValueError(f"{path} has two labels for an event of {row.sequence!r}.")
+        label[event] = row.label
+        weight[event] = np.nan if row.weight is None else row.weight
     kept = np.unique([number[row.sequence] for row in rows]).astype(np.int64)
     ranges = Windows(dataset.offsets[kept], dataset.offsets[kept + 1])
     dropped = {"sequences without a label": dataset.sequences - len(kept)}
     known = np.arange(dataset.events)
-    return LabelledEvents(ranges, label, known, {}, dropped, weight if weighed else None)
+    return LabelledEvents(ranges, label, known, {}, dropped, weight if has_weights else None)
 
 
 LABEL_SOURCES: dict[str, Callable[[Dataset, LabelOptions], LabelledEvents]] = {
@@ -197,53 +209,67 @@ LABEL_SOURCES: dict[str, Callable[[Dataset, LabelOptions], LabelledEvents]] = {
 def split_labels(
     dataset: Dataset, labelled: LabelledEvents, name: str, options: SplitOptions
 ) -> LabelSplit:
-    """The labels before a moment, those of the period after it, and those from another one on.
+    """Splits labels by time, by the time of sequences, or by the source's test file.
 
-    With `name` "time" (or "time_each"), a label is trained on when it was known before the
-    validation begins, and tested when its event is not before the test; one that was known only
-    after the end of its period is dropped. With "sequence_time" both go by the whole sequence. With
-    "parts", the source's own test file is the test, and the validation is the last tenth of the
-    sequences of its training file.
+    "time" and "time_each": training labels are known before the validation begins; validation and
+    test labels are at events of their period, and known before its end. "sequence_time": the same,
+    where the first event of the sequence is in the period and the last one before its end. "parts":
+    the test is the source's test file, the validation the last tenth of the other sequences.
+
+    Raises ValueError for any other split, and if the test file would be trained on.
     """
-    check_part(name, dataset.source_split)
-    asked = np.isfinite(labelled.label)
+    check_source_split(name, dataset.source_split)
     if name in ("time", "time_each", "sequence_time"):
-        first, second, end = split_moments(dataset.columns, options)
-        time = np.asarray(dataset.columns["time"])
-        known = time[labelled.known]
-        if name == "sequence_time":
-            lengths = np.diff(dataset.offsets)
-            time = np.repeat(time[dataset.offsets[:-1]], lengths)
-            known = np.repeat(dataset.columns["time"][dataset.offsets[1:] - 1], lengths)
-        train = known < first
-        validation = (time >= first) & (known < second)
-        test = (time >= second) & (known < end)
+        masks = _masks_of_periods(dataset, labelled, name, options)
     elif name == "parts":
-        if dataset.source_split is None:
-            raise ValueError(f"data.split='parts': {dataset.path} has no test file of its own.")
-        held = np.array(dataset.source_split, np.int64) * 2  # 0 training, 1 validation, 2 test
-        trained = np.flatnonzero(held == 0)
-        held[trained[len(trained) - len(trained) // 10 :]] = 1
-        train, validation, test = np.repeat(held, np.diff(dataset.offsets)) == [[0], [1], [2]]
+        masks = _masks_of_files(dataset)
     else:
         raise ValueError(
-            f"data.split={name!r} holds out items; labels want time, sequence_time or parts."
+            f"data.split={name!r} holds out items; labels need time, sequence_time or parts."
         )
-    lost = int((asked & ~(train | validation | test)).sum())
-    dropped = {**labelled.dropped, "labels that were known after the end of their period": lost}
-    return LabelSplit(
-        _part(labelled, asked & train),
-        _part(labelled, asked & validation),
-        _part(labelled, asked & test),
-        dropped,
-    )
+    has_label = np.isfinite(labelled.label)
+    late = int((has_label & ~np.any(masks, axis=0)).sum())
+    dropped = {**labelled.dropped, "labels that were known after the end of their period": late}
+    train, validation, test = (_select_labels(labelled, has_label & mask) for mask in masks)
+    return LabelSplit(train, validation, test, dropped)
 
 
-def _part(labelled: LabelledEvents, some: np.ndarray) -> LabelExamples:
-    """The labels of some events, and their ranges, up to the last of these events."""
+def _masks_of_periods(
+    dataset: Dataset, labelled: LabelledEvents, name: str, options: SplitOptions
+) -> tuple[Bool[np.ndarray, " E"], Bool[np.ndarray, " E"], Bool[np.ndarray, " E"]]:
+    """Returns masks of the events of training, validation and test, by time."""
+    time = required_times(dataset.columns.get("time"))
+    first, second, end = split_moments(time, options)
+    known = time[labelled.known]
+    if name == "sequence_time":
+        lengths = np.diff(dataset.offsets)
+        known = np.repeat(time[dataset.offsets[1:] - 1], lengths)
+        time = np.repeat(time[dataset.offsets[:-1]], lengths)
+    validation = (time >= first) & (known < second)
+    return known < first, validation, (time >= second) & (known < end)
+
+
+def _masks_of_files(
+    dataset: Dataset,
+) -> tuple[Bool[np.ndarray, " E"], Bool[np.ndarray, " E"], Bool[np.ndarray, " E"]]:
+    """Returns masks of the events of training, validation and test, by the source's test file.
+
+    Raises ValueError if the source has no test file.
+    """
+    if dataset.source_split is None:
+        raise ValueError(f"data.split='parts': {dataset.path} has no test file of its own.")
+    split = np.array(dataset.source_split, np.int64) * 2  # 0 training, 1 validation, 2 test
+    trained = np.flatnonzero(split == 0)
+    split[trained[len(trained) - len(trained) // 10 :]] = 1
+    split = np.repeat(split, np.diff(dataset.offsets))
+    return split == 0, split == 1, split == 2
+
+
+def _select_labels(labelled: LabelledEvents, selected: Bool[np.ndarray, " E"]) -> LabelExamples:
+    """Returns the labels of the selected events, and their ranges up to the last such event."""
     start, stop = labelled.ranges
-    count = np.concatenate([[0], np.cumsum(some)])
-    asks = count[stop] > count[start]
-    last = np.maximum.accumulate(np.where(some, np.arange(len(some)), -1))
-    end = last[stop[asks] - 1] + 1
-    return LabelExamples(Windows(start[asks], end), np.where(some, labelled.label, np.nan))
+    count = np.append(0, np.cumsum(selected))
+    kept = count[stop] > count[start]
+    last = np.maximum.accumulate(np.where(selected, np.arange(len(selected)), -1))
+    end = last[stop[kept] - 1] + 1
+    return LabelExamples(Windows(start[kept], end), np.where(selected, labelled.label, np.nan))

@@ -1,322 +1,265 @@
-"""The ways to split a data set, by the names of `config.data.split`.
+"""Splits of item rankings, by the values of `config.data.split`.
 
-leave_one_out       the last event of a sequence is the test, the one before the validation
-time                by two moments, or shares of the log; the items of a period are one question
-ratio               by two shares of each sequence; all the items of a share are one question
-sequence_time       whole sequences, by the moment at which they begin
-parts               the source's own test file; the last event of its sequences
-..._each            as time, ratio and parts, but every event of the test is a question
+leave_one_out       test: the last event of each sequence; validation: the one before it
+time                the events of two periods; all items of a sequence in a period are one example
+ratio               the last shares of each sequence; all items of a share are one example
+sequence_time       whole sequences, by the time of their first event
+parts               the source's test file, of whose sequences the last event is the test
+..._each            as time, ratio and parts, with one example for each event
+
+An extension registers its own strategy, a function of a log and the options:
+
+    @SPLITS.register("mine")
+    def split_mine(log: EventLog, options: SplitOptions) -> Split: ...
 """
 
 import functools
-from collections.abc import Callable, Mapping
 
 import numpy as np
-from jaxtyping import Int, Shaped
+from jaxtyping import Int
 
+from clickflax.batch import Registry
 from clickflax.data.batches import Windows
-from clickflax.data.packing import ramp
 from clickflax.data.splits.common import (
-    Examples,
+    EventLog,
     Split,
     SplitOptions,
-    check_part,
+    SplitStrategy,
+    check_source_split,
     draw_validation_users,
-    next_one,
-    period,
+    each_next_item,
+    end_before,
+    next_item,
+    next_items,
+    required_times,
     split_moments,
 )
 
 
-def leave_one_out(
-    offsets: Int[np.ndarray, " bounds"],
-    columns: Mapping[str, Shaped[np.ndarray, " E"]],
-    part: Int[np.ndarray, " S"] | None,
-    options: SplitOptions,
-) -> Split:
-    """The last event of each sequence is the test, the one before the validation.
+def leave_one_out(log: EventLog, options: SplitOptions) -> Split:
+    """Tests on the last event of each sequence, and validates on the one before it.
 
-    Sequences of one event are trained on only; those of two have no validation item. A user
-    without a validation item is trained on all but the last event.
+    Sequences of one event are for training only; those of two have no validation item. Users
+    without a validation item train on all but the last event.
     """
-    start, stop = offsets[:-1], offsets[1:]
-    length = stop - start
-    tested = np.flatnonzero(length >= 2)
-    longer = np.flatnonzero(length >= 3)
-    target, item = stop[longer] - 2, columns["item"]
-    chosen = draw_validation_users(longer, target, target + 1, item, options.validation_users)
-    held = np.where(length >= 2, 1, 0)
-    held[chosen] = 2
+    tested = np.flatnonzero(log.length >= 2)
+    longer = np.flatnonzero(log.length >= 3)
+    target = log.stop[longer] - 2
+    drawn = draw_validation_users(log, options, longer, target, target + 1)
+    held_out = np.where(log.length >= 2, 1, 0)
+    held_out[drawn] = 2
     return Split(
-        Windows(start, stop - held),
-        next_one(chosen, start[chosen], stop[chosen] - 2, columns["item"]),
-        next_one(tested, start[tested], stop[tested] - 1, columns["item"]),
-        too_short(offsets),
+        Windows(log.start, log.stop - held_out),
+        next_item(log, drawn, log.stop[drawn] - 2),
+        next_item(log, tested, log.stop[tested] - 1),
+        _too_short(log),
     )
 
 
-def parts_of(part: Int[np.ndarray, " S"] | None) -> Int[np.ndarray, " S"]:
-    """Which file each sequence comes from, 0 or 1: the source's test file."""
-    if part is None:
+def by_parts(log: EventLog, options: SplitOptions) -> Split:
+    """Tests on the last event of each sequence of the source's test file.
+
+    Validates on the last event of training sequences that are drawn.
+    """
+    source_split = _required_source_split(log)
+    tested = np.flatnonzero((source_split == 1) & (log.length >= 2))
+    longer = np.flatnonzero((source_split == 0) & (log.length >= 2))
+    target = log.stop[longer] - 1
+    drawn = draw_validation_users(log, options, longer, target, target + 1)
+    held_out = np.zeros(len(log.length), np.int64)
+    held_out[drawn] = 1
+    trained = source_split == 0
+    return Split(
+        Windows(log.start[trained], (log.stop - held_out)[trained]),
+        next_item(log, drawn, log.stop[drawn] - 1),
+        next_item(log, tested, log.stop[tested] - 1),
+        _short_tests(log, source_split),
+    )
+
+
+def by_each_event_of_parts(log: EventLog, options: SplitOptions) -> Split:
+    """Tests on every event but the first of each sequence of the source's test file.
+
+    Each prefix of a sequence is a history (SR-GNN: Wu et al., 2019). Validates in the same way on
+    training sequences that are drawn, which are not trained on.
+    """
+    source_split = _required_source_split(log)
+    longer = np.flatnonzero((source_split == 0) & (log.length >= 2))
+    if not -1 < options.validation_users < len(longer):
         raise ValueError(
-            "data.split='parts' needs a data set with a test file of its own; "
-            "this one has none: try leave_one_out."
+            f"data.validation_users={options.validation_users}: data.split='parts_each' does not "
+            f"train on validation sequences; name fewer than the {len(longer):,} sequences there "
+            "are."
         )
-    return part
-
-
-def by_parts(
-    offsets: Int[np.ndarray, " bounds"],
-    columns: Mapping[str, Shaped[np.ndarray, " E"]],
-    part: Int[np.ndarray, " S"] | None,
-    options: SplitOptions,
-) -> Split:
-    """The source's own test file: the last event of each of its sequences is the test.
-
-    The last event of the training sequences that are drawn is the validation.
-    """
-    part = parts_of(part)
-    start, stop = offsets[:-1], offsets[1:]
-    length = stop - start
-    tested = np.flatnonzero((part == 1) & (length >= 2))
-    longer = np.flatnonzero((part == 0) & (length >= 2))
-    target, item = stop[longer] - 1, columns["item"]
-    chosen = draw_validation_users(longer, target, target + 1, item, options.validation_users)
-    held = np.zeros(len(length), np.int64)
-    held[chosen] = 1
-    trained = part == 0
+    drawn = draw_validation_users(log, options, longer, log.start[longer] + 1, log.stop[longer])
+    trained = source_split == 0
+    trained[drawn] = False
+    tested = np.flatnonzero((source_split == 1) & (log.length >= 2))
     return Split(
-        Windows(start[trained], (stop - held)[trained]),
-        next_one(chosen, start[chosen], stop[chosen] - 1, columns["item"]),
-        next_one(tested, start[tested], stop[tested] - 1, columns["item"]),
-        {"test sequences of one event": int(((part == 1) & (length < 2)).sum())},
+        Windows(log.start[trained], log.stop[trained]),
+        each_next_item(log, drawn, log.start[drawn] + 1, log.stop[drawn]),
+        each_next_item(log, tested, log.start[tested] + 1, log.stop[tested]),
+        _short_tests(log, source_split),
     )
 
 
-def by_sequence_time(
-    offsets: Int[np.ndarray, " bounds"],
-    columns: Mapping[str, Shaped[np.ndarray, " E"]],
-    part: Int[np.ndarray, " S"] | None,
-    options: SplitOptions,
-) -> Split:
-    """Whole sequences, such as sessions, by the time at which they begin: the last event of one
-    that begins in a period is its target. What has not ended before the next period is left out.
+def by_sequence_time(log: EventLog, options: SplitOptions) -> Split:
+    """Splits whole sequences, such as sessions, by the time of their first event.
+
+    The target is the last event of the sequence. A sequence that ends after its period is dropped.
     """
-    first, second, end = split_moments(columns, options)
-    start, stop = offsets[:-1], offsets[1:]
-    begins, ends = columns["time"][start], columns["time"][stop - 1]
+    time = required_times(log.time)
+    first, second, end = split_moments(time, options)
+    begins, ends = time[log.start], time[log.stop - 1]
     trained = ends < first
     validated = (begins >= first) & (ends < second)
     tested = (begins >= second) & (ends < end)
-    asks = stop - start >= 2
-    longer = np.flatnonzero(validated & asks)
-    target, item = stop[longer] - 1, columns["item"]
-    chosen = draw_validation_users(longer, target, target + 1, item, options.validation_users)
-    asked = np.flatnonzero(tested & asks)
+    has_history = log.length >= 2
+    longer = np.flatnonzero(validated & has_history)
+    target = log.stop[longer] - 1
+    drawn = draw_validation_users(log, options, longer, target, target + 1)
+    test = np.flatnonzero(tested & has_history)
+    short = (validated | tested) & ~has_history
     return Split(
-        Windows(start[trained], stop[trained]),
-        next_one(chosen, start[chosen], stop[chosen] - 1, columns["item"]),
-        next_one(asked, start[asked], stop[asked] - 1, columns["item"]),
+        Windows(log.start[trained], log.stop[trained]),
+        next_item(log, drawn, log.stop[drawn] - 1),
+        next_item(log, test, log.stop[test] - 1),
         {
             "sequences that end after their period": int((~(trained | validated | tested)).sum()),
-            "sequences of one event to be asked": int(((validated | tested) & ~asks).sum()),
+            "sequences without a history": int(short.sum()),
         },
     )
 
 
-def by_time(
-    offsets: Int[np.ndarray, " bounds"],
-    columns: Mapping[str, Shaped[np.ndarray, " E"]],
-    part: Int[np.ndarray, " S"] | None,
-    options: SplitOptions,
-) -> Split:
-    """Everybody's events before a moment are the training, those of the period after it the
-    targets: all the different items of it.
+def by_time(log: EventLog, options: SplitOptions) -> Split:
+    """Trains on all events before a moment; the distinct items of the period after it are targets.
+
+    A sequence is one example, with its events before the period as the history.
     """
-    first, second, last = split_moments(columns, options)
-    start, stop = offsets[:-1], offsets[1:]
-
-    def before(moment: int) -> Int[np.ndarray, " S"]:
-        earlier = np.concatenate([[0], np.cumsum(columns["time"] < moment)])
-        return start + earlier[stop] - earlier[start]
-
-    trained, known, until = before(first), before(second), before(last)
-    candidates = np.flatnonzero((trained > start) & (known > trained))
-    begin, end, item = trained[candidates], known[candidates], columns["item"]
-    chosen = draw_validation_users(candidates, begin, end, item, options.validation_users)
-    tested = np.flatnonzero((known > start) & (until > known))
+    time = required_times(log.time)
+    first, second, end = (end_before(log, time, moment) for moment in split_moments(time, options))
+    candidates = np.flatnonzero((first > log.start) & (second > first))
+    drawn = draw_validation_users(log, options, candidates, first[candidates], second[candidates])
+    tested = np.flatnonzero((second > log.start) & (end > second))
+    new_in_validation = (first == log.start) & (second > first)
+    new_in_test = (second == log.start) & (end > second)
     return Split(
-        Windows(start, trained),
-        period(chosen, start[chosen], trained[chosen], known[chosen], item),
-        period(tested, start[tested], known[tested], until[tested], item),
+        Windows(log.start, first),
+        next_items(log, drawn, first[drawn], second[drawn]),
+        next_items(log, tested, second[tested], end[tested]),
         {
-            "validation sequences without a history": int(
-                ((trained == start) & (known > trained)).sum()
-            ),
-            "test sequences without a history": int(((known == start) & (until > known)).sum()),
-            "events after the test": int((stop - until).sum()),
+            "validation sequences without a history": int(new_in_validation.sum()),
+            "test sequences without a history": int(new_in_test.sum()),
+            "events after the test": int((log.stop - end).sum()),
         },
     )
 
 
-def by_each_event(
-    offsets: Int[np.ndarray, " bounds"],
-    columns: Mapping[str, Shaped[np.ndarray, " E"]],
-    part: Int[np.ndarray, " S"] | None,
-    options: SplitOptions,
-) -> Split:
-    """Everybody's events before a moment are the training; every one of the period after it is a
-    target, and all that was before it in its sequence the history.
+def by_each_event(log: EventLog, options: SplitOptions) -> Split:
+    """Trains on all events before a moment; each event of the period after it is an example.
+
+    The history of an example is all earlier events of its sequence.
     """
-    first, second, end = split_moments(columns, options)
-    time = columns["time"]
-    sequence = np.repeat(np.arange(len(offsets) - 1), np.diff(offsets))
-    later, known = time >= first, np.arange(len(time)) > offsets[sequence]
-    tested = np.flatnonzero(known & (time >= second) & (time < end))
-    validated = np.flatnonzero(known & later & (time < second))
-    start, item = offsets[sequence], columns["item"]
-    drawn = draw_validation_users(
-        validated, validated, validated + 1, item, options.validation_users
-    )
-    earlier = np.concatenate([[0], np.cumsum(~later)])
+    time = required_times(log.time)
+    first, second, end = split_moments(time, options)
+    sequence = np.repeat(np.arange(len(log.length)), log.length)
+    event = np.arange(len(time))
+    has_history = event > log.start[sequence]
+    tested = np.flatnonzero(has_history & (time >= second) & (time < end))
+    validated = np.flatnonzero(has_history & (time >= first) & (time < second))
+    drawn = draw_validation_users(log, options, validated, validated, validated + 1)
+    new = (time >= first) & (time < end) & ~has_history
     return Split(
-        Windows(offsets[:-1], offsets[:-1] + np.diff(earlier[offsets])),
-        next_one(sequence[drawn], start[drawn], drawn, item),
-        next_one(sequence[tested], start[tested], tested, item),
+        Windows(log.start, end_before(log, time, first)),
+        next_item(log, sequence[drawn], drawn),
+        next_item(log, sequence[tested], tested),
         {
-            "events without a history": int((later & ~known & (time < end)).sum()),
+            "events without a history": int(new.sum()),
             "events after the test": int((time >= end).sum()),
         },
     )
 
 
-def by_parts_each(
-    offsets: Int[np.ndarray, " bounds"],
-    columns: Mapping[str, Shaped[np.ndarray, " E"]],
-    part: Int[np.ndarray, " S"] | None,
-    options: SplitOptions,
-) -> Split:
-    """The source's own test file, of whose sequences every event but the first is a target, as that
-    of a prefix of its own (SR-GNN: Wu et al., 2019). So are all of the training sequences that are
-    drawn for the validation, which are not trained on.
+def by_ratio(log: EventLog, options: SplitOptions, each: bool = False) -> Split:
+    """Trains on the first events of each sequence; a share of the last ones are targets.
+
+    The distinct items of a share are the targets of one example, or `each` event is an example.
     """
-    part = parts_of(part)
-    start, stop, length = offsets[:-1], offsets[1:], np.diff(offsets)
-    longer = np.flatnonzero((part == 0) & (length >= 2))
-    if not -1 < options.validation_users < len(longer):
+    first, second = _shares(log, options)
+    validated = np.flatnonzero(second > first)
+    drawn = draw_validation_users(log, options, validated, first[validated], second[validated])
+    tested = np.flatnonzero(log.stop > second)
+    examples = each_next_item if each else next_items
+    return Split(
+        Windows(log.start, first),
+        examples(log, drawn, first[drawn], second[drawn]),
+        examples(log, tested, second[tested], log.stop[tested]),
+        _too_short(log),
+    )
+
+
+SPLITS: Registry[SplitStrategy] = Registry(
+    "split",
+    {
+        "leave_one_out": leave_one_out,
+        "time": by_time,
+        "time_each": by_each_event,
+        "sequence_time": by_sequence_time,
+        "ratio": by_ratio,
+        "ratio_each": functools.partial(by_ratio, each=True),
+        "parts": by_parts,
+        "parts_each": by_each_event_of_parts,
+    },
+)
+
+
+def split_sequences(name: str, log: EventLog, options: SplitOptions) -> Split:
+    """Splits a log by the strategy `name`.
+
+    Raises ValueError if there is no such strategy, or if it would train on the source's test file.
+    """
+    strategy = SPLITS.find(name, "data.split")
+    check_source_split(name, log.source_split)
+    return strategy(log, options)
+
+
+def _required_source_split(log: EventLog) -> Int[np.ndarray, " S"]:
+    """Returns 1 for the sequences of the source's test file, 0 for the others.
+
+    Raises ValueError if the source has no test file.
+    """
+    if log.source_split is None:
         raise ValueError(
-            f"data.validation_users={options.validation_users}: data.split='parts_each' does not "
-            f"train on what is validated; name fewer than the {len(longer):,} sequences there are."
+            "data.split='parts' needs a data set with a test file of its own; "
+            "this one has none: try leave_one_out."
         )
-    drawn = draw_validation_users(
-        longer, start[longer] + 1, stop[longer], columns["item"], options.validation_users
-    )
-    trained = part == 0
-    trained[drawn] = False
-    tested = np.flatnonzero((part == 1) & (length >= 2))
-    item = columns["item"]
-    return Split(
-        Windows(start[trained], stop[trained]),
-        every_next(drawn, start[drawn] + 1, stop[drawn], start, item),
-        every_next(tested, start[tested] + 1, stop[tested], start, item),
-        {"test sequences of one event": int(((part == 1) & (length < 2)).sum())},
-    )
+    return log.source_split
 
 
-def shares(
-    offsets: Int[np.ndarray, " bounds"], options: SplitOptions
-) -> tuple[Int[np.ndarray, " S"], Int[np.ndarray, " S"]]:
-    """Where the validation and the test of each sequence begin: the last events are shared out,
-    rounded down, but at least one to each part; of two events the last is the test, and a
-    sequence of one has neither.
-    """
-    length = np.diff(offsets)
-    tested = np.maximum((length * options.test_share).astype(np.int64), 1)
-    tested = np.where(length >= 2, tested, 0)
-    validated = np.maximum((length * options.validation_share).astype(np.int64), 1)
-    validated = np.where(length >= 3, validated, 0) if options.validation_share else 0 * tested
-    second = offsets[1:] - tested
-    return second - validated, second
+def _short_tests(log: EventLog, source_split: Int[np.ndarray, " S"]) -> dict[str, int]:
+    """Returns the number of sequences of the source's test file that have no history."""
+    return {"test sequences of one event": int(((source_split == 1) & (log.length < 2)).sum())}
 
 
-def by_ratio(
-    offsets: Int[np.ndarray, " bounds"],
-    columns: Mapping[str, Shaped[np.ndarray, " E"]],
-    part: Int[np.ndarray, " S"] | None,
-    options: SplitOptions,
-    each: bool = False,
-) -> Split:
-    """The first events of each sequence are the training, a share of the last ones the validation
-    and the test: all their different items are targets, or `each` event is one, with a history of
-    its own, all the events before it.
-    """
-    start, stop, item = offsets[:-1], offsets[1:], columns["item"]
-    first, second = shares(offsets, options)
-    asked = np.flatnonzero(second > first)
-    drawn = draw_validation_users(
-        asked, first[asked], second[asked], item, options.validation_users
-    )
-    tested = np.flatnonzero(stop > second)
-
-    def examples(
-        some: Int[np.ndarray, " U"], begin: Int[np.ndarray, " S"], end: Int[np.ndarray, " S"]
-    ) -> Examples:
-        if each:
-            return every_next(some, begin[some], end[some], start, item)
-        return period(some, start[some], begin[some], end[some], item)
-
-    return Split(
-        Windows(start, first),
-        examples(drawn, first, second),
-        examples(tested, second, stop),
-        too_short(offsets),
-    )
-
-
-def too_short(offsets: Int[np.ndarray, " bounds"]) -> dict[str, int]:
-    """The sequences from which no part can be taken."""
-    length = np.diff(offsets)
+def _too_short(log: EventLog) -> dict[str, int]:
+    """Returns the number of sequences that are too short for a test or a validation."""
     return {
-        "sequences too short for a test": int((length < 2).sum()),
-        "sequences too short for a validation item": int((length < 3).sum()),
+        "sequences too short for a test": int((log.length < 2).sum()),
+        "sequences too short for a validation item": int((log.length < 3).sum()),
     }
 
 
-def every_next(
-    sequence: Int[np.ndarray, " U"],
-    begin: Int[np.ndarray, " U"],
-    end: Int[np.ndarray, " U"],
-    start: Int[np.ndarray, " S"],
-    item: Int[np.ndarray, " E"],
-) -> Examples:
-    """Each event from `begin` to `end` of some sequences, after all the events before it."""
-    count = end - begin
-    owner = np.repeat(sequence, count)
-    at = np.repeat(begin, count) + ramp(count)
-    return next_one(owner, start[owner], at, item)
+def _shares(
+    log: EventLog, options: SplitOptions
+) -> tuple[Int[np.ndarray, " S"], Int[np.ndarray, " S"]]:
+    """Returns the first event of the validation and of the test of each sequence.
 
-
-SPLITS: dict[str, Callable[..., Split]] = {
-    "leave_one_out": leave_one_out,
-    "time": by_time,
-    "time_each": by_each_event,
-    "sequence_time": by_sequence_time,
-    "ratio": by_ratio,
-    "ratio_each": functools.partial(by_ratio, each=True),
-    "parts": by_parts,
-    "parts_each": by_parts_each,
-}
-
-
-def split_sequences(
-    name: str,
-    offsets: Int[np.ndarray, " bounds"],
-    columns: Mapping[str, Shaped[np.ndarray, " E"]],
-    part: Int[np.ndarray, " S"] | None,
-    options: SplitOptions,
-) -> Split:
-    """Splits a data set as `config.data.split` says."""
-    if name not in SPLITS:
-        raise ValueError(f"data.split={name!r} is not one of {sorted(SPLITS)}.")
-    check_part(name, part)
-    return SPLITS[name](offsets, columns, part, options)
+    Shares are rounded down, but have at least one event. Of two events the last is the test; a
+    sequence of one event has neither.
+    """
+    tested = np.maximum((log.length * options.test_share).astype(np.int64), 1)
+    tested = np.where(log.length >= 2, tested, 0)
+    validated = np.maximum((log.length * options.validation_share).astype(np.int64), 1)
+    validated = np.where(log.length >= 3, validated, 0) if options.validation_share else 0 * tested
+    second = log.stop - tested
+    return second - validated, second
