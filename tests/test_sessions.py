@@ -249,7 +249,7 @@ def test_a_variable_of_the_log_takes_precedence_over_the_number_of_the_session(d
 
 
 def test_a_condition_on_sessions_needs_sessions(data):
-    with pytest.raises(ValueError, match="needs sessions: set data.chain"):
+    with pytest.raises(ValueError, match="needs sessions: set config.data.chain"):
         matches(data.with_sessions(""), "session=-1")
 
 
@@ -595,7 +595,7 @@ def test_no_column_tells_what_comes_after_the_question(shop, chain, task):
 
 
 def test_there_are_no_sessions_to_count_in_without_a_chain(data):
-    with pytest.raises(ValueError, match="'session&action=buy' needs sessions: set data.chain"):
+    with pytest.raises(ValueError, match="'session&action=buy' needs sessions: set config"):
         read_columns(
             dataclasses.replace(data, sessions=None), {"count.session&action=buy": Variable()}
         )

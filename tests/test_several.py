@@ -357,8 +357,8 @@ def test_what_stays_on_the_devices_has_all_values(logs, tmp_path):
 @pytest.mark.parametrize(
     ("task", "changed", "message"),
     [
-        ("masked_tags", {}, "'tags' has several values an event .* nothing more be asked of it"),
-        ("next_tags", {}, "'tags' has several values an event"),
+        ("masked_tags", {}, "'tags' has several values per event .* cannot be predicted"),
+        ("next_tags", {}, "'tags' has several values per event"),
         ("next_item", {"data.given": ("tags",)}, "data.given names 'tags', which has several"),
         ("masked_item", {"data.given": ("tags",)}, "data.given names 'tags', which has several"),
         ("next_item", {"data.chain": "tags"}, "'tags' is neither .* variables with one value"),
@@ -373,9 +373,9 @@ def test_what_cannot_be_asked_of_several_values_is_an_error(logs, tmp_path, task
 def test_one_value_is_not_read_as_several_nor_several_as_one(data, tmp_path):
     described = describe_variables(data, ("item", "tags"), {}, np.ones(5, bool))
     single = write(tmp_path / "single", TAGS[:, 0])
-    with pytest.raises(ValueError, match="'tags' has one value an event in .*, and several where"):
+    with pytest.raises(ValueError, match="'tags' has one value per event in .*, several where"):
         read_columns(single, described)
-    with pytest.raises(ValueError, match="'tags' has several values an event in .*, and one where"):
+    with pytest.raises(ValueError, match="'tags' has several values per event in .*, one where"):
         read_columns(data, {"tags": Variable(size=9)})
 
 
@@ -391,7 +391,7 @@ def test_features_made_by_hand_leave_several_values_out(logs):
 def test_items_and_numbers_have_one_value(tmp_path, name):
     price = np.zeros((5, 2), np.float32)
     with (
-        pytest.raises(ValueError, match=f"events/{name}.npy is .* than the item have several"),
+        pytest.raises(ValueError, match=f"events/{name}.npy is .* than the item may have several"),
         new_dataset_folder(tmp_path / "toy") as folder,
     ):
         write_dataset(

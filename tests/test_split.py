@@ -256,7 +256,7 @@ def test_a_test_that_ends_is_that_of_a_log_that_ends(name):
 
 def test_a_test_that_ends_before_it_begins_is_refused():
     fold = options()._replace(test_until="1970-01-03")
-    with pytest.raises(ValueError, match="data.test_until is not after data.test_from"):
+    with pytest.raises(ValueError, match="test_until is not after config.data.test_from"):
         split_sequences("time", LOG, fold)
 
 

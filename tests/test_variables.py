@@ -170,11 +170,11 @@ def test_a_description_survives_json(data):
             {},
             r"names 'sequence.height'; the sequences .* have \['age', 'land'\]",
         ),
-        (("item", "session"), {}, "'session' needs sessions: set data.chain"),
+        (("item", "session"), {}, "'session' needs sessions: set config.data.chain"),
         (
             ("item",),
             {"price": 4},
-            "data.quantiles names 'price', which is none of the variables of an event",
+            "data.quantiles names 'price', which is not one of the variables of events",
         ),
         (("item", "price"), {"price": 1}, "price=1 must be 2 or more"),
         (("item", "hour"), {"hour": 4}, "names 'hour', which has ids and no numbers"),

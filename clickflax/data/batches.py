@@ -52,12 +52,12 @@ class Query(NamedTuple):
 
 
 def cut_last(ranges: Windows, longest: int, stride: int) -> Windows:
-    """The last `longest` events of each range."""
+    """Returns the last `longest` events of each range."""
     return Windows(np.maximum(ranges.start, ranges.stop - longest), ranges.stop)
 
 
 def cut_sliding(ranges: Windows, longest: int, stride: int) -> Windows:
-    """Windows of `longest` events, from the last backwards in strides, until all are covered."""
+    """Returns windows of `longest` events, from the last backwards in strides, that cover all."""
     beyond = np.maximum(ranges.stop - ranges.start - longest, 0)
     count = 1 + -(-beyond // stride)
     owner = np.repeat(np.arange(len(count)), count)
@@ -67,18 +67,18 @@ def cut_sliding(ranges: Windows, longest: int, stride: int) -> Windows:
 
 
 def keep_whole(ranges: Windows, longest: int, stride: int) -> Windows:
-    """The ranges themselves: each epoch crops its own `longest` events."""
+    """Returns the ranges themselves: each epoch crops its own `longest` events."""
     return ranges
 
 
-# From ranges, the longest window and the stride to windows.
+# Functions of ranges, the longest window and the stride, by the value of `config.data.window`.
 WINDOWS: Registry[Callable[[Windows, int, int], Windows]] = Registry(
     "window", {"last": cut_last, "sliding": cut_sliding, "random": keep_whole}
 )
 
 
 def shift_left(values: Shaped[np.ndarray, "E ..."]) -> Shaped[np.ndarray, "E ..."]:
-    """Values of the following event, even of another sequence; PAD or NaN at the last event."""
+    """Returns values of the following event, even of another sequence; PAD or NaN at the last."""
     return set_reserved(
         PAD, np.arange(len(values)) == len(values) - 1, np.roll(values, -1, axis=0), np
     )
@@ -204,7 +204,7 @@ class TrainingBatches:
 
     @functools.cached_property
     def epoch_plan(self) -> Callable[[int, int], EpochPlan]:
-        """The plan of a seed and an epoch; the latest plans are kept for the coming steps."""
+        """The plan of a seed and an epoch; the latest plans are cached."""
         return functools.lru_cache(PLANS_KEPT)(self._plan_epoch)
 
     def _plan_epoch(self, seed: int, epoch: int) -> EpochPlan:

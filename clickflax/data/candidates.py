@@ -1,8 +1,8 @@
-"""The items among which the targets of examples are ranked, where it is not the whole catalog.
+"""Sampled candidates, among which an evaluation ranks the targets instead of the whole catalog.
 
 They are drawn without replacement, the same for every model: the draw belongs to the protocol.
-Sampled metrics are not those of the whole catalog, and may put models in another order (Krichene
-and Rendle, 2020): they are for comparison with papers that have them.
+Sampled metrics differ from those over the catalog, and may put models in another order (Krichene
+and Rendle, 2020): they are for comparison with papers that report them.
 """
 
 from typing import NamedTuple
@@ -17,13 +17,13 @@ from clickflax.data.packing import ramp
 from clickflax.data.splits.common import Examples
 
 CANDIDATES_SEED = 0
-EXAMPLES_AT_ONCE = 4096  # examples
+EXAMPLES_AT_ONCE = 4096
 
 
 class Candidates(NamedTuple):
-    """Negatives of each example, those of one behind those of the one before."""
+    """Negatives: example e has the ids `items[offsets[e]:offsets[e + 1]]`."""
 
-    items: Int[np.ndarray, " N"]  # ids
+    items: Int[np.ndarray, " N"]
     offsets: Int[np.ndarray, " bounds"]
 
 
@@ -35,61 +35,65 @@ def draw_candidates(
     filter_seen: bool,
     unseen: bool = True,
 ) -> Candidates:
-    """So many negatives for each target of an example, drawn by the chance of each id: no targets,
-    and nothing of the history where that is filtered. Where fewer are left, all of these.
+    """Draws `negatives` ids for each target of an example, with probabilities as of `chance`.
 
-    Not `unseen`: the history is filtered after they have been drawn, so that fewer remain.
+    Targets of the example are never drawn, nor, with `filter_seen`, items of its history. If fewer
+    ids are left, all of them are negatives. If not `unseen`, the history is filtered after the
+    draw, so that fewer negatives remain.
     """
-    parts, counts = [], []
-    upto = np.cumsum(np.where(np.arange(len(chance)) < RESERVED, 0.0, chance))
+    ids, counts = [], []
+    up_to = np.cumsum(np.where(np.arange(len(chance)) < RESERVED, 0.0, chance))
     for begin in range(0, len(examples), EXAMPLES_AT_ONCE):
         end = min(begin + EXAMPLES_AT_ONCE, len(examples))
-        mine = slice(*np.searchsorted(examples.owner, [begin, end]))
-        owner, targets = examples.owner[mine] - begin, examples.targets[mine]
-        taken = owner * len(chance) + targets
-        had = np.zeros(0, np.int64)
+        block = slice(*np.searchsorted(examples.owner, [begin, end]))
+        owner = examples.owner[block] - begin
+        excluded = owner * len(chance) + examples.targets[block]  # pairs of an example and an id
+        seen = np.zeros(0, np.int64)
         if filter_seen:
             history = Windows(examples.history.start[begin:end], examples.history.stop[begin:end])
             items, bounds = distinct_items(item, history)
-            had = np.repeat(np.arange(end - begin), np.diff(bounds)) * len(chance) + items
-            taken = np.concatenate([taken, had]) if unseen else taken
+            seen = np.repeat(np.arange(end - begin), np.diff(bounds)) * len(chance) + items
+            excluded = np.concatenate([excluded, seen]) if unseen else excluded
         wanted = np.bincount(owner, minlength=end - begin) * negatives
-        found = draw_per_target(
-            np.random.default_rng((CANDIDATES_SEED, begin)), upto, np.unique(taken), wanted
+        pairs = draw_pairs(
+            np.random.default_rng((CANDIDATES_SEED, begin)), up_to, np.unique(excluded), wanted
         )
-        found = np.setdiff1d(found, had)
-        parts.append(found % len(chance))
-        counts.append(np.bincount(found // len(chance), minlength=end - begin))
+        pairs = np.setdiff1d(pairs, seen)
+        ids.append(pairs % len(chance))
+        counts.append(np.bincount(pairs // len(chance), minlength=end - begin))
     offsets = np.concatenate([[0], np.cumsum(np.concatenate([*counts, np.zeros(0, np.int64)]))])
-    return Candidates(np.concatenate([*parts, np.zeros(0, np.int64)]), offsets.astype(np.int64))
+    return Candidates(np.concatenate([*ids, np.zeros(0, np.int64)]), offsets.astype(np.int64))
 
 
-def draw_per_target(
+def draw_pairs(
     random: np.random.Generator,
-    upto: Float[np.ndarray, " I"],
-    taken: Int[np.ndarray, " N"],
+    up_to: Float[np.ndarray, " I"],
+    excluded: Int[np.ndarray, " N"],
     wanted: Int[np.ndarray, " U"],
 ) -> Int[np.ndarray, " M"]:
-    """Pairs `owner * I + id`, sorted: so many ids for each owner, none of the `taken` pairs.
+    """Draws `wanted[e]` ids for each example e, without replacement and without excluded pairs.
 
-    Draws with replacement whose repeats are thrown away are draws without replacement.
+    Returns pairs `e * I + id`, sorted; fewer for an example that has fewer ids left. `up_to` is the
+    cumulative sum of the chances of the ids.
     """
-    size, open_ids = len(upto), int((np.diff(upto, prepend=0.0) > 0).sum())
-    likely = np.diff(upto, prepend=0.0)[taken % size] > 0
-    left = open_ids - np.bincount(taken[likely] // size, minlength=len(wanted))
+    size = len(up_to)
+    possible = np.diff(up_to, prepend=0.0) > 0
+    lost = excluded[possible[excluded % size]]
+    left = int(possible.sum()) - np.bincount(lost // size, minlength=len(wanted))
     goal = np.minimum(wanted, left)
-    found = np.zeros(0, np.int64)
+    pairs = np.zeros(0, np.int64)
     missing = goal.copy()
     while missing.any():
-        # Twice as many as are missing: most of the draws are new.
+        # Draws with replacement of which repeats are dropped are draws without replacement. Twice
+        # as many as are missing are drawn, since most of them are new.
         owner = np.repeat(np.arange(len(wanted)), np.where(missing > 0, 2 * missing + 8, 0))
-        drawn = np.searchsorted(upto, random.random(len(owner)) * upto[-1], side="right")
-        pairs = owner * size + np.minimum(drawn, size - 1)
-        _, first = np.unique(pairs, return_index=True)
-        fresh = pairs[np.sort(first)]  # in the order of the draws
-        fresh = fresh[~np.isin(fresh, taken) & ~np.isin(fresh, found)]
-        whose = fresh // size
-        nth = ramp(np.bincount(whose, minlength=len(wanted)))
-        found = np.concatenate([found, fresh[nth < missing[whose]]])
-        missing = goal - np.bincount(found // size, minlength=len(wanted))
-    return np.sort(found)
+        drawn = np.searchsorted(up_to, random.random(len(owner)) * up_to[-1], side="right")
+        new = owner * size + np.minimum(drawn, size - 1)
+        _, first = np.unique(new, return_index=True)
+        new = new[np.sort(first)]  # in the order of the draws
+        new = new[~np.isin(new, excluded) & ~np.isin(new, pairs)]
+        owner = new // size
+        nth = ramp(np.bincount(owner, minlength=len(wanted)))
+        pairs = np.concatenate([pairs, new[nth < missing[owner]]])
+        missing = goal - np.bincount(pairs // size, minlength=len(wanted))
+    return np.sort(pairs)

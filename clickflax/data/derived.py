@@ -48,13 +48,17 @@ def derive_column(dataset: Dataset, name: str) -> Column:
     registered = SESSION if is_session_number(name, dataset.columns) else prefix + dot
     if registered not in VARIABLES:
         raise ValueError(
-            f"data.variables names {name!r}. {dataset.path} has {sorted(dataset.columns)}; derived "
-            f"variables are {[one + 'NAME' * one.endswith('.') for one in sorted(VARIABLES)]}; "
-            "item.NAME is a feature of the item."
+            f"config.data.variables names {name!r}. {dataset.path} has {sorted(dataset.columns)}; "
+            f"derived variables are {_variable_names()}; item.NAME is a feature of the item."
         )
     column = VARIABLES[registered](dataset, argument)
     _check_column(name, column, dataset.events)
     return column
+
+
+def _variable_names() -> list[str]:
+    """Returns the names of all derived variables, a prefix as `count.NAME`."""
+    return [name + "NAME" if name.endswith(".") else name for name in sorted(VARIABLES)]
 
 
 def _check_column(name: str, column: Column, events: int) -> None:
@@ -81,7 +85,7 @@ def event_times(dataset: Dataset, name: str) -> Int64[np.ndarray, " E"]:
     Raises ValueError, with the name of the variable, if the data set has no times.
     """
     if "time" not in dataset.columns:
-        raise ValueError(f"data.variables names {name!r}, but {dataset.path} has no times.")
+        raise ValueError(f"config.data.variables names {name!r}, but {dataset.path} has no times.")
     return dataset.columns["time"]
 
 
@@ -119,7 +123,7 @@ def weekday(dataset: Dataset, argument: str) -> Column:
 def session(dataset: Dataset, argument: str) -> Column:
     """Number of the session in its sequence, 0 to 30; 31 for all later sessions."""
     if dataset.sessions is None:
-        raise ValueError("the variable 'session' needs sessions: set data.chain.")
+        raise ValueError("the variable 'session' needs sessions: set config.data.chain.")
     number = np.minimum(dataset.sessions.number, MAX_SESSIONS - 1)
     return Column((RESERVED + number).astype(np.int32), RESERVED + MAX_SESSIONS)
 
@@ -148,8 +152,8 @@ def sequence_feature(dataset: Dataset, argument: str) -> Column:
     values = dataset.sequence_column(argument)
     if values is None:
         raise ValueError(
-            f"data.variables names {SEQUENCE_PREFIX + argument!r}; the sequences of {dataset.path} "
-            f"have {dataset.sequence_features()}."
+            f"config.data.variables names {SEQUENCE_PREFIX + argument!r}; the sequences of "
+            f"{dataset.path} have {dataset.sequence_features()}."
         )
     owner = np.repeat(np.arange(dataset.sequences), np.diff(dataset.offsets))
     if all(isinstance(value, int | float | None) for value in values):

@@ -1,4 +1,4 @@
-"""Packed rows of histories for which an answer is wanted: evaluation and recommendation."""
+"""Batches of histories to predict from: evaluation and recommendation."""
 
 import math
 from collections.abc import Iterator, Mapping
@@ -13,15 +13,15 @@ from clickflax.data.packing import deal, ramp, slots_of
 
 
 class EvalBatch(NamedTuple):
-    """A batch of rows, shared out to S devices in G groups each, and where the answers stand.
+    """A batch of rows for S devices with G groups of M rows each, and the positions of predictions.
 
-    Sequence n of row m of group g ends at `last[g, m, n]`. Answer a belongs to `example[g, a]` (-1:
-    to none), which is sequence `nth[g, a]` of row `row[g, a]` of the group. `seen` has pairs: an
-    answer, counted through all the groups of the device, and the id of an item of its history;
-    (-1, -1) fills up. Batches have the same shapes.
+    Sequence n of row m of group g ends at `last[g, m, n]`. Prediction a is for `example[g, a]`, or
+    for none if that is -1; its history is sequence `nth[g, a]` of row `row[g, a]` of the group.
+    `seen` has pairs of a prediction, numbered over all groups of the device, and an item of its
+    history, padded with (-1, -1). All batches have the same shapes.
     """
 
-    batch: Batch  # each array [S, G, M, L], or with several values an event behind L
+    batch: Batch  # arrays [S, G, M, L], or [S, G, M, L, values]
     last: Int[np.ndarray, "S G M N"]
     row: Int[np.ndarray, "S G A"]
     nth: Int[np.ndarray, "S G A"]
@@ -30,7 +30,7 @@ class EvalBatch(NamedTuple):
 
 
 class DeviceLayout(NamedTuple):
-    """How the rows of a batch lie: M in each of the G groups of each of the S devices."""
+    """Layout of the rows of a batch: `shards` devices, each with `groups` of `group_rows` rows."""
 
     shards: int
     groups: int
@@ -46,10 +46,10 @@ def eval_batches(
     *,
     seen: bool,
 ) -> Iterator[EvalBatch]:
-    """Yields the last events of every history, once, in batches of rows.
+    """Yields batches with the last events of each history, each once.
 
-    CLS and the token of the query take the place of older events. The answer is read at the last
-    position of a sequence. With `seen`, a batch has the items of the whole histories, else none.
+    CLS and the token of the query replace older events. A prediction is made at the last position
+    of a sequence. With `seen`, a batch has the items of the whole histories, else none.
     """
     added = int(layout.cls) + query.tokens
     start = np.maximum(history.start, history.stop - layout.max_len + added)
@@ -66,15 +66,15 @@ def eval_batches(
         events = np.append(0, np.cumsum((history.stop - history.start)[dealt]))
         of_row = np.diff(events[packing.offsets])
         width = largest_sum(of_row, rows.reshape(batches, devices.shards, -1))
-    if batches == 1:  # a few histories, whose shapes should be those of the next few
+    if batches == 1:  # the next few histories should not compile a program of other shapes
         most = next_power_of_four(most)
         deepest = next_power_of_four(deepest)
         width = next_power_of_four(max(width, 64)) if seen else 0
     for batch_rows in rows.reshape(batches, -1):
-        there = np.flatnonzero(batch_rows >= 0)
-        slots, nth = slots_of(packing, batch_rows[there])
+        filled = np.flatnonzero(batch_rows >= 0)
+        slots, nth = slots_of(packing, batch_rows[filled])
         example = dealt[slots]
-        row = there[nth]
+        row = filled[nth]
         windows = Windows(start[example], history.stop[example])
         batch = fill_rows(columns, windows, row, len(batch_rows), layout, query=query)
         last, row, nth, example = group_queries(
@@ -86,7 +86,7 @@ def eval_batches(
 
 
 def in_groups(batch: Batch, layout: DeviceLayout) -> Batch:
-    """The rows of a batch as the devices have them, [S, G, M, ...], without labels."""
+    """Returns the rows of a batch by device and group, [S, G, M, ...], without labels."""
     variables = {
         name: values.reshape(*layout, *values.shape[1:]) for name, values in batch.variables.items()
     }
@@ -97,22 +97,22 @@ def in_groups(batch: Batch, layout: DeviceLayout) -> Batch:
 def spread_rows(
     answers: Int[np.ndarray, " R"], batches: int, layout: DeviceLayout
 ) -> Int[np.ndarray, "B S G M"]:
-    """The rows of each group, -1 for none, such that groups have alike many answers."""
+    """Returns the rows of each group, -1 for none; groups have about equal numbers of answers."""
     groups = batches * layout.shards * layout.groups
     order = np.full(groups * layout.group_rows, -1)
     order[: len(answers)] = np.argsort(-answers, kind="stable")
     order = order.reshape(-1, groups)
-    order[1::2] = order[1::2, ::-1]  # there and back, as one chooses teams
+    order[1::2] = order[1::2, ::-1]  # every other round backwards, for balance
     return order.T.reshape(batches, *layout)
 
 
 def largest_sum(of_row: Int[np.ndarray, " R"], rows: Int[np.ndarray, "... M"]) -> int:
-    """The largest sum over some rows of what each row has; row -1 has nothing."""
+    """Returns the largest sum of `of_row` over M rows; row -1 counts nothing."""
     return int(np.append(of_row, 0)[rows].sum(-1).max())
 
 
 def next_power_of_four(size: int) -> int:
-    """The next power of four."""
+    """Returns the smallest power of four that is not below `size`."""
     bits = (size - 1).bit_length()
     return 1 << bits + bits % 2
 
@@ -125,8 +125,9 @@ def group_queries(
     most: int,
     deepest: int,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """Where the `deepest` sequences of each row end, and row, number in the row and example of each
-    sequence, `most` of them for each group of rows, filled up with -1 as example.
+    """Returns `last`, `row`, `nth` and `example` of an EvalBatch.
+
+    A row has up to `deepest` sequences and a group up to `most`; `example` is padded with -1.
     """
     ends = np.cumsum(tokens)
     first = np.searchsorted(row, row)
@@ -134,15 +135,15 @@ def group_queries(
     last = np.zeros((math.prod(layout), deepest), int)
     last[row, nth] = ends - 1 - (ends - tokens)[first]
     group = row // layout.group_rows
-    place = np.arange(len(row)) - np.searchsorted(group, group)
+    column = np.arange(len(row)) - np.searchsorted(group, group)
     shape = (layout.shards * layout.groups, most)
     rows, numbers, examples = np.zeros(shape, int), np.zeros(shape, int), np.full(shape, -1)
-    rows[group, place] = row % layout.group_rows
-    numbers[group, place] = nth
-    examples[group, place] = example
+    rows[group, column] = row % layout.group_rows
+    numbers[group, column] = nth
+    examples[group, column] = example
     each = (layout.shards, layout.groups, most)
-    found = (rows.reshape(each), numbers.reshape(each), examples.reshape(each))
-    return last.reshape(*layout, deepest), *found
+    arrays = (rows.reshape(each), numbers.reshape(each), examples.reshape(each))
+    return last.reshape(*layout, deepest), *arrays
 
 
 def seen_items(
@@ -151,8 +152,9 @@ def seen_items(
     example: Int[np.ndarray, "S A"],
     width: int,
 ) -> Int[np.ndarray, "S N 2"]:
-    """The first `width` pairs of an answer and an item of the whole history of its example, one
-    for each event, filled up with (-1, -1).
+    """Returns pairs of an answer and an item, one for each event of the history of its example.
+
+    They are padded to `width` pairs with (-1, -1).
     """
     seen = np.full((len(example), width, 2), -1, np.int32)
     if width:
@@ -168,7 +170,7 @@ def seen_items(
 def distinct_items(
     item: Int[np.ndarray, " E"], history: Windows
 ) -> tuple[Int[np.ndarray, " N"], Int[np.ndarray, " bounds"]]:
-    """The different items of each whole history, and where those of a history begin and end."""
+    """Returns the distinct items of all histories; history h has `bounds[h]:bounds[h + 1]`."""
     count = history.stop - history.start
     owner = np.repeat(np.arange(len(count)), count)
     items = item[np.repeat(history.start, count) + ramp(count)].astype(np.int64)
@@ -185,15 +187,18 @@ def count_repeats(
     owner: Int[np.ndarray, " T"],
     at_once: int = 10_000,
 ) -> int:
-    """How many targets their own history has already, counted for `at_once` histories at a time."""
+    """Returns the number of targets that occur in their history.
+
+    Counts `at_once` histories at a time, to bound memory.
+    """
     repeats = 0
     for first in range(0, len(history.start), at_once):
         some = slice(first, first + at_once)
         values, bounds = distinct_items(item, Windows(history.start[some], history.stop[some]))
-        mine = (owner >= first) & (owner < first + at_once)
+        block = (owner >= first) & (owner < first + at_once)
         size = int(max(values.max(initial=0), targets.max(initial=0))) + 1
         seen = np.repeat(np.arange(len(bounds) - 1), np.diff(bounds)) * size + values
-        repeats += int(np.isin((owner[mine] - first) * size + targets[mine], seen).sum())
+        repeats += int(np.isin((owner[block] - first) * size + targets[block], seen).sum())
     return repeats
 
 
@@ -203,7 +208,7 @@ def pad_lists(
     example: Int[np.ndarray, "..."],
     width: int,
 ) -> Int[np.ndarray, "... W"]:
-    """The list of each example, filled up with -1; an empty one for example -1."""
+    """Returns the list of each example, padded to `width` with -1; an empty one for example -1."""
     flat = example.ravel()
     begin = np.where(flat >= 0, offsets[flat], 0)
     count = np.where(flat >= 0, offsets[flat + 1] - begin, 0)

@@ -1,4 +1,4 @@
-"""What makes a folder of columns a data set: the check of its parts, its sizes, its fingerprint."""
+"""The manifest of a data set, dataset.json: checked arrays, sizes and fingerprint."""
 
 import contextlib
 import hashlib
@@ -14,15 +14,16 @@ from clickflax.batch import RESERVED
 
 ARRAY_FORMAT = "clickflax data set 1"
 ARRAY_KINDS = {"int32": "categorical", "float32": "numeric", "int64": "time"}
-WRITE_CHUNK = 1 << 22  # values read at once: bounded memory, and no page of the map stays resident
+CHUNK_VALUES = 1 << 22  # read at once, so that memory is bounded
 
 
 @contextlib.contextmanager
 def array_writer(
     path: pathlib.Path, dtype: np.dtype, shape: tuple[int, ...]
 ) -> Iterator[Callable[[np.ndarray], None]]:
-    """Writes a `.npy` in pieces of its first axis; a full disk is an OSError here, where a map
-    would kill us.
+    """Yields a function that appends values, along the first axis, to a new `.npy`.
+
+    A full disk raises OSError; with a memory map it would end the process.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     written = 0
@@ -46,7 +47,7 @@ def array_writer(
         np.lib.format.write_array_header_1_0(file, header)
         yield append
     if written != shape[0]:
-        raise ValueError(f"{path.name}: {written} values were written where {shape[0]} were meant.")
+        raise ValueError(f"{path.name}: {written} values were written, not {shape[0]}.")
 
 
 def write_manifest(
@@ -56,10 +57,10 @@ def write_manifest(
     options: Mapping[str, object],
     counts: Mapping[str, object],
 ) -> dict:
-    """Checks the arrays and tables of a folder and writes the dataset.json that describes them."""
+    """Checks the arrays and tables of a folder, and writes and returns their dataset.json."""
     offsets = np.load(folder / "offsets.npy")
     paths = {path.stem: path for path in sorted((folder / "events").glob("*.npy"))}
-    _check_parts(folder, offsets, paths)
+    _check_arrays(folder, offsets, paths)
     variables = {name: _describe(folder, name, path) for name, path in paths.items()}
     info = {
         "format": ARRAY_FORMAT,
@@ -78,7 +79,7 @@ def write_manifest(
 
 
 def fingerprint(folder: pathlib.Path) -> str:
-    """SHA-256 over names, values and tokens: the same content has the same one on any machine."""
+    """Returns the SHA-256 of names, values and tokens; equal content has an equal one anywhere."""
     digest = hashlib.sha256(ARRAY_FORMAT.encode())
     for path in sorted(folder.glob("*.npy")) + sorted((folder / "events").glob("*.npy")):
         digest.update(f"\n{path.stem} ".encode())
@@ -89,17 +90,17 @@ def fingerprint(folder: pathlib.Path) -> str:
     for path in sorted((folder / "vocab").glob("*.parquet")):
         for name in pq.read_schema(path).names:
             digest.update(f"\n{path.stem} {name} ".encode())
-            # pieces of any size give the same text: parquet's row groups must not matter
+            # Batches of any size give the same text: row groups of Parquet must not matter.
             for batch in pq.ParquetFile(path).iter_batches(columns=[name]):
                 values = json.dumps(batch.column(0).to_pylist(), default=str)
                 digest.update(values[1:-1].encode() + b", ")
     return digest.hexdigest()
 
 
-def _check_parts(
+def _check_arrays(
     folder: pathlib.Path, offsets: np.ndarray, paths: Mapping[str, pathlib.Path]
 ) -> None:
-    """Refuses parts that do not fit together."""
+    """Raises ValueError if offsets, columns and the table of sequences do not fit together."""
     if "item" not in paths:
         raise ValueError(f"events/item.npy is missing among {sorted(paths)}.")
     if len(offsets) < 2 or offsets[0] != 0 or (np.diff(offsets) < 1).any():
@@ -115,8 +116,8 @@ def _check_parts(
             )
         if several and (name == "item" or dtype.name != "int32" or len(several) > 1):
             raise ValueError(
-                f"events/{name}.npy is {dtype.name} of {several} an event: only categorical "
-                "columns other than the item have several values, one beside the other."
+                f"events/{name}.npy is {dtype.name} of {several} per event: only categorical "
+                "columns other than the item may have several values per event."
             )
     rows = pq.read_metadata(folder / "vocab" / "sequence.parquet").num_rows
     if rows != len(offsets) - 1:
@@ -124,7 +125,7 @@ def _check_parts(
 
 
 def _describe(folder: pathlib.Path, name: str, path: pathlib.Path) -> dict:
-    """The entry of one variable in dataset.json."""
+    """Returns the entry of one variable in dataset.json."""
     (_, *several), dtype = _header(path)
     kind = ARRAY_KINDS[dtype.name]
     if kind == "categorical":
@@ -139,7 +140,7 @@ def _describe(folder: pathlib.Path, name: str, path: pathlib.Path) -> dict:
 
 
 def _moments(path: pathlib.Path) -> dict:
-    """Mean and standard deviation of the values that are there; 0 and 1 of none."""
+    """Returns mean and standard deviation of the values that are not NaN; 0 and 1 of none."""
     count, total, squares = 0, 0.0, 0.0
     for values in _chunks(path):
         values = values[~np.isnan(values)].astype(np.float64)
@@ -152,7 +153,7 @@ def _moments(path: pathlib.Path) -> dict:
 
 
 def _header(path: pathlib.Path) -> tuple[tuple[int, ...], np.dtype]:
-    """Shape and type of a `.npy`."""
+    """Returns shape and dtype of a `.npy`."""
     with path.open("rb") as file:
         return _read_header(file)
 
@@ -164,8 +165,8 @@ def _read_header(file: BinaryIO) -> tuple[tuple[int, ...], np.dtype]:
 
 
 def _chunks(path: pathlib.Path) -> Iterator[np.ndarray]:
-    """The values of a `.npy`, a bounded number at a time."""
+    """Yields the values of a `.npy`, up to CHUNK_VALUES at a time."""
     with path.open("rb") as file:
         _, dtype = _read_header(file)
-        while len(values := np.fromfile(file, dtype=dtype, count=WRITE_CHUNK)):
+        while len(values := np.fromfile(file, dtype=dtype, count=CHUNK_VALUES)):
             yield values

@@ -32,19 +32,22 @@ FILES = "files.json"
 
 
 def is_url(path: str | os.PathLike) -> bool:
-    """Whether a path is not one of this machine, such as gs://bucket/shop."""
+    """Returns whether a path is a URL, such as gs://bucket/shop."""
     return "://" in str(path)
 
 
 def without_secrets(url: str) -> str:
-    """A URL without a password and without what may be a signature; a path as it is."""
+    """Returns a URL without password and query, which may be a signature; a path as it is."""
     if not is_url(url):
         return url
     return re.sub(r"://([^/:@]*):[^/@]*@", r"://\1@", url).partition("?")[0]
 
 
 def open_url(url: str) -> tuple[AbstractFileSystem, str]:
-    """The file system of a URL, and the path in it. ValueError where there is none for it."""
+    """Returns the file system of a URL, and the path in it.
+
+    Raises ValueError if fsspec does not know the protocol.
+    """
     try:
         files, root = fsspec.core.url_to_fs(url)
     except (ImportError, ValueError) as error:
@@ -53,45 +56,48 @@ def open_url(url: str) -> tuple[AbstractFileSystem, str]:
 
 
 def check_overwrite(url: str, overwrite: bool) -> None:
-    """Raises FileExistsError where a data set is that may not be replaced."""
+    """Raises FileExistsError if the URL has a data set, unless `overwrite` is set."""
     files, root = open_url(url)
     if _read(files, root, url) is not None and not overwrite:
         raise FileExistsError(
-            f"{without_secrets(url)} is there: name another folder, or give --overwrite."
+            f"{without_secrets(url)} exists: name another folder, or pass --overwrite."
         )
 
 
 def publish(folder: pathlib.Path, url: str, overwrite: bool = False) -> None:
-    """Writes a data set to a URL. Raises FileExistsError where there is one that may not be
-    replaced.
+    """Writes a data set to a URL.
+
+    Raises FileExistsError if the URL has a data set, unless `overwrite` is set.
     """
     check_overwrite(url, overwrite)
     files, root = open_url(url)
     old = _read(files, root, url)
     info = json.loads((folder / "dataset.json").read_text(encoding="utf-8"))
-    there = f"{root}/{info['fingerprint']}"
+    target = f"{root}/{info['fingerprint']}"
     names = [path.relative_to(folder) for path in sorted(folder.rglob("*")) if path.is_file()]
     sizes = {str(name): (folder / name).stat().st_size for name in names}
-    for parent in {str((pathlib.PurePosixPath(there) / name).parent) for name in sizes}:
+    for parent in {str((pathlib.PurePosixPath(target) / name).parent) for name in sizes}:
         files.makedirs(parent, exist_ok=True)
 
     def put(name: str, number: int) -> None:
         with (folder / name).open("rb") as file:
             file.seek(number * PIECE)
-            files.pipe_file(f"{there}/{_piece(name, number)}", file.read(PIECE))
+            files.pipe_file(f"{target}/{_piece(name, number)}", file.read(PIECE))
 
     _all_at_once(put, sizes)
-    files.pipe_file(f"{there}/{FILES}", json.dumps(sizes).encode())
-    # from here on the URL has the new data set, and before that the old one
+    files.pipe_file(f"{target}/{FILES}", json.dumps(sizes).encode())
+    # From here on the URL has the new data set; until then it has the old one.
     files.pipe_file(f"{root}/dataset.json", (folder / "dataset.json").read_bytes())
     if old is not None and old["fingerprint"] != info["fingerprint"]:
-        with contextlib.suppress(FileNotFoundError):  # another one has replaced it, too
+        with contextlib.suppress(FileNotFoundError):  # another process has replaced it, too
             files.rm(f"{root}/{old['fingerprint']}", recursive=True)
 
 
 def fetch(url: str) -> pathlib.Path:
-    """The folder of this machine that has the data set of a URL; all processes of a machine share
-    it. It lies in $CLICKFLAX_CACHE, by default in ~/.cache/clickflax.
+    """Returns the local folder with the data set of a URL, which is downloaded once per machine.
+
+    The folder is in $CLICKFLAX_CACHE, by default in ~/.cache/clickflax. Raises FileNotFoundError if
+    the URL has no data set, and ValueError if it is damaged.
     """
     files, root = open_url(url)
     info = _read(files, root, url)
@@ -101,9 +107,9 @@ def fetch(url: str) -> pathlib.Path:
         )
     cache = pathlib.Path(os.environ.get("CLICKFLAX_CACHE", "~/.cache/clickflax")).expanduser()
     cache.mkdir(parents=True, exist_ok=True)
-    # the same columns may come from another log, of which dataset.json tells
-    told = hashlib.sha256(json.dumps(info, sort_keys=True).encode()).hexdigest()
-    folder = cache / f"{info['fingerprint']}-{told[:8]}"
+    # Logs with equal columns may differ in dataset.json.
+    manifest = hashlib.sha256(json.dumps(info, sort_keys=True).encode()).hexdigest()
+    folder = cache / f"{info['fingerprint']}-{manifest[:8]}"
     with FileLock(f"{folder}.lock"):
         if not folder.is_dir():
             new = folder.with_suffix(".new")
@@ -123,12 +129,12 @@ def fetch(url: str) -> pathlib.Path:
     return folder
 
 
-def _fetch(files: AbstractFileSystem, there: str, folder: pathlib.Path) -> None:
-    """Writes the files of a data set, every piece to its place."""
-    sizes = json.loads(files.cat_file(f"{there}/{FILES}"))
+def _fetch(files: AbstractFileSystem, source: str, folder: pathlib.Path) -> None:
+    """Downloads the pieces of all files at `source` into a folder."""
+    sizes = json.loads(files.cat_file(f"{source}/{FILES}"))
     for name, size in sizes.items():
         if not (folder / name).resolve().is_relative_to(folder.resolve()):
-            raise ValueError(f"{there}/{FILES} names {name!r}, which lies elsewhere.")
+            raise ValueError(f"{source}/{FILES} names {name!r}, which is outside the data set.")
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         with (folder / name).open("wb") as file:
             file.truncate(size)
@@ -136,7 +142,7 @@ def _fetch(files: AbstractFileSystem, there: str, folder: pathlib.Path) -> None:
     def get(name: str, number: int) -> None:
         with (folder / name).open("r+b") as file:
             file.seek(number * PIECE)
-            piece: Any = files.cat_file(f"{there}/{_piece(name, number)}")
+            piece: Any = files.cat_file(f"{source}/{_piece(name, number)}")
             file.write(piece)
 
     _all_at_once(get, sizes)
@@ -157,14 +163,17 @@ def _piece(name: str, number: int) -> str:
 
 
 def _read(files: AbstractFileSystem, root: str, url: str) -> dict[str, Any] | None:
-    """The dataset.json of a URL, None where there is none."""
+    """Returns the dataset.json of a URL, or None.
+
+    Raises ValueError if it has no fingerprint.
+    """
     try:
         info = json.loads(files.cat_file(f"{root}/dataset.json"))
     except FileNotFoundError:
         return None
-    # it names a folder that is written here and, one day, removed there
+    # It names a folder that is written here, and that `publish` removes at the URL.
     if not FINGERPRINT.fullmatch(str(info.get("fingerprint"))):
         raise ValueError(
-            f"{without_secrets(url)} is no data set: its dataset.json has no fingerprint."
+            f"{without_secrets(url)} is not a data set: its dataset.json has no fingerprint."
         )
     return info

@@ -60,8 +60,8 @@ def count_matching(dataset: Dataset, condition: str) -> MatchingEvents:
         name, _, value = term.partition("=")
         if is_session_number(name, dataset.columns) and value.startswith("-"):
             raise ValueError(
-                f"data.variables: {condition!r} is known only at the end of the sequence: number "
-                "sessions from 0."
+                f"config.data.variables: {condition!r} is known only at the end of the sequence: "
+                "number sessions from 0."
             )
     matching = matches(dataset, AND.join(values))
     keys = [np.repeat(np.arange(dataset.sequences), np.diff(dataset.offsets))]
@@ -69,7 +69,9 @@ def count_matching(dataset: Dataset, condition: str) -> MatchingEvents:
     for name in names:
         if is_session_number(name, dataset.columns):
             if dataset.sessions is None:
-                raise ValueError(f"data.variables: {condition!r} needs sessions: set data.chain.")
+                raise ValueError(
+                    f"config.data.variables: {condition!r} needs sessions: set config.data.chain."
+                )
             keys.append(dataset.sessions.number)
             continue
         ids = dataset.ids(name)

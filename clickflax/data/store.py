@@ -2,15 +2,15 @@
 
     DIR/dataset.json            format, source, options, variables, sizes, counts, fingerprint
     DIR/offsets.npy             int64 [S+1]; sequence s is events offsets[s]:offsets[s+1]
-    DIR/part.npy                int8 [S], 0 train and 1 test; only where the source has both
+    DIR/part.npy                int8 [S], 0 train and 1 test; only if the source has a test file
     DIR/events/NAME.npy         [E]: int32 ids (categorical), float32 (numeric, NaN is missing),
                                 int64 microseconds since 1970 UTC (`time`, absent without times)
                                 [E, M]: int32 ids (several), each once and ascending, then PAD
     DIR/vocab/NAME.parquet      row i is id i + RESERVED: token, count, then catalog features
     DIR/vocab/sequence.parquet  row s is sequence s: token, then sequence features
 
-Sequences stand in the order in which they first appear in the log, the events of a sequence in the
-order of time; ids go by frequency, then by token.
+Sequences are in the order of their first event in the log, and events of a sequence in the order of
+time. Ids go by frequency, then by token.
 """
 
 import contextlib
@@ -41,35 +41,35 @@ DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 @dataclasses.dataclass(frozen=True)
 class Vocabulary:
-    """Tokens of one categorical variable and their ids; the file is read when first asked."""
+    """Tokens of one categorical variable and their ids; the file is read at first use."""
 
     path: pathlib.Path
-    size: int  # ids, the reserved ones included
+    size: int  # number of ids, the reserved ones included
 
     def token(self, id: int) -> str:
-        """The token of an id, `[PAD]` and the like for the reserved ones."""
+        """Returns the token of an id, such as `[PAD]` for a reserved one."""
         if not 0 <= id < self.size:
             raise ValueError(f"id {id} is not in {self.path}: its ids are 0 to {self.size - 1}.")
         return RESERVED_TOKENS[id] if id < RESERVED else self.tokens()[id - RESERVED]
 
     def tokens(self) -> list[str]:
-        """All tokens in the order of their ids; the first has id RESERVED."""
+        """Returns all tokens in the order of their ids; the first has id RESERVED."""
         return self._tokens
 
     def ids(self, tokens: Sequence[str]) -> Int32[np.ndarray, " N"]:
-        """The ids of tokens, UNK for those that are not in the vocabulary."""
+        """Returns the ids of tokens, UNK for those that are not in the vocabulary."""
         return np.array([self._index.get(token, UNK) for token in tokens], dtype=np.int32)
 
     def feature_names(self) -> list[str]:
-        """The columns of the catalog beside token and count."""
+        """Returns the columns of the catalog besides token and count."""
         return [name for name in pq.read_schema(self.path).names if name not in ("token", "count")]
 
     def column(self, name: str) -> list | None:
-        """Another column of the catalog (count, title, genres, ...), None where there is none."""
+        """Returns a column of the catalog, such as count, title or genres; None if it has none."""
         return read_column(self.path, name)
 
     def names(self) -> list[str]:
-        """What people call the tokens: the title, where there is one."""
+        """Returns the titles of the tokens; the token itself if it has no title."""
         tokens = self.tokens()
         titles = self.column("title") or tokens
         return [str(title or token) for title, token in zip(titles, tokens, strict=True)]
@@ -85,7 +85,7 @@ class Vocabulary:
 
 @dataclasses.dataclass(frozen=True)
 class Dataset:
-    """A prepared data set, opened: nothing is in memory until it is indexed or asked."""
+    """An open data set; columns are memory-mapped, and vocabularies read at first use."""
 
     path: pathlib.Path
     info: dict
@@ -93,7 +93,7 @@ class Dataset:
     columns: dict[str, np.ndarray]
     source_split: Int8[np.ndarray, " S"] | None  # 0 train, 1 test; only if the source has both
     vocabularies: dict[str, Vocabulary]
-    sessions: Sessions | None = None  # None: a sequence is not divided
+    sessions: Sessions | None = None  # None: sequences are not divided
 
     def with_sessions(self, by: str) -> "Dataset":
         """Returns the data set with sessions as in `config.data.chain`; without, if it is empty."""
@@ -150,11 +150,11 @@ class Dataset:
         return self.info["fingerprint"]
 
     def size(self, variable: str) -> int:
-        """Ids of a categorical variable, the reserved ones included."""
+        """Returns the number of ids of a categorical variable, the reserved ones included."""
         return self.vocabulary(variable).size
 
     def vocabulary(self, variable: str) -> Vocabulary:
-        """The vocabulary of a categorical variable."""
+        """Returns the vocabulary of a variable. Raises ValueError if it is not categorical."""
         if variable not in self.vocabularies:
             raise ValueError(
                 f"{variable!r} is not a categorical variable of {self.path}; "
@@ -163,34 +163,37 @@ class Dataset:
         return self.vocabularies[variable]
 
     def ids(self, variable: str) -> Int32[np.ndarray, " E"]:
-        """The id of every event in a categorical variable. Raises ValueError for one of several
-        values, of which none is the value of the event.
+        """Returns the id of each event in a categorical variable.
+
+        Raises ValueError for a variable with several values per event.
         """
         self.vocabulary(variable)
         if self.columns[variable].ndim > 1:
             raise ValueError(
-                f"{variable!r} has several values an event in {self.path}: it can be read, and "
-                "events chosen by it, but nothing more be asked of it."
+                f"{variable!r} has several values per event in {self.path}: it can be an input and "
+                "select events, but it cannot be predicted, counted or given."
             )
         return self.columns[variable]
 
     def sequence_column(self, name: str) -> list | None:
-        """A column of the sequences (token, and their features), None where there is none."""
+        """Returns a column of the sequences, token or a feature, or None if it does not exist."""
         return read_column(self.path / "vocab" / "sequence.parquet", name)
 
     def sequence_features(self) -> list[str]:
-        """Names of the features of the sequences."""
+        """Returns the names of the features of sequences."""
         names = pq.read_schema(self.path / "vocab" / "sequence.parquet").names
         return [name for name in names if name != "token"]
 
 
 def open_dataset(path: str | os.PathLike) -> Dataset:
-    """Opens a prepared data set in milliseconds, whatever its size. One at a URL is fetched
-    before that, once.
+    """Opens a data set, which takes milliseconds at any size; one at a URL is downloaded once.
+
+    Raises FileNotFoundError if it does not exist, and ValueError if it is not a data set of this
+    version.
     """
     path = fetch(str(path)) if is_url(path) else pathlib.Path(path)
     if not path.is_dir():
-        raise FileNotFoundError(f"{path} is not there. Make it with `clickflax prepare`.")
+        raise FileNotFoundError(f"{path} does not exist. Make it with `clickflax prepare`.")
     if not (path / "dataset.json").is_file():
         raise ValueError(f"{path} has no dataset.json: it is not a prepared data set.")
     info = json.loads((path / "dataset.json").read_text(encoding="utf-8"))
@@ -216,15 +219,15 @@ def open_dataset(path: str | os.PathLike) -> Dataset:
 
 
 def open_vocabulary(path: str | os.PathLike) -> Vocabulary:
-    """Opens one vocabulary file, such as a copy that a run keeps."""
+    """Opens one vocabulary file, such as the copy of a run."""
     path = pathlib.Path(path)
     if not path.is_file():
-        raise FileNotFoundError(f"{path} is not there: no such vocabulary.")
+        raise FileNotFoundError(f"the vocabulary {path} does not exist.")
     return Vocabulary(path, pq.read_metadata(path).num_rows + RESERVED)
 
 
 def read_column(path: pathlib.Path, name: str) -> list | None:
-    """One column of a parquet file, None where it has no such column."""
+    """Returns one column of a Parquet file, or None if it has no such column."""
     if name not in pq.read_schema(path).names:
         return None
     return pq.read_table(path, columns=[name])[name].to_pylist()
@@ -232,13 +235,17 @@ def read_column(path: pathlib.Path, name: str) -> list | None:
 
 @contextlib.contextmanager
 def new_dataset_folder(path: str | os.PathLike, overwrite: bool = False) -> Iterator[pathlib.Path]:
-    """A temporary folder beside `path`: renamed to it at the end, removed when anything fails."""
+    """Yields a temporary folder next to `path`, which is renamed to it at the end.
+
+    If an error is raised, the folder is removed, and `path` stays as it was. Raises FileExistsError
+    if `path` exists, unless it is a data set and `overwrite` is set.
+    """
     path = pathlib.Path(os.path.realpath(path))
     _check_free(path, overwrite)
     path.parent.mkdir(parents=True, exist_ok=True)
-    # the outer folder is for its owner alone, the inner one is made as any other
-    room = pathlib.Path(tempfile.mkdtemp(".tmp", f".{path.name}.", path.parent))
-    folder = room / path.name
+    # The outer folder is private; the inner one, which is kept, has the usual permissions.
+    outer = pathlib.Path(tempfile.mkdtemp(".tmp", f".{path.name}.", path.parent))
+    folder = outer / path.name
     try:
         folder.mkdir()
         yield folder
@@ -251,8 +258,8 @@ def new_dataset_folder(path: str | os.PathLike, overwrite: bool = False) -> Iter
             ) from error
         raise
     finally:
-        # what cannot be removed must not fail what is finished
-        shutil.rmtree(room, ignore_errors=True)
+        # The data set is complete, even if a temporary file cannot be removed.
+        shutil.rmtree(outer, ignore_errors=True)
 
 
 def write_dataset(
@@ -267,11 +274,11 @@ def write_dataset(
     counts: Mapping[str, object],
     source_split: Int8[np.ndarray, " S"] | None = None,
 ) -> dict:
-    """Writes arrays and tables that are in memory as a data set, and returns its dataset.json.
+    """Writes arrays and tables in memory as a data set, and returns its dataset.json.
 
-    The type of an event column says its kind: int32 ids are categorical and need a vocabulary
-    (token, count, then features), float32 is numeric, int64 is `time` in microseconds; int32 ids
-    [E, M] are several values an event.
+    The dtype of an event column decides its kind: int32 ids are categorical and need a vocabulary
+    (token, count, then features), or several values per event if they are [E, M]; float32 is
+    numeric; int64 is `time` in microseconds.
     """
     write_array(folder / "offsets.npy", np.asarray(offsets, dtype=np.int64))
     if source_split is not None:
@@ -284,33 +291,33 @@ def write_dataset(
 
 
 def write_array(path: pathlib.Path, values: np.ndarray) -> None:
-    """Writes one array, making its folder."""
+    """Writes one array; its folder is created."""
     with array_writer(path, values.dtype, values.shape) as append:
         append(values)
 
 
 def write_table(path: pathlib.Path, table: pa.Table) -> None:
-    """Writes one parquet file, making its folder."""
+    """Writes one Parquet file; its folder is created."""
     path.parent.mkdir(parents=True, exist_ok=True)
     pq.write_table(table, path)
 
 
 def _check_free(path: pathlib.Path, overwrite: bool) -> None:
-    """Refuses to write over what is there, unless it is a data set and `overwrite` says so."""
+    """Raises FileExistsError if `path` exists, unless it is a data set and `overwrite` is set."""
     if not path.exists() or (path.is_dir() and not any(path.iterdir())):
         return
     if not (path / "dataset.json").is_file():
-        raise FileExistsError(f"{path} is there and is not a data set: name another folder.")
+        raise FileExistsError(f"{path} exists and is not a data set: name another folder.")
     if not overwrite:
-        raise FileExistsError(f"{path} is there: name another folder, or give --overwrite.")
+        raise FileExistsError(f"{path} exists: name another folder, or pass --overwrite.")
 
 
 def _swap(folder: pathlib.Path, path: pathlib.Path) -> None:
-    """Puts a finished folder in the place of `path`, which is never half of anything."""
+    """Replaces `path` by a finished folder; an error leaves the old one."""
     if not path.exists() or not any(path.iterdir()):
         folder.replace(path)
         return
-    old = folder.parent.with_suffix(".old")  # not in what is removed whatever happens
+    old = folder.parent.with_suffix(".old")  # outside the folder that is always removed
     path.replace(old)
     try:
         folder.replace(path)

@@ -71,12 +71,14 @@ def describe_variables(
     others = sorted(quantiles.keys() - set(names))
     if others:
         raise ValueError(
-            f"data.quantiles names {others[0]!r}, which is none of the variables of an event in "
-            f"data.variables: {list(names)}."
+            f"config.data.quantiles names {others[0]!r}, which is not one of the variables of "
+            f"events in config.data.variables: {list(names)}."
         )
     too_few = sorted(name for name, count in quantiles.items() if count < 2)
     if too_few:
-        raise ValueError(f"data.quantiles: {too_few[0]}={quantiles[too_few[0]]} must be 2 or more.")
+        raise ValueError(
+            f"config.data.quantiles: {too_few[0]}={quantiles[too_few[0]]} must be 2 or more."
+        )
     variables = {name: _describe(dataset, name, quantiles.get(name, 0), trained) for name in names}
     return variables | {NEXT_EVENT + name: variables[name] for name in after}
 
@@ -87,7 +89,7 @@ def _describe(
     """Returns how one variable is read."""
     column = find_column(dataset, name)
     if column.size and quantiles:
-        raise ValueError(f"data.quantiles names {name!r}, which has ids and no numbers.")
+        raise ValueError(f"config.data.quantiles names {name!r}, which has ids and no numbers.")
     if column.size:
         return Variable(column.size, tokens=column.tokens, several=column.values.ndim > 1)
     values = np.asarray(column.values[trained], np.float64)
@@ -150,13 +152,13 @@ def _read(dataset: Dataset, name: str, variable: Variable) -> Shaped[np.ndarray,
         return missing_column(variable, dataset.events)
     if bool(column.size) != bool(variable.size and not variable.edges):
         raise ValueError(
-            f"{name!r} has {'ids' if column.size else 'numbers'} in {dataset.path}, and did not "
-            "where the run was trained."
+            f"{name!r} has {'ids' if column.size else 'numbers'} in {dataset.path}, but "
+            f"{'numbers' if column.size else 'ids'} where the run was trained."
         )
     if (values.ndim > 1) != variable.several:
         raise ValueError(
-            f"{name!r} has {'one value' if variable.several else 'several values'} an event in "
-            f"{dataset.path}, and {'several' if variable.several else 'one'} where the run was "
+            f"{name!r} has {'one value' if variable.several else 'several values'} per event in "
+            f"{dataset.path}, {'several' if variable.several else 'one'} where the run was "
             "trained."
         )
     if variable.edges:

@@ -50,7 +50,7 @@ def _has_value(dataset: Dataset, name: str, text: str) -> Bool[np.ndarray, " E"]
 def _has_session(dataset: Dataset, text: str) -> Bool[np.ndarray, " E"]:
     """Returns a mask of the events of the session with the number `text`."""
     if dataset.sessions is None:
-        raise ValueError(f"session={text} needs sessions: set data.chain.")
+        raise ValueError(f"session={text} needs sessions: set config.data.chain.")
     if not text.removeprefix("-").isdigit():
         raise ValueError(f"session={text} is not a number such as 0 or -1.")
     number, wanted = dataset.sessions.number, int(text)

@@ -81,7 +81,8 @@ def split_baskets(name: str, log: EventLog, options: SplitOptions) -> Split:
     check_source_split(name, log.source_split)
     if name not in BASKET_SPLITS:
         raise ValueError(
-            f"data.split={name!r} does not split baskets: set one of {sorted(BASKET_SPLITS)}."
+            f"config.data.split={name!r} does not split baskets: set one of "
+            f"{sorted(BASKET_SPLITS)}."
         )
     return BASKET_SPLITS[name](log, options)
 
@@ -89,5 +90,5 @@ def split_baskets(name: str, log: EventLog, options: SplitOptions) -> Split:
 def _required_bounds(log: EventLog) -> Int[np.ndarray, " session_bounds"]:
     """Returns the first event of each session, and the end. Raises ValueError if there are none."""
     if log.session_bounds is None:
-        raise ValueError("baskets are sessions: set data.chain.")
+        raise ValueError("baskets are sessions: set config.data.chain.")
     return log.session_bounds

@@ -134,7 +134,9 @@ def draw_validation_users(
     """
     wanted = options.validation_users
     if wanted < -1:
-        raise ValueError(f"data.validation_users={wanted}: name a number, -1 for all, 0 for none.")
+        raise ValueError(
+            f"config.data.validation_users={wanted}: name a number, -1 for all, 0 for none."
+        )
     targets_before = np.append(0, np.cumsum(log.item >= RESERVED))
     candidates = candidates[targets_before[end] > targets_before[begin]]
     if wanted == -1 or wanted >= len(candidates):
@@ -165,8 +167,8 @@ def check_source_split(name: str, source_split: Int[np.ndarray, " S"] | None) ->
         return
     if (source_split == 1).any():
         raise ValueError(
-            f"data.split={name!r} would train on the test file of this data set: set "
-            "data.split='parts'."
+            f"config.data.split={name!r} would train on the test file of this data set: set "
+            "config.data.split='parts'."
         )
 
 
@@ -203,15 +205,17 @@ def split_moments(time: Int[np.ndarray, " E"], options: SplitOptions) -> tuple[i
 
     They are microseconds since 1970. Raises ValueError if they are not in this order.
     """
-    first = parse_moment(options.validation_from, "data.validation_from", time)
-    second = parse_moment(options.test_from, "data.test_from", time)
+    first = parse_moment(options.validation_from, "config.data.validation_from", time)
+    second = parse_moment(options.test_from, "config.data.test_from", time)
     if second < first:
-        raise ValueError("data.test_from is before data.validation_from.")
+        raise ValueError("config.data.test_from is before config.data.validation_from.")
     if not options.test_until:
         return first, second, np.iinfo(np.int64).max
-    end = parse_moment(options.test_until, "data.test_until", time)
+    end = parse_moment(options.test_until, "config.data.test_until", time)
     if end <= second:
-        raise ValueError("data.test_until is not after data.test_from: the test would be empty.")
+        raise ValueError(
+            "config.data.test_until is not after config.data.test_from: the test would be empty."
+        )
     return first, second, end
 
 

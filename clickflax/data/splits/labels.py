@@ -225,7 +225,7 @@ def split_labels(
         masks = _masks_of_files(dataset)
     else:
         raise ValueError(
-            f"data.split={name!r} holds out items; labels need time, sequence_time or parts."
+            f"config.data.split={name!r} holds out items; labels need time, sequence_time or parts."
         )
     has_label = np.isfinite(labelled.label)
     late = int((has_label & ~np.any(masks, axis=0)).sum())
@@ -257,7 +257,7 @@ def _masks_of_files(
     Raises ValueError if the source has no test file.
     """
     if dataset.source_split is None:
-        raise ValueError(f"data.split='parts': {dataset.path} has no test file of its own.")
+        raise ValueError(f"config.data.split='parts': {dataset.path} has no test file of its own.")
     split = np.array(dataset.source_split, np.int64) * 2  # 0 training, 1 validation, 2 test
     trained = np.flatnonzero(split == 0)
     split[trained[len(trained) - len(trained) // 10 :]] = 1

@@ -87,9 +87,9 @@ def by_each_event_of_parts(log: EventLog, options: SplitOptions) -> Split:
     longer = np.flatnonzero((source_split == 0) & (log.length >= 2))
     if not -1 < options.validation_users < len(longer):
         raise ValueError(
-            f"data.validation_users={options.validation_users}: data.split='parts_each' does not "
-            f"train on validation sequences; name fewer than the {len(longer):,} sequences there "
-            "are."
+            f"config.data.validation_users={options.validation_users}: "
+            "config.data.split='parts_each' does not train on validation sequences; name fewer "
+            f"than the {len(longer):,} sequences there are."
         )
     drawn = draw_validation_users(log, options, longer, log.start[longer] + 1, log.stop[longer])
     trained = source_split == 0
@@ -218,7 +218,7 @@ def split_sequences(name: str, log: EventLog, options: SplitOptions) -> Split:
 
     Raises ValueError if there is no such strategy, or if it would train on the source's test file.
     """
-    strategy = SPLITS.find(name, "data.split")
+    strategy = SPLITS.find(name, "config.data.split")
     check_source_split(name, log.source_split)
     return strategy(log, options)
 
@@ -230,7 +230,7 @@ def _required_source_split(log: EventLog) -> Int[np.ndarray, " S"]:
     """
     if log.source_split is None:
         raise ValueError(
-            "data.split='parts' needs a data set with a test file of its own; "
+            "config.data.split='parts' needs a data set with a test file of its own; "
             "this one has none: try leave_one_out."
         )
     return log.source_split
