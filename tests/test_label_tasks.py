@@ -260,7 +260,7 @@ def test_several_tasks_are_validated_evaluated_and_resumed(shop, tmp_path):
     ("changed", "message"),
     [
         ({"data.position_from": "end"}, "would tell purchase how many .*'start'"),
-        (NO_MOMENTS | {"data.split": "leave_one_out"}, "holds out items; labels want"),
+        (NO_MOMENTS | {"data.split": "leave_one_out"}, "holds out items; labels need"),
         ({"label.buy": "bought"}, "no action 'bought'"),
         ({"train.monitor": "ndcg@10"}, r"'ndcg@10' is not one of \['auc'"),
         ({"tasks": ("label",), "label.kind": "text"}, r"\['binary', 'classes', 'number'\]"),
