@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 from toy import small_config
 
-from clickflax.baselines import compare, counts
+from clickflax.baselines import counts, registry
 from clickflax.baselines.compare import compare_baselines, main
-from clickflax.baselines.count_baselines import COUNT_RANKINGS
+from clickflax.baselines.count_baselines import MARKOV, MARKOV_RECENT, OWN_COUNTS, POPULARITY
 from clickflax.baselines.counts import CountRanking
 from clickflax.baselines.feature_table import (
     FeatureTable,
@@ -27,7 +27,8 @@ from clickflax.baselines.features import (
     time_features,
     value_features,
 )
-from clickflax.baselines.label_models import LABEL_BASELINES, fit_label_baseline
+from clickflax.baselines.label_models import fit_label_baseline
+from clickflax.baselines.registry import BASELINES
 from clickflax.baselines.trees import LEAVES, ROUNDS, fit_trees
 from clickflax.batch import PAD, RESERVED
 from clickflax.config.default import from_dict, to_dict
@@ -42,6 +43,13 @@ from clickflax.simulation.shop import Shop
 from clickflax.simulation.truth import load_truth
 from clickflax.tasks.label_metrics import binary_metrics
 from clickflax.training.loop import train
+
+RANKINGS = {
+    "popularity": POPULARITY,
+    "markov": MARKOV,
+    "markov_recent": MARKOV_RECENT,
+    "own_counts": OWN_COUNTS,
+}
 
 R, MINUTE = RESERVED, 60_000_000
 # Two sequences: items a b a c, views (0) and carts (1), a pause before the last event; then b b.
@@ -132,7 +140,7 @@ COUNTED = counts.count_training(
 def rank_of(name, start, target, filter_seen=False):
     history = Windows(np.array([start]), np.array([10]))
     examples = Examples(np.array([0]), history, np.array([target + R]), np.array([0]))
-    return counts.count_ranks(COUNTED, COUNT_RANKINGS[name], ITEM, examples, filter_seen)[0]
+    return counts.count_ranks(COUNTED, RANKINGS[name], ITEM, examples, filter_seen)[0]
 
 
 def test_popular_items_rank_first_and_ties_share_their_mean_rank():
@@ -168,7 +176,7 @@ def test_own_counts_ranks_the_most_frequent_items_of_the_history_first():
 
 
 @pytest.mark.parametrize("filter_seen", [False, True])
-@pytest.mark.parametrize("how", COUNT_RANKINGS)
+@pytest.mark.parametrize("how", RANKINGS)
 def test_ranks_are_those_of_a_count_over_the_whole_catalog(how, filter_seen, monkeypatch):
     monkeypatch.setattr(counts, "COUNTS_CHUNK", 3)
     chance = np.random.default_rng(0)
@@ -180,13 +188,13 @@ def test_ranks_are_those_of_a_count_over_the_whole_catalog(how, filter_seen, mon
     targets = chance.integers(0, 12, 16) + R
     targets[1::2] = R + (targets[::2] - R + 1) % 12
     examples = Examples(np.arange(8), Windows(starts, starts + 8), targets, owner)
-    found = counts.count_ranks(counted, COUNT_RANKINGS[how], item, examples, filter_seen)
-    share = np.eye(R + 12) if COUNT_RANKINGS[how].own else counted.transitions.toarray()
+    found = counts.count_ranks(counted, RANKINGS[how], item, examples, filter_seen)
+    share = np.eye(R + 12) if RANKINGS[how].own else counted.transitions.toarray()
     for target, example, at in zip(targets, owner, found, strict=True):
         history = item[starts[example] : starts[example] + 8]
         scores = counted.popularity / 1e6
-        for back, last in enumerate(history[::-1][: COUNT_RANKINGS[how].last]):
-            scores = scores + (COUNT_RANKINGS[how].decay ** back * share[last] if last >= R else 0)
+        for back, last in enumerate(history[::-1][: RANKINGS[how].last]):
+            scores = scores + (RANKINGS[how].decay ** back * share[last] if last >= R else 0)
         mine = set(targets[owner == example])
         others = [i for i in range(R, R + 12) if not filter_seen or i not in set(history) - mine]
         own = scores[target]
@@ -254,8 +262,8 @@ def test_trees_find_what_there_is_to_find_and_no_more(shop):
 
 def keep_baselines(monkeypatch, *names):
     """Leaves these label baselines only."""
-    kept = {name: LABEL_BASELINES[name] for name in names}
-    monkeypatch.setattr(compare, "LABEL_BASELINES", kept)
+    kept = {name: BASELINES[name] for name in names}
+    monkeypatch.setattr(registry, "BASELINES", kept)
 
 
 def test_features_that_are_left_out_are_not_used(shop, monkeypatch):
@@ -342,11 +350,11 @@ def table_of(x, label):
 def test_every_label_baseline_predicts_numbers_and_classes(name):
     x = np.arange(400) % 2
     train_on, rest = table_of(x, 2 * x), table_of(x[:50], 2 * x[:50])
-    numbers = fit_label_baseline(LABEL_BASELINES[name], "number", 4, train_on, rest).predict(
+    numbers = fit_label_baseline(BASELINES[name].fit, "number", 4, train_on, rest).predict(
         rest.matrix()
     )
     np.testing.assert_allclose(numbers, rest.label, atol=0.1)
-    classes = fit_label_baseline(LABEL_BASELINES[name], "classes", 4, train_on, rest).predict(
+    classes = fit_label_baseline(BASELINES[name].fit, "classes", 4, train_on, rest).predict(
         rest.matrix()
     )
     assert not classes[:, [1, 3]].any()  # classes without training labels

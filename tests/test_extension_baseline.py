@@ -1,20 +1,17 @@
-"""An item baseline outside the package, which a config file imports."""
+"""An item baseline outside the package, in a file that `--extension` loads."""
 
 import json
-import pathlib
-import sys
 
 import numpy as np
 import pytest
 
 from clickflax.baselines.compare import main
-from clickflax.baselines.rankers import ITEM_BASELINES
+from clickflax.baselines.registry import item_baselines
 from clickflax.data.store import open_dataset
 from clickflax.simulation.main import simulate
 from clickflax.simulation.shop import Shop
 
 CONFIG = """
-import my_baseline
 from clickflax.config import default
 
 def get_config():
@@ -24,17 +21,6 @@ def get_config():
     config.eval.filter_seen = False
     return config
 """
-
-
-@pytest.fixture
-def config_file(tmp_path, monkeypatch):
-    """A config file that imports `extensions/my_baseline.py`."""
-    monkeypatch.syspath_prepend(pathlib.Path(__file__).parent / "extensions")
-    path = tmp_path / "config.py"
-    path.write_text(CONFIG)
-    yield path
-    ITEM_BASELINES.pop("openers", None)
-    sys.modules.pop("my_baseline", None)
 
 
 def openers_rank(sequences):
@@ -48,10 +34,13 @@ def openers_rank(sequences):
     return [sum(mean[item] < mean[sequence[-1]] for item in mean) for sequence in sequences]
 
 
-def test_a_registered_baseline_is_evaluated_after_the_built_in_ones(tmp_path, config_file, capsys):
+def test_a_registered_baseline_is_evaluated_after_the_built_in_ones(tmp_path, extension, capsys):
+    built_in = list(item_baselines())
+    extension("my_baseline")
+    config_file = tmp_path / "config.py"
+    config_file.write_text(CONFIG)
     simulate(tmp_path / "data", Shop(sequences=200, items=20, mean_length=6.0, max_length=12))
     dataset = open_dataset(tmp_path / "data")
-    built_in = list(ITEM_BASELINES)
     main([f"--config={config_file}", f"--config.data.path={dataset.path}"])
     record = json.loads(capsys.readouterr().out.splitlines()[-1])
     assert list(record["baselines"]) == [*built_in, "openers"]

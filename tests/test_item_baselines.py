@@ -10,6 +10,7 @@ import scipy.sparse
 
 from clickflax.baselines import bpr, ease, item_knn, rankers
 from clickflax.baselines.count_baselines import fit_recent_popularity
+from clickflax.baselines.registry import BASELINES
 from clickflax.batch import RESERVED
 from clickflax.data.batches import Windows
 from clickflax.data.candidates import draw_candidates
@@ -97,7 +98,7 @@ def test_item_knn_scores_the_neighbours_of_the_items_of_the_history(monkeypatch)
     nobody = Examples(none, Windows(none, none), none, none)
     log = rankers.RankingLog(item, None, bounds, windows, R + 10, where, nobody, True)
     monkeypatch.setattr(item_knn.cosine_neighbours, "__defaults__", (1,))
-    rank, _ = rankers.ITEM_BASELINES["item_knn"](log)
+    rank, _ = BASELINES["item_knn"].fit(log)
     example = Examples(
         np.array([5]), Windows(bounds[5:6], bounds[6:7]), np.array([R]), np.array([0])
     )
@@ -128,7 +129,7 @@ def log_of(validation, time=None, filter_seen=True):
 
 @pytest.mark.parametrize("way", ["item_knn", "ease", "bpr"])
 def test_a_baseline_ranks_the_missing_item_of_a_cluster_first(way):
-    rank, _ = rankers.ITEM_BASELINES[way](log_of(EXAMPLES))
+    rank, _ = BASELINES[way].fit(log_of(EXAMPLES))
     assert (rank(EXAMPLES, None) == 0).all()
 
 
@@ -174,7 +175,7 @@ def test_ranks_among_candidates_are_those_of_a_count(monkeypatch):
         for here, there in itertools.pairwise(side):
             after[R + here, R + there] += 1
     after /= np.maximum(after.sum(1, keepdims=True), 1)
-    by_markov = rankers.ITEM_BASELINES["markov"](log)[0](EXAMPLES, candidates)
+    by_markov = BASELINES["markov"].fit(log)[0](EXAMPLES, candidates)
     for user, (found, markov) in enumerate(zip(by_scores, by_markov, strict=True)):
         drawn = candidates.items[bounds[user] : bounds[user + 1]]
         own = scores[user, MISSING[user]]
@@ -188,7 +189,7 @@ def test_ranks_among_candidates_are_those_of_a_count(monkeypatch):
 
 @pytest.mark.parametrize("way", ["popularity", "markov", "item_knn", "ease"])
 def test_a_rank_among_all_candidates_is_that_over_the_catalog(way):
-    rank, _ = rankers.ITEM_BASELINES[way](log_of(EXAMPLES))
+    rank, _ = BASELINES[way].fit(log_of(EXAMPLES))
     everything = draw_candidates(EXAMPLES, SIDE_ITEM, np.ones(R + 10), 10, True)
     np.testing.assert_array_equal(rank(EXAMPLES, everything), rank(EXAMPLES, None))
 
@@ -209,7 +210,7 @@ def test_a_catalog_that_is_too_large_is_not_applicable(monkeypatch):
     monkeypatch.setattr(bpr, "MOST_BPR_ITEMS", 5)
     for way in ("ease", "bpr"):
         with pytest.raises(rankers.NotApplicable, match="items"):
-            rankers.ITEM_BASELINES[way](log_of(EXAMPLES))
+            BASELINES[way].fit(log_of(EXAMPLES))
 
 
 def test_a_step_of_bpr_follows_the_slope_of_its_likelihood(monkeypatch):

@@ -8,7 +8,6 @@ import scipy.sparse
 from jaxtyping import Float, Int
 
 from clickflax.baselines.rankers import (
-    ITEM_BASELINES,
     FittedRanker,
     NotApplicable,
     Ranker,
@@ -39,7 +38,6 @@ class Factors(NamedTuple):
     epochs: int
 
 
-@ITEM_BASELINES.register("bpr")
 def fit_bpr(log: RankingLog) -> FittedRanker:
     """Ranks by matrix factorisation; users without training events get the item biases alone."""
     if log.size > MOST_BPR_ITEMS:

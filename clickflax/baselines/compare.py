@@ -27,12 +27,12 @@ from clickflax.baselines.feature_table import (
 )
 from clickflax.baselines.features import select_features
 from clickflax.baselines.label_models import (
-    LABEL_BASELINES,
     check_scikit_learn,
     fit_label_baseline,
     metrics_of_labels,
 )
-from clickflax.baselines.rankers import ITEM_BASELINES, NotApplicable, RankingLog
+from clickflax.baselines.rankers import NotApplicable, RankingLog
+from clickflax.baselines.registry import item_baselines, label_baselines
 from clickflax.config.check import check_config
 from clickflax.config.default import of_task, to_dict
 from clickflax.config.flags import flags_of, parse_flags
@@ -57,13 +57,12 @@ NOT_IN_TABLE = ("chosen", "seconds", "threshold", "yes", "reliability")
 
 
 def compare_rankings(
-    config: ConfigDict, dataset: Dataset, name: str, data: TaskData, split: str
+    config: ConfigDict, dataset: Dataset, data: TaskData, split: str
 ) -> tuple[dict[str, dict[str, Any]], dict[str, Any]]:
     """Returns the metrics of each item baseline on a task, and why some are not applicable."""
     head = data.task.head
-    examples = getattr(data, split)
-    validation = data.validation
-    assert isinstance(validation, Examples)
+    examples = data.ranking_examples(split)
+    validation = data.ranking_examples("validation")
     item = np.asarray(dataset.columns[head])
     size = dataset.size(head)
     filter_seen = bool(config.eval.filter_seen and head == "item")
@@ -80,25 +79,25 @@ def compare_rankings(
         offsets=dataset.offsets,
         train=data.train,
         size=size,
-        where=matches(dataset, of_task(config.task_where, config.tasks, name)),
+        where=matches(dataset, of_task(config.task_where, config.tasks, data.task.name)),
         validation=validation,
         filter_seen=filter_seen,
         candidates=candidates_of(validation),
     )
     metrics = {}
     unable = {}
-    for baseline, fit in ITEM_BASELINES.items():
+    for name, baseline in item_baselines().items():
         start = time.perf_counter()
         try:
-            fitted = fit(log)
+            fitted = baseline.fit(log)
         except NotApplicable as reason:
-            unable[baseline] = str(reason)
+            unable[name] = str(reason)
             continue
         ranks = fitted.rank(examples, candidates)
         cutoffs = tuple(config.eval.cutoffs)
         means = mean_metrics(ranking_metrics(ranks, examples.owner, len(examples), cutoffs))
         seconds = round(time.perf_counter() - start, 2)
-        metrics[baseline] = {**means, "chosen": fitted.chosen, "seconds": seconds}
+        metrics[name] = {**means, "chosen": fitted.chosen, "seconds": seconds}
     return metrics, {"unable": unable}
 
 
@@ -124,7 +123,7 @@ def compare_label_models(
     names = select_features(train_table.varying(), without)
     train_table = train_table.select(names)
     tables = {
-        name: make_feature_table(columns, statistics, getattr(data, name), trained=False)
+        name: make_feature_table(columns, statistics, data.label_examples(name), trained=False)
         for name in ("validation", split)
     }
     tables = {name: table.select(names) for name, table in tables.items()}
@@ -134,25 +133,24 @@ def compare_label_models(
         "seconds_of_features": round(time.perf_counter() - start, 2),
     }
     metrics = {}
-    for baseline, fit in LABEL_BASELINES.items():
+    for name, baseline in label_baselines().items():
         start = time.perf_counter()
         model = fit_label_baseline(
-            fit, kind, config.label.classes, train_table, tables["validation"]
+            baseline.fit, kind, config.label.classes, train_table, tables["validation"]
         )
         predictions = model.predict(tables[split].matrix())
         labels = tables[split].label
-        found = metrics_of_labels(kind, predictions, labels, model.threshold)
+        model_metrics = metrics_of_labels(kind, predictions, labels, model.threshold)
         if kind == "binary":
-            found |= precision_recall_curve(predictions, labels)
+            model_metrics |= precision_recall_curve(predictions, labels)
         seconds = round(time.perf_counter() - start, 2)
-        metrics[baseline] = {**found, "chosen": model.chosen, "seconds": seconds}
+        metrics[name] = {**model_metrics, "chosen": model.chosen, "seconds": seconds}
     return metrics, facts
 
 
 def compare_on_task(
     config: ConfigDict,
     dataset: Dataset,
-    name: str,
     data: TaskData,
     split: str,
     without: Sequence[str],
@@ -161,7 +159,7 @@ def compare_on_task(
     data.some_examples(split, dataset.path)
     protocol = protocol_of(config, dataset, data.task, split)
     if isinstance(protocol, RankingProtocol):
-        metrics, more = compare_rankings(config, dataset, name, data, split)
+        metrics, more = compare_rankings(config, dataset, data, split)
         # Baselines take no conditions, and read as many past events as each does.
         protocol = dataclasses.replace(protocol, given=(), max_events=None)
     else:
@@ -197,7 +195,7 @@ def compare_baselines(
     tasks = make_task_data(config, dataset)
     check_trainable(tasks)
     packages = ["scipy"]
-    if any(isinstance(data.test, LabelExamples) for data in tasks.values()):
+    if not all(data.task.ranks for data in tasks.values()):
         check_scikit_learn()
         packages.append("scikit-learn")
     elif without:
@@ -207,8 +205,8 @@ def compare_baselines(
         )
     record = {}
     for name, data in tasks.items():
-        found = compare_on_task(config, dataset, name, data, split, without)
-        record |= qualify(name, found, len(tasks) > 1)
+        task_record = compare_on_task(config, dataset, data, split, without)
+        record |= qualify(name, task_record, len(tasks) > 1)
     seconds = round(time.perf_counter() - start, 2)
     made_with = environment(dataset.fingerprint)
     made_with["versions"] |= {name: importlib.metadata.version(name) for name in packages}

@@ -1,40 +1,26 @@
 """Popularity and Markov chains: item baselines by counts of the training events."""
 
-import functools
+from collections.abc import Callable
 
 import numpy as np
 
 from clickflax.baselines.counts import EVERY, CountRanking
-from clickflax.baselines.rankers import (
-    ITEM_BASELINES,
-    FittedRanker,
-    NotApplicable,
-    RankingLog,
-    rank_by_counts,
-)
+from clickflax.baselines.rankers import FittedRanker, NotApplicable, RankingLog, rank_by_counts
 from clickflax.data.splits.common import events_inside
 
 POPULARITY = CountRanking(last=0)
-COUNT_RANKINGS = {
-    "popularity": POPULARITY,
-    "markov": CountRanking(last=1),
-    "markov_recent": CountRanking(last=5, decay=0.6),
-    # The items that a user had most often: a strong baseline for baskets (Hu et al., 2020).
-    "own_counts": CountRanking(last=EVERY, own=True),
-}
-RECENT = 0.1  # share of the training events, the last ones, that `popularity_recent` counts
+MARKOV = CountRanking(last=1)
+MARKOV_RECENT = CountRanking(last=5, decay=0.6)
+# The items that a user had most often: a strong baseline for baskets (Hu et al., 2020).
+OWN_COUNTS = CountRanking(last=EVERY, own=True)
+RECENT = 0.1  # share of the training events, the last ones, that `fit_recent_popularity` counts
 
 
-def fit_counts(log: RankingLog, ranking: CountRanking) -> FittedRanker:
-    """Ranks by counts of all training events."""
-    return FittedRanker(rank_by_counts(log, ranking))
+def count_baseline(ranking: CountRanking) -> Callable[[RankingLog], FittedRanker]:
+    """Returns the baseline that ranks by counts of all training events."""
+    return lambda log: FittedRanker(rank_by_counts(log, ranking))
 
 
-for _name, _ranking in COUNT_RANKINGS.items():
-    ITEM_BASELINES.register(_name)(functools.partial(fit_counts, ranking=_ranking))
-
-
-@ITEM_BASELINES.register("popularity_recent")
 def fit_recent_popularity(log: RankingLog) -> FittedRanker:
     """Ranks by popularity in the last tenth of the training events."""
     if log.time is None:

@@ -7,7 +7,6 @@ import scipy.linalg
 from jaxtyping import Float
 
 from clickflax.baselines.rankers import (
-    ITEM_BASELINES,
     FittedRanker,
     NotApplicable,
     Ranker,
@@ -20,7 +19,6 @@ RIDGE = (500.0, 100.0, 2000.0)  # L2 penalties; the validation chooses one
 MOST_EASE_ITEMS = 15_000  # the matrix of all pairs of items takes 1.8 GB, twice
 
 
-@ITEM_BASELINES.register("ease")
 def fit_ease(log: RankingLog) -> FittedRanker:
     """Ranks by the scores of EASE."""
     if log.size > MOST_EASE_ITEMS:

@@ -6,13 +6,12 @@ import numpy as np
 import scipy.sparse
 
 from clickflax.baselines.counts import EVERY, CountRanking
-from clickflax.baselines.rankers import ITEM_BASELINES, FittedRanker, RankingLog, rank_by_counts
+from clickflax.baselines.rankers import FittedRanker, RankingLog, rank_by_counts
 
 NEIGHBOURS = 100  # of each item
 NEIGHBOURS_CHUNK = 1024  # items whose neighbours are found at once
 
 
-@ITEM_BASELINES.register("item_knn")
 def fit_item_knn(log: RankingLog) -> FittedRanker:
     """Ranks by the summed similarity of an item to those of the history."""
     similarity = cosine_neighbours(log.history_matrix(log.train))

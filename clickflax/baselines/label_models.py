@@ -1,9 +1,4 @@
-"""Label baselines: their registry, and the choice of a model on the validation.
-
-A baseline is a function of the kind of the labels (binary, classes or number) and the feature
-tables of training and validation. It yields fitted models with the interface of scikit-learn, each
-with its hyperparameters; the validation chooses one. Registering works as for `ITEM_BASELINES`.
-"""
+"""Label baselines: the choice of a model on the validation."""
 
 import importlib.util
 from collections.abc import Callable, Iterator
@@ -13,7 +8,6 @@ import numpy as np
 from jaxtyping import Float
 
 from clickflax.baselines.feature_table import FeatureTable
-from clickflax.batch import Registry
 from clickflax.tasks.label_metrics import (
     best_threshold,
     binary_metrics,
@@ -22,8 +16,7 @@ from clickflax.tasks.label_metrics import (
 )
 
 FittedModels = Iterator[tuple[Any, dict[str, float]]]
-LabelBaseline = Callable[[str, FeatureTable, FeatureTable], FittedModels]
-LABEL_BASELINES: Registry[LabelBaseline] = Registry("label baseline")
+FitLabels = Callable[[str, FeatureTable, FeatureTable], FittedModels]
 Predict = Callable[[Float[np.ndarray, "N F"]], Float[np.ndarray, "..."]]
 
 
@@ -36,7 +29,7 @@ class ChosenModel(NamedTuple):
 
 
 def fit_label_baseline(
-    fit: LabelBaseline, kind: str, classes: int, train: FeatureTable, validation: FeatureTable
+    fit: FitLabels, kind: str, classes: int, train: FeatureTable, validation: FeatureTable
 ) -> ChosenModel:
     """Returns the model of a baseline with the lowest validation loss; without one, the first.
 

@@ -9,13 +9,12 @@ import numpy as np
 from jaxtyping import Bool, Float
 
 from clickflax.baselines.feature_table import FeatureTable
-from clickflax.baselines.label_models import LABEL_BASELINES, FittedModels
+from clickflax.baselines.label_models import FittedModels
 
 STRENGTHS = (0.0001, 0.01, 1.0)  # C of logistic regression, 1 / alpha of ridge regression
 MOST_CATEGORIES = 50  # indicators of a code; rarer values share one
 
 
-@LABEL_BASELINES.register("linear")
 def fit_linear(kind: str, train: FeatureTable, validation: FeatureTable) -> FittedModels:
     """Yields a logistic regression, or a ridge regression of numbers, for each strength."""
     from sklearn.linear_model import LogisticRegression, Ridge

@@ -1,12 +1,4 @@
-"""Item baselines: their registry, the events that they learn from, and ranks of targets.
-
-A baseline is a function from a `RankingLog` to a `FittedRanker`. To add one, write a module that
-registers it, and import that module, for example in the config file:
-
-    @ITEM_BASELINES.register("mine")
-    def fit_mine(log: RankingLog) -> FittedRanker:
-        return FittedRanker(rank_by_scores(log, scores))
-"""
+"""Item baselines: the events that they learn from, and ranks of targets."""
 
 from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
@@ -23,7 +15,7 @@ from clickflax.baselines.counts import (
     history_scores,
     seen_pairs,
 )
-from clickflax.batch import RESERVED, Registry
+from clickflax.batch import RESERVED
 from clickflax.data.batches import Windows
 from clickflax.data.candidates import Candidates
 from clickflax.data.packing import ramp
@@ -66,10 +58,6 @@ class FittedRanker(NamedTuple):
 
     rank: Ranker
     chosen: dict[str, Any] = {}
-
-
-ItemBaseline = Callable[[RankingLog], FittedRanker]
-ITEM_BASELINES: Registry[ItemBaseline] = Registry("item baseline")
 
 
 def history_matrix(item: Int[np.ndarray, " E"], ranges: Windows, size: int) -> Any:

@@ -5,13 +5,12 @@ from typing import Any
 import numpy as np
 
 from clickflax.baselines.feature_table import FeatureTable
-from clickflax.baselines.label_models import LABEL_BASELINES, FittedModels
+from clickflax.baselines.label_models import FittedModels
 
 LEAVES = (8, 31)  # of each tree; the validation chooses
 ROUNDS = 500  # trees, at most; a fifth of it without a validation
 
 
-@LABEL_BASELINES.register("trees")
 def fit_trees(kind: str, train: FeatureTable, validation: FeatureTable) -> FittedModels:
     """Yields boosted trees for each number of leaves, stopped early by the validation."""
     from sklearn.ensemble import HistGradientBoostingClassifier, HistGradientBoostingRegressor

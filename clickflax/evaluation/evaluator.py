@@ -13,7 +13,6 @@ from clickflax.data.candidates import Candidates, draw_candidates
 from clickflax.data.eval_batches import pad_lists
 from clickflax.data.item_features import ITEM_PREFIX
 from clickflax.data.splits.common import Examples, events_inside, is_cold_target
-from clickflax.data.splits.labels import LabelExamples
 from clickflax.inference.predictor import Predictor
 from clickflax.run.targets import TaskData
 from clickflax.tasks.ranking_metrics import mean_metrics, ranking_metrics
@@ -48,8 +47,7 @@ class RankingEvaluator:
 
     def evaluate(self, params: Any, split: str) -> Evaluation:
         """The mean of every metric over the examples of a split, and the ranks of all targets."""
-        examples = self.data.examples(split)
-        assert isinstance(examples, Examples)
+        examples = self.data.ranking_examples(split)
         candidates = None
         if self.config.eval.negatives:
             if split not in self._candidates:
@@ -133,9 +131,9 @@ class LabelEvaluator:
 
     def _predict(self, params: Any, split: str) -> tuple[Any, Float[np.ndarray, " N"]]:
         """Predictions and labels of a split, in the order of their events."""
-        examples = self.data.examples(split)
+        examples = self.data.label_examples(split)
         kind = self.data.task.kind
-        assert isinstance(examples, LabelExamples) and kind.predict is not None
+        assert kind.predict is not None
         events = np.flatnonzero(np.isfinite(examples.label))
         logits = self.predictor.predict_labels(
             params, self._compiled, self.columns, examples.ranges, events
@@ -180,8 +178,7 @@ def target_rows(
     items in the history, where the history ends in the log, and the training events that have the
     target.
     """
-    examples = data.examples(split)
-    assert isinstance(examples, Examples)
+    examples = data.ranking_examples(split)
     column = columns[data.task.head]
     trained_events = column[events_inside(data.train, len(column))]
     trained = np.bincount(trained_events, minlength=column.max() + 1)
@@ -208,8 +205,7 @@ def label_rows(
 
     Each sequence `begins` at a position of the log.
     """
-    examples = data.examples(split)
-    assert isinstance(examples, LabelExamples)
+    examples = data.label_examples(split)
     event = np.flatnonzero(np.isfinite(examples.label))
     sequence = np.searchsorted(begins, event, side="right") - 1
     label = examples.label[event]

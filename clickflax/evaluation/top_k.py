@@ -151,8 +151,7 @@ def evaluate_lists(
 ) -> tuple[dict[str, float], dict[str, np.ndarray]]:
     """The metrics of the lists of a split, as long as the last cut-off, and their rows."""
     data, config = evaluator.data, evaluator.config
-    examples = data.examples(protocol.split)
-    assert isinstance(examples, Examples)
+    examples = data.ranking_examples(protocol.split)
     k = max(config.eval.cutoffs)
     if config.eval.negatives:
         raise ValueError(

@@ -41,6 +41,20 @@ class TaskData(NamedTuple):
         """The examples of the "validation" or of the "test"."""
         return {"validation": self.validation, "test": self.test}[split]
 
+    def ranking_examples(self, split: str) -> Examples:
+        """The examples of a split; raises TypeError if the task predicts labels."""
+        examples = self.examples(split)
+        if not isinstance(examples, Examples):
+            raise TypeError(f"{self.task.name} predicts labels: use label_examples.")
+        return examples
+
+    def label_examples(self, split: str) -> LabelExamples:
+        """The examples of a split; raises TypeError if the task ranks."""
+        examples = self.examples(split)
+        if not isinstance(examples, LabelExamples):
+            raise TypeError(f"{self.task.name} ranks: use ranking_examples.")
+        return examples
+
     def some_examples(self, split: str, path: object) -> Examples | LabelExamples:
         """The examples of a split of the data set at `path`; raises ValueError if it has none."""
         examples = self.examples(split)

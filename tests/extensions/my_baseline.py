@@ -1,16 +1,18 @@
 """An item baseline in one file: items that open sequences rank first.
 
-import my_baseline  # in a config file, then: clickflax baselines --config=FILE
+clickflax baselines --extension my_baseline.py --config=FILE
 """
 
 import numpy as np
 
-from clickflax.baselines.rankers import ITEM_BASELINES, FittedRanker, RankingLog, rank_by_scores
+from clickflax.baselines.rankers import FittedRanker, RankingLog, rank_by_scores
+from clickflax.baselines.registry import BASELINES, ItemBaseline
 from clickflax.data.packing import ramp
 from clickflax.data.splits.common import Examples
 
 
-@ITEM_BASELINES.register("openers")
+@BASELINES.register("openers")
+@ItemBaseline
 def fit_openers(log: RankingLog) -> FittedRanker:
     """Ranks items by their mean position in the training sequences, the lowest first."""
     length = log.train.stop - log.train.start
