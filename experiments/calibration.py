@@ -15,6 +15,8 @@ import pathlib
 
 import numpy as np
 
+from clickflax.tasks.label_metrics import read_bins
+
 COLOURS = ("#1f5fa8", "#d1662f", "#3a8f5c", "#8457a5", "#a08020")
 COLUMNS = 40  # of the strip
 
@@ -33,7 +35,7 @@ def curves(run: pathlib.Path, part: str) -> dict[str, dict]:
         raise ValueError(f"{path} has no reliability: no task of the run has binary labels.")
     return {
         " ".join([run.name, *filter(None, [prefix.removesuffix("/")])]): {
-            "bins": record[f"{prefix}reliability"],
+            "bins": read_bins(record[f"{prefix}reliability"]),
             "error": record[f"{prefix}calibration_error"],
         }
         for prefix in prefixes
@@ -60,7 +62,7 @@ def spread(bins: list[dict], most: float) -> np.ndarray:
 
 def limit(found: dict[str, dict]) -> float:
     """Upper end of both axes: a round number above all values, at most 1."""
-    values = [v for one in found.values() for b in one["bins"] for v in (b["told"], b["yes"])]
+    values = [v for one in found.values() for b in one["bins"] for v in (b["prediction"], b["yes"])]
     top = 1.15 * max(values)
     step = 10 ** math.floor(math.log10(max(top, 1e-6)))
     return min(1.0, next(step * n for n in (1, 1.5, 2, 3, 4, 5, 6, 8, 10) if step * n >= top))
@@ -83,11 +85,13 @@ def plot(found: dict[str, dict], out: pathlib.Path) -> None:
     for i, (name, one) in enumerate(found.items()):
         colour = COLOURS[i % len(COLOURS)]
         bins = one["bins"]
-        told, yes, labels = (np.array([b[k] for b in bins]) for k in ("told", "yes", "labels"))
+        prediction, yes, labels = (
+            np.array([b[key] for b in bins]) for key in ("prediction", "yes", "labels")
+        )
         error = 2 * np.sqrt(yes * (1 - yes) / labels)
-        axis.errorbar(told, yes, error, fmt="none", ecolor=colour, elinewidth=1, alpha=0.45)
+        axis.errorbar(prediction, yes, error, fmt="none", ecolor=colour, elinewidth=1, alpha=0.45)
         label = f"{name}  (off by {100 * one['error']:.2g} points)"
-        axis.plot(told, yes, "o-", color=colour, markersize=4, linewidth=1.4, label=label)
+        axis.plot(prediction, yes, "o-", color=colour, markersize=4, linewidth=1.4, label=label)
         share = spread(bins, top)
         strip.stairs(share, edges, color=colour, linewidth=1.2)
         strip.stairs(share, edges, color=colour, fill=True, alpha=0.18)

@@ -31,5 +31,5 @@ def get_study() -> Study:
         data={DATA: KNOBS},
         seeds=(0, 1, 2),
         metrics=("recall@12", "ndcg@12", "map@12"),
-        asked={"over all items": {"negatives": 0, "lists": True}, "among 50": {}},
+        evaluations={"over all items": {"negatives": 0, "lists": True}, "among 50": {}},
     )

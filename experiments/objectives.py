@@ -55,21 +55,19 @@ def answer(tables: Sequence[Table]) -> str:
     differences = []
     verdicts = {True: [], False: []}  # ahead, behind
     for table in tables:
-        (line,) = (line for line in table.lines if line.config == "BERT4Rec")
-        found = line.results.get(METRIC)
-        if found is None or found.apart is None:
-            raise ValueError(f"{table.data}: BERT4Rec is not compared yet. {table.strangers}")
-        apart = found.apart
-        differences.append(
-            f"{apart.mean:+.4f} [{apart.low:+.4f}, {apart.high:+.4f}] ({table.data})"
-        )
-        if found.p < LEVEL:
-            verdicts[apart.mean > 0].append(table.data)
+        (row,) = (row for row in table.rows if row.config == "BERT4Rec")
+        result = row.results.get(METRIC)
+        if result is None or result.difference is None:
+            raise ValueError(f"{table.data}: BERT4Rec is not compared yet. {table.not_compared}")
+        mean, low, high, *_ = result.difference
+        differences.append(f"{mean:+.4f} [{low:+.4f}, {high:+.4f}] ({table.data})")
+        if result.p < LEVEL:
+            verdicts[mean > 0].append(table.data)
     ahead, behind = (len(names) for names in (verdicts[True], verdicts[False]))
     verdict = f"After as many steps it is ahead in {ahead} and behind in {behind} of {len(tables)}."
     if len(tables) in (ahead, behind):
         verdict = "Yes, after as many steps." if ahead else "Not after as many steps: it is behind."
-    seeds = min(len(line.seconds) for table in tables for line in table.lines)
+    seeds = min(len(row.seconds) for table in tables for row in table.rows)
     return (
         f"{QUESTION} {verdict} By {METRIC.upper()} it is {'; '.join(differences)}: means over "
         f"{seeds} seeds for the same users, with 95 % intervals by the paired bootstrap.\n"

@@ -261,7 +261,7 @@ def test_trees_find_what_there_is_to_find_and_no_more(shop):
 
 
 def keep_baselines(monkeypatch, *names):
-    """Leaves these label baselines only."""
+    """Leaves these baselines only."""
     kept = {name: BASELINES[name] for name in names}
     monkeypatch.setattr(registry, "BASELINES", kept)
 
@@ -287,7 +287,7 @@ def test_features_that_are_left_out_are_not_used(shop, monkeypatch):
 
 def test_labels_counts_and_protocol_are_those_of_evaluate(tmp_path, optax_promotes, monkeypatch):
     simulate(tmp_path / "data", Shop(sequences=200, items=40, mean_length=6.0, max_length=12))
-    keep_baselines(monkeypatch, "constant")
+    keep_baselines(monkeypatch, "constant", "markov")
     config = config_for(tmp_path / "data", "purchase", "next_item")
     train(config, tmp_path / "run")
     of_run = evaluate_run(tmp_path / "run", "test")

@@ -16,7 +16,7 @@ from clickflax.config.check import check_config
 from clickflax.config.default import differences, from_dict, load
 from clickflax.data.batches import Windows, training_batches
 from clickflax.study.plan import cells_of, load_study
-from clickflax.study.results import Line, Result, Table
+from clickflax.study.results import Result, Row, Table
 from clickflax.study.statistics import Difference, Spread
 from clickflax.tasks.ranking_metrics import RANKING_METRICS
 from experiments import calibration, models, objectives, simulated, speed, table
@@ -129,8 +129,8 @@ def test_of_several_rounds_the_fastest_counts():
 
 
 BINS = [
-    {"labels": 30, "told": 0.1, "yes": 0.2, "least": 0.1, "most": 0.1},
-    {"labels": 10, "told": 0.3, "yes": 0.3, "least": 0.2, "most": 0.4},
+    {"labels": 30, "prediction": 0.1, "yes": 0.2, "least": 0.1, "most": 0.1},
+    {"labels": 10, "prediction": 0.3, "yes": 0.3, "least": 0.2, "most": 0.4},
 ]
 
 
@@ -161,13 +161,16 @@ def test_the_reliability_of_every_task_of_a_run_is_drawn(tmp_path):
 def compared(data, mean, p):
     """A table of the study of objectives, as far as its answer needs one."""
     spread = Spread(0.1 + mean, 0.01, 0.01)
-    apart = Difference(mean, mean - 0.01, mean + 0.01, p, p)
-    results = {"SASRec": Result(spread, None, float("nan")), "BERT4Rec": Result(spread, apart, p)}
-    lines = [
-        Line(config, "", {}, [1.0, 2.0], {}, [], {objectives.METRIC: result})
+    difference = Difference(mean, mean - 0.01, mean + 0.01, p, p)
+    results = {
+        "SASRec": Result(spread, None, float("nan")),
+        "BERT4Rec": Result(spread, difference, p),
+    }
+    rows = [
+        Row(config, "", {}, [1.0, 2.0], {}, [], {objectives.METRIC: result})
         for config, result in results.items()
     ]
-    return Table(data, "test", lines, 2, [])
+    return Table(data, "test", rows, 2, [])
 
 
 @pytest.mark.parametrize(
@@ -186,9 +189,9 @@ def test_the_question_of_the_study_of_objectives_is_answered_by_its_tables(found
     text = objectives.answer(tables)
     assert text.startswith(objectives.QUESTION) and verdict in text
     assert "(data 1): means over 2 seeds" in text
-    empty = tables[0].lines[1]._replace(results={})
+    empty = tables[0].rows[1]._replace(results={})
     with pytest.raises(ValueError, match="data 0: BERT4Rec is not compared yet"):
-        objectives.answer([tables[0]._replace(lines=[tables[0].lines[0], empty])])
+        objectives.answer([tables[0]._replace(rows=[tables[0].rows[0], empty])])
 
 
 def test_a_record_without_a_commit_has_none_in_the_table():

@@ -89,7 +89,7 @@ def test_a_purchase_is_learned_validated_and_told(shop, tmp_path, label):
     bins, count = record["reliability"], record["labels"]
     assert sum(b["labels"] for b in bins) == count
     assert sum(b["labels"] * b["yes"] for b in bins) == pytest.approx(count * record["yes"])
-    error = sum(b["labels"] * abs(b["told"] - b["yes"]) for b in bins) / count
+    error = sum(b["labels"] * abs(b["prediction"] - b["yes"]) for b in bins) / count
     assert error == pytest.approx(record["calibration_error"])
     rows = pq.read_table(tmp_path / "run" / "test.purchase.parquet").to_pydict()
     yes, told = np.array(rows["label"]), np.array(rows["prediction"])

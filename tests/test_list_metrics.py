@@ -8,11 +8,11 @@ import pytest
 
 from clickflax.tasks.list_metrics import (
     LIST_METRICS,
-    TrainingCounts,
-    beyond_hits,
-    feature_table,
+    ItemCounts,
+    count_items,
+    encode_features,
     gini,
-    training_counts,
+    list_metrics,
 )
 from clickflax.tasks.ranking_metrics import mean_metrics, ranking_metrics
 
@@ -28,12 +28,12 @@ def expected(*names):
 
 def test_lists_are_what_rectools_says_of_them():
     users, items = np.array(TOLD["trained"]).T
-    trained = training_counts(items, users, TOLD["items"])
+    trained = count_items(items, users, TOLD["items"])
     relevant = np.array(
         [np.isin(row, TARGETS[TARGETS[:, 0] == u, 1]) for u, row in enumerate(LISTS)]
     )
     features = np.array(TOLD["features"])
-    found = beyond_hits(LISTS, relevant, trained, CUTOFFS, features, REFERENCE)
+    found = list_metrics(LISTS, relevant, trained, CUTOFFS, features, REFERENCE)
     names = ("coverage", "popularity", "novelty", "serendipity", "diversity", "intersection")
     theirs = expected(*names)
     assert len(theirs) == 18
@@ -62,9 +62,9 @@ def test_the_coefficient_of_gini_is_half_the_mean_difference_by_the_mean():
 
 
 def test_an_item_that_nobody_had_is_as_new_as_one_of_a_single_user():
-    trained = TrainingCounts(np.array([4, 0, 1]), np.array([4, 0, 1]), 4)
+    trained = ItemCounts(np.array([4, 0, 1]), np.array([4, 0, 1]), 4)
     lists = np.array([[1, 2], [0, -1]])
-    found = beyond_hits(lists, np.ones((2, 2), bool), trained, (2,))
+    found = list_metrics(lists, np.ones((2, 2), bool), trained, (2,))
     assert found["novelty@2"] == pytest.approx((2.0 + 0.0) / 2)
     # Item 1 leads by the whole catalog; item 2, the second of the counts, stands where it should.
     assert found["serendipity@2"] == pytest.approx(((3 - 0) / 3 + 0) / 2 / 2)
@@ -72,13 +72,13 @@ def test_an_item_that_nobody_had_is_as_new_as_one_of_a_single_user():
 
 
 def test_lists_that_end_before_the_cut_off_are_refused():
-    trained = TrainingCounts(np.array([1]), np.array([1]), 1)
-    with pytest.raises(ValueError, match="the lists have 1 places"):
-        beyond_hits(np.array([[0]]), np.array([[True]]), trained, (2,))
-    with pytest.raises(ValueError, match="no list with an item"):
-        beyond_hits(np.array([[-1]]), np.array([[True]]), trained, (1,))
+    trained = ItemCounts(np.array([1]), np.array([1]), 1)
+    with pytest.raises(ValueError, match="the lists have 1 items"):
+        list_metrics(np.array([[0]]), np.array([[True]]), trained, (2,))
+    with pytest.raises(ValueError, match="All lists are empty"):
+        list_metrics(np.array([[-1]]), np.array([[True]]), trained, (1,))
 
 
 def test_features_of_a_catalog_are_columns_of_codes():
-    table = feature_table({"year": ["1995", None, "1995"], "genres": [["a", "b"], ["b"], None]})
+    table = encode_features({"year": ["1995", None, "1995"], "genres": [["a", "b"], ["b"], None]})
     assert table.tolist() == [[0, 1, 1], [1, 0, 1], [0, 0, 0]]

@@ -18,7 +18,7 @@ from clickflax.simulation.main import simulate
 from clickflax.simulation.shop import Shop
 from clickflax.tasks.losses import softmax_loss
 from clickflax.tasks.negatives import (
-    Drawn,
+    DrawnItems,
     Negatives,
     Sampling,
     draw_negatives,
@@ -58,7 +58,8 @@ def answers_of(items=9, questions=(2, 3), width=4, bias=True, raised=False):
 
 
 def sampling(count=4, drawn="uniform", shared=False, avoid="target", items=9, **more):
-    return Sampling(count, drawn, shared, avoid, items, **({"drawable": None, "upto": None} | more))
+    knobs = {"drawable": None, "cumulative": None} | more
+    return Sampling(count, drawn, shared, avoid, items, **knobs)
 
 
 @pytest.mark.parametrize("raised", [False, True])
@@ -130,7 +131,7 @@ def test_in_bfloat16_the_losses_are_those_of_the_rounded_factors(name, beta, sca
     answers = answers_of()
     answers = answers._replace(features=(scale * answers.features).astype(jnp.bfloat16))
     targets, weights = jnp.array([[0, 3, 8], [5, 5, 1]]), jnp.ones((2, 3))
-    drawn, keep = Drawn(jnp.array([2, 7]), jnp.zeros(2)), jnp.ones((2, 3, 2), bool)
+    drawn, keep = DrawnItems(jnp.array([2, 7]), jnp.zeros(2)), jnp.ones((2, 3, 2), bool)
     loss = (
         functools.partial(SAMPLED_LOSSES[name], beta=beta)
         if name == "gbce"
@@ -225,7 +226,7 @@ def test_a_negative_that_does_not_count_adds_nothing():
 def test_sampled_softmax_over_all_other_items_is_softmax_and_has_its_gradient(raised):
     answers = answers_of(raised=raised)
     targets, weights = jnp.array([[0, 3, 8], [5, 5, 1]]), jnp.array([[1.0, 2, 0], [1, 0.5, 1]])
-    everything = Drawn(jnp.arange(9), jnp.zeros(9))
+    everything = DrawnItems(jnp.arange(9), jnp.zeros(9))
     keep = jnp.arange(9).reshape(1, 1, 9) != targets[..., None]
 
     def whole(factors):
@@ -252,7 +253,7 @@ def test_a_few_corrected_negatives_sum_up_to_the_whole_catalog_in_expectation(dr
     answers = answers_of(questions=(1, draws))
     alike = answers._replace(features=answers.features.at[:].set(answers.features[:, :1]))
     targets, ones = jnp.full((1, draws), target), jnp.ones((1, draws))
-    how = sampling(4, drawn, shared, upto=np.cumsum(count))
+    how = sampling(4, drawn, shared, cumulative=np.cumsum(count))
     # In the batch, where items are asked for as often as they come in training.
     pool = make_pool(jnp.repeat(jnp.arange(9), count)[None], jnp.ones((1, 45)))
     found = draw_negatives(how, KEY, (1, draws, 4), pool)
@@ -261,7 +262,7 @@ def test_a_few_corrected_negatives_sum_up_to_the_whole_catalog_in_expectation(dr
         def one(items, log_chance, features):
             if not shared:  # for each target its own
                 items, log_chance = items[None, None], log_chance[None, None]
-            negatives = Negatives(Drawn(items, log_chance), (items != target).reshape(1, 1, 4))
+            negatives = Negatives(DrawnItems(items, log_chance), (items != target).reshape(1, 1, 4))
             asked = alike._replace(features=features[None, None])
             return sampled_loss(asked, targets[:, :1], ones[:, :1], negatives, softmax, log_q)[0]
 
@@ -287,14 +288,14 @@ def test_uniform_negatives_are_all_items_alike_or_those_that_may_be_drawn():
 def test_popular_negatives_are_drawn_as_often_as_they_come_in_training():
     count = np.array([0, 10, 30, 0, 60, 0, 0, 0, 0])
     found = draw_negatives(
-        sampling(drawn="popularity", upto=np.cumsum(count)), KEY, (100_000,), None
+        sampling(drawn="popularity", cumulative=np.cumsum(count)), KEY, (100_000,), None
     )
     np.testing.assert_allclose(np.bincount(found.items, minlength=9), count * 1000, rtol=0.05)
     np.testing.assert_allclose(np.exp(found.log_chance), count[found.items] / 100, rtol=1e-5)
 
 
 def test_negatives_of_the_batch_are_the_targets_that_are_asked_for():
-    how = sampling(drawn="in_batch", upto=np.cumsum([0, 0, 10, 0, 0, 30, 0, 0, 60]))
+    how = sampling(drawn="in_batch", cumulative=np.cumsum([0, 0, 10, 0, 0, 30, 0, 0, 60]))
     targets, weights = jnp.array([[2, 5], [5, 7]]), jnp.array([[1.0, 0.5], [2.0, 0.0]])
     found = draw_negatives(how, KEY, (30_000,), make_pool(targets, weights))
     np.testing.assert_allclose(
@@ -318,7 +319,7 @@ def test_negatives_of_the_batch_are_the_targets_that_are_asked_for():
 def test_what_is_avoided_does_not_count():
     batch = rows([[0, 1, 2], [3, 4]], row=[0, 0])  # two sequences in one row
     asked = TaskBatch(batch.variables, jnp.array([[2, 3]]), jnp.array([[2, 3]]), jnp.ones((1, 2)))
-    drawn = Drawn(jnp.array([0, 2, 3, 4, 5]), jnp.zeros(5))
+    drawn = DrawnItems(jnp.array([0, 2, 3, 4, 5]), jnp.zeros(5))
 
     def kept(avoid):
         how = sampling(5, avoid=avoid, shared=True)

@@ -4,8 +4,14 @@ import numpy as np
 import pytest
 import scipy.stats
 
-from clickflax.study.statistics import difference, draw_labels, holm, of_draws, spread
-from clickflax.tasks.label_metrics import weighted
+from clickflax.study.statistics import (
+    bootstrap_label_metric,
+    difference,
+    difference_from_draws,
+    holm,
+    spread,
+)
+from clickflax.tasks.label_metrics import weighted_metric
 
 
 def test_the_interval_of_seeds_is_that_of_scipy():
@@ -78,9 +84,9 @@ def test_models_that_do_alike_differ_by_nothing():
 
 
 def test_users_that_cannot_be_paired_are_refused():
-    with pytest.raises(ValueError, match="3 users of one model, and 2 of the other"):
+    with pytest.raises(ValueError, match="One model has 3 users, and the other 2"):
         difference(np.zeros(3), np.zeros(2))
-    with pytest.raises(ValueError, match="1 users are too few"):
+    with pytest.raises(ValueError, match="needs two users or more, and there are 1"):
         difference(np.zeros(1), np.zeros(1))
 
 
@@ -93,11 +99,11 @@ def test_the_correction_of_holm_is_that_of_its_paper():
 
 
 def drawn_apart(sequence, name, told, label):
-    """The difference of two models, from what `draw_labels` draws of each."""
-    metrics = [weighted(name, one, label) for one in told]
-    one, two = (draw_labels(sequence, metric) for metric in metrics)
+    """The difference of two models, from what `bootstrap_label_metric` draws of each."""
+    metrics = [weighted_metric(name, one, label) for one in told]
+    one, two = (bootstrap_label_metric(sequence, metric) for metric in metrics)
     value = [float(metric(np.ones((1, len(label))))[0]) for metric in metrics]
-    return of_draws(value[0] - value[1], one - two)
+    return difference_from_draws(value[0] - value[1], one - two)
 
 
 def test_of_a_mean_over_labels_the_bootstrap_is_that_of_users():

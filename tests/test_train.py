@@ -22,7 +22,7 @@ from clickflax.runtime.optim import learning_rate, make_optimizer
 from clickflax.runtime.signals import Stopped
 from clickflax.simulation.main import simulate
 from clickflax.simulation.shop import Shop
-from clickflax.study.results import environments_of
+from clickflax.study.results import distinct_environments
 from clickflax.training import loop as train_module
 from clickflax.training.loop import train
 from clickflax.training.setup import set_up
@@ -218,7 +218,7 @@ def test_a_run_resumed_on_another_machine_records_both_starts(shop, run, monkeyp
     ]
     evaluate_run(run, "test")
     record = read_json(run / "test.json")
-    assert [made["cpu"] for made in environments_of([record])] == [
+    assert [made["cpu"] for made in distinct_environments([record])] == [
         first["cpu"],
         "another processor",
     ]

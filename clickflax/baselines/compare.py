@@ -48,7 +48,7 @@ from clickflax.run.targets import TaskData, check_trainable, make_task_data
 from clickflax.runtime.environment import environment
 from clickflax.runtime.files import write_json
 from clickflax.runtime.log import finite
-from clickflax.tasks.label_metrics import precision_recall_curve
+from clickflax.tasks.label_metrics import reliability_entry
 from clickflax.tasks.ranking_metrics import mean_metrics, ranking_metrics
 from clickflax.tasks.task import entries_of, qualify
 
@@ -142,7 +142,7 @@ def compare_label_models(
         labels = tables[split].label
         model_metrics = metrics_of_labels(kind, predictions, labels, model.threshold)
         if kind == "binary":
-            model_metrics |= precision_recall_curve(predictions, labels)
+            model_metrics |= reliability_entry(predictions, labels)
         seconds = round(time.perf_counter() - start, 2)
         metrics[name] = {**model_metrics, "chosen": model.chosen, "seconds": seconds}
     return metrics, facts

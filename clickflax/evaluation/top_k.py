@@ -21,7 +21,7 @@ from clickflax.model.heads import Answers
 from clickflax.run.targets import TaskData
 from clickflax.runtime import sharding
 from clickflax.runtime.files import read_json
-from clickflax.tasks.list_metrics import beyond_hits, feature_table, training_counts
+from clickflax.tasks.list_metrics import count_items, encode_features, list_metrics
 from clickflax.tasks.ranks import TopK, top_k_items
 
 
@@ -93,14 +93,14 @@ def list_metrics_of(
     item = columns["item"]
     train = np.flatnonzero(events_inside(data.train, len(item)) & (item >= RESERVED))
     sequence = np.searchsorted(dataset.sequence_starts, train, side="right")
-    trained = training_counts(item[train] - RESERVED, sequence, dataset.size("item") - RESERVED)
+    trained = count_items(item[train] - RESERVED, sequence, dataset.size("item") - RESERVED)
     relevant = np.zeros(lists.shape, bool)
     for targets in targets_of(examples).T:  # one at a time: nothing has the shape [Q, K, T]
         relevant |= (lists == targets[:, None]) & (lists >= 0)
     table = None
     if features:
-        table = feature_table(features_of(dataset.vocabulary("item"), features))
-    return beyond_hits(lists, relevant, trained, cutoffs, table, reference)
+        table = encode_features(features_of(dataset.vocabulary("item"), features))
+    return list_metrics(lists, relevant, trained, cutoffs, table, reference)
 
 
 def features_of(catalog: Vocabulary, names: Sequence[str]) -> dict[str, list]:

@@ -1,8 +1,8 @@
-"""Items that no training event has, and that a model can still rank: by their features.
+"""Cold items: items without training events, which a model can rank by their features.
 
-As wrong answers of every question, the scores of their features would be pushed down for them, and
-their own vectors are noise that nothing ever trains. So training leaves them out of the softmax,
-and they have no vectors of their own.
+In the softmax of training they would only ever be negatives, which would teach the model low scores
+for their features, and their own vectors would stay random. So training leaves them out of the
+softmax, and their own vectors are zero.
 """
 
 from collections.abc import Mapping
@@ -23,22 +23,22 @@ OWN_PARAMETERS = "embedder/tables_item/embedding"
 def cold_items(
     dataset: Dataset, features: Mapping[str, ItemFeature], trained: Bool[np.ndarray, " E"]
 ) -> Bool[np.ndarray, " V"]:
-    """The items that none of the `trained` events has; none, where they have no features."""
-    found = np.full(dataset.size("item"), bool(features))
-    found[dataset.columns["item"][trained]] = False
-    return found[RESERVED:]
+    """A mask of the items that are in none of the `trained` events; all False without features."""
+    cold = np.full(dataset.size("item"), bool(features))
+    cold[dataset.columns["item"][trained]] = False
+    return cold[RESERVED:]
 
 
 def cold_constants(cold: Bool[np.ndarray, " V"], tied: bool) -> dict[str, Any]:
-    """What a model is given in training, so that the cold items are left out of its softmax.
+    """Constants of the model in training that leave cold items out of its softmax.
 
-    Features only enter the scores of a table that is `tied` to that of the inputs.
+    {} unless the output table is `tied` to that of the inputs: other tables have no features.
     """
     return {"head_item": {"cold": cold}} if tied and cold.any() else {}
 
 
 def zero_cold_items(params: Any, cold: Bool[np.ndarray, " V"]) -> Any:
-    """The parameters, with vectors of zero for the cold items; they have no gradient, and stay."""
+    """The parameters with zero vectors for cold items; without gradients, these stay zero."""
     if not cold.any():
         return params
     rows = np.append(np.zeros(RESERVED, bool), cold)[:, None]

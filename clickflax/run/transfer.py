@@ -1,4 +1,4 @@
-"""What a run takes from another one, what of it is frozen, and how fast the rest is trained."""
+"""Transfer learning: parameters of another run, which of them are frozen, and layer-wise rates."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
@@ -17,29 +17,29 @@ from clickflax.run.folder import Run
 from clickflax.runtime import checkpoint
 from clickflax.runtime.params import by_name, count_params, matching, split_params, tree_of
 
-Tokens = Mapping[str, Sequence[str]]  # of each vocabulary and each text of the items, by id
+Tokens = Mapping[str, Sequence[str]]  # of each vocabulary and each item feature, by id
 
 
 class Transferred(NamedTuple):
-    """What was taken from a run. The rows of new tokens, which are means, count as taken."""
+    """How much was transferred from a run; the rows of new tokens, which are means, count."""
 
     run: str
     parameters: int
-    fresh: int
-    tokens: dict[str, dict[str, int]]  # kept, new and gone, of each vocabulary
+    fresh: int  # parameters that were initialised
+    tokens: dict[str, dict[str, int]]  # numbers of kept, new and gone ones of each vocabulary
 
     def __str__(self) -> str:
         parts = [f"{self.parameters:,} from {self.run}, {self.fresh:,} fresh"]
         for name, counts in self.tokens.items():
-            parts.append(f"{name}: " + ", ".join(f"{n:,} {what}" for what, n in counts.items()))
+            parts.append(f"{name}: " + ", ".join(f"{n:,} {kind}" for kind, n in counts.items()))
         return "; ".join(parts)
 
 
 class TrainableParts(NamedTuple):
-    """Which parameters are trained from when on, and how fast."""
+    """The parameters that are frozen, and factors of the updates of the others."""
 
-    frozen: frozenset[str]  # those that `init.freeze` names
-    thaw: int  # the step from which on they are trained; 0: never
+    frozen: frozenset[str]  # by `init.freeze`
+    thaw: int  # step from which on the frozen ones are trained; 0: never
     speed: Callable[[Int[Array, ""]], Any] | None  # see `make_optimizer`
 
     @property
@@ -53,51 +53,51 @@ def tokens_of(
     variables: Mapping[str, Variable],
     features: Mapping[str, ItemFeature],
 ) -> Tokens:
-    """The tokens of what a run reads, in the order of their ids; the first has id RESERVED."""
+    """The tokens of the inputs of a run, in the order of their ids; the first has id RESERVED."""
     vocabulary = {name: vocabularies.get(name.removeprefix(NEXT_EVENT)) for name in variables}
-    ids = {name: one.tokens() for name, one in vocabulary.items() if one is not None}
-    return ids | {name: one.variable.tokens for name, one in features.items() if one.size}
+    tokens = {name: one.tokens() for name, one in vocabulary.items() if one is not None}
+    return tokens | {name: one.variable.tokens for name, one in features.items() if one.size}
 
 
 def tokens_of_run(run: Run) -> Tokens:
-    """The tokens of what a trained run reads."""
+    """The tokens of the inputs of a trained run."""
     return tokens_of(run.vocabularies, run.variables, run.features)
 
 
 def check_tokens(before: Tokens, now: Tokens, source: str) -> None:
-    """Refuses to start from a run whose ids mean other things."""
+    """Raises ValueError if the run at `source` has other ids for the tokens."""
     for name in sorted(before.keys() & now.keys()):
         if list(before[name]) != list(now[name]):
             raise ValueError(
                 f"{source} has another vocabulary of {name!r}: {len(before[name]):,} tokens there, "
-                f"{len(now[name]):,} here, and the same id means another one. Use the data set "
-                "that the run was trained on, or set config.init.vocab='remap', which carries "
-                "each token over."
+                f"{len(now[name]):,} here, with different ids. Use the data set that the run was "
+                "trained on, or set config.init.vocab='remap', which transfers rows by token."
             )
 
 
 def matching_ids(now: Sequence[str], before: Sequence[str]) -> Int[np.ndarray, " V"]:
-    """The place of every token of `now` among those of `before`; -1: it is new."""
-    place = {token: i for i, token in enumerate(before)}
-    return np.array([place.get(token, -1) for token in now], np.int64)
+    """The index in `before` of every token of `now`; -1 for a new token."""
+    index = {token: i for i, token in enumerate(before)}
+    return np.array([index.get(token, -1) for token in now], np.int64)
 
 
 def copy_rows(
-    rows: Float[np.ndarray, "N ..."], places: Int[np.ndarray, " V"], reserved: int
+    rows: Float[np.ndarray, "N ..."], index: Int[np.ndarray, " V"], reserved: int
 ) -> Float[np.ndarray, "M ..."]:
-    """The rows of reserved ids, then for every token its own row; for a new one, the mean of all.
+    """The rows of reserved ids, then those of `index` among the others; for -1, their mean.
 
-    All new items would score the same, but for their features, which the embedder adds to this.
+    So all new items have the same vector; features that the model reads are added to it.
     """
     first, tokens = rows[:reserved], rows[reserved:]
-    found = tokens[places]
-    found[places < 0] = tokens.mean(0, dtype=np.float64)
-    return np.concatenate([first, found])
+    copied = tokens[index]
+    copied[index < 0] = tokens.mean(0, dtype=np.float64)
+    return np.concatenate([first, copied])
 
 
 def remap(params: Any, before: Tokens, now: Tokens) -> Any:
-    """The parameters of a run with the tokens `before`, for one with the tokens `now`; what changes
-    lies in the memory of the host.
+    """The parameters of a run with the tokens `before`, for a run with the tokens `now`.
+
+    Tables whose rows change are arrays on the host.
     """
     named = by_name(params)
     for name, values in named.items():
@@ -105,23 +105,24 @@ def remap(params: Any, before: Tokens, now: Tokens) -> Any:
         if vocabulary not in before.keys() & now.keys():
             continue
         if list(before[vocabulary]) != list(now[vocabulary]):
-            places = matching_ids(now[vocabulary], before[vocabulary])
-            named[name] = copy_rows(np.asarray(values), places, reserved)
+            index = matching_ids(now[vocabulary], before[vocabulary])
+            named[name] = copy_rows(np.asarray(values), index, reserved)
     return tree_of(named)
 
 
 def count_tokens(before: Sequence[str], now: Sequence[str]) -> dict[str, int]:
-    """How many tokens are kept, are new and are gone."""
+    """The numbers of kept, new and gone tokens."""
     kept = len(set(before) & set(now))
     return {"kept": kept, "new": len(now) - kept, "gone": len(before) - kept}
 
 
 def start_from(run: Run, fresh: Any, now: Tokens, skip: Sequence[str]) -> tuple[Any, Transferred]:
-    """The parameters of a run, for one with the tokens `now`, and what was taken.
+    """The parameters of a run for another run with the tokens `now`, and how much is transferred.
 
-    Raises ValueError with all that does not fit and that `skip` does not name.
+    Raises ValueError with all parameters that do not fit and that `skip` does not name.
     """
-    before, source = tokens_of_run(run), str(run.folder)
+    before = tokens_of_run(run)
+    source = str(run.folder)
     params = checkpoint.transfer(fresh, remap(run.params, before, now), skip, source)
     skipped = matching("init.skip", skip, list(by_name(fresh) | by_name(run.params)))
     new = count_params(split_params(params, skipped)[1])
@@ -130,12 +131,13 @@ def start_from(run: Run, fresh: Any, now: Tokens, skip: Sequence[str]) -> tuple[
 
 
 def plan_training(config: ConfigDict, params: Any) -> TrainableParts:
-    """What `config.init` and `config.optim.layer_decay` say of these parameters.
+    """The trainable parts of parameters by `config.init` and `config.optim.layer_decay`.
 
-    Layers are slower the deeper they lie (Howard and Ruder, 2018; Clark et al., 2020). Raises
-    ValueError where nothing is left to train.
+    Updates are smaller for layers nearer to the input (Howard and Ruder, 2018; Clark et al., 2020).
+    Raises ValueError if all parameters are frozen.
     """
-    names, thaw = list(by_name(params)), config.init.thaw
+    names = list(by_name(params))
+    thaw = config.init.thaw
     frozen = matching("init.freeze", config.init.freeze, names)
     if len(frozen) == len(names):
         raise ValueError(
@@ -149,10 +151,10 @@ def plan_training(config: ConfigDict, params: Any) -> TrainableParts:
     factors = {name: decay ** depth(name, layers) for name in trained}
 
     def speed(step: Int[Array, ""]) -> Any:
-        # What will thaw has gradients and moments all the while, and counts in the clipping norm:
-        # the bias correction of Adam counts every step, so that moments which began at the thaw
-        # would make the first steps after it several times too large.
-        awake = jnp.where(step >= thaw, 1.0, 0.0)
-        return tree_of({n: awake * f if n in frozen else f for n, f in factors.items()})
+        # Until then, frozen parameters have gradients and moments, and count in the clipping norm.
+        # Moments that started at the thaw would make the first updates several times too large,
+        # because Adam's bias correction counts all steps.
+        thawed = jnp.where(step >= thaw, 1.0, 0.0)
+        return tree_of({n: thawed * f if n in frozen else f for n, f in factors.items()})
 
     return TrainableParts(frozen, thaw, speed)

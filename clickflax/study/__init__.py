@@ -1,4 +1,4 @@
-"""Many runs: cells, statistics, tables."""
+"""Studies: many runs, their statistics, tables and reports."""
 
 from clickflax.study.plan import Study, time_folds
 

@@ -1,7 +1,7 @@
-"""One cell of a study, in a process of its own: `python -m clickflax.study.cell OUT NAME [CORES]`.
+"""One cell of a study in its own process: `python -m clickflax.study.cell OUT NAME [CORES]`.
 
-The process that trains is the one that holds the lock, so that a cell whose parent is gone is
-still nobody else's, and one that was killed is free at once.
+The process that trains holds the lock of the cell. So no other process starts a cell whose parent
+process has died, and the cell of a process that was killed is free at once.
 """
 
 import argparse
@@ -20,56 +20,56 @@ from clickflax.evaluation.request import EvalRequest
 from clickflax.runtime.errors import user_message
 from clickflax.runtime.files import read_json, write_json
 from clickflax.runtime.signals import Stopped
-from clickflax.study.plan import Cell, Study, folder_of, read_plan
+from clickflax.study.plan import Cell, Study, cell_folder, read_plan
 from clickflax.training.loop import train, write_item_projection
 
-ANSWERED = "answered.json"  # what has been asked of a run, and answered
-TAKEN = 75  # the exit status where another process has the cell (EX_TEMPFAIL)
+FINISHED = "answered.json"  # file with the evaluations that a run has finished
+LOCKED = 75  # exit status if another process runs the cell (EX_TEMPFAIL)
 
 
-def lock_of(out: pathlib.Path, cell: Cell) -> filelock.BaseFileLock:
-    """What the process holds that runs a cell."""
+def cell_lock(out: pathlib.Path, cell: Cell) -> filelock.BaseFileLock:
+    """The lock that the process of a cell holds."""
     folder = out / "locks"
     folder.mkdir(parents=True, exist_ok=True)
     return filelock.FileLock(folder / cell.name, timeout=0)
 
 
-def plain(study: Study) -> Any:
-    """What a study asks, as JSON has it."""
-    return json.loads(json.dumps(dict(study.asked)))
+def evaluations_as_json(study: Study) -> Any:
+    """The evaluations of a study, with lists for tuples."""
+    return json.loads(json.dumps(dict(study.evaluations)))
 
 
 def is_done(out: pathlib.Path, study: Study, cell: Cell) -> bool:
-    """Whether all that is asked of a cell has been answered."""
-    path = folder_of(out, cell) / ANSWERED
-    return path.is_file() and read_json(path) == plain(study)
+    """Whether a cell has finished all evaluations of the study."""
+    path = cell_folder(out, cell) / FINISHED
+    return path.is_file() and read_json(path) == evaluations_as_json(study)
 
 
-def is_taken(out: pathlib.Path, cell: Cell) -> bool:
-    """Whether a process runs the cell just now."""
+def is_running(out: pathlib.Path, cell: Cell) -> bool:
+    """Whether a process runs the cell now."""
     try:
-        with lock_of(out, cell):
+        with cell_lock(out, cell):
             return False
     except filelock.Timeout:
         return True
 
 
-def run(out: pathlib.Path, study: Study, cell: Cell) -> None:
-    """Trains and evaluates a cell, from where it stands."""
-    folder = folder_of(out, cell)
+def run_cell(out: pathlib.Path, study: Study, cell: Cell) -> None:
+    """Trains a cell, or resumes its training, and evaluates it."""
+    folder = cell_folder(out, cell)
     train(cell.load(), folder)
     write_item_projection(folder)
-    for asked in study.asked.values():
-        evaluate_run(folder, "test", EvalRequest.from_json(asked))
-    write_json(folder / ANSWERED, plain(study))
+    for settings in study.evaluations.values():
+        evaluate_run(folder, "test", EvalRequest.from_json(settings))
+    write_json(folder / FINISHED, evaluations_as_json(study))
 
 
 def main(argv: list[str]) -> int:
-    """Runs the cell of that name unless it is done, or being run; the exit status."""
+    """Runs the named cell unless it is done or another process runs it; returns the exit status."""
     parser = argparse.ArgumentParser()
     parser.add_argument("out", type=pathlib.Path)
     parser.add_argument("name")
-    parser.add_argument("cores", nargs="?", default="", help='of the CPU, such as 0,1; "": all')
+    parser.add_argument("cores", nargs="?", default="", help='CPU cores, such as 0,1; "": all')
     flags = parser.parse_args(argv)
     if flags.cores:
         os.sched_setaffinity(0, {int(core) for core in flags.cores.split(",")})
@@ -79,11 +79,11 @@ def main(argv: list[str]) -> int:
         print(f"error: {flags.name} is no longer in the plan of {flags.out}", file=sys.stderr)
         return 1
     try:
-        with lock_of(flags.out, cell):
+        with cell_lock(flags.out, cell):
             if not is_done(flags.out, study, cell):
-                run(flags.out, study, cell)
+                run_cell(flags.out, study, cell)
     except filelock.Timeout:
-        return TAKEN
+        return LOCKED
     except Stopped as reason:
         print(reason, file=sys.stderr)
         return 128 + signal.SIGTERM
@@ -92,7 +92,7 @@ def main(argv: list[str]) -> int:
             raise
         print(f"error: {user_message(error)}", file=sys.stderr)
         return 1
-    except RuntimeError as error:  # of the compiler, or of a device that is full
+    except RuntimeError as error:  # by the compiler, or by a device without memory
         traceback.print_exc()
         first = next(iter(str(error).splitlines()), "")
         print(f"error: {type(error).__name__}: {first}", file=sys.stderr)

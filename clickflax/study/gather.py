@@ -1,4 +1,4 @@
-"""What a report shows, as JSON can hold it: tables, curves, groups, users."""
+"""The contents of a report as JSON values: tables, curves, groups, users."""
 
 import json
 import pathlib
@@ -14,290 +14,310 @@ from clickflax.evaluation.protocol import ranking_protocol
 from clickflax.evaluation.record import read_rows
 from clickflax.runtime.files import read_json
 from clickflax.runtime.log import finite
-from clickflax.study.paired import answer_of, columns_of, ranked, rows_of
-from clickflax.study.plan import Cell, Study, folder_of, read_plan
-from clickflax.study.results import Result, numbers, results
-from clickflax.study.table import legend, title
+from clickflax.study.paired import parse_ranking_metric, read_columns, read_record, rows_path
+from clickflax.study.plan import Cell, Study, cell_folder, read_plan
+from clickflax.study.results import Result, make_tables, metric_names
+from clickflax.study.table import legend, table_title
 from clickflax.tasks.group_metrics import GROUPS, group, metrics_by_group
-from clickflax.tasks.label_metrics import LOWER_IS_BETTER
+from clickflax.tasks.label_metrics import LOWER_IS_BETTER, read_bins
 
-PEOPLE = 12  # users whose lists are shown
-SHOWN = 20  # events of a history, and places of a list
+SHOWN_USERS = 12  # users whose lists are shown
+SHOWN_ITEMS = 20  # events of a history, and items of a list
 
 
-class Source(NamedTuple):
-    """A study, or runs that are shown as if they were one."""
+class ReportSource(NamedTuple):
+    """A study, or several runs in the form of a study."""
 
     out: pathlib.Path
     study: Study
     cells: list[Cell]
 
-    def first(self) -> Mapping[str, Any]:
-        """What is asked first, of which there is more than a table."""
-        return next(iter(self.study.asked.values()))
+    def settings(self) -> Mapping[str, Any]:
+        """The settings of the first evaluation; of the others, only the tables are shown."""
+        return next(iter(self.study.evaluations.values()))
 
-    def rows(self, cell: Cell, task: str | None = None, more: str = "") -> pathlib.Path:
-        """The file of a cell with a line for each target, or the one of its lists."""
-        return rows_of(self.out, cell, self.first(), task, more)
+    def record(self, cell: Cell) -> dict[str, Any] | None:
+        """The record of a cell; None if it is not evaluated yet."""
+        return read_record(self.out, cell, self.settings())
 
-    def done(self, data: str) -> list[Cell]:
-        """The cells on a data set that have been evaluated."""
-        of_data = (cell for cell in self.cells if cell.data == data)
-        return [cell for cell in of_data if answer_of(self.out, cell, self.first())]
+    def rows_path(self, cell: Cell, task: str | None = None, suffix: str = "") -> pathlib.Path:
+        """See `paired.rows_path`."""
+        return rows_path(self.out, cell, self.settings(), task, suffix)
 
-    def alike(self, data: str, task: str | None = None) -> list[Cell]:
-        """Those of them that were asked to rank what the first one was."""
-        records = {cell: answer_of(self.out, cell, self.first()) or {} for cell in self.done(data)}
-        among = {cell: ranking_protocol(record, task) for cell, record in records.items()}
-        return [cell for cell in among if among[cell] == next(iter(among.values()))]
+    def comparable_cells(self, data: str, task: str | None = None) -> list[Cell]:
+        """The evaluated cells on a data set with the same ranking protocol as the first of them."""
+        records = {cell: self.record(cell) for cell in self.cells if cell.data == data}
+        protocols = {cell: ranking_protocol(one, task) for cell, one in records.items() if one}
+        first = next(iter(protocols.values()), None)
+        return [cell for cell, protocol in protocols.items() if protocol == first]
 
 
-def open_source(folders: Sequence[pathlib.Path]) -> Source:
-    """The study of a folder; or of several folders of runs, each a config by its name."""
+def open_source(folders: Sequence[pathlib.Path]) -> ReportSource:
+    """The study of a folder; or several folders of runs, each as a config with the run's name.
+
+    Raises FileNotFoundError for a run that is not evaluated, and ValueError for runs of the same
+    name.
+    """
     if len(folders) == 1 and (folders[0] / "study.json").is_file():
         study, cells = read_plan(folders[0])
-        return Source(folders[0], study, cells)
+        return ReportSource(folders[0], study, cells)
     cells = []
     for folder in folders:
         config = from_dict(read_json(folder / "config.json"))
         if not (folder / "test.json").is_file():
             raise FileNotFoundError(
-                f"{folder} has not been evaluated: `clickflax evaluate --run={folder}` does that."
+                f"{folder} is not evaluated: `clickflax evaluate --run={folder}` does that."
             )
         data = pathlib.Path(config.data.path).name or "simulated shop"
-        # The folder of a cell that has a path of its own is that path.
-        place = str(folder.resolve())
-        cells.append(Cell(folder.name, data, config.seed, "", (), place))
-    study = Study(
-        question=", ".join(cell.config for cell in cells),
-        configs={cell.config: () for cell in cells},
-        data={cell.data: () for cell in cells},
-        seeds=(0,),
-        metrics=metrics_of([read_json(folder / "test.json") for folder in folders]),
-        baseline=cells[0].config,
-    )
+        # As the name is an absolute path, `cell_folder` is this path.
+        cells.append(Cell(folder.name, data, config.seed, "", (), str(folder.resolve())))
     names = [cell.config for cell in cells]
     for cell in cells:
         if names.count(cell.config) > 1:
-            both = [one.name for one in cells if one.config == cell.config]
+            same = [one.name for one in cells if one.config == cell.config]
             raise ValueError(
-                f"{' and '.join(both)} have the same name, by which runs are told apart: rename "
-                "one."
+                f"{' and '.join(same)} have the same name, by which a report identifies runs: "
+                "rename one."
             )
-    return Source(folders[0], study, cells)
+    study = Study(
+        question=", ".join(names),
+        configs={cell.config: () for cell in cells},
+        data={cell.data: () for cell in cells},
+        seeds=(0,),
+        metrics=main_metrics([read_json(folder / "test.json") for folder in folders]),
+        baseline=cells[0].config,
+    )
+    return ReportSource(folders[0], study, cells)
 
 
-def metrics_of(records: Sequence[Mapping[str, Any]]) -> tuple[str, ...]:
-    """The metrics that runs are best known by; of all their tasks."""
-    there = dict.fromkeys(name for record in records for name in numbers(record))
+def main_metrics(records: Sequence[Mapping[str, Any]]) -> tuple[str, ...]:
+    """The best-known metrics in the records of runs, of all their tasks."""
+    names = dict.fromkeys(name for record in records for name in metric_names(record))
     known = ("recall@10", "ndcg@10", "auc", "average_precision", "accuracy", "mae")
-    found = tuple(name for name in there if name.rpartition("/")[2] in known)
-    return found or tuple(there)[:2]
+    chosen = tuple(name for name in names if name.rpartition("/")[2] in known)
+    return chosen or tuple(names)[:2]
 
 
-def told_result(result: Result) -> dict[str, Any]:
-    """A number of the table, and how it differs from the baseline's."""
-    found: dict[str, Any] = result.seeds._asdict()
-    if result.apart is not None:
-        found |= {"p": result.p, "apart": result.apart.mean}
-        found |= {"low": result.apart.low, "high": result.apart.high}
-    return found
+def result_values(result: Result) -> dict[str, Any]:
+    """A result of a table: its mean over seeds, and its difference from the baseline."""
+    values: dict[str, Any] = result.seeds._asdict()
+    if result.difference is not None:
+        values |= {"p": result.p, "difference": result.difference.mean}
+        values |= {"low": result.difference.low, "high": result.difference.high}
+    return values
 
 
-def told_tables(source: Source) -> list[dict[str, Any]]:
+def report_tables(source: ReportSource) -> list[dict[str, Any]]:
     """The tables of the study."""
-    tables = results(source.out, source.study, source.cells)
+    tables = make_tables(source.out, source.study, source.cells)
     return [
         {
-            "title": title(table),
-            "legend": legend([table], source.study.baseline, apart=False),
-            "lines": [
+            "title": table_title(table),
+            "legend": legend([table], source.study.baseline, with_differences=False),
+            "rows": [
                 {
-                    "config": line.config,
-                    "published": line.published,
-                    "seeds": len(line.seconds),
+                    "config": row.config,
+                    "published": row.published,
+                    "seeds": len(row.seconds),
                     "planned": table.planned,
-                    "seconds": float(np.mean(line.seconds)) if line.seconds else None,
-                    "results": {name: told_result(one) for name, one in line.results.items()},
+                    "seconds": float(np.mean(row.seconds)) if row.seconds else None,
+                    "results": {name: result_values(one) for name, one in row.results.items()},
                 }
-                for line in table.lines
+                for row in table.rows
             ],
         }
         for table in tables
     ]
 
 
-def told_cells(source: Source) -> list[dict[str, Any]]:
-    """Every run that has been evaluated: its metrics, the knobs in which runs differ, its curve."""
-    found = []
+def report_runs(source: ReportSource) -> list[dict[str, Any]]:
+    """Every evaluated run: its metrics, its learning curve, and the knobs in which runs differ."""
+    runs = []
     for cell in source.cells:
-        record = answer_of(source.out, cell, source.first())
+        record = source.record(cell)
         if record is None:
             continue
-        folder = folder_of(source.out, cell)
+        folder = cell_folder(source.out, cell)
         flat = knobs(from_dict(record["config"]))
-        metrics = {name: record[name] for name in numbers(record)}
-        found.append(
+        metrics = {name: record[name] for name in metric_names(record)}
+        runs.append(
             {
                 "config": cell.config,
                 "data": cell.data,
                 "seed": cell.seed,
                 "metrics": {**metrics, "train_seconds": float(record["train_seconds"])},
                 "knobs": {name.removeprefix("config."): value for name, value in flat.items()},
-                "curve": curve(folder, f"validation/{flat['config.train.monitor']}"),
+                "curve": learning_curve(folder, f"validation/{flat['config.train.monitor']}"),
                 "reliability": {
-                    name.rpartition("/")[0] or record["config"]["tasks"][0]: bins
+                    name.rpartition("/")[0] or record["config"]["tasks"][0]: read_bins(bins)
                     for name, bins in record.items()
                     if name.rpartition("/")[2] == "reliability"
                 },
             }
         )
-    names = found[0]["knobs"] if found else ()
-    every = {name: {repr(one["knobs"][name]) for one in found} for name in names}
-    differing = [name for name, values in every.items() if len(values) > 1 and name != "seed"]
-    for one in found:
-        one["knobs"] = {name: str(one["knobs"][name]) for name in differing}
-    return found
+    names = runs[0]["knobs"] if runs else ()
+    values = {name: {repr(run["knobs"][name]) for run in runs} for name in names}
+    differing = [name for name in names if len(values[name]) > 1 and name != "seed"]
+    for run in runs:
+        run["knobs"] = {name: str(run["knobs"][name]) for name in differing}
+    return runs
 
 
-def curve(folder: pathlib.Path, metric: str) -> dict[str, Any]:
+def learning_curve(folder: pathlib.Path, metric: str) -> dict[str, Any]:
     """The validations of a run: steps, seconds of training, and the metric."""
-    some = [one for one in lines_of(folder / "metrics.jsonl") if metric in one]
-    names = {"step": "step", "seconds": "seconds", "value": metric}
-    return {"name": metric, **{name: [one.get(key) for one in some] for name, key in names.items()}}
+    lines = [line for line in read_json_lines(folder / "metrics.jsonl") if metric in line]
+    keys = {"step": "step", "seconds": "seconds", "value": metric}
+    points = {name: [line.get(key) for line in lines] for name, key in keys.items()}
+    return {"name": metric, **points}
 
 
-def lines_of(path: pathlib.Path) -> list[dict[str, Any]]:
-    """The lines of a file of JSON lines; what a run is just writing at its end does not count."""
+def read_json_lines(path: pathlib.Path) -> list[dict[str, Any]]:
+    """The lines of a JSON-lines file, without an incomplete last line, which a run may be writing.
+
+    Raises ValueError for another line that is not valid JSON.
+    """
     *whole, _ = path.read_text(encoding="utf-8").split("\n")
-    found = []
+    lines = []
     for number, line in enumerate(whole, 1):
         try:
-            found.append(json.loads(line))
+            lines.append(json.loads(line))
         except ValueError as error:
-            raise ValueError(f"{path}, line {number}, is no JSON ({error}).") from None
-    return found
+            raise ValueError(f"{path}, line {number}, is not valid JSON ({error}).") from None
+    return lines
 
 
-def told_groups(source: Source) -> list[dict[str, Any]]:
-    """The last metric of the table for targets with short and long histories, rare and common."""
-    wanted = [kind for kind in map(ranked, source.study.metrics) if kind]
-    found = []
-    for data in source.study.data if wanted else ():
-        metric = wanted[-1]
-        files = {cell: source.rows(cell, metric.task) for cell in source.alike(data, metric.task)}
-        tables = {cell: columns_of(path) for cell, path in files.items() if path.is_file()}
-        for column, words in GROUPS.items() if tables else ():
+def report_groups(source: ReportSource) -> list[dict[str, Any]]:
+    """The last ranking metric of the tables, by length of the history and popularity of targets."""
+    metrics = [metric for metric in map(parse_ranking_metric, source.study.metrics) if metric]
+    charts = []
+    for data in source.study.data if metrics else ():
+        metric = metrics[-1]
+        cells = source.comparable_cells(data, metric.task)
+        paths = {cell: source.rows_path(cell, metric.task) for cell in cells}
+        tables = {cell: read_columns(path) for cell, path in paths.items() if path.is_file()}
+        for column, title in GROUPS.items() if tables else ():
             values = next(iter(tables.values()))[column].to_numpy()
             groups = group(values)
-            lines: dict[str, list] = {}
+            by_config: dict[str, list] = {}
             for cell, table in tables.items():
-                place = table["rank"].to_numpy()
-                if len(place) != len(values):  # it was asked otherwise
+                ranks = table["rank"].to_numpy()
+                if len(ranks) != len(values):  # its targets differ
                     continue
-                means = metrics_by_group(groups, place, (metric.cutoff,))[metric.name]
-                lines.setdefault(cell.config, []).append(means)
-            found.append(
+                means = metrics_by_group(groups, ranks, (metric.cutoff,))[metric.name]
+                by_config.setdefault(cell.config, []).append(means)
+            charts.append(
                 {
-                    "title": f"{data}: {metric.name} by {words}",
+                    "title": f"{data}: {metric.name} by {title}",
                     "bins": groups.names,
                     "targets": np.bincount(groups.of).tolist(),
-                    "lines": {name: np.mean(v, axis=0).tolist() for name, v in lines.items()},
+                    "configs": {
+                        name: np.mean(seeds, axis=0).tolist() for name, seeds in by_config.items()
+                    },
                 }
             )
-    return found
+    return charts
 
 
-def told_users(source: Source) -> list[dict[str, Any]]:
-    """Some users: what they had, what each model says, what was right. Half of them are those about
-    whom models differ most.
+def report_users(source: ReportSource) -> list[dict[str, Any]]:
+    """Some users with their history, targets, and the list of each config.
+
+    Half of them are those with the largest differences between configs, the others are random.
     """
-    found = []
+    users = []
     for data in source.study.data:
         first: dict[str, Cell] = {}
-        for cell in source.alike(data):
-            if source.rows(cell, more=".lists").is_file():
+        for cell in source.comparable_cells(data):
+            if source.rows_path(cell, suffix=".lists").is_file():
                 first.setdefault(cell.config, cell)
         if first:
-            found.extend(users_of_data(source, data, first))
-    return found
+            users.extend(users_of_data(source, data, first))
+    return users
 
 
-def users_of_data(source: Source, data: str, first: Mapping[str, Cell]) -> list[dict[str, Any]]:
-    """The users of a data set, from one run of each config."""
-    tables = {name: read_rows(source.rows(cell)).to_pandas() for name, cell in first.items()}
+def users_of_data(
+    source: ReportSource, data: str, cells: Mapping[str, Cell]
+) -> list[dict[str, Any]]:
+    """The users of a data set, from one cell of each config."""
+    tables = {name: read_rows(source.rows_path(cell)).to_pandas() for name, cell in cells.items()}
     rows = next(iter(tables.values()))
-    # Of models that were asked otherwise, the first one is shown, and those that were asked as it.
-    alike = {n for n, t in tables.items() if t["target"].tolist() == rows["target"].tolist()}
-    tables = {name: table for name, table in tables.items() if name in alike}
-    gain = np.stack([1 / (table["rank"].to_numpy() + 1) for table in tables.values()])
-    apart = np.argsort(-(gain.max(0) - gain.min(0)), kind="stable")[: PEOPLE // 2]
-    others = np.random.default_rng(0).permutation(len(rows))[: PEOPLE - len(apart)]
-    chosen = list(dict.fromkeys(rows["example"].to_numpy()[[*apart, *others]].tolist()))
-    folder = folder_of(source.out, next(iter(first.values())))
-    catalog = open_vocabulary(folder / "vocab" / "item.parquet")
-    titles = catalog.names()
-    record = answer_of(source.out, next(iter(first.values())), source.first()) or {}
-    histories = histories_of(record, rows, chosen)
-    lists = {name: read_rows(source.rows(first[name], more=".lists")) for name in tables}
-    found = []
-    for question in chosen:
-        mine = rows[rows["example"] == question]
+    # Configs whose targets differ from those of the first config are left out.
+    targets = rows["target"].tolist()
+    tables = {name: table for name, table in tables.items() if table["target"].tolist() == targets}
+    first = next(iter(cells.values()))
+    record = source.record(first) or {}
+    titles = open_vocabulary(cell_folder(source.out, first) / "vocab" / "item.parquet").names()
+    examples = choose_examples(rows, [table["rank"].to_numpy() for table in tables.values()])
+    histories = read_histories(record, rows, examples)
+    lists = {name: read_rows(source.rows_path(cells[name], suffix=".lists")) for name in tables}
+    users = []
+    for example in examples:
+        mine = rows[rows["example"] == example]
         targets = mine["target"].tolist()
-        of_models = []
+        models = []
         for name, table in lists.items():
-            some = table["example"].to_numpy() == question
-            items = table["item"].to_numpy()[some][:SHOWN].tolist()
+            of_example = table["example"].to_numpy() == example
+            items = table["item"].to_numpy()[of_example][:SHOWN_ITEMS].tolist()
             shown = [{"title": titles[i - RESERVED], "hit": i in targets} for i in items]
-            place = tables[name].loc[tables[name]["example"] == question, "rank"].min()
-            of_models.append({"config": name, "items": shown, "place": float(place)})
-        found.append(
+            rank = tables[name].loc[tables[name]["example"] == example, "rank"].min()
+            models.append({"config": name, "items": shown, "rank": float(rank)})
+        users.append(
             {
-                "name": f"{data}: user {int(mine['sequence'].iloc[0])}, question {question}",
-                "history": [titles[i - RESERVED] for i in histories.get(question, ())],
+                "name": f"{data}: user {int(mine['sequence'].iloc[0])}, example {example}",
+                "history": [titles[i - RESERVED] for i in histories.get(example, ())],
                 "length": int(mine["history"].iloc[0]),
                 "targets": [titles[i - RESERVED] for i in targets],
-                "models": of_models,
+                "models": models,
             }
         )
-    return found
+    return users
 
 
-def histories_of(
-    record: Mapping[str, Any], rows: Any, chosen: Sequence[int]
+def choose_examples(rows: Any, ranks: Sequence[np.ndarray]) -> list[int]:
+    """The examples to show: those with the largest differences of 1 / rank, and random ones."""
+    gain = np.stack([1 / (one + 1) for one in ranks])
+    largest = np.argsort(-(gain.max(0) - gain.min(0)), kind="stable")[: SHOWN_USERS // 2]
+    others = np.random.default_rng(0).permutation(len(rows))[: SHOWN_USERS - len(largest)]
+    return list(dict.fromkeys(rows["example"].to_numpy()[[*largest, *others]].tolist()))
+
+
+def read_histories(
+    record: Mapping[str, Any], rows: Any, examples: Sequence[int]
 ) -> dict[int, list[int]]:
-    """The last items of some histories, the newest first; none where the data set is gone."""
+    """The last items in the history of each example, the newest first.
+
+    It is empty if the data set no longer exists, and for data sets with sessions.
+    """
     path = pathlib.Path(record["data"])
     if record["config"]["data"]["chain"] or not (path / "dataset.json").is_file():
         return {}
-    dataset, found = open_dataset(path), {}
-    for question in chosen:
-        line = rows[rows["example"] == question].iloc[0]
-        start, stop = dataset.offsets[int(line["sequence"])], int(line["end"])
-        items = np.asarray(dataset.columns["item"][max(start, stop - SHOWN) : stop])[::-1]
-        found[question] = [int(i) for i in items if i >= RESERVED]
-    return found
+    dataset = open_dataset(path)
+    histories = {}
+    for example in examples:
+        row = rows[rows["example"] == example].iloc[0]
+        start, stop = dataset.offsets[int(row["sequence"])], int(row["end"])
+        items = np.asarray(dataset.columns["item"][max(start, stop - SHOWN_ITEMS) : stop])[::-1]
+        histories[example] = [int(i) for i in items if i >= RESERVED]
+    return histories
 
 
-def told(source: Source) -> dict[str, Any]:
-    """Everything that the page shows."""
-    done = told_cells(source)
-    if not done:
+def gather_report(source: ReportSource) -> dict[str, Any]:
+    """All contents of a report; raises ValueError if no run is evaluated."""
+    runs = report_runs(source)
+    if not runs:
         raise ValueError(
-            f"No run of {source.out} has been evaluated: there is nothing to show. `clickflax "
-            "study run FILE --out DIR` goes on with a study."
+            f"No run of {source.out} is evaluated yet, so that there is nothing to report. "
+            "`clickflax study run FILE --out DIR` resumes a study."
         )
-    found = {
+    metrics = list(source.study.metrics)
+    contents = {
         "question": source.study.question,
-        "metrics": list(source.study.metrics),
-        "lower": [
-            name for name in source.study.metrics if name.rpartition("/")[2] in LOWER_IS_BETTER
-        ],
+        "metrics": metrics,
+        "lower_is_better": [one for one in metrics if one.rpartition("/")[2] in LOWER_IS_BETTER],
         "baseline": source.study.baseline,
         "planned": len(source.cells),
-        "tables": told_tables(source),
-        "cells": done,
-        "groups": told_groups(source),
-        "users": told_users(source),
+        "tables": report_tables(source),
+        "runs": runs,
+        "groups": report_groups(source),
+        "users": report_users(source),
     }
-    return finite(found)
+    return finite(contents)

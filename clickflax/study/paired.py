@@ -1,4 +1,4 @@
-"""Two models beside each other: what a metric of each is made of, for the same users."""
+"""Paired comparisons: metrics of two configs for the same users or labels."""
 
 import functools
 import pathlib
@@ -11,218 +11,238 @@ from jaxtyping import Float, Int
 from clickflax.evaluation.protocol import ranking_protocol
 from clickflax.evaluation.record import read_rows
 from clickflax.runtime.files import read_json
-from clickflax.study.plan import Cell, folder_of, record_of
-from clickflax.study.statistics import Difference, difference, draw_labels, holm, of_draws
-from clickflax.tasks.label_metrics import WEIGHTED_METRICS, weighted
+from clickflax.study.plan import Cell, cell_folder, record_name
+from clickflax.study.statistics import (
+    Difference,
+    bootstrap_label_metric,
+    difference,
+    difference_from_draws,
+    holm,
+)
+from clickflax.tasks.label_metrics import WEIGHTED_METRICS, weighted_metric
 from clickflax.tasks.ranking_metrics import RANKING_METRICS, metrics_by_sequence
 
 
-class Users(NamedTuple):
-    """What each user adds to the mean of a metric over all questions, and who was asked what."""
+class UserMetric(NamedTuple):
+    """A ranking metric by user, scaled so that its mean is the metric over all examples."""
 
     value: Float[np.ndarray, " U"]
     sequence: Int[np.ndarray, " T"]  # of each target
     target: Int[np.ndarray, " T"]
 
-    def alike(self, other: Any) -> bool:
-        """Whether the same users were asked for the same."""
+    def same_targets(self, other: Any) -> bool:
+        """Whether the other metric is of the same users and targets."""
         return (
-            isinstance(other, Users)
+            isinstance(other, UserMetric)
             and np.array_equal(self.sequence, other.sequence)
             and np.array_equal(self.target, other.target)
         )
 
-    def apart(self, other: Any) -> Difference:
-        """How much higher the metric is here."""
+    def difference(self, other: Any) -> Difference:
+        """How much higher this metric is than the other."""
         return difference(self.value, other.value)
 
 
-class Labels(NamedTuple):
-    """A metric of labels, as a mean over seeds, and what was to be told."""
+class LabelMetric(NamedTuple):
+    """A metric of labels, as the mean over seeds, with its bootstrap draws."""
 
     value: float
-    drawn: Float[np.ndarray, " B"]  # the metric of other crowds, see `draw_labels`
+    drawn: Float[np.ndarray, " B"]  # see `bootstrap_label_metric`
     label: Float[np.ndarray, " N"]
     event: Int[np.ndarray, " N"]
 
-    def alike(self, other: Any) -> bool:
-        """Whether the same was to be told of the same events."""
+    def same_targets(self, other: Any) -> bool:
+        """Whether the other metric is of the same events and labels."""
         return (
-            isinstance(other, Labels)
+            isinstance(other, LabelMetric)
             and np.array_equal(self.event, other.event)
             and np.array_equal(self.label, other.label)
         )
 
-    def apart(self, other: Any) -> Difference:
-        """How much higher the metric is here."""
+    def difference(self, other: Any) -> Difference:
+        """How much higher this metric is than the other."""
         drawn = self.drawn - other.drawn
-        return of_draws(self.value - other.value, drawn[np.isfinite(drawn)])
+        return difference_from_draws(self.value - other.value, drawn[np.isfinite(drawn)])
 
 
-class Ranked(NamedTuple):
-    """A metric of a ranking, such as next_item/ndcg@10: of which task (None: of the only one), and
-    at which cut-off.
-    """
+class RankingMetric(NamedTuple):
+    """A ranking metric, such as next_item/ndcg@10: its task (None: the only one), name, cut-off."""
 
     task: str | None
     name: str
     cutoff: int
 
 
-def ranked(metric: str) -> Ranked | None:
-    """What a metric of a ranking is; None for one of labels or of lists."""
+def parse_ranking_metric(metric: str) -> RankingMetric | None:
+    """The ranking metric of a name; None for a metric of labels or lists."""
     task, _, own = metric.rpartition("/")
     name, _, k = own.partition("@")
     if name not in RANKING_METRICS or not k.isdigit() or "cold" in task.split("/"):
         return None
-    return Ranked(task or None, own, int(k))
+    return RankingMetric(task or None, own, int(k))
 
 
-def per_user(paths: Sequence[pathlib.Path], metric: Ranked) -> Users | str:
-    """The mean over seeds of what each user adds to a metric; or why there is none."""
-    found = [users_in(path, metric) for path in paths]
-    if not all(one.alike(found[0]) for one in found):
-        return "its seeds were asked of different users"
-    if len(found[0].value) < 2:
-        return "its questions are of one user"
-    return found[0]._replace(value=np.mean([one.value for one in found], axis=0))
+def mean_user_metric(paths: Sequence[pathlib.Path], metric: RankingMetric) -> UserMetric | str:
+    """The mean over seeds of a ranking metric by user; or the reason why there is none."""
+    seeds = [read_user_metric(path, metric) for path in paths]
+    if not all(one.same_targets(seeds[0]) for one in seeds):
+        return "its seeds have different targets"
+    if len(seeds[0].value) < 2:
+        return "it has examples of one user only"
+    return seeds[0]._replace(value=np.mean([one.value for one in seeds], axis=0))
 
 
-def per_label(paths: Sequence[pathlib.Path], metric: str) -> Labels | str | None:
-    """The mean over seeds of a metric of labels, also of crowds that are drawn; or why there is
-    none; None where it is not made of what is kept.
+def mean_label_metric(paths: Sequence[pathlib.Path], metric: str) -> LabelMetric | str | None:
+    """The mean over seeds of a metric of labels; or the reason why there is none.
+
+    None if the kept predictions are not enough to compute the metric.
     """
-    rows = [arrays_of(path) for path in paths]
-    first = rows[0]
-    if metric == "log_loss" and np.issubdtype(first["prediction"].dtype, np.integer):  # a class
+    seeds = [read_arrays(path) for path in paths]
+    first = seeds[0]
+    # Of classes, only the predicted class is kept.
+    if metric == "log_loss" and np.issubdtype(first["prediction"].dtype, np.integer):
         return None
-    if any("sequence" not in one for one in rows):
-        return "its rows do not tell whose the labels are: evaluate its runs again"
-    if not all(np.array_equal(one[k], first[k]) for one in rows for k in ("event", "label")):
-        return "its seeds were asked of different labels"
+    if any("sequence" not in one for one in seeds):
+        return "its rows do not have the sequences of labels: evaluate its runs again"
+    if not all(np.array_equal(one[k], first[k]) for one in seeds for k in ("event", "label")):
+        return "its seeds have different labels"
     if len(np.unique(first["sequence"])) < 2:
-        return "its labels are of one sequence"
-    seeds = [weighted(metric, one["prediction"], one["label"]) for one in rows]
+        return "it has labels of one sequence only"
+    metrics = [weighted_metric(metric, one["prediction"], one["label"]) for one in seeds]
 
     def mean(weight: Float[np.ndarray, "draws N"]) -> Float[np.ndarray, " draws"]:
-        return np.mean([seed(weight) for seed in seeds], axis=0)
+        return np.mean([of_seed(weight) for of_seed in metrics], axis=0)
 
     value = float(mean(np.ones((1, len(first["label"]))))[0])
     if np.isnan(value):
         return None
-    return Labels(value, draw_labels(first["sequence"], mean), first["label"], first["event"])
+    drawn = bootstrap_label_metric(first["sequence"], mean)
+    return LabelMetric(value, drawn, first["label"], first["event"])
 
 
-def users_in(path: pathlib.Path, metric: Ranked) -> Users:
-    """The users of a file of places, in the order of the log."""
-    rows = arrays_of(path)
-    found = metrics_by_sequence(rows, (metric.cutoff,))
-    share = found["examples"] * (len(found["sequence"]) / found["examples"].sum())
-    return Users(found[metric.name] * share, rows["sequence"], rows["target"])
+def read_user_metric(path: pathlib.Path, metric: RankingMetric) -> UserMetric:
+    """A ranking metric by user, from a file with the ranks of targets; users in log order."""
+    rows = read_arrays(path)
+    by_user = metrics_by_sequence(rows, (metric.cutoff,))
+    share = by_user["examples"] * (len(by_user["sequence"]) / by_user["examples"].sum())
+    return UserMetric(by_user[metric.name] * share, rows["sequence"], rows["target"])
 
 
-def arrays_of(path: pathlib.Path) -> dict[str, np.ndarray]:
-    """The columns of a file of a run, whose lines are numbers."""
-    return {name: column.to_numpy() for name, column in columns_of(path).items()}
+def read_arrays(path: pathlib.Path) -> dict[str, np.ndarray]:
+    """The columns of a Parquet file of numbers."""
+    return {name: column.to_numpy() for name, column in read_columns(path).items()}
 
 
-def columns_of(path: pathlib.Path) -> dict[str, Any]:
-    """The columns of a Parquet file of a run."""
+def read_columns(path: pathlib.Path) -> dict[str, Any]:
+    """The columns of a Parquet file of a run; raises ValueError if it is damaged."""
     try:
         table = read_rows(path)
     except (OSError, ValueError) as error:
         if not path.is_file():
             raise
         raise ValueError(
-            f"{path} is no whole Parquet file ({error}): `clickflax evaluate` makes it again."
+            f"{path} is not a valid Parquet file ({error}): `clickflax evaluate` writes it again."
         ) from None
     return {name: table[name] for name in table.column_names}
 
 
-def answer_of(out: pathlib.Path, cell: Cell, asked: Mapping[str, Any]) -> dict[str, Any] | None:
-    """The record of a cell, None as long as there is none."""
-    path = folder_of(out, cell) / f"{record_of(asked)}.json"
+def read_record(
+    out: pathlib.Path, cell: Cell, settings: Mapping[str, Any]
+) -> dict[str, Any] | None:
+    """The record of an evaluation of a cell; None if there is none yet."""
+    path = cell_folder(out, cell) / f"{record_name(settings)}.json"
     return read_json(path) if path.is_file() else None
 
 
-def rows_of(
+def rows_path(
     out: pathlib.Path,
     cell: Cell,
-    asked: Mapping[str, Any],
+    settings: Mapping[str, Any],
     task: str | None = None,
-    more: str = "",
+    suffix: str = "",
 ) -> pathlib.Path:
-    """The file of a cell that has a line for each target of a task, of the first one by default, or
-    one beside it.
+    """The Parquet file with a row for each target of a task, by default the first task of the run.
+
+    With the suffix ".lists", the file of its recommendation lists.
     """
-    folder = folder_of(out, cell)
+    folder = cell_folder(out, cell)
     task = task or read_json(folder / "config.json")["tasks"][0]
-    return folder / f"{record_of(asked)}.{task}{more}.parquet"
+    return folder / f"{record_name(settings)}.{task}{suffix}.parquet"
 
 
-def rows_behind(
-    out: pathlib.Path, cells: Sequence[Cell], asked: Mapping[str, Any], metric: str
-) -> Users | Labels | str | None:
-    """What a metric of the seeds of a config is made of; or why that cannot be told; None where
-    they do not have it, or it is not compared.
+def mean_metric(
+    out: pathlib.Path, cells: Sequence[Cell], settings: Mapping[str, Any], metric: str
+) -> UserMetric | LabelMetric | str | None:
+    """The mean of a metric over cells, which are the seeds of a config, for paired comparisons.
+
+    Or the reason why it cannot be compared; None for a metric that is never compared, or that the
+    cells do not have.
     """
-    kind, (task, _, name) = ranked(metric), metric.rpartition("/")
-    if kind is None and name not in WEIGHTED_METRICS:
+    ranking = parse_ranking_metric(metric)
+    task, _, name = metric.rpartition("/")
+    if ranking is None and name not in WEIGHTED_METRICS:
         return None
-    if not all(metric in (answer_of(out, cell, asked) or {}) for cell in cells):
+    if not all(metric in (read_record(out, cell, settings) or {}) for cell in cells):
         return None
-    paths = [rows_of(out, cell, asked, kind.task if kind else task or None) for cell in cells]
+    task = ranking.task if ranking else task or None
+    paths = [rows_path(out, cell, settings, task) for cell in cells]
     for cell, path in zip(cells, paths, strict=True):
         if not path.is_file():
             return f"cells/{cell.name} has no {path.name}"
-    return per_user(paths, kind) if kind else per_label(paths, name)
+    return mean_user_metric(paths, ranking) if ranking else mean_label_metric(paths, name)
 
 
-def asked_apart(
-    out: pathlib.Path, one: Cell, other: Cell, asked: Mapping[str, Any], metric: str
+def protocol_differences(
+    out: pathlib.Path, one: Cell, other: Cell, settings: Mapping[str, Any], metric: str
 ) -> str:
-    """In what two cells were asked to rank other things, nothing where they were not."""
-    kind = ranked(metric)
-    if kind is None:  # labels are compared by what is told of the same events
+    """How the ranking protocols of two cells differ, as text; "" if they do not."""
+    ranking = parse_ranking_metric(metric)
+    if ranking is None:  # for labels, equal events and labels are enough
         return ""
-    records = (answer_of(out, cell, asked) or {} for cell in (one, other))
-    ours, theirs = (ranking_protocol(record, kind.task) for record in records)
+    records = (read_record(out, cell, settings) or {} for cell in (one, other))
+    ours, theirs = (ranking_protocol(record, ranking.task) for record in records)
     return ", ".join(
         f"{key} {ours[key]!r}, not {theirs[key]!r}" for key in ours if ours[key] != theirs[key]
     )
 
 
-def differences(
+def compare_with_baseline(
     out: pathlib.Path,
     done: Mapping[str, Sequence[Cell]],
-    asked: Mapping[str, Any],
+    settings: Mapping[str, Any],
     baseline: str,
     metric: str,
 ) -> dict[str, tuple[Difference, float] | str]:
-    """How every config differs from the baseline in a metric, and how likely that is by chance
-    among all of them; of the seeds that both have. Or why one cannot be compared.
+    """The difference in a metric from the baseline, and its p-value, for each config.
+
+    Or the reason why a config cannot be compared. Differences are over the seeds that both configs
+    have done. p-values are by the bootstrap, with Holm's correction for the number of configs.
     """
-    known = functools.cache(  # the baseline is read once for all configs with the same seeds
-        lambda config, seeds: rows_behind(
-            out, [cell for cell in done[config] if cell.seed in seeds], asked, metric
-        )
-    )
-    found: dict[str, Difference] = {}
+
+    # The metric of the baseline is read once for all configs with the same seeds.
+    @functools.cache
+    def metric_of(config: str, seeds: frozenset[int]) -> UserMetric | LabelMetric | str | None:
+        cells = [cell for cell in done[config] if cell.seed in seeds]
+        return mean_metric(out, cells, settings, metric)
+
+    differences: dict[str, Difference] = {}
     reasons: dict[str, str] = {}
     for config, cells in done.items():
         seeds = frozenset(cell.seed for cell in cells) & {cell.seed for cell in done[baseline]}
         if config == baseline or not seeds:
             continue
-        ours, theirs = known(config, seeds), known(baseline, seeds)
+        ours = metric_of(config, seeds)
+        theirs = metric_of(baseline, seeds)
         if ours is None or theirs is None:
             continue
         if isinstance(ours, str) or isinstance(theirs, str):
             reasons[config] = ours if isinstance(ours, str) else f"{baseline}: {theirs}"
-        elif not ours.alike(theirs):
-            reasons[config] = f"asked of others than {baseline}"
-        elif apart := asked_apart(out, cells[0], done[baseline][0], asked, metric):
-            reasons[config] = f"asked otherwise than {baseline}: {apart}"
+        elif not ours.same_targets(theirs):
+            reasons[config] = f"its targets differ from those of {baseline}"
+        elif changes := protocol_differences(out, cells[0], done[baseline][0], settings, metric):
+            reasons[config] = f"its protocol differs from that of {baseline}: {changes}"
         else:
-            found[config] = ours.apart(theirs)
-    p = holm({config: one.p_bootstrap for config, one in found.items()})
-    return {**{config: (one, p[config]) for config, one in found.items()}, **reasons}
+            differences[config] = ours.difference(theirs)
+    p = holm({config: one.p_bootstrap for config, one in differences.items()})
+    compared = {config: (one, p[config]) for config, one in differences.items()}
+    return {**compared, **reasons}

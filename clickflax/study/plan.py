@@ -1,4 +1,4 @@
-"""What a study asks, and the runs that answer it: configs x data sets x seeds."""
+"""The plan of a study: its question, and its runs, which are configs x data sets x seeds."""
 
 import difflib
 import hashlib
@@ -21,10 +21,10 @@ from clickflax.tasks.task import qualify
 
 
 class Study(NamedTuple):
-    """A question, and what is run to answer it.
+    """A question, and the runs that answer it.
 
-    Of `configs` and `data` each name has words: of a config its file, then changes to it such as
-    "loss.name=gbce"; of a data set changes alone, "data.path=data/ml-1m".
+    A config is a file, followed by changes to it such as "loss.name=gbce". A data set is a list of
+    changes, such as "data.path=data/ml-1m".
     """
 
     question: str
@@ -32,13 +32,13 @@ class Study(NamedTuple):
     data: Mapping[str, Sequence[str]]
     seeds: Sequence[int]
     metrics: Sequence[str] = ("recall@10", "ndcg@10")
-    baseline: str = ""  # the config that others are compared with; "": the first
-    asked: Mapping[str, Mapping[str, Any]] = {"test": {}}  # arguments of `evaluate_run`
-    published: Mapping[str, Mapping[str, str]] = {}  # of a data set, and of a config on it
+    baseline: str = ""  # the config that the others are compared with; "": the first
+    evaluations: Mapping[str, Mapping[str, Any]] = {"test": {}}  # fields of `EvalRequest`
+    published: Mapping[str, Mapping[str, str]] = {}  # numbers by data set and config
 
 
 class Cell(NamedTuple):
-    """One run of a study. Its folder has a name that changes with its config."""
+    """One run of a study. The name of its folder depends on its config."""
 
     config: str
     data: str
@@ -48,12 +48,12 @@ class Cell(NamedTuple):
     name: str
 
     def load(self) -> ConfigDict:
-        """The config that is trained; refused where its file is no longer what it was."""
+        """The config of the run; raises ValueError if its file has changed since the plan."""
         config = load(self.file, self.changes)
-        if name_of(self.config, self.data, self.seed, config) != self.name:
+        if cell_name(self.config, self.data, self.seed, config) != self.name:
             raise ValueError(
-                f"{self.file}, or what clickflax has for a knob that it does not name, has changed "
-                f"since {self.name} was planned: run the study anew, which plans it as another one."
+                f"{self.file}, or a default of clickflax, has changed since {self.name} was "
+                "planned: run the study again, which plans it as a new cell."
             )
         return config
 
@@ -61,14 +61,17 @@ class Cell(NamedTuple):
 def time_folds(
     name: str, changes: Sequence[str], moments: Sequence[str], split: str = "time"
 ) -> dict[str, tuple[str, ...]]:
-    """Data sets of a study: one log at several times, in each of which a later period is the test.
+    """Data sets of a study: one log, split at several moments into training, validation and test.
 
-    Between one moment (2015-09-01, or 4/6 of all events) and the next is the validation of a fold,
-    after that, until the moment after the next or the end of the log, is its test; what is before
-    is trained on. So n moments are n - 1 folds, whose tests follow each other without a gap.
+    A moment is a date (2015-09-01) or a share of all events (4/6). A fold is trained on everything
+    before a moment, validated from there to the next moment, and tested from that one to the moment
+    after it, or to the end of the log. So n moments make n - 1 folds with adjacent tests. Raises
+    ValueError for fewer than two moments.
     """
     if len(moments) < 2:
-        raise ValueError(f"moments={tuple(moments)}: a fold has two, of its validation and test.")
+        raise ValueError(
+            f"moments={tuple(moments)}: a fold needs two, at which validation and test begin."
+        )
     ends = [*moments[2:], ""]
     return {
         f"{name}, {test} to {end or 'its end'}": (
@@ -82,8 +85,8 @@ def time_folds(
     }
 
 
-def name_of(config: str, data: str, seed: int, values: ConfigDict) -> str:
-    """The folder of a cell."""
+def cell_name(config: str, data: str, seed: int, values: ConfigDict) -> str:
+    """The name of the folder of a cell: config, data set, seed, and a hash of the config."""
     text = json.dumps(to_dict(values), sort_keys=True)
     digest = hashlib.sha256(text.encode()).hexdigest()[:8]
     words = (re.sub(r"[^\w=-]+", "_", word) for word in (config, data))
@@ -91,101 +94,102 @@ def name_of(config: str, data: str, seed: int, values: ConfigDict) -> str:
 
 
 def cells_of(study: Study) -> list[Cell]:
-    """The runs of a study, seed by seed: what is there early tells something of all configs.
+    """The runs of a study, ordered by seed, so that all configs have early results.
 
-    Raises ValueError for a config without sense, and for a metric that no run will have.
+    Raises ValueError for a config that is not valid, and for a metric that no run will have.
     """
-    found, metrics = [], {}
+    cells, metrics = [], {}
     for seed in map(int, study.seeds):
         for data, knobs in study.data.items():
             for name, (file, *changes) in study.configs.items():
                 flags = tuple(f"config.{knob}" for knob in (*knobs, *changes, f"seed={seed}"))
                 config = load(file, flags)
                 check_config(config)
-                for asked in study.asked.values():
-                    request = EvalRequest.from_json(asked)
+                for settings in study.evaluations.values():
+                    request = EvalRequest.from_json(settings)
                     request.apply(config)
-                    metrics |= dict.fromkeys(metrics_told(config, request))
-                cell = name_of(name, data, seed, config)
-                found.append(Cell(name, data, seed, str(file), flags, cell))
+                    metrics |= dict.fromkeys(recorded_metrics(config, request))
+                folder = cell_name(name, data, seed, config)
+                cells.append(Cell(name, data, seed, str(file), flags, folder))
     for metric in study.metrics:
         check_name(metric, metrics, "metrics")
-    return found
+    return cells
 
 
-def metrics_told(config: ConfigDict, request: EvalRequest) -> list[str]:
-    """Names of the metrics in the record of an evaluation."""
+def recorded_metrics(config: ConfigDict, request: EvalRequest) -> list[str]:
+    """The names of the metrics in the record of an evaluation."""
     cutoffs = request.cutoffs or tuple(config.eval.cutoffs)
     tasks = tasks_of(config)
-    found: dict[str, None] = {}
+    names: dict[str, None] = {}
     for name, task in tasks.items():
-        own = [*task.metrics(cutoffs), *task.kind.extra_metrics]
+        of_task = [*task.metrics(cutoffs), *task.kind.extra_metrics]
         if task.ranks and any(one.startswith("item.") for one in config.data.variables):
-            own += [f"cold/{metric}" for metric in own]
+            of_task += [f"cold/{metric}" for metric in of_task]
         if task.ranks and request.lists:
             needs = {"diversity": request.features, "intersection": request.reference}
-            known = [metric for metric in LIST_METRICS if needs.get(metric, True)]
-            own += [f"{metric}@{k}" for metric in known for k in cutoffs]
-        found |= qualify(name, dict.fromkeys(own), len(tasks) > 1)
-    return list(found)
+            measured = [metric for metric in LIST_METRICS if needs.get(metric, True)]
+            of_task += [f"{metric}@{k}" for metric in measured for k in cutoffs]
+        names |= qualify(name, dict.fromkeys(of_task), len(tasks) > 1)
+    return list(names)
 
 
 def load_study(path: str | pathlib.Path) -> Study:
-    """The study that `get_study()` of a Python file gives; ValueError for one without sense."""
+    """The study that `get_study()` of a file returns; raises ValueError if it is not valid."""
     study = call_in(path, "get_study", Study)
     check_study(study, str(path))
     return study
 
 
-def check_kinds(study: Study, where: str) -> None:
-    """Refuses what has not the form of a part of a study."""
-    for part in ("configs", "data", "asked", "published"):
-        found = getattr(study, part)
-        if not isinstance(found, Mapping):
-            raise ValueError(f"{where}: {part}={found!r} must be a dictionary.")
-    for part in ("seeds", "metrics"):
-        found = getattr(study, part)
-        if isinstance(found, str) or not isinstance(found, Sequence):
-            raise ValueError(f"{where}: {part}={found!r} must be a list or a tuple.")
+def check_types(study: Study, where: str) -> None:
+    """Raises ValueError for a field of the wrong type."""
+    fields = study._asdict()
+    for field in ("configs", "data", "evaluations", "published"):
+        value = fields[field]
+        if not isinstance(value, Mapping):
+            raise ValueError(f"{where}: {field}={value!r} must be a dictionary.")
+    for field in ("seeds", "metrics"):
+        value = fields[field]
+        if isinstance(value, str) or not isinstance(value, Sequence):
+            raise ValueError(f"{where}: {field}={value!r} must be a list or a tuple.")
     for seed in study.seeds:
         if not isinstance(seed, numbers.Integral) or isinstance(seed, bool):
             raise ValueError(f"{where}: seed {seed!r} must be a whole number.")
     for metric in study.metrics:
         if not isinstance(metric, str):
             raise ValueError(f"{where}: metric {metric!r} must be a name, such as 'ndcg@10'.")
-    for part, least, words in (
+    for field, least, content in (
         ("configs", 1, "a file, then changes to it"),
         ("data", 0, "changes"),
     ):
-        for name, found in getattr(study, part).items():
-            if isinstance(found, str) or not isinstance(found, Sequence) or len(found) < least:
-                raise ValueError(f"{where}: {part}[{name!r}]={found!r} must be a list: {words}.")
-    for part in ("asked", "published"):
-        for name, found in getattr(study, part).items():
-            if not isinstance(found, Mapping):
-                raise ValueError(f"{where}: {part}[{name!r}]={found!r} must be a dictionary.")
+        for name, value in fields[field].items():
+            if isinstance(value, str) or not isinstance(value, Sequence) or len(value) < least:
+                raise ValueError(f"{where}: {field}[{name!r}]={value!r} must be a list: {content}.")
+    for field in ("evaluations", "published"):
+        for name, value in fields[field].items():
+            if not isinstance(value, Mapping):
+                raise ValueError(f"{where}: {field}[{name!r}]={value!r} must be a dictionary.")
     try:
-        json.dumps(dict(study.asked))
+        json.dumps(dict(study.evaluations))
     except TypeError as error:
-        raise ValueError(f"{where}: asked={study.asked!r}: {error}.") from None
+        raise ValueError(f"{where}: evaluations={study.evaluations!r}: {error}.") from None
 
 
 def check_study(study: Study, where: str) -> None:
-    """Refuses a study without cells, and names that stand for nothing."""
-    check_kinds(study, where)
-    for part in ("configs", "data", "seeds", "metrics", "asked"):
-        if not getattr(study, part):
-            raise ValueError(f"{where}: {part} is empty, so that the study has no cells.")
-    twice = sorted({seed for seed in study.seeds if list(study.seeds).count(seed) > 1})
-    if twice:
-        raise ValueError(f"{where}: seed {twice[0]} is there twice: it would be the same run.")
-    files = [record_of(asked) for asked in study.asked.values()]
-    for name, asked in study.asked.items():
-        EvalRequest.from_json(asked, f"{where}: asked[{name!r}]: ")
-        if files.count(record_of(asked)) > 1:
+    """Raises ValueError for a study without runs, and for names that do not exist."""
+    check_types(study, where)
+    for field in ("configs", "data", "seeds", "metrics", "evaluations"):
+        if not study._asdict()[field]:
+            raise ValueError(f"{where}: {field} is empty, so that the study has no runs.")
+    repeated = sorted({seed for seed in study.seeds if list(study.seeds).count(seed) > 1})
+    if repeated:
+        raise ValueError(f"{where}: seed {repeated[0]} is given twice; name each seed once.")
+    files = [record_name(settings) for settings in study.evaluations.values()]
+    for name, settings in study.evaluations.items():
+        EvalRequest.from_json(settings, f"{where}: evaluations[{name!r}]: ")
+        if files.count(record_name(settings)) > 1:
             raise ValueError(
-                f"{where}: asked[{name!r}] and another one have the same record, "
-                f"{record_of(asked)}.json: make them two studies."
+                f"{where}: evaluations[{name!r}] and another one have the same record, "
+                f"{record_name(settings)}.json: make them two studies."
             )
     check_name(study.baseline or next(iter(study.configs)), study.configs, f"{where}: baseline")
     for data, rows in study.published.items():
@@ -194,46 +198,49 @@ def check_study(study: Study, where: str) -> None:
             check_name(name, study.configs, f"{where}: published[{data!r}]")
 
 
-def check_name(name: str, known: Mapping[str, Any] | Sequence[str], what: str) -> None:
-    """Refuses a name that is not known, and names the nearest one."""
-    if name not in known:
-        near = difflib.get_close_matches(name, list(known), n=1)
-        hint = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(map(repr, known))}."
-        raise ValueError(f"{what}={name!r} is not there; {hint}")
+def check_name(name: str, choices: Mapping[str, Any] | Sequence[str], field: str) -> None:
+    """Raises ValueError, with the nearest choice, if a name is none of the choices."""
+    if name not in choices:
+        near = difflib.get_close_matches(name, list(choices), n=1)
+        listed = ", ".join(map(repr, choices))
+        hint = f"did you mean {near[0]!r}?" if near else f"the choices are {listed}."
+        raise ValueError(f"{field}={name!r} does not exist; {hint}")
 
 
 def write_plan(out: pathlib.Path, study: Study, cells: Sequence[Cell]) -> None:
-    """Keeps what a study asks beside its runs."""
+    """Writes study.json into the folder of a study."""
     out.mkdir(parents=True, exist_ok=True)
-    told = study._asdict() | {"configs": list(study.configs), "data": list(study.data)}
-    told["baseline"] = study.baseline or next(iter(study.configs))
-    told |= {"seeds": [int(seed) for seed in study.seeds], "metrics": list(study.metrics)}
-    write_json(out / "study.json", {**told, "cells": [cell._asdict() for cell in cells]})
+    plan = study._asdict() | {"configs": list(study.configs), "data": list(study.data)}
+    plan["baseline"] = study.baseline or next(iter(study.configs))
+    plan |= {"seeds": [int(seed) for seed in study.seeds], "metrics": list(study.metrics)}
+    write_json(out / "study.json", {**plan, "cells": [cell._asdict() for cell in cells]})
 
 
 def read_plan(out: str | pathlib.Path) -> tuple[Study, list[Cell]]:
-    """The study of a folder: of configs and data sets the names alone."""
+    """The study of a folder, with the names of configs and data sets only, and its cells."""
     out = pathlib.Path(out)
     if not (out / "study.json").is_file():
         raise FileNotFoundError(
-            f"{out / 'study.json'} is not there: {out} is not the folder of a study "
+            f"{out / 'study.json'} does not exist: {out} is not the folder of a study "
             "(`clickflax study run FILE --out DIR` makes one)."
         )
-    told = read_json(out / "study.json")
-    cells = [Cell(**{**cell, "changes": tuple(cell["changes"])}) for cell in told.pop("cells")]
-    names = {part: {name: () for name in told[part]} for part in ("configs", "data")}
-    asked = {
-        name: {key: tuple(one) if isinstance(one, list) else one for key, one in how.items()}
-        for name, how in told["asked"].items()
+    plan = read_json(out / "study.json")
+    if "asked" in plan:  # the name of `evaluations` in earlier versions
+        plan["evaluations"] = plan.pop("asked")
+    cells = [Cell(**{**cell, "changes": tuple(cell["changes"])}) for cell in plan.pop("cells")]
+    names = {field: {name: () for name in plan[field]} for field in ("configs", "data")}
+    evaluations = {
+        name: {key: tuple(one) if isinstance(one, list) else one for key, one in settings.items()}
+        for name, settings in plan["evaluations"].items()
     }
-    return Study(**{**told, **names, "asked": asked}), cells
+    return Study(**{**plan, **names, "evaluations": evaluations}), cells
 
 
-def record_of(asked: Mapping[str, Any]) -> str:
+def record_name(settings: Mapping[str, Any]) -> str:
     """The name of the record of an evaluation, without .json: test.negatives.100."""
-    return f"test{EvalRequest.from_json(asked).suffix()}"
+    return f"test{EvalRequest.from_json(settings).suffix()}"
 
 
-def folder_of(out: pathlib.Path, cell: Cell) -> pathlib.Path:
-    """Where the run of a cell is."""
+def cell_folder(out: pathlib.Path, cell: Cell) -> pathlib.Path:
+    """The folder of the run of a cell."""
     return out / "cells" / cell.name

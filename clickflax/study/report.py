@@ -1,4 +1,4 @@
-"""`clickflax report`: one page of what runs have found, which opens without a network."""
+"""`clickflax report`: an HTML page with the results of runs, which opens without a network."""
 
 import argparse
 import html
@@ -7,13 +7,16 @@ import pathlib
 from collections.abc import Mapping
 from typing import Any
 
-from clickflax.study.gather import open_source, told
+from clickflax.study.gather import gather_report, open_source
 
 PAGE = pathlib.Path(__file__).with_name("page")
 
 
-def page(found: Mapping[str, Any]) -> str:
-    """The page: what is found as JSON, and what draws it."""
+def make_page(contents: Mapping[str, Any]) -> str:
+    """The page: its contents as JSON, and the script that draws them.
+
+    Raises ValueError if plotly is not installed.
+    """
     try:
         from plotly.offline import get_plotlyjs
     except ImportError as error:
@@ -21,11 +24,11 @@ def page(found: Mapping[str, Any]) -> str:
             "`clickflax report` draws with plotly: pip install 'clickflax[report]'."
         ) from error
     parts = {name: (PAGE / name).read_text(encoding="utf-8") for name in ("page.css", "page.js")}
-    # In a script, "</" would end it.
-    data = json.dumps(found, allow_nan=False).replace("</", "<\\/")
+    # "</" inside a script would end it.
+    data = json.dumps(contents, allow_nan=False).replace("</", "<\\/")
     text = (PAGE / "page.html").read_text(encoding="utf-8")
     for mark, value in {
-        "TITLE": html.escape(found["question"]),
+        "TITLE": html.escape(contents["question"]),
         "STYLE": parts["page.css"],
         "PLOTLY": get_plotlyjs(),
         "DATA": data,
@@ -36,14 +39,16 @@ def page(found: Mapping[str, Any]) -> str:
 
 
 def main(argv: list[str]) -> None:
-    """`clickflax report DIR... --out report.html`."""
+    """Runs `clickflax report DIR... --out report.html`."""
     parser = argparse.ArgumentParser(prog="clickflax report", description=__doc__)
     parser.add_argument(
         "folders", nargs="+", type=pathlib.Path, metavar="DIR", help="a study, or several runs"
     )
-    parser.add_argument("--out", type=pathlib.Path, required=True, help="the page: report.html")
+    parser.add_argument(
+        "--out", type=pathlib.Path, required=True, help="the file of the page, such as report.html"
+    )
     flags = parser.parse_args(argv)
-    text = page(told(open_source(flags.folders)))
+    text = make_page(gather_report(open_source(flags.folders)))
     flags.out.parent.mkdir(parents=True, exist_ok=True)
     flags.out.write_text(text, encoding="utf-8")
     print(f"{flags.out}: {len(text) / 1e6:.1f} MB")

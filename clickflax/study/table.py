@@ -8,124 +8,138 @@ from typing import Any
 
 from clickflax.runtime.files import read_json
 from clickflax.runtime.log import finite
-from clickflax.study.results import LEVEL, Line, Result, Table
+from clickflax.study.results import LEVEL, Result, Row, Table
 from clickflax.study.statistics import Difference, Spread, holm
 from clickflax.tasks.label_metrics import LOWER_IS_BETTER
 
+# Keys of the JSON files that earlier versions wrote, and their names today.
+OLD_TABLE_KEYS = {"asked": "evaluation", "lines": "rows", "strangers": "not_compared"}
+OLD_RESULT_KEYS = {"apart": "difference"}
 
-def number(metric: str, result: Result, level: float = LEVEL) -> str:
-    """A mean, its interval and deviation over seeds, and whether it differs from the baseline: * is
-    better, † worse. Nothing for NaN.
+
+def format_mean(metric: str, result: Result, level: float = LEVEL) -> str:
+    """Mean ± half of its interval (standard deviation), and * or † if significantly different.
+
+    * is better than the baseline, † worse. "" for NaN.
     """
     if math.isnan(result.seeds.mean):
         return ""
     text = f"{result.seeds.mean:.4f}"
     if not math.isnan(result.seeds.half):
         text += f" ± {result.seeds.half:.4f} ({result.seeds.deviation:.4f})"
-    if result.apart is not None and result.p < level:
+    if result.difference is not None and result.p < level:
         lower = metric.rpartition("/")[2] in LOWER_IS_BETTER
-        text += "*" if (result.apart.mean < 0) == lower else "†"
+        text += "*" if (result.difference.mean < 0) == lower else "†"
     return text
 
 
-def apart(result: Result | None) -> str:
-    """The difference from the baseline over users, with its interval; "" where there is none."""
-    found = result and result.apart
-    return f"{found.mean:+.4f} [{found.low:+.4f}, {found.high:+.4f}]" if found else ""
+def format_difference(result: Result | None) -> str:
+    """The difference from the baseline, with its interval; "" if there is none."""
+    if result is None or result.difference is None:
+        return ""
+    difference = result.difference
+    return f"{difference.mean:+.4f} [{difference.low:+.4f}, {difference.high:+.4f}]"
 
 
-def seconds(line: Line) -> str:
-    """The mean time of training; "" as long as nothing is."""
-    return f"{sum(line.seconds) / len(line.seconds):,.0f} s" if line.seconds else ""
+def format_seconds(row: Row) -> str:
+    """The mean training time over seeds; "" without runs."""
+    return f"{sum(row.seconds) / len(row.seconds):,.0f} s" if row.seconds else ""
 
 
-def cells(table: Table, metrics: Sequence[str]) -> tuple[list[list[str]], int]:
-    """The head of a table and its lines, as words; and how many columns are numbers."""
-    published = any(line.published for line in table.lines)
-    compared = {m for line in table.lines for m in metrics if apart(line.results.get(m))}
+def table_cells(table: Table, metrics: Sequence[str]) -> tuple[list[list[str]], int]:
+    """The header and the rows of a table as text, and the number of numeric columns."""
+    published = any(row.published for row in table.rows)
+    compared = {
+        metric
+        for row in table.rows
+        for metric in metrics
+        if format_difference(row.results.get(metric))
+    }
     columns = [(metric, f"Δ {metric}") if metric in compared else (metric,) for metric in metrics]
     names = [name for column in columns for name in column]
-    rows = [["", *names, "seeds", *(["published"] if published else []), "training"]]
-    for line in table.lines:
-        there = []
-        for metric, *more in columns:
-            result = line.results.get(metric)
-            there += [
-                "" if result is None else number(metric, result),
-                *(apart(result) for _ in more),
-            ]
-        done = len(line.seconds)
+    cells = [["", *names, "seeds", *(["published"] if published else []), "training"]]
+    for row in table.rows:
+        numbers = []
+        for metric, *delta in columns:
+            result = row.results.get(metric)
+            numbers.append("" if result is None else format_mean(metric, result))
+            numbers += [format_difference(result) for _ in delta]
+        done = len(row.seconds)
         seeds = str(done) if done == table.planned else f"{done} of {table.planned}"
-        beside = [line.published] if published else []
-        rows.append([line.config, *there, seeds, *beside, seconds(line)])
-    return rows, len(names) + 1
+        more = [row.published] if published else []
+        cells.append([row.config, *numbers, seeds, *more, format_seconds(row)])
+    return cells, len(names) + 1
 
 
 def markdown(tables: Sequence[Table], metrics: Sequence[str], baseline: str) -> str:
-    """A section for each table."""
+    """A section for each table, and the legend."""
     parts = []
     for table in tables:
-        rows, numbers = cells(table, metrics)
-        align = ["---", *["--:"] * numbers, *["---"] * (len(rows[0]) - numbers - 1)]
-        lines = ["| " + " | ".join(row) + " |" for row in (rows[0], align, *rows[1:])]
-        parts.append("\n".join([f"### {title(table)}", "", *lines]))
+        cells, numbers = table_cells(table, metrics)
+        align = ["---", *["--:"] * numbers, *["---"] * (len(cells[0]) - numbers - 1)]
+        lines = ["| " + " | ".join(row) + " |" for row in (cells[0], align, *cells[1:])]
+        parts.append("\n".join([f"### {table_title(table)}", "", *lines]))
     return "\n\n".join([*parts, legend(tables, baseline)])
 
 
-def title(table: Table) -> str:
-    """What a table is about."""
-    return table.data if table.asked == "test" else f"{table.data}, {table.asked}"
+def table_title(table: Table) -> str:
+    """The data set of a table, and its evaluation if it is not the usual one."""
+    return table.data if table.evaluation == "test" else f"{table.data}, {table.evaluation}"
 
 
-def legend(tables: Sequence[Table], baseline: str, apart: bool = True) -> str:
-    """What the signs of a table mean, as far as there are any; it may tell how configs are `apart`
-    from the baseline in columns of their own.
+def legend(tables: Sequence[Table], baseline: str, with_differences: bool = True) -> str:
+    """Explains the signs in some tables, and lists the configs that are not compared.
+
+    `with_differences`: the tables have columns of differences.
     """
-    results = [one for table in tables for line in table.lines for one in line.results.values()]
-    words = []
+    results = [one for table in tables for row in table.rows for one in row.results.values()]
+    sentences = []
     if any(not math.isnan(one.seeds.half) for one in results):
-        words.append(
-            "± is the 95 % interval of the mean over seeds, by Student's t; in brackets is their "
-            "standard deviation."
+        sentences.append(
+            "±: 95 % confidence interval of the mean over seeds (Student's t), with their standard "
+            "deviation in brackets."
         )
-    if any(one.apart is not None for one in results):
-        if apart:
-            words.append(
-                f"Δ is the difference from {baseline} for the same users, with its 95 % interval "
-                "by the paired bootstrap."
+    if any(one.difference is not None for one in results):
+        if with_differences:
+            sentences.append(
+                f"Δ: difference from {baseline} for the same users, with its 95 % confidence "
+                "interval (paired bootstrap)."
             )
-        words.append(
-            f"\\* is better and † worse than {baseline} for the same users: p < {LEVEL:g} by the "
-            "paired bootstrap, with Holm's correction for the lines of a table."
+        sentences.append(
+            f"\\*: better, †: worse than {baseline} for the same users (paired bootstrap, "
+            f"p < {LEVEL:g} with Holm's correction for the rows of a table)."
         )
-        words += filter(None, [of_t_tests(tables)])
+        sentences += filter(None, [t_test_note(tables)])
     for table in tables:
-        words += [f"{title(table)}: not compared: {one}." for one in table.strangers]
-    return " ".join(words)
+        sentences += [f"Not compared in {table_title(table)}: {one}." for one in table.not_compared]
+    return " ".join(sentences)
 
 
-def of_t_tests(tables: Sequence[Table]) -> str:
-    """Whether paired t-tests, with the same correction, find what the bootstrap has found."""
-    otherwise, tested = [], {}
+def t_test_note(tables: Sequence[Table]) -> str:
+    """States if paired t-tests, with the same correction, agree with the bootstrap; "" without any.
+
+    Metrics of labels have no t-test.
+    """
+    disagreements, tested = [], {}
     for table in tables:
-        for metric in dict.fromkeys(name for line in table.lines for name in line.results):
-            results = {line.config: line.results.get(metric) for line in table.lines}
-            found = {name: one for name, one in results.items() if one and one.apart}
-            tests = {name: one.apart.p_t for name, one in found.items() if one.apart}
-            if tests:  # metrics of labels have none
+        for metric in dict.fromkeys(name for row in table.rows for name in row.results):
+            results = {row.config: row.results.get(metric) for row in table.rows}
+            compared = {name: one for name, one in results.items() if one and one.difference}
+            tests = {name: one.difference.p_t for name, one in compared.items() if one.difference}
+            if tests:
                 tested[metric] = not any(map(math.isnan, tests.values()))
             if not tested.get(metric):
                 continue
             p = holm(tests)
-            otherwise += [
-                f"{metric} of {name} ({title(table)}, p = {p[name]:.2g})"
-                for name, one in found.items()
+            disagreements += [
+                f"{metric} of {name} ({table_title(table)}, p = {p[name]:.2g})"
+                for name, one in compared.items()
                 if (p[name] < LEVEL) != (one.p < LEVEL)
             ]
-    if not otherwise:
-        rankings = "" if all(tested.values()) else " of rankings"
-        return f"Paired t-tests{rankings} find the same." if any(tested.values()) else ""
-    return f"Paired t-tests find otherwise for {', '.join(otherwise)}."
+    if disagreements:
+        return f"Paired t-tests disagree on {', '.join(disagreements)}."
+    rankings = "" if all(tested.values()) else " of ranking metrics"
+    return f"Paired t-tests{rankings} agree." if any(tested.values()) else ""
 
 
 LATEX = {
@@ -139,82 +153,97 @@ LATEX |= {sign: f"\\{sign}" for sign in "&%$#_{}"} | {"~": r"\textasciitilde{}"}
 LATEX |= {"^": r"\textasciicircum{}"}
 
 
-def escaped(text: str) -> str:
-    """Text that LaTeX prints as it is."""
+def escape_latex(text: str) -> str:
+    """The text with the special characters of LaTeX escaped."""
     return "".join(LATEX.get(sign, sign) for sign in text)
 
 
 def latex(tables: Sequence[Table], metrics: Sequence[str], baseline: str) -> str:
-    """A `tabular` for each table, for the package booktabs."""
+    """A `tabular` for each table, for the package booktabs, and the legend as a comment."""
     parts = []
     for table in tables:
-        (head, *rows), numbers = cells(table, metrics)
+        (head, *rows), numbers = table_cells(table, metrics)
         columns = "l" + "r" * numbers + "l" * (len(head) - numbers - 1)
-        body = [" & ".join(map(escaped, row)) + r" \\" for row in rows]
+        body = [" & ".join(map(escape_latex, row)) + r" \\" for row in rows]
         lines = [rf"\begin{{tabular}}{{{columns}}}", r"\toprule"]
-        lines += [" & ".join(map(escaped, head)) + r" \\", r"\midrule", *body]
+        lines += [" & ".join(map(escape_latex, head)) + r" \\", r"\midrule", *body]
         lines += [r"\bottomrule", r"\end{tabular}"]
-        parts.append("\n".join([f"% {title(table)}", *lines]))
+        parts.append("\n".join([f"% {table_title(table)}", *lines]))
     return "\n\n".join([*parts, f"% {legend(tables, baseline)}".replace("\\*", "*")])
 
 
-def as_json(tables: Sequence[Table], metrics: Sequence[str], baseline: str) -> str:
-    """All numbers; `read_tables` reads them again."""
-    told = {
+def to_json(tables: Sequence[Table], metrics: Sequence[str], baseline: str) -> str:
+    """All numbers of the tables as JSON, which `read_tables` reads."""
+    values = {
         "metrics": list(metrics),
         "baseline": baseline,
-        "tables": [table._replace(lines=[plain(line) for line in table.lines]) for table in tables],
+        "tables": [
+            table._asdict() | {"rows": [row_values(row) for row in table.rows]} for table in tables
+        ],
     }
-    told["tables"] = [table._asdict() for table in told["tables"]]
-    return json.dumps(finite(told), indent=1, allow_nan=False)
+    return json.dumps(finite(values), indent=1, allow_nan=False)
 
 
-def plain(line: Line) -> dict[str, Any]:
-    """A line as dictionaries and lists."""
+def row_values(row: Row) -> dict[str, Any]:
+    """A row as dictionaries and lists."""
     results = {
         name: {
             "seeds": one.seeds._asdict(),
-            "apart": None if one.apart is None else one.apart._asdict(),
+            "difference": None if one.difference is None else one.difference._asdict(),
             "p": one.p,
         }
-        for name, one in line.results.items()
+        for name, one in row.results.items()
     }
-    return line._asdict() | {"results": results}
+    return row._asdict() | {"results": results}
 
 
 def read_tables(path: pathlib.Path) -> tuple[list[Table], list[str], str]:
-    """Tables, metrics and baseline of a file that `as_json` has made."""
-    told = read_json(path)
-    if not isinstance(told, dict) or not {"tables", "metrics", "baseline"} <= told.keys():
+    """The tables, metrics and baseline in a file that `to_json` has made.
+
+    Raises ValueError for another file.
+    """
+    stored = read_json(path)
+    if not isinstance(stored, dict) or not {"tables", "metrics", "baseline"} <= stored.keys():
         raise ValueError(
-            f"{path} has no tables of a study: name the folder of one, or a file that `clickflax "
-            "study table DIR --format json` has made of it."
+            f"{path} has no tables of a study: name the folder of a study, or the output of "
+            "`clickflax study table DIR --format json`."
         )
-
-    def number_of(fields: Mapping[str, Any]) -> dict[str, float]:
-        return {name: math.nan if value is None else value for name, value in fields.items()}
-
-    def result_of(fields: Mapping[str, Any]) -> Result:
-        apart = fields["apart"]
-        return Result(
-            Spread(**number_of(fields["seeds"])),
-            None if apart is None else Difference(**number_of(apart)),
-            math.nan if fields["p"] is None else fields["p"],
-        )
-
-    def line_of(fields: Mapping[str, Any]) -> Line:
-        results = {name: result_of(one) for name, one in fields["results"].items()}
-        values = {
-            name: [math.nan if value is None else value for value in some]
-            for name, some in fields["values"].items()
-        }
-        return Line(**{**fields, "results": results, "values": values})
-
-    tables = [
-        Table(**{**table, "lines": [line_of(line) for line in table["lines"]]})
-        for table in told["tables"]
-    ]
-    return tables, told["metrics"], told["baseline"]
+    tables = []
+    for fields in stored["tables"]:
+        fields = renamed(fields, OLD_TABLE_KEYS)
+        tables.append(Table(**{**fields, "rows": [read_row(row) for row in fields["rows"]]}))
+    return tables, stored["metrics"], stored["baseline"]
 
 
-WRITERS = {"md": markdown, "latex": latex, "json": as_json}
+def read_row(fields: Mapping[str, Any]) -> Row:
+    """Undoes `row_values`."""
+    results = {
+        name: read_result(renamed(one, OLD_RESULT_KEYS)) for name, one in fields["results"].items()
+    }
+    values = {name: [nan_for_none(v) for v in some] for name, some in fields["values"].items()}
+    return Row(**{**fields, "results": results, "values": values})
+
+
+def read_result(fields: Mapping[str, Any]) -> Result:
+    """The result of its JSON values, in which NaN is null."""
+    difference = fields["difference"]
+    return Result(
+        Spread(*(nan_for_none(fields["seeds"][name]) for name in Spread._fields)),
+        None
+        if difference is None
+        else Difference(*(nan_for_none(difference[name]) for name in Difference._fields)),
+        nan_for_none(fields["p"]),
+    )
+
+
+def nan_for_none(value: float | None) -> float:
+    """The value, NaN if it is None."""
+    return math.nan if value is None else value
+
+
+def renamed(fields: Mapping[str, Any], names: Mapping[str, str]) -> dict[str, Any]:
+    """The fields with old keys replaced by their new names."""
+    return {names.get(key, key): value for key, value in fields.items()}
+
+
+WRITERS = {"md": markdown, "latex": latex, "json": to_json}

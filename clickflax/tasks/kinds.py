@@ -20,7 +20,7 @@ from clickflax.tasks.label_metrics import (
     binary_metrics,
     class_metrics,
     number_metrics,
-    precision_recall_curve,
+    reliability_entry,
 )
 from clickflax.tasks.losses import binary_loss, class_loss, number_loss
 from clickflax.tasks.ranking_metrics import RANKING_METRICS
@@ -66,7 +66,7 @@ LABEL_KINDS: Registry[Kind] = Registry(
             loss=binary_loss,
             predict=lambda logits: scipy.special.expit(logits[:, 0]),
             measure=binary_metrics,
-            details=precision_recall_curve,
+            details=reliability_entry,
             has_threshold=True,
         ),
         "classes": Kind(

@@ -22,22 +22,23 @@ def softmax_loss(
 ) -> tuple[Float[Array, ""], Float[Array, ""]]:
     """Cross-entropy over the whole catalog, in nats: weighted sum, and sum of the weights.
 
-    Scores of `chunk` items (0: of all) are held at once, and in chunks they are computed a second
-    time for the gradient; the numbers do not depend on it, but for rounding. Sums are float32
-    whatever the features are. With label `smoothing` (Szegedy et al., 2016) all items share so much
-    of the target's probability.
+    `chunk` limits the items whose scores are in memory at once (0: no limit). With a limit, scores
+    are computed a second time for the gradient; results differ by rounding only. Sums are float32
+    for features of any dtype. Label `smoothing` (Szegedy et al., 2016) spreads this share of the
+    target's probability over all items.
     """
     size = min(chunk or answers.items, answers.items)
     x = answers.features.reshape(-1, answers.features.shape[-1])
-    factors = (x, answers.table, answers.bias)
-    items = more = None
+    items = bonus = None
     if answers.bonus is not None:
-        items, more = (side.reshape(len(x), -1) for side in answers.bonus)
-    theirs, flat = targets.ravel(), weights.ravel()
-    loss: Any = _cross_entropy(answers.first, size, (*factors, more), items, theirs, flat)
+        items, bonus = (side.reshape(len(x), -1) for side in answers.bonus)
+    factors = (x, answers.table, answers.bias, bonus)
+    loss: Any = _cross_entropy(
+        answers.first, size, factors, items, targets.ravel(), weights.ravel()
+    )
     if smoothing:
-        less = answers.of(targets[..., None])[..., 0] - answers.mean()
-        loss = loss + smoothing * (less * weights).sum()
+        above_mean = answers.of(targets[..., None])[..., 0] - answers.mean()
+        loss = loss + smoothing * (above_mean * weights).sum()
     return loss, weights.sum()
 
 
@@ -47,9 +48,9 @@ def binary_loss(
     weights: Float[Array, "B K"],
     positive: float,
 ) -> tuple[Float[Array, ""], Float[Array, ""]]:
-    """Cross-entropy of yes and no, in nats: weighted sum, and sum of the weights.
+    """Binary cross-entropy, in nats: weighted sum, and sum of the weights.
 
-    The loss of a yes counts `positive` times; the sum of the weights does not.
+    The loss of a yes is multiplied by `positive`, but the sum of the weights is not.
     """
     losses = optax.sigmoid_binary_cross_entropy(logits[..., 0], targets)
     return (losses * weights * (1 + (positive - 1) * targets)).sum(), weights.sum()
@@ -58,7 +59,7 @@ def binary_loss(
 def class_loss(
     logits: Float[Array, "B K C"], targets: Float[Array, "B K"], weights: Float[Array, "B K"]
 ) -> tuple[Float[Array, ""], Float[Array, ""]]:
-    """Cross-entropy of several classes, in nats: weighted sum, and sum of the weights."""
+    """Cross-entropy over classes, in nats: weighted sum, and sum of the weights."""
     classes = targets.astype(jnp.int32)
     losses = optax.softmax_cross_entropy_with_integer_labels(logits, classes)
     return (losses * weights).sum(), weights.sum()
@@ -67,11 +68,11 @@ def class_loss(
 def number_loss(
     logits: Float[Array, "B K 1"], targets: Float[Array, "B K"], weights: Float[Array, "B K"]
 ) -> tuple[Float[Array, ""], Float[Array, ""]]:
-    """Half of the squared error: weighted sum, and sum of the weights."""
+    """Half the squared error: weighted sum, and sum of the weights."""
     return (optax.l2_loss(logits[..., 0], targets) * weights).sum(), weights.sum()
 
 
-# Over the whole catalog, by `config.loss.name`; those with negatives are in sampled_losses.py.
+# By `config.loss.name`, without `config.loss.negatives`; sampled losses are in sampled_losses.py.
 CATALOG_LOSSES: Registry[Callable[..., tuple[Float[Array, ""], Float[Array, ""]]]] = Registry(
     "loss over the catalog", {"softmax": softmax_loss}
 )
@@ -86,20 +87,20 @@ def _cross_entropy(
     targets: Int[Array, " T"],
     weights: Float[Array, " T"],
 ) -> Float[Array, ""]:
-    """The weighted sum for `factors`: features [T, D], table [N, D], bias [V] or None, and what is
-    added [T, L] to the scores of `items`, or None.
+    """The weighted sum of the cross-entropy.
 
-    Autodiff would keep the scores, and pass over them, and over a transposed copy, many times more
-    than `_forward`, which makes the gradient while they are at hand.
+    `factors` are features [T, D], table [N, D], bias [V] or None, and the bonus [T, L] of the
+    scores of `items`, or None. The gradient is computed in the forward pass, while the scores are
+    in memory: autodiff would keep them, and read them and a transposed copy many times more.
     """
     total, own = _totals(_answers(first, factors, items), size, targets)
     return ((total - own) * weights).sum()
 
 
 def _answers(first: int, factors: Any, items: Int[Array, "T L"] | None) -> Answers:
-    """The answers of these factors."""
-    x, table, bias, more = factors
-    return Answers(x, table, bias, first, None if items is None else Bonus(items, more))
+    """The scores with these factors, see `_cross_entropy`."""
+    x, table, bias, bonus = factors
+    return Answers(x, table, bias, first, None if items is None else Bonus(items, bonus))
 
 
 def _forward(
@@ -111,7 +112,7 @@ def _forward(
     weights: Float[Array, " T"],
 ) -> tuple[Float[Array, ""], Any]:
     """The loss, and its gradients with respect to the factors."""
-    x, table, bias, more = factors
+    x, table, bias, bonus = factors
     answers = _answers(first, factors, items)
     if size == answers.items:
         scores, rows, start = answers.chunk(jnp.int32(0), size, -jnp.inf)
@@ -121,37 +122,37 @@ def _forward(
         sums = e.sum(-1)
         total = top + jnp.log(sums)
         dx, drows, db = _gradients(e, weights / sums, x, rows)
-        dmore = _near(answers, e, weights / sums, start)
+        dbonus = _bonus_gradients(answers, e, weights / sums, start)
         dtable = jnp.pad(drows, ((first, 0), (0, 0)))
     else:
         total, own = _totals(answers, size, targets)
 
         def add(sums: Any, begin: Int[Array, ""]) -> tuple[Any, None]:
-            dx, dtable, db, dmore = sums
+            dx, dtable, db, dbonus = sums
             scores, rows, start = answers.chunk(begin, size, -jnp.inf)
             e = jnp.exp(scores - total[:, None])
             part, drows, column = _gradients(e, weights, x, rows)
             dtable, db = _add_at(dtable, drows, start + first), _add_at(db, column, start)
-            near = _near(answers, e, weights, start)
-            return (dx + part, dtable, db, jax.tree.map(jnp.add, dmore, near)), None
+            of_chunk = _bonus_gradients(answers, e, weights, start)
+            return (dx + part, dtable, db, jax.tree.map(jnp.add, dbonus, of_chunk)), None
 
         zero = (jnp.zeros(x.shape), jnp.zeros(table.shape), jnp.zeros(answers.items))
-        zero = (*zero, jax.tree.map(jnp.zeros_like, more))
-        (dx, dtable, db, dmore), _ = jax.lax.scan(add, zero, jnp.arange(0, answers.items, size))
-    # The targets themselves, of which the products above know nothing.
+        zero = (*zero, jax.tree.map(jnp.zeros_like, bonus))
+        (dx, dtable, db, dbonus), _ = jax.lax.scan(add, zero, jnp.arange(0, answers.items, size))
+    # The gradient of the targets' own scores, which the products above do not include.
     w = weights[:, None]
     dx = dx - table[targets + first].astype(x.dtype).astype(jnp.float32) * w
     dtable = dtable.at[targets + first].add(-x.astype(jnp.float32) * w)
     db = None if bias is None else db.at[targets].add(-weights)
-    if items is not None and dmore is not None:
-        dmore = dmore - jnp.where(items == targets[:, None], w, 0.0)
-    return ((total - own) * weights).sum(), (dx.astype(x.dtype), dtable, db, dmore)
+    if items is not None and dbonus is not None:
+        dbonus = dbonus - jnp.where(items == targets[:, None], w, 0.0)
+    return ((total - own) * weights).sum(), (dx.astype(x.dtype), dtable, db, dbonus)
 
 
 def _backward(
     first: int, size: int, gradients: Any, g: Float[Array, ""]
 ) -> tuple[Any, None, None, None]:
-    """Targets have no gradient, and nobody asks for that of the weights."""
+    """Scales the gradients by that of the loss; targets and weights have none."""
 
     def scaled(x: Float[Array, "..."]) -> Float[Array, "..."]:
         return (x.astype(jnp.float32) * g).astype(x.dtype)
@@ -165,8 +166,10 @@ _cross_entropy.defvjp(_forward, _backward)
 def _totals(
     answers: Answers, size: int, targets: Int[Array, " T"]
 ) -> tuple[Float[Array, " T"], Float[Array, " T"]]:
-    """The log-sum-exp of all scores, with a running maximum (Milakov and Gimelshein, 2018), and the
-    target's score out of the same products, so that it is never above the sum.
+    """The log-sum-exp of all scores, and the score of the target, for each of T rows.
+
+    It has a running maximum (Milakov and Gimelshein, 2018). The score of the target is taken from
+    the same products, so that it never exceeds the log-sum-exp by rounding.
     """
 
     def add(carry: tuple[Array, ...], begin: Int[Array, ""]) -> tuple[tuple[Array, ...], None]:
@@ -176,8 +179,8 @@ def _totals(
         sums = sums * jnp.exp(top - higher) + jnp.exp(scores - higher[:, None]).sum(-1)
         here = (targets >= begin) & (targets < begin + size)
         column = jnp.where(here, targets - start, 0)
-        found = jnp.take_along_axis(scores, column[:, None], axis=1)[:, 0]
-        return (higher, sums, jnp.where(here, found, own)), None
+        score = jnp.take_along_axis(scores, column[:, None], axis=1)[:, 0]
+        return (higher, sums, jnp.where(here, score, own)), None
 
     nothing = jnp.zeros(answers.features.shape[0])
     begins = jnp.arange(0, answers.items, size)
@@ -191,10 +194,10 @@ def _gradients(
     x: Float[Array, "T D"],
     rows: Float[Array, "C D"],
 ) -> tuple[Float[Array, "T D"], Float[Array, "C D"], Float[Array, " C"]]:
-    """What the probabilities `e * weights` add to the gradients of features, rows and biases.
+    """The gradients of features, rows and biases from the probabilities `e * weights`.
 
-    The weights go to the narrow side of the products; a sum over the columns of `e` by itself is
-    slow on CPU, so the biases are one more row of the second product.
+    The weights multiply the smaller factor of each product. The biases are one more row of the
+    second product, because a sum over the columns of `e` is slow on CPU.
     """
     e = e.astype(x.dtype)
     dx = jnp.matmul(e, rows, preferred_element_type=jnp.float32) * weights[:, None]
@@ -204,18 +207,18 @@ def _gradients(
     return dx, both[:-1].T, both[-1]
 
 
-def _near(
+def _bonus_gradients(
     answers: Answers, e: Float[Array, "T C"], weights: Float[Array, " T"], start: Int[Array, ""]
 ) -> Float[Array, "T L"] | None:
-    """The probabilities `e * weights` of items with a bonus; 0 for items of other chunks."""
+    """The probabilities `e * weights` of the items with a bonus; 0 for items of other chunks."""
     if answers.bonus is None:
         return None
     columns = answers.bonus.columns(start, e.shape[1])
-    found = jnp.take_along_axis(e, columns, axis=1, mode="fill", fill_value=0)
-    return found * weights[:, None]
+    of_items = jnp.take_along_axis(e, columns, axis=1, mode="fill", fill_value=0)
+    return of_items * weights[:, None]
 
 
 def _add_at(whole: Array, part: Array, begin: Int[Array, ""]) -> Array:
-    """`whole` with `part` added from row `begin` on."""
+    """Adds `part` to the rows of `whole` from `begin` on."""
     sums = jax.lax.dynamic_slice_in_dim(whole, begin, part.shape[0]) + part
     return jax.lax.dynamic_update_slice_in_dim(whole, sums, begin, 0)

@@ -1,4 +1,4 @@
-"""The items that a target is told from, where it is not told from the whole catalog."""
+"""Negative sampling for sampled losses."""
 
 from typing import NamedTuple
 
@@ -23,85 +23,91 @@ class Sampling(NamedTuple):
     shared: bool
     avoid: str
     items: int
-    drawable: Int[np.ndarray, " W"] | None  # if uniform, counted from 0; None: all
-    upto: Int[np.ndarray, " V"] | None  # else: training events of this item and all before
+    drawable: Int[np.ndarray, " W"] | None  # items for uniform draws, from 0; None: all
+    cumulative: Int[np.ndarray, " V"] | None  # training events of items up to this one, else None
 
 
 class Pool(NamedTuple):
-    """The targets of a whole step, of which negatives are drawn in the batch."""
+    """The targets of a whole step, from which in-batch negatives are drawn."""
 
     targets: Int[Array, " M"]
-    upto: Int[Array, " M"]  # how many of them are asked for, this one included
+    cumulative: Int[Array, " M"]  # number of targets with a weight, up to this one
 
 
-class Drawn(NamedTuple):
-    """Items counted from 0, and the logarithm of the chance of each in one draw."""
+class DrawnItems(NamedTuple):
+    """Sampled items, counted from 0, and the log-probability of each in one draw."""
 
     items: Int[Array, "... N"]
     log_chance: Float[Array, "... N"]
 
 
 class Negatives(NamedTuple):
-    """What stands against the K targets of each of B rows; the same items for all, without axes."""
+    """The negatives of the K targets in each of B rows.
 
-    drawn: Drawn
-    keep: Bool[Array, "B K N"]  # False: it does not count
+    Items that are shared by all targets have the shape [N].
+    """
+
+    drawn: DrawnItems
+    keep: Bool[Array, "B K N"]  # False: the negative is masked out of the loss
 
 
 def make_pool(targets: Int[Array, "..."], weights: Float[Array, "..."]) -> Pool:
-    """All the targets that are asked for."""
+    """The pool of all targets with a positive weight."""
     return Pool(targets.ravel(), jnp.cumsum((weights.ravel() > 0).astype(jnp.int32)))
 
 
 def draw_negatives(
     sampling: Sampling, key: Key[Array, ""], shape: tuple[int, ...], pool: Pool | None
-) -> Drawn:
+) -> DrawnItems:
     """Negatives of this shape."""
     random = random_bits(key, shape)
 
     def below(count: Int[Array, ""] | int) -> Int[Array, "..."]:
-        # Some are more likely than others by one part in 2^32 / count.
+        # The probabilities differ by a factor of up to 1 + count / 2^32.
         return (random % jnp.maximum(count, 1).astype(jnp.uint32)).astype(jnp.int32)
 
     if sampling.drawn == "uniform":
         drawable = sampling.drawable
         count = sampling.items if drawable is None else len(drawable)
-        place = below(count)
-        items = place if drawable is None else jnp.asarray(drawable)[place]
-        return Drawn(items, jnp.full(shape, -np.log(count), jnp.float32))
-    assert sampling.upto is not None
+        index = below(count)
+        items = index if drawable is None else jnp.asarray(drawable)[index]
+        return DrawnItems(items, jnp.full(shape, -np.log(count), jnp.float32))
+    assert sampling.cumulative is not None
     if sampling.drawn == "popularity":
-        upto = jnp.asarray(sampling.upto)
-        items = jnp.searchsorted(upto, below(upto[-1]), side="right")
+        cumulative = jnp.asarray(sampling.cumulative)
+        items = jnp.searchsorted(cumulative, below(cumulative[-1]), side="right")
     else:
         assert pool is not None
-        place = jnp.searchsorted(pool.upto, below(pool.upto[-1]), side="right")
-        items = pool.targets[jnp.minimum(place, len(pool.targets) - 1)]
-    # Of the batch, too, it is how often an item comes in the whole training (Yi et al., 2019). An
-    # item that never does is drawn where nothing is asked: what weighs nothing must not be NaN.
-    share = np.diff(sampling.upto, prepend=0) / max(sampling.upto[-1], 1)
+        index = jnp.searchsorted(pool.cumulative, below(pool.cumulative[-1]), side="right")
+        items = pool.targets[jnp.minimum(index, len(pool.targets) - 1)]
+    # In-batch negatives, too, have the probability of their share of the training events (Yi et
+    # al., 2019). In a step without targets, items without events are drawn: their probability must
+    # not be 0, because a weight of 0 does not cancel NaN.
+    share = np.diff(sampling.cumulative, prepend=0) / max(sampling.cumulative[-1], 1)
     share = np.maximum(share, 1e-30)
-    return Drawn(items, jnp.log(jnp.asarray(share, jnp.float32))[items])
+    return DrawnItems(items, jnp.log(jnp.asarray(share, jnp.float32))[items])
 
 
 def mask_negatives(
     sampling: Sampling,
     rows: Batch,
-    question: TaskBatch,
+    examples: TaskBatch,
     head: str,
-    drawn: Drawn,
+    drawn: DrawnItems,
 ) -> Negatives:
-    """Which of the negatives that were drawn count: not the target itself, nor, to avoid the
-    history, any item of the same sequence that is in the row, before or after.
+    """The drawn negatives with a mask, as `sampling.avoid` names it.
+
+    It masks the target itself and, for "history", all items of the same sequence that are in the
+    row, before the target or after it.
     """
-    targets = question.targets
+    targets = examples.targets
     items = jnp.broadcast_to(drawn.items, (*targets.shape, sampling.count))
     if sampling.avoid == "nothing":
         return Negatives(drawn, jnp.ones(items.shape, bool))
     keep = items != targets[..., None]
     if sampling.avoid == "history":
-        segment = take_columns(rows.segment, question.positions)
+        segment = take_columns(rows.segment, examples.positions)
         same = segment[:, :, None] == rows.segment[:, None, :]
-        had = items[..., None] == (rows.variables[head] - RESERVED)[:, None, None, :]
-        keep = keep & ~(had & same[:, :, None, :]).any(-1)
+        seen = items[..., None] == (rows.variables[head] - RESERVED)[:, None, None, :]
+        keep = keep & ~(seen & same[:, :, None, :]).any(-1)
     return Negatives(drawn, keep)

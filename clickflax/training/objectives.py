@@ -47,18 +47,21 @@ def make_negative_sampling(
     """How negatives of a task are drawn, whose targets are values of the column; uniform ones only
     among those that `may` be drawn.
     """
-    loss, upto = config.loss, None
+    loss = config.loss
+    cumulative = None
     if loss.drawn != "uniform":
         values = column[events_inside(data.train, len(column))] - RESERVED
-        upto = np.cumsum(np.bincount(values[values >= 0], minlength=len(may)))
-        if upto[-1] > np.iinfo(np.int32).max:
+        cumulative = np.cumsum(np.bincount(values[values >= 0], minlength=len(may)))
+        if cumulative[-1] > np.iinfo(np.int32).max:
             raise ValueError(
                 f"config.loss.drawn={loss.drawn!r} counts up to 2^31 training events, and the data "
-                f"has {upto[-1]:,}: use 'uniform'."
+                f"has {cumulative[-1]:,}: use 'uniform'."
             )
-        upto = upto.astype(np.int32)
+        cumulative = cumulative.astype(np.int32)
     drawable = None if may.all() else np.flatnonzero(may).astype(np.int32)
-    return Sampling(loss.negatives, loss.drawn, loss.shared, loss.avoid, len(may), drawable, upto)
+    return Sampling(
+        loss.negatives, loss.drawn, loss.shared, loss.avoid, len(may), drawable, cumulative
+    )
 
 
 def bytes_of_row(config: ConfigDict, targets: int, values: int, mesh: jax.sharding.Mesh) -> int:
