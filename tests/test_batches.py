@@ -99,7 +99,7 @@ def test_the_same_seed_and_step_give_the_same_batch_whatever_was_asked_before():
     assert not np.array_equal(one.variables["item"], first.batch(1, 5).variables["item"])
 
 
-def test_the_label_of_an_event_is_the_item_that_followed_and_the_last_event_is_only_a_label():
+def test_the_label_of_an_event_is_the_next_item_and_the_last_is_a_label_only():
     batches = stream(shifted=True)
     for step in range(4):
         batch = batches.batch(0, step)

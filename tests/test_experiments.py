@@ -134,7 +134,7 @@ BINS = [
 ]
 
 
-def test_the_strip_has_every_label_of_a_bin_between_its_least_and_its_highest_probability():
+def test_the_strip_spreads_the_labels_of_a_bin_over_its_range_of_probabilities():
     share = calibration.spread(BINS, 0.4)  # 40 columns of 0.01
     assert share[10] == 0.75 and share[:10].sum() == share[11:20].sum() == 0
     np.testing.assert_allclose(share[20:], 0.25 / 20)

@@ -106,9 +106,7 @@ def test_a_purchase_is_learned_validated_and_told(shop, tmp_path, label):
         recommend.top_k(load_run(tmp_path / "run"), [["item-1"]], k=2)
 
 
-def test_every_event_of_a_long_range_is_told_with_at_least_half_of_a_window_of_its_past(
-    shop, tmp_path
-):
+def test_every_event_of_a_long_range_is_predicted_from_half_a_window_or_more(shop, tmp_path):
     config = config_for(shop, "purchase")
     config.model.max_len = 3
     context, state = set_up(config, tmp_path / "run")
@@ -125,9 +123,7 @@ def test_every_event_of_a_long_range_is_told_with_at_least_half_of_a_window_of_i
 
 
 @pytest.mark.slow
-def test_labels_of_a_file_are_learned_as_numbers_and_refused_where_they_are_of_another_kind(
-    shop, tmp_path
-):
+def test_labels_of_a_file_are_learned_as_numbers_and_must_be_of_their_kind(shop, tmp_path):
     dataset = open_dataset(shop)
     tokens, lengths = dataset.sequence_column("token"), np.diff(dataset.offsets)
     assert tokens is not None
@@ -298,7 +294,7 @@ def test_what_makes_no_sense_says_so_before_anything_is_written(shop, tmp_path, 
     assert not (tmp_path / "run").exists()
 
 
-def test_labels_of_a_share_of_the_sequences_are_trained_on_and_of_a_smaller_one_some_of_these(shop):
+def test_a_smaller_share_of_labels_is_a_subset_of_a_larger_one(shop):
     dataset, told, ranges, tests = open_dataset(shop), {}, {}, set()
     for share in (1.0, 0.5, 0.1):
         asked = make_task_data(config_for(shop, "purchase", share=share), dataset)["purchase"]

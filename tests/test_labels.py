@@ -21,6 +21,8 @@ OPTIONS = LabelOptions("buy", "return", 0, "")
 def write(path, source_split=None):
     action = np.concatenate(ACTIONS).astype(np.int32)
     with store.new_dataset_folder(path) as folder:
+        if source_split is not None:
+            store.write_array(folder / "part.npy", source_split)
         store.write_dataset(
             folder,
             source="toy",
@@ -37,7 +39,6 @@ def write(path, source_split=None):
             },
             sequences=pa.table({"token": ["u", "v", "w"]}),
             counts={},
-            source_split=source_split,
         )
     return store.open_dataset(path)
 
@@ -54,7 +55,7 @@ def same(found, expected):
 NONE = np.nan
 
 
-def test_a_purchase_is_asked_at_every_event_before_it_and_nothing_is_read_from_it_on(data):
+def test_a_purchase_is_predicted_at_every_event_before_it_and_never_read(data):
     found = LABEL_SOURCES["purchase"](data, OPTIONS)
     assert list(zip(*found.ranges, strict=True)) == [(0, 2), (4, 6)]
     assert same(found.label, [1, 1, NONE, NONE, 0, 0, NONE, NONE, NONE])

@@ -161,7 +161,7 @@ def test_dropout_drops_its_rate_and_keeps_the_mean():
     assert Dropout(0.2).apply({}, x, False) is x
 
 
-def test_what_is_dropped_does_not_depend_on_neighbours_other_keys_or_how_keys_are_mapped():
+def test_dropout_masks_are_independent_however_keys_are_mapped():
     keys = jax.random.split(jax.random.key(3), 64)
     keep = np.asarray(jax.vmap(lambda key: keep_mask(key, 0.5, (64, 256)))(keys), np.float32) - 0.5
     several = {
@@ -229,7 +229,7 @@ def training_loss(model, batch):
     return loss
 
 
-def test_bfloat16_computes_nearly_the_same_and_leaves_parameters_and_gradients_float32():
+def test_bfloat16_computes_nearly_the_same_with_float32_parameters_and_gradients():
     batch = rows(SEQUENCES, [0, 0, 0], 10)
     shape = {"max_len": 10, "norm": "pre", "layers": 1}
     model, params = small_model(**shape)

@@ -183,7 +183,7 @@ def test_fully_calibrated_gbce_weighs_a_yes_by_the_share_that_is_drawn():
 
 @pytest.mark.parametrize("own", [-7.0, -0.5, 0.0, 2.0, 9.0])
 @pytest.mark.parametrize("beta", [0.05, 0.4, 1.0])
-def test_gbce_is_bce_of_the_score_that_gsasrec_s_code_puts_in_the_place_of_the_target_s(own, beta):
+def test_gbce_is_bce_of_the_transformed_target_score_of_the_gsasrec_code(own, beta):
     others = np.longdouble([0.3, -1.0])
     changed = np.log(1 / (sigmoid(own) ** -np.longdouble(beta) - 1))
     expected = np.log1p(np.exp(-changed)) + np.log1p(np.exp(others)).sum()

@@ -64,7 +64,7 @@ def test_users_are_kept_apart_and_one_without_a_relevant_item_counts_zero():
     assert metrics.mean_metrics(got)["recall@5"] == 0.5
 
 
-def test_a_cutoff_larger_than_any_catalog_needs_no_memory_and_changes_nothing_but_precision():
+def test_a_cutoff_beyond_the_catalog_needs_no_memory_and_changes_precision_only():
     big = 10**12
     got = one_user([2, 5], big)
     assert got["recall"] == 1

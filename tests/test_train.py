@@ -226,7 +226,7 @@ def test_a_run_resumed_on_another_machine_records_both_starts(shop, run, monkeyp
     assert read_json(run / "environment.json") == stored
 
 
-def test_a_run_with_an_attention_kernel_that_was_removed_opens_and_resumes_with_auto(shop, run):
+def test_a_run_with_a_removed_attention_kernel_opens_and_resumes_with_auto(shop, run):
     stored = read_json(run / "config.json")
     stored["model"]["attention"] = "pallas_gpu"
     write_json(run / "config.json", stored)

@@ -272,7 +272,6 @@ def write_dataset(
     vocabularies: Mapping[str, pa.Table],
     sequences: pa.Table,
     counts: Mapping[str, object],
-    source_split: Int8[np.ndarray, " S"] | None = None,
 ) -> dict:
     """Writes arrays and tables in memory as a data set, and returns its dataset.json.
 
@@ -281,8 +280,6 @@ def write_dataset(
     numeric; int64 is `time` in microseconds.
     """
     write_array(folder / "offsets.npy", np.asarray(offsets, dtype=np.int64))
-    if source_split is not None:
-        write_array(folder / "part.npy", source_split)
     for name, values in events.items():
         write_array(folder / "events" / f"{name}.npy", values)
     for name, table in {**vocabularies, "sequence": sequences}.items():

@@ -14,7 +14,7 @@ from clickflax.evaluation.protocol import ranking_protocol
 from clickflax.evaluation.record import read_rows
 from clickflax.runtime.files import read_json
 from clickflax.runtime.log import finite
-from clickflax.study.paired import parse_ranking_metric, read_columns, read_record, rows_path
+from clickflax.study.paired import parse_ranking_metric, read_record, read_row_columns, rows_path
 from clickflax.study.plan import Cell, Study, cell_folder, read_plan
 from clickflax.study.results import Result, make_tables, metric_names
 from clickflax.study.table import legend, table_title
@@ -194,7 +194,7 @@ def report_groups(source: ReportSource) -> list[dict[str, Any]]:
         metric = metrics[-1]
         cells = source.comparable_cells(data, metric.task)
         paths = {cell: source.rows_path(cell, metric.task) for cell in cells}
-        tables = {cell: read_columns(path) for cell, path in paths.items() if path.is_file()}
+        tables = {cell: read_row_columns(path) for cell, path in paths.items() if path.is_file()}
         for column, title in GROUPS.items() if tables else ():
             values = next(iter(tables.values()))[column].to_numpy()
             groups = group(values)

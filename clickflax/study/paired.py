@@ -130,10 +130,10 @@ def read_user_metric(path: pathlib.Path, metric: RankingMetric) -> UserMetric:
 
 def read_arrays(path: pathlib.Path) -> dict[str, np.ndarray]:
     """The columns of a Parquet file of numbers."""
-    return {name: column.to_numpy() for name, column in read_columns(path).items()}
+    return {name: column.to_numpy() for name, column in read_row_columns(path).items()}
 
 
-def read_columns(path: pathlib.Path) -> dict[str, Any]:
+def read_row_columns(path: pathlib.Path) -> dict[str, Any]:
     """The columns of a Parquet file of a run; raises ValueError if it is damaged."""
     try:
         table = read_rows(path)

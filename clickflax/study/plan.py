@@ -14,6 +14,7 @@ from ml_collections import ConfigDict
 from clickflax.config.check import check_config
 from clickflax.config.default import call_in, load, to_dict
 from clickflax.config.resolve import tasks_of
+from clickflax.data.item_features import ITEM_PREFIX
 from clickflax.evaluation.request import EvalRequest
 from clickflax.runtime.files import read_json, write_json
 from clickflax.tasks.list_metrics import LIST_METRICS
@@ -123,7 +124,7 @@ def recorded_metrics(config: ConfigDict, request: EvalRequest) -> list[str]:
     names: dict[str, None] = {}
     for name, task in tasks.items():
         of_task = [*task.metrics(cutoffs), *task.kind.extra_metrics]
-        if task.ranks and any(one.startswith("item.") for one in config.data.variables):
+        if task.ranks and any(one.startswith(ITEM_PREFIX) for one in config.data.variables):
             of_task += [f"cold/{metric}" for metric in of_task]
         if task.ranks and request.lists:
             needs = {"diversity": request.features, "intersection": request.reference}
@@ -140,7 +141,7 @@ def load_study(path: str | pathlib.Path) -> Study:
     return study
 
 
-def check_types(study: Study, where: str) -> None:
+def check_field_types(study: Study, where: str) -> None:
     """Raises ValueError for a field of the wrong type."""
     fields = study._asdict()
     for field in ("configs", "data", "evaluations", "published"):
@@ -176,7 +177,7 @@ def check_types(study: Study, where: str) -> None:
 
 def check_study(study: Study, where: str) -> None:
     """Raises ValueError for a study without runs, and for names that do not exist."""
-    check_types(study, where)
+    check_field_types(study, where)
     for field in ("configs", "data", "seeds", "metrics", "evaluations"):
         if not study._asdict()[field]:
             raise ValueError(f"{where}: {field} is empty, so that the study has no runs.")

@@ -172,7 +172,7 @@ def latex(tables: Sequence[Table], metrics: Sequence[str], baseline: str) -> str
     return "\n\n".join([*parts, f"% {legend(tables, baseline)}".replace("\\*", "*")])
 
 
-def to_json(tables: Sequence[Table], metrics: Sequence[str], baseline: str) -> str:
+def tables_to_json(tables: Sequence[Table], metrics: Sequence[str], baseline: str) -> str:
     """All numbers of the tables as JSON, which `read_tables` reads."""
     values = {
         "metrics": list(metrics),
@@ -198,7 +198,7 @@ def row_values(row: Row) -> dict[str, Any]:
 
 
 def read_tables(path: pathlib.Path) -> tuple[list[Table], list[str], str]:
-    """The tables, metrics and baseline in a file that `to_json` has made.
+    """The tables, metrics and baseline in a file that `tables_to_json` has made.
 
     Raises ValueError for another file.
     """
@@ -246,4 +246,4 @@ def renamed(fields: Mapping[str, Any], names: Mapping[str, str]) -> dict[str, An
     return {names.get(key, key): value for key, value in fields.items()}
 
 
-WRITERS = {"md": markdown, "latex": latex, "json": to_json}
+WRITERS = {"md": markdown, "latex": latex, "json": tables_to_json}
