@@ -1,4 +1,4 @@
-"""Statistics of seeds and of users, beside scipy's and numbers worked by hand."""
+"""Statistics over seeds and users, compared with scipy and with numbers computed by hand."""
 
 import numpy as np
 import pytest
@@ -23,7 +23,7 @@ def test_the_interval_of_seeds_is_that_of_scipy():
     assert found.deviation == pytest.approx(np.std(values, ddof=1))
 
 
-def test_of_one_seed_nothing_is_known_but_its_value():
+def test_a_single_seed_has_no_interval():
     found = spread([0.5])
     assert found.mean == 0.5 and np.isnan(found.deviation) and np.isnan(found.half)
     with pytest.raises(ValueError, match="no values"):
@@ -59,78 +59,80 @@ def test_the_bootstrap_has_the_interval_of_scipy():
     assert found.p_bootstrap == pytest.approx(2 * min(below, 1 - below), abs=0.02)
 
 
-def test_the_interval_of_the_bootstrap_holds_the_truth_as_often_as_it_says():
-    chance, held = np.random.default_rng(0), 0
+def test_95_percent_of_bootstrap_intervals_contain_the_true_difference():
+    chance = np.random.default_rng(0)
+    contained = 0
     for seed in range(200):
         ours = (chance.random(300) < 0.35).astype(float)
         theirs = (chance.random(300) < 0.30).astype(float)
         found = difference(ours, theirs, seed)
-        held += found.low <= 0.05 <= found.high
-    assert 0.91 <= held / 200 <= 0.98
+        contained += found.low <= 0.05 <= found.high
+    assert 0.91 <= contained / 200 <= 0.98
 
 
-def test_a_difference_has_a_sign_and_the_same_draws_every_time():
+def test_a_difference_has_a_sign_and_depends_on_the_seed_only():
     ours, theirs = users()
-    there, back = difference(ours, theirs), difference(theirs, ours)
-    assert there.mean == -back.mean and there.p_t == back.p_t
-    assert difference(ours, theirs) == there != difference(ours, theirs, seed=1)
+    forward, backward = difference(ours, theirs), difference(theirs, ours)
+    assert forward.mean == -backward.mean and forward.p_t == backward.p_t
+    assert difference(ours, theirs) == forward != difference(ours, theirs, seed=1)
 
 
-def test_models_that_do_alike_differ_by_nothing():
+def test_equal_models_have_no_difference():
     ours, _ = users()
     assert difference(ours, ours) == (0.0, 0.0, 0.0, 1.0, 1.0)
     same = difference(np.array([0.5, 0.75, 1.0]), np.array([0.0, 0.25, 0.5]))
     assert same.low == same.high == 0.5 and same.p_t == 0.0 and same.p_bootstrap < 1e-3
 
 
-def test_users_that_cannot_be_paired_are_refused():
+def test_users_that_cannot_be_paired_or_are_too_few_are_refused():
     with pytest.raises(ValueError, match="One model has 3 users, and the other 2"):
         difference(np.zeros(3), np.zeros(2))
     with pytest.raises(ValueError, match="needs two users or more, and there are 1"):
         difference(np.zeros(1), np.zeros(1))
 
 
-def test_the_correction_of_holm_is_that_of_its_paper():
-    # Sorted: .005 x 4, .01 x 3, .03 x 2, .04 x 1, none below the one before it.
+def test_the_correction_of_holm_by_hand():
+    # Sorted: .005 x 4, .01 x 3, .03 x 2, .04 x 1; none is less than the one before it.
     found = holm({"a": 0.01, "b": 0.04, "c": 0.03, "d": 0.005})
     assert found == pytest.approx({"a": 0.03, "b": 0.06, "c": 0.06, "d": 0.02})
     assert holm({"a": 0.7, "b": 0.6}) == {"a": 1.0, "b": 1.0}
     assert holm({}) == {}
 
 
-def drawn_apart(sequence, name, told, label):
-    """The difference of two models, from what `bootstrap_label_metric` draws of each."""
-    metrics = [weighted_metric(name, one, label) for one in told]
-    one, two = (bootstrap_label_metric(sequence, metric) for metric in metrics)
+def label_difference(sequence, name, predictions, label):
+    """The difference of two models in a metric of labels, with its bootstrap."""
+    metrics = [weighted_metric(name, prediction, label) for prediction in predictions]
+    ours, theirs = (bootstrap_label_metric(sequence, metric) for metric in metrics)
     value = [float(metric(np.ones((1, len(label))))[0]) for metric in metrics]
-    return difference_from_draws(value[0] - value[1], one - two)
+    return difference_from_draws(value[0] - value[1], ours - theirs)
 
 
-def test_of_a_mean_over_labels_the_bootstrap_is_that_of_users():
-    told = [(one > 0.4).astype(float) for one in users()]
-    label, own = np.ones(len(told[0])), np.arange(len(told[0]))
-    found, expected = drawn_apart(own, "accuracy", told, label), difference(*told)
+def test_the_bootstrap_of_a_mean_over_labels_is_that_of_users():
+    predictions = [(one > 0.4).astype(float) for one in users()]
+    label, own = np.ones(len(predictions[0])), np.arange(len(predictions[0]))
+    found = label_difference(own, "accuracy", predictions, label)
+    expected = difference(*predictions)
     width = expected.high - expected.low
     assert found.mean == pytest.approx(expected.mean) and np.isnan(found.p_t)
     assert found.low == pytest.approx(expected.low, abs=0.1 * width)
     assert found.high == pytest.approx(expected.high, abs=0.1 * width)
-    # Ten labels of a sequence are drawn together: no surer than one.
-    ten = [np.repeat(one, 10) for one in told]
-    found = drawn_apart(np.repeat(own, 10), "accuracy", ten, np.repeat(label, 10))
+    # Ten equal labels of a sequence are drawn together, and leave the interval as it is.
+    ten = [np.repeat(one, 10) for one in predictions]
+    found = label_difference(np.repeat(own, 10), "accuracy", ten, np.repeat(label, 10))
     assert found.low == pytest.approx(expected.low, abs=0.1 * width)
-    same = drawn_apart(own, "accuracy", [told[0], told[0]], label)
+    same = label_difference(own, "accuracy", [predictions[0], predictions[0]], label)
     assert same[:4] == (0, 0, 0, 1)
 
 
 def test_the_intervals_of_two_areas_are_those_of_delong():
-    # DeLong et al., 1988: the variance of a difference of areas, from the shares of pairs that each
-    # yes, and each no, has right under both models.
+    # DeLong et al., 1988: the variance of the difference of two areas, from the share of correctly
+    # ordered pairs of each yes, and of each no, under both models.
     chance = np.random.default_rng(3)
     label = (chance.random(300) < 0.3).astype(float)
-    told = [label * up + chance.normal(size=300) for up in (1.5, 1.0)]
-    pairs = [values[label == 1][:, None] > values[label == 0] for values in told]
+    predictions = [label * up + chance.normal(size=300) for up in (1.5, 1.0)]
+    pairs = [values[label == 1][:, None] > values[label == 0] for values in predictions]
     of_yes, of_no = (pairs[0].mean(i) - pairs[1].mean(i) for i in (1, 0))
     variance = of_yes.var(ddof=1) / len(of_yes) + of_no.var(ddof=1) / len(of_no)
-    found = drawn_apart(np.arange(300), "auc", told, label)
+    found = label_difference(np.arange(300), "auc", predictions, label)
     assert found.mean == pytest.approx(pairs[0].mean() - pairs[1].mean())
     assert (found.high - found.low) / 2 == pytest.approx(1.96 * variance**0.5, rel=0.08)

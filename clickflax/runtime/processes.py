@@ -116,10 +116,10 @@ def broadcast(number: int) -> int:
     return int(multihost_utils.broadcast_one_to_all(np.int32(number))) if several() else number
 
 
-def wait_for_all(what: str) -> None:
-    """Waits until all processes have called this."""
+def wait_for_all(name: str) -> None:
+    """Waits until all processes have called this with the same name."""
     if several():
-        multihost_utils.sync_global_devices(what)
+        multihost_utils.sync_global_devices(name)
 
 
 def agree_to_stop(requested: bool, call: int) -> bool:
