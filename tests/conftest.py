@@ -3,6 +3,7 @@
 import gc
 import os
 import pathlib
+import subprocess
 import sys
 import tempfile
 
@@ -11,8 +12,26 @@ import pytest
 
 DATA = pathlib.Path(__file__).resolve().parents[2] / "shared" / "data"
 
+# Most of the time goes to compiling programs that run once. With these flags, XLA takes half of it.
+FAST_COMPILATION = (
+    "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true "
+    "--xla_cpu_use_fusion_emitters=false"
+)
+
+
+def xla_flags() -> str:
+    """Returns the flags of fast compilation, or none if this version of XLA lacks one of them."""
+    code = "import jax; jax.devices()"  # XLA ends a process that gives it an unknown flag
+    environment = os.environ | {"XLA_FLAGS": FAST_COMPILATION, "JAX_PLATFORMS": "cpu"}
+    known = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True)
+    return "" if known.returncode else FAST_COMPILATION
+
 
 def pytest_configure(config):
+    # Slow tests run what users compile; set XLA_FLAGS, be it to nothing, for the others to do so.
+    # Workers inherit what is set here.
+    if "XLA_FLAGS" not in os.environ:
+        os.environ["XLA_FLAGS"] = xla_flags() if config.option.markexpr == "not slow" else ""
     jax.config.update("jax_platforms", "cpu")
     jax.config.update("jax_num_cpu_devices", 8)
     assert jax.device_count() == 8  # starts the backend: the number is fixed from now on
@@ -27,6 +46,13 @@ def pytest_configure(config):
     os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
     jax.config.update("jax_compilation_cache_dir", os.environ["JAX_COMPILATION_CACHE_DIR"])
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
+
+
+def pytest_collection_finish(session):
+    """Collects garbage less often: what JAX traces is many objects, nearly all of them in use."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(100_000, 20, 100)
 
 
 @pytest.fixture

@@ -1,5 +1,7 @@
 """Every block and every kind of position: what a state depends on, and formulas of papers."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -44,6 +46,7 @@ VARIANTS = {
 }
 
 
+@functools.cache
 def model_of(name, **more):
     """A model of a variant, and parameters none of which is zero."""
     sizes = {"item": ITEMS + RESERVED}
@@ -86,7 +89,7 @@ def test_a_state_depends_on_what_it_may_see_in_its_sequence_and_on_all_of_that(n
         embedder = {**params["embedder"], "tables_item": {"embedding": table}}
         return encode(model, {**params, "embedder": embedder}, batch, causal)[0]
 
-    gradient = jax.jacobian(states)(table)[:, :, batch.variables["item"][0]]
+    gradient = jax.jit(jax.jacobian(states))(table)[:, :, batch.variables["item"][0]]
     seen = np.abs(np.asarray(gradient)).max(axis=(1, 3)) > 1e-9
     same = np.asarray(batch.segment[0])[:, None] == np.asarray(batch.segment[0])[None]
     assert np.array_equal(seen, same & np.tri(8, dtype=bool) if causal else same)
@@ -335,7 +338,7 @@ def test_in_bfloat16_states_are_nearly_the_same_and_gradients_float32(name):
     def size(params):
         return jnp.square(encode(rough, params, batch, True).astype(jnp.float32)).sum()
 
-    for gradient in jax.tree.leaves(jax.grad(size)(params)):
+    for gradient in jax.tree.leaves(jax.jit(jax.grad(size))(params)):
         assert gradient.dtype == jnp.float32 and jnp.isfinite(gradient).all()
 
 

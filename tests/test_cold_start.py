@@ -83,7 +83,11 @@ def own(params):
 @pytest.mark.parametrize(
     ("task", "changed"),
     [
-        ("next_item", {"model.output": "none", "model.output_bias": False}),
+        pytest.param(
+            "next_item",
+            {"model.output": "none", "model.output_bias": False},
+            marks=pytest.mark.slow,
+        ),
         ("masked_item", {"mask.replace": "80/10/10", "train.softmax_chunk": 5}),
     ],
 )

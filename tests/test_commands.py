@@ -71,6 +71,7 @@ def untimed_metrics(run):
     return [{k: v for k, v in line.items() if k != "seconds"} for line in lines]
 
 
+@pytest.mark.slow
 def test_a_killed_run_that_is_started_again_equals_the_one_that_was_not(folder, root):
     command = [sys.executable, "-m", "clickflax.cli", *train_flags(root, "killed")]
     running = subprocess.Popen(
@@ -146,6 +147,7 @@ def test_a_data_set_that_is_not_there_says_how_to_make_one(folder, root):
     assert "clickflax prepare" in done.stderr
 
 
+@pytest.mark.slow
 def test_the_quick_start_comes_near_the_best_possible(tmp_path, root):
     config = root / "configs" / "quickstart.py"
     done = clickflax("train", f"--config={config}", "--workdir=run", cwd=tmp_path)

@@ -53,6 +53,7 @@ def test_an_unmarked_block_and_an_unknown_mark_are_noticed(tmp_path, monkeypatch
     assert not MARK.fullmatch("not run")
 
 
+@pytest.mark.slow
 def test_the_code_of_the_documentation_runs(tmp_path):
     done = run_documentation(tmp_path)
     assert done.returncode == 0, f"{done.stdout[-4000:]}\n{done.stderr[-4000:]}"

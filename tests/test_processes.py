@@ -85,6 +85,7 @@ def assert_same_run(folder, other):
         assert list(one.values()) == pytest.approx(list(two.values()), rel=1e-4), one["step"]
 
 
+@pytest.mark.slow
 def test_two_processes_of_four_devices_do_what_one_does_and_end_together(shop, tmp_path):
     alone, two = tmp_path / "alone", tmp_path / "two"
     call = command(shop, alone, 8, "--config.train.cpu_devices=8")
@@ -116,6 +117,7 @@ def test_two_processes_of_four_devices_do_what_one_does_and_end_together(shop, t
     assert [found[m] for m in metrics] == pytest.approx([expected[m] for m in metrics], rel=1e-6)
 
 
+@pytest.mark.slow
 def test_a_signal_to_one_process_ends_both_at_the_same_step(shop, tmp_path):
     folder = tmp_path / "run"
     many = ("--config.train.steps_at_once=3", "--config.train.eval_every=7")

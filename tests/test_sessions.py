@@ -474,7 +474,7 @@ def shop(tmp_path_factory):
     return path
 
 
-@pytest.mark.parametrize("steps_at_once", [1, 2])
+@pytest.mark.parametrize("steps_at_once", [1, pytest.param(2, marks=SLOW)])
 def test_baskets_are_learned_evaluated_and_recommended(shop, tmp_path, steps_at_once):
     train(small(shop, "basket", **{"train.steps_at_once": steps_at_once}), tmp_path / "run")
     record = evaluate_run(tmp_path / "run", "test")
@@ -496,7 +496,7 @@ def test_baskets_are_learned_evaluated_and_recommended(shop, tmp_path, steps_at_
     [
         ("basket", True),
         ("masked_item", False),
-        ("next_item", True),
+        pytest.param("next_item", True, marks=SLOW),
         pytest.param("basket", False, marks=SLOW),
         pytest.param("masked_item", True, marks=SLOW),
         pytest.param("next_item", False, marks=SLOW),
@@ -517,7 +517,10 @@ def test_what_is_recommended_in_a_chain_is_what_was_evaluated(shop, tmp_path, ta
     assert record["hit_rate@10"] == pytest.approx(hits.mean())
 
 
-@pytest.mark.parametrize("task", [pytest.param("basket", marks=SLOW), "next_item", "masked_item"])
+@pytest.mark.parametrize(
+    "task",
+    [pytest.param("basket", marks=SLOW), "next_item", pytest.param("masked_item", marks=SLOW)],
+)
 def test_a_history_is_scored_as_the_row_that_it_is_in_training(shop, tmp_path, task):
     train(small(shop, task, **{"model.repeat": True}), tmp_path / "run")
     run = load_run(tmp_path / "run")
@@ -526,7 +529,7 @@ def test_a_history_is_scored_as_the_row_that_it_is_in_training(shop, tmp_path, t
     run = dataclasses.replace(run, params={**run.params, "head_item": head})
     data = store.open_dataset(shop).with_sessions("action")
     history = make_task_data(run.config, data)[task].test.history
-    history = Windows(history.start[:20], history.stop[:20])
+    history = Windows(history.start[:4], history.stop[:4])  # each length is compiled
     columns, asked = read_columns(data, run.variables), run.tasks[task]
     for lists in recommend.recommender_of(run).batches(columns, history, 5, False, ()):
         for example, items, scores in zip(*lists, strict=True):
@@ -606,7 +609,7 @@ def test_the_last_session_is_known_only_at_the_end(data):
         read_columns(data, {"count.session=-1": Variable()})
 
 
-@pytest.mark.parametrize("steps_at_once", [1, 2])
+@pytest.mark.parametrize("steps_at_once", [pytest.param(1, marks=SLOW), 2])
 def test_a_purchase_is_told_at_cls_from_the_events_before_it(shop, tmp_path, steps_at_once):
     changed = {
         "label.after": -1,

@@ -294,7 +294,9 @@ def config_for(path, task="masked_item", **changed):
     ("task", "changed"),
     [
         ("masked_item", {"train.steps_at_once": 2, "model.widths": ("tags=3",)}),
-        ("next_item", {"data.cls": True, "model.combine": "concat"}),
+        pytest.param(
+            "next_item", {"data.cls": True, "model.combine": "concat"}, marks=pytest.mark.slow
+        ),
         ("basket", {"data.chain": "12h", "data.variables": ("item", "tags", "count.tags=t1")}),
     ],
 )

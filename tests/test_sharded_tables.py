@@ -49,7 +49,9 @@ def shared_config(shop, model_devices, task="next_item", loss=(), **changes):
     ("shares", "task", "loss", "model"),
     [
         (8, "masked_item", {}, {}),
-        (4, "next_item", SHARED, {"cosine": True, "repeat": True}),
+        pytest.param(
+            4, "next_item", SHARED, {"cosine": True, "repeat": True}, marks=pytest.mark.slow
+        ),
         pytest.param(8, "next_item", OWN, {"tied": False}, marks=pytest.mark.slow),
     ],
 )
@@ -143,6 +145,7 @@ def test_what_a_run_starts_from_is_shared_too(shop, tmp_path):
     assert np.array_equal(origin[:6], params[1]["embedder"]["tables_item"]["embedding"][:6])
 
 
+@pytest.mark.slow
 def test_a_run_goes_on_and_answers_with_another_number_of_sharing_devices(shop, tmp_path):
     whole, parts = tmp_path / "whole", tmp_path / "parts"
     train(shared_config(shop, 1), whole)

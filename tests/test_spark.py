@@ -46,6 +46,7 @@ def prepare_spark(tmp_path, text, **options):
     prepare("log", tmp_path / "log.csv", tmp_path / "out", spark_options)
 
 
+@pytest.mark.slow
 def test_text_with_quotes_encodings_and_bad_rows(tmp_path):
     folder = tmp_path / "log"
     folder.mkdir()

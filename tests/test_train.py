@@ -77,6 +77,11 @@ def steps(config, folder, count):
     return context, state, metrics
 
 
+def optimised():
+    """Whether programs are compiled as users have them: see conftest."""
+    return "backend_optimization_level=0" not in os.environ["XLA_FLAGS"]
+
+
 def leaves(params):
     return {jax.tree_util.keystr(k): np.asarray(v) for k, v in jax.tree.leaves_with_path(params)}
 
@@ -115,7 +120,8 @@ def test_one_and_eight_devices_jit_and_pmap_give_the_same_parameters(
     mapped.tasks = (task,)
     mapped.loss.update(loss)
     _, pmapped, _ = steps(mapped, tmp_path / "pmap", 3)
-    assert_alike(eight.params, pmapped.params, rtol=0, atol=0)
+    # Without optimisation, XLA sums in another order in the two.
+    assert_alike(eight.params, pmapped.params, rtol=0, atol=0 if optimised() else 1e-7)
     monkeypatch.setattr(sharding, "make_mesh", one_device)
     alone, one, _ = steps(config, tmp_path / "one", 3)
     assert alone.mesh.size == 1
@@ -153,7 +159,7 @@ def test_masks_dropout_and_gradients_are_the_same_however_the_batch_is_cut(
     assert_alike(whole.params, cut.params, rtol=1e-4, atol=1e-6)
 
 
-@pytest.mark.parametrize("task", ["masked_item", "next_item"])
+@pytest.mark.parametrize("task", ["masked_item", pytest.param("next_item", marks=pytest.mark.slow)])
 def test_steps_are_the_same_with_the_softmax_in_chunks(shop, tmp_path, task):
     configs = [config_for(shop, softmax_chunk=chunk) for chunk in (0, 7)]
     for config in configs:
@@ -182,6 +188,7 @@ def untimed(folder):
     return [{k: v for k, v in json.loads(line).items() if k != "seconds"} for line in lines]
 
 
+@pytest.mark.slow
 def test_a_run_made_longer_equals_the_run_that_was_long_from_the_beginning(shop, run, tmp_path):
     result = train(config_for(shop, steps=12), run)
     assert result["step"] == 12
@@ -194,6 +201,7 @@ def test_a_run_made_longer_equals_the_run_that_was_long_from_the_beginning(shop,
     assert progress == expected
 
 
+@pytest.mark.slow
 def test_a_run_goes_on_on_another_number_of_devices(shop, run, tmp_path, monkeypatch):
     with monkeypatch.context() as patch:
         patch.setattr(sharding, "make_mesh", one_device)
@@ -239,6 +247,7 @@ def test_a_run_with_a_removed_attention_kernel_opens_and_resumes_with_auto(shop,
     assert read_json(run / "config.json")["model"]["attention"] == "auto"
 
 
+@pytest.mark.slow
 def test_pmap_trains_validates_and_resumes(shop, tmp_path):
     config = config_for(shop, parallel="pmap")
     train(config, tmp_path / "run")
@@ -248,7 +257,7 @@ def test_pmap_trains_validates_and_resumes(shop, tmp_path):
     assert_alike(mapped[1], jitted[1], rtol=0, atol=0)
 
 
-@pytest.mark.parametrize("parallel", ["jit", "pmap"])
+@pytest.mark.parametrize("parallel", ["jit", pytest.param("pmap", marks=pytest.mark.slow)])
 def test_many_steps_of_a_dispatch_are_the_steps_one_by_one(shop, tmp_path, parallel):
     # Stretches of 3, which 2 does not divide.
     many = config_for(shop, steps=9, steps_at_once=2, parallel=parallel)

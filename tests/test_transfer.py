@@ -147,6 +147,7 @@ def test_what_thaws_after_two_steps_is_the_same_until_then_and_not_after(shop, t
         assert changed(found[0], found[after]) - encoder
 
 
+@pytest.mark.slow
 def test_a_run_that_is_resumed_across_its_thaw_is_the_run_that_never_stopped(shop, tmp_path):
     init = FROZEN | {"thaw": 3}
     train(config_for(shop, init=init, train={"steps": 2}), tmp_path / "two")

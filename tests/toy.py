@@ -1,5 +1,7 @@
 """Small models, small data, small configs for the tests."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -30,6 +32,7 @@ def small_config(**model):
     return c
 
 
+@functools.cache
 def small_model(**changed):
     """The model of `small_config`, with parameters."""
     model = build_model(small_config(**changed).model, {"item": ITEMS + RESERVED})
