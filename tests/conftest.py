@@ -28,6 +28,7 @@ def xla_flags() -> str:
 
 
 def pytest_configure(config):
+    gc.set_threshold(100_000, 20, 100)  # JAX traces many objects, nearly all of them in use
     # Slow tests run what users compile; set XLA_FLAGS, be it to nothing, for the others to do so.
     # Workers inherit what is set here.
     if "XLA_FLAGS" not in os.environ:
@@ -46,13 +47,6 @@ def pytest_configure(config):
     os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
     jax.config.update("jax_compilation_cache_dir", os.environ["JAX_COMPILATION_CACHE_DIR"])
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
-
-
-def pytest_collection_finish(session):
-    """Collects garbage less often: what JAX traces is many objects, nearly all of them in use."""
-    gc.collect()
-    gc.freeze()
-    gc.set_threshold(100_000, 20, 100)
 
 
 @pytest.fixture

@@ -2,8 +2,8 @@
 
 A comment before a block says what becomes of it:
 
-    <!-- run -->                    runs in every test
-    <!-- slow -->                   runs in the slow tests
+    <!-- run -->                    runs in .ci/run
+    <!-- slow -->                   runs with --slow, in the slow tests
     <!-- file: NAME -->             is written to a file that later blocks use
     <!-- not run: REASON -->        does not run here
 

@@ -76,7 +76,20 @@ def directions(name):
     return [True] if block.causal_only else [True, False]
 
 
-EVERY = [(name, causal) for name in VARIANTS for causal in directions(name)]
+# Each has a part of the model that no other one has; the others are slow.
+FAST = ("sasrec", "relative", "disentangled", "time", "hstu_time", "gru", "factorised")
+
+
+def marked(names):
+    """The variants as parameters, of which those that are not `FAST` are slow."""
+    return [name if name in FAST else pytest.param(name, marks=pytest.mark.slow) for name in names]
+
+
+EVERY = [
+    pytest.param(name, causal, marks=() if name in FAST else pytest.mark.slow)
+    for name in VARIANTS
+    for causal in directions(name)
+]
 
 
 @pytest.mark.parametrize(("name", "causal"), EVERY)
@@ -95,7 +108,7 @@ def test_a_state_depends_on_what_it_may_see_in_its_sequence_and_on_all_of_that(n
     assert np.array_equal(seen, same & np.tri(8, dtype=bool) if causal else same)
 
 
-@pytest.mark.parametrize("name", VARIANTS)
+@pytest.mark.parametrize("name", marked(VARIANTS))
 def test_a_sequence_has_the_same_states_alone_packed_padded_and_at_some_columns(name):
     causal = True  # in both directions, `EVERY` is tested by gradients above
     model, params = model_of(name, max_len=16)
@@ -325,7 +338,7 @@ def test_rotary_and_disentangled_attention_are_the_formulas_of_their_papers():
         np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize("name", ["ligr", "rotary", "disentangled", "hstu_time", "gru"])
+@pytest.mark.parametrize("name", marked(["ligr", "rotary", "disentangled", "hstu_time", "gru"]))
 def test_in_bfloat16_states_are_nearly_the_same_and_gradients_float32(name):
     model, params = model_of(name)
     rough, _ = model_of(name, dtype="bfloat16")
@@ -343,7 +356,7 @@ def test_in_bfloat16_states_are_nearly_the_same_and_gradients_float32(name):
 
 
 @pytest.mark.parametrize("remat", ["attention", "block"])
-@pytest.mark.parametrize("name", ["ligr", "relative", "disentangled", "shared"])
+@pytest.mark.parametrize("name", marked(["ligr", "relative", "disentangled", "shared"]))
 def test_what_is_computed_twice_changes_no_number(name, remat):
     batch, found = rows(SEQUENCES), []
     for how in ("none", remat):

@@ -16,7 +16,7 @@ FLAGS = {
     "model.width": 16,
     "model.max_len": 20,
     "train.batch_size": 32,
-    "train.steps": 200,
+    "train.steps": 20,
     "train.eval_every": 5,
     "train.log_every": 3,
 }
@@ -45,13 +45,13 @@ def root(request):
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory, root):
-    """A folder with a simulated shop in `data` and an uninterrupted run in `whole`."""
+    """A folder with a simulated shop in `data` and a run in `whole`."""
     folder = tmp_path_factory.mktemp("commands")
     done = clickflax("simulate", "--out", "data", *SHOP, cwd=folder)
     assert done.returncode == 0, done.stderr
     done = clickflax(*train_flags(root, "whole"), cwd=folder)
     assert done.returncode == 0, done.stderr
-    assert json.loads(done.stdout.splitlines()[-1])["step"] == 200
+    assert json.loads(done.stdout.splitlines()[-1])["step"] == 20
     return folder
 
 
@@ -73,7 +73,10 @@ def untimed_metrics(run):
 
 @pytest.mark.slow
 def test_a_killed_run_that_is_started_again_equals_the_one_that_was_not(folder, root):
-    command = [sys.executable, "-m", "clickflax.cli", *train_flags(root, "killed")]
+    steps = {"train.steps": 200}
+    done = clickflax(*train_flags(root, "long", **steps), cwd=folder)
+    assert done.returncode == 0, done.stderr
+    command = [sys.executable, "-m", "clickflax.cli", *train_flags(root, "killed", **steps)]
     running = subprocess.Popen(
         command, cwd=folder, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
     )
@@ -85,13 +88,16 @@ def test_a_killed_run_that_is_started_again_equals_the_one_that_was_not(folder, 
     time.sleep(delay)
     running.send_signal(signal.SIGKILL)
     assert running.wait() == -signal.SIGKILL, "it had ended before"
-    done = clickflax(*train_flags(root, "killed"), cwd=folder)
+    done = clickflax(*train_flags(root, "killed", **steps), cwd=folder)
     assert done.returncode == 0, done.stderr
     step, killed = parameters(folder / "killed")
-    whole_step, whole = parameters(folder / "whole")
-    assert step == whole_step == 200, f"killed {delay} s after the first checkpoint"
-    assert all(np.array_equal(a, b) for a, b in zip(killed, whole, strict=True))
-    assert untimed_metrics(folder / "killed") == untimed_metrics(folder / "whole")
+    long_step, long = parameters(folder / "long")
+    assert step == long_step == 200, f"killed {delay} s after the first checkpoint"
+    assert all(np.array_equal(a, b) for a, b in zip(killed, long, strict=True))
+    assert untimed_metrics(folder / "killed") == untimed_metrics(folder / "long")
+
+
+def test_the_vectors_of_items_have_titles(folder):
     vectors = np.loadtxt(folder / "whole" / "items.tsv", delimiter="\t")
     titles = (folder / "whole" / "titles.tsv").read_text().splitlines()
     assert vectors.shape[0] == len(titles) == 60

@@ -53,14 +53,8 @@ def test_an_unmarked_block_and_an_unknown_mark_are_noticed(tmp_path, monkeypatch
     assert not MARK.fullmatch("not run")
 
 
-@pytest.mark.slow
+@pytest.mark.slow  # .ci/run runs all but the slow blocks
 def test_the_code_of_the_documentation_runs(tmp_path):
-    done = run_documentation(tmp_path)
-    assert done.returncode == 0, f"{done.stdout[-4000:]}\n{done.stderr[-4000:]}"
-
-
-@pytest.mark.slow
-def test_the_slow_code_of_the_documentation_runs(tmp_path):
     done = run_documentation(tmp_path, "--slow")
     assert done.returncode == 0, f"{done.stdout[-4000:]}\n{done.stderr[-4000:]}"
 

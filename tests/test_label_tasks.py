@@ -230,7 +230,7 @@ def test_several_tasks_share_a_model_and_every_parameter_changes_in_a_step(shop,
     assert float(metrics["loss"][0]) == pytest.approx(float(total), rel=1e-5)
 
 
-def test_several_tasks_are_validated_evaluated_and_resumed(shop, tmp_path):
+def test_several_tasks_are_validated_and_evaluated(shop, tmp_path):
     config = config_for(shop, "purchase", "next_item")
     config.data.split = "sequence_time"
     result = train(config, tmp_path / "run")
@@ -240,8 +240,13 @@ def test_several_tasks_are_validated_evaluated_and_resumed(shop, tmp_path):
         record
     )
     assert len(recommend.top_k(load_run(tmp_path / "run"), [["item-1"]], k=2)[0]) == 2
+
+
+@pytest.mark.slow
+def test_several_tasks_are_resumed_and_train_many_steps_of_a_dispatch(shop, tmp_path):
     longer = config_for(shop, "purchase", "next_item")
     longer.data.split = "sequence_time"
+    train(longer, tmp_path / "run")
     longer.train.steps = 6
     train(longer, tmp_path / "run")
     longer.train.steps_at_once = 2

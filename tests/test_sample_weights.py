@@ -24,7 +24,7 @@ ONES = [[1.0] * 6] * 3
 
 
 # Batches are made by the host, or picked on the devices.
-ASKS = [("masked_item", 1), ("next_item", 2)]
+ASKS = [pytest.param("masked_item", 1, marks=pytest.mark.slow), ("next_item", 2)]
 
 
 def write(path, log=LOG, weight=ONES, times=True):

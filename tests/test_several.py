@@ -297,7 +297,11 @@ def config_for(path, task="masked_item", **changed):
         pytest.param(
             "next_item", {"data.cls": True, "model.combine": "concat"}, marks=pytest.mark.slow
         ),
-        ("basket", {"data.chain": "12h", "data.variables": ("item", "tags", "count.tags=t1")}),
+        pytest.param(
+            "basket",
+            {"data.chain": "12h", "data.variables": ("item", "tags", "count.tags=t1")},
+            marks=pytest.mark.slow,
+        ),
     ],
 )
 def test_a_run_is_trained_and_asked_also_of_events_of_fewer_values(logs, tmp_path, task, changed):

@@ -128,6 +128,7 @@ def test_no_device_has_the_whole_of_a_table_at_the_beginning(shop, tmp_path, mon
     assert not [shape for shape in shapes if {ITEMS, ITEMS + 6, 72} & set(shape)]
 
 
+@pytest.mark.slow
 def test_what_a_run_starts_from_is_shared_too(shop, tmp_path):
     train(shared_config(shop, 4), tmp_path / "origin")
     simulate(tmp_path / "more", Shop(sequences=40, items=ITEMS + 2, mean_length=6.0, max_length=12))

@@ -152,6 +152,7 @@ def test_a_cell_leaves_a_run_with_its_record_and_projector(one_done):
     assert list(run.rglob("projector_config.pbtxt"))
 
 
+@pytest.mark.slow
 def test_a_failed_cell_is_reported(one_done, tmp_path):
     file, out, cells = copy_study(one_done, tmp_path)
     cell_folder(out, cells[1]).write_text("a file instead of a folder")
@@ -164,6 +165,7 @@ def test_a_failed_cell_is_reported(one_done, tmp_path):
     assert process.returncode == 1 and f"failed {cells[1].name}: " in process.stderr
 
 
+@pytest.mark.slow
 def test_sigterm_ends_a_study_and_its_running_cell(one_done, tmp_path):
     file, out, cells = copy_study(one_done, tmp_path)
     process = subprocess.Popen(

@@ -102,7 +102,7 @@ IN_BATCH = {"name": "bpr", "negatives": 2, "drawn": "in_batch"}
     ("task", "loss"),
     [
         ("masked_item", {}),
-        ("next_item", OWN),
+        pytest.param("next_item", OWN, marks=pytest.mark.slow),
         pytest.param("masked_item", SHARED, marks=pytest.mark.slow),
         pytest.param("next_item", IN_BATCH, marks=pytest.mark.slow),
     ],
