@@ -143,6 +143,7 @@ def test_the_loss_without_cold_items_is_that_of_a_catalog_without_them(chunk, bi
     assert not bias or not found[1][2][cold].any()
 
 
+@pytest.mark.slow
 def test_a_resumed_run_leaves_the_same_items_out(tmp_path):
     # The first item is a cold one: it stands where nothing is asked.
     path = write(tmp_path / "data", first=NEW)
@@ -182,6 +183,7 @@ def test_another_item_at_random_is_one_that_was_met():
     assert set(np.asarray(every).ravel().tolist()) == set(range(RESERVED, RESERVED + 9))
 
 
+@pytest.mark.slow
 def test_what_another_run_has_learned_of_a_cold_item_is_kept(tmp_path):
     path = write(tmp_path / "data")
     short = {"train.steps": 2, "train.eval_every": 2, "data.variables": ("item",)}

@@ -220,6 +220,7 @@ def test_the_truth_conditioned_on_an_action_is_its_frequency():
         truth.next_items(np.zeros((1, 1), np.int32), next_action="view")
 
 
+@pytest.mark.slow
 def test_recommend_and_evaluate_read_a_history_alike(shop, tmp_path):
     config = config_for(
         shop, "masked_item", "next_item", **{"train.monitor": "masked_item/ndcg@10"}

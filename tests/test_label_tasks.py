@@ -150,6 +150,7 @@ def test_labels_of_a_file_are_learned_as_numbers_and_must_be_of_their_kind(shop,
         set_up(config, tmp_path / "same")
 
 
+@pytest.mark.slow
 def test_a_run_reads_numbers_as_the_run_that_it_starts_from(shop, tmp_path):
     config = config_for(shop, "next_item")
     config.data.split, config.train.monitor = "leave_one_out", "ndcg@10"

@@ -221,7 +221,7 @@ def test_what_an_age_leaves_counts_for_labels_of_a_file_too(tmp_path):
     assert one.labels[WEIGHT][told] == pytest.approx([3, 2.5])
 
 
-@pytest.mark.parametrize("task", ["masked_item", "next_item"])
+@pytest.mark.parametrize("task", [pytest.param("masked_item", marks=pytest.mark.slow), "next_item"])
 def test_a_step_learns_more_of_what_is_young(tmp_path, task):
     write(tmp_path / "data", times=False)
 

@@ -494,8 +494,8 @@ def test_baskets_are_learned_evaluated_and_recommended(shop, tmp_path, steps_at_
 @pytest.mark.parametrize(
     ("task", "repeat"),
     [
-        ("basket", True),
         ("masked_item", False),
+        pytest.param("basket", True, marks=SLOW),
         pytest.param("next_item", True, marks=SLOW),
         pytest.param("basket", False, marks=SLOW),
         pytest.param("masked_item", True, marks=SLOW),

@@ -138,12 +138,14 @@ def copy_study(one_done, tmp_path):
     return folder / "study.py", out, cells
 
 
+@pytest.mark.slow
 def test_a_cell_that_another_process_runs_is_left_to_it(one_done):
     _, _, process = one_done
     assert process.returncode == 0, process.stderr
     assert "1 of 2 done, 1 running elsewhere" in process.stdout
 
 
+@pytest.mark.slow
 def test_a_cell_leaves_a_run_with_its_record_and_projector(one_done):
     folder, cells, _ = one_done
     run = cell_folder(folder / "out", cells[0])
@@ -188,6 +190,7 @@ def all_done(one_done, tmp_path_factory):
     return out, cells
 
 
+@pytest.mark.slow
 def test_a_study_that_is_run_again_does_not_repeat_finished_cells(one_done, all_done):
     folder, cells, _ = one_done
     before, after = (

@@ -271,6 +271,7 @@ def test_many_steps_of_a_dispatch_are_the_steps_one_by_one(shop, tmp_path, paral
         assert a == pytest.approx(b, rel=1e-4)
 
 
+@pytest.mark.slow
 def test_many_steps_of_a_dispatch_resume_to_the_bit(shop, tmp_path):
     train(config_for(shop, steps_at_once=2), tmp_path / "two")
     train(config_for(shop, steps_at_once=2, steps=9), tmp_path / "two")
@@ -524,6 +525,7 @@ def test_a_run_that_reads_actions_validates_and_says_when_they_are_missing(shop,
         assert len(recommend.top_k(run, [run.items.tokens()[:2]], k=2)[0]) == 2
 
 
+@pytest.mark.slow
 def test_a_split_by_time_trains_and_validates(shop, tmp_path):
     config = config_for(shop)
     dataset = open_dataset(shop)
@@ -538,6 +540,7 @@ def test_a_split_by_time_trains_and_validates(shop, tmp_path):
     assert 0 < record["users"] < 40
 
 
+@pytest.mark.slow
 def test_sliding_windows_train(shop, tmp_path):
     config = config_for(shop)
     config.data.window, config.data.stride = "sliding", 3

@@ -91,6 +91,7 @@ def test_without_the_extra_it_says_so_and_drops_nothing(tmp_path, monkeypatch):
     assert (tmp_path / "metrics.jsonl").read_text()
 
 
+@pytest.mark.slow
 def test_a_training_tells_the_project_that_its_config_names(
     offline, optax_promotes, tmp_path, request
 ):
