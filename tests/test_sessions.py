@@ -531,6 +531,17 @@ def test_a_history_is_scored_as_the_row_that_it_is_in_training(shop, tmp_path, t
     history = make_task_data(run.config, data)[task].test.history
     history = Windows(history.start[:4], history.stop[:4])  # each length is compiled
     columns, asked = read_columns(data, run.variables), run.tasks[task]
+
+    @jax.jit
+    def last_scores(row):
+        segment = jnp.ones_like(row["item"])
+        position = jnp.arange(segment.shape[1])[None]
+        inputs = (row, segment, position, asked.causal, False)
+        hidden = run.model.apply({"params": run.params}, *inputs, method="encode")
+        past = run.model.past(row, segment, asked.causal, None, "item")
+        answers = run.model.apply({"params": run.params}, hidden, "item", past, method="answer")
+        return answers.scores()[0, -1]
+
     for lists in recommend.recommender_of(run).batches(columns, history, 5, False, ()):
         for example, items, scores in zip(*lists, strict=True):
             window = slice(history.start[example], history.stop[example])
@@ -540,13 +551,7 @@ def test_a_history_is_scored_as_the_row_that_it_is_in_training(shop, tmp_path, t
                 n: jnp.asarray(values, jnp.int32)[:, -run.config.model.max_len :]
                 for n, values in row.items()
             }
-            segment = jnp.ones_like(row["item"])
-            position = jnp.arange(segment.shape[1])[None]
-            inputs = (row, segment, position, asked.causal, False)
-            hidden = run.model.apply({"params": run.params}, *inputs, method="encode")
-            past = run.model.past(row, segment, asked.causal, None, "item")
-            answers = run.model.apply({"params": run.params}, hidden, "item", past, method="answer")
-            expected = answers.scores()[0, -1]
+            expected = last_scores(row)
             np.testing.assert_allclose(scores, np.sort(expected)[::-1][:5], rtol=1e-4, atol=1e-5)
             np.testing.assert_allclose(scores, expected[items - RESERVED], rtol=1e-4, atol=1e-5)
 
@@ -609,7 +614,8 @@ def test_the_last_session_is_known_only_at_the_end(data):
         read_columns(data, {"count.session=-1": Variable()})
 
 
-@pytest.mark.parametrize("steps_at_once", [pytest.param(1, marks=SLOW), 2])
+@pytest.mark.slow
+@pytest.mark.parametrize("steps_at_once", [1, 2])
 def test_a_purchase_is_told_at_cls_from_the_events_before_it(shop, tmp_path, steps_at_once):
     changed = {
         "label.after": -1,

@@ -200,11 +200,13 @@ def test_a_study_that_is_run_again_does_not_repeat_finished_cells(one_done, all_
     assert (cell_folder(all_done[0], cells[1]) / "test.json").is_file()
 
 
+@pytest.mark.slow
 def test_the_table_of_a_study_is_printed(all_done, capsys):
     assert main(["table", str(all_done[0])]) == 0
     assert "| wide | " in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_a_report_finds_its_contents_in_the_runs(all_done):
     contents = gather_report(open_source([all_done[0]]))
     assert {run["config"] for run in contents["runs"]} == {"narrow", "wide"}
@@ -214,6 +216,7 @@ def test_a_report_finds_its_contents_in_the_runs(all_done):
         assert user["history"] and user["targets"]
 
 
+@pytest.mark.slow
 def test_a_report_is_a_page_with_the_question(all_done, tmp_path):
     report.main([str(all_done[0]), "--out", str(tmp_path / "report.html")])
     assert "Do wide models know more?" in (tmp_path / "report.html").read_text()

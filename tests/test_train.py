@@ -515,6 +515,7 @@ def test_the_learning_rate_rises_to_its_peak_and_follows_its_schedule(schedule, 
     assert float(rate(110)) == pytest.approx(end, abs=1e-6)
 
 
+@pytest.mark.slow
 def test_a_run_that_reads_actions_validates_and_says_when_they_are_missing(shop, tmp_path):
     config = config_for(shop)
     config.data.variables = ("item", "action")

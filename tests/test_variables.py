@@ -281,7 +281,7 @@ def test_every_parameter_of_the_embedder_moves_what_is_read_or_scored(data, chan
         read_columns = (jnp.sin(hidden) * jnp.arange(8.0)[None, None]).sum()
         return read_columns + jnp.sin(answers.scores()).sum()
 
-    gradients = jax.grad(total)(params)["embedder"]
+    gradients = jax.jit(jax.grad(total))(params)["embedder"]
     assert all(np.isfinite(g).all() and (g != 0).any() for g in jax.tree.leaves(gradients))
 
 
