@@ -322,8 +322,8 @@ def check_init(config: ConfigDict) -> None:
 
 def validation_metrics(config: ConfigDict, tasks: Tasks) -> list[str]:
     """Names of the metrics that a validation has, as `config.train.monitor` may name them."""
-    found: dict[str, Any] = {}
+    names: dict[str, Any] = {}
     for name, task in tasks.items():
         own = dict.fromkeys(task.metrics(tuple(config.eval.cutoffs)))
-        found |= qualify(name, own, len(tasks) > 1)
-    return list(found)
+        names |= qualify(name, own, len(tasks) > 1)
+    return list(names)

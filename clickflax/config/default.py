@@ -176,14 +176,14 @@ def call_in(path: str | pathlib.Path, function: str, kind: type[T]) -> T:
         names = runpy.run_path(str(path))
         if function not in names:
             raise ValueError(f"there is no function {function}() in this file.")
-        found = names[function](*([word] if colon else []))
+        result = names[function](*([word] if colon else []))
     except SyntaxError as error:
         raise ValueError(f"{error.filename}, line {error.lineno}: {error.msg}.") from error
     except Exception as error:
         raise ValueError(f"{path}{_line(error, path)}: {_explain(error)}") from error
-    if not isinstance(found, kind):
-        raise ValueError(f"{path}: {function}() returned {found!r}, not a {kind.__name__}.")
-    return found
+    if not isinstance(result, kind):
+        raise ValueError(f"{path}: {function}() returned {result!r}, not a {kind.__name__}.")
+    return result
 
 
 def override(

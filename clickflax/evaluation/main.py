@@ -139,15 +139,15 @@ def metrics_table(metrics: Mapping[str, float], title: str) -> rich.table.Table:
 
 def group_tables(groups: Mapping[str, Mapping[str, Any]]) -> Iterator[rich.table.Table]:
     """A table for each grouping of the targets, at the last cut-off."""
-    for column, found in groups.items():
+    for column, group in groups.items():
         table = rich.table.Table(title=GROUPS[column], title_justify="left")
-        last = list(found)[-1].split("@")[1]
+        last = list(group)[-1].split("@")[1]
         metrics = [f"{name}@{last}" for name in ("recall", "ndcg")]
         for name in ("", "targets", *metrics):
             table.add_column(name, justify="right" if name else "left")
-        for i, name in enumerate(found["bins"]):
-            values = (f"{found[metric][i]:.4f}" for metric in metrics)
-            table.add_row(name, f"{found['targets'][i]:,}", *values)
+        for i, name in enumerate(group["bins"]):
+            values = (f"{group[metric][i]:.4f}" for metric in metrics)
+            table.add_row(name, f"{group['targets'][i]:,}", *values)
         yield table
 
 

@@ -118,9 +118,9 @@ def keep_variables(
 def variables_of(folder: pathlib.Path) -> tuple[dict[str, Variable], dict[str, Variable]]:
     """The variables of events, and the numeric item features, of a run."""
     described = read_json(folder / "variables.json")
-    found = {name: variable_from_json(values) for name, values in described.items()}
-    events = {name: one for name, one in found.items() if not name.startswith(ITEM_PREFIX)}
-    return events, {name: one for name, one in found.items() if name.startswith(ITEM_PREFIX)}
+    variables = {name: variable_from_json(values) for name, values in described.items()}
+    events = {name: one for name, one in variables.items() if not name.startswith(ITEM_PREFIX)}
+    return events, {name: one for name, one in variables.items() if name.startswith(ITEM_PREFIX)}
 
 
 def vocabularies_of(folder: pathlib.Path) -> dict[str, Vocabulary]:

@@ -72,24 +72,24 @@ def choose_variables(
     names = event_variables(config.data.variables)
     follows = any(task.follows for task in tasks_of(config).values())
     after = config.data.given if follows else ()
-    found = describe_variables(dataset, names, quantiles, trained, after)
+    described = describe_variables(dataset, names, quantiles, trained, after)
     run = config.init.run or "the run"
-    for name in found.keys() & before.keys():
+    for name in described.keys() & before.keys():
         kept = before[name]
-        if bool(kept.size) != bool(found[name].size):
+        if bool(kept.size) != bool(described[name].size):
             raise ValueError(
                 f"{run} reads {name!r} as {'ids' if kept.size else 'a number'}, and this config "
                 "does not: use its config.data.quantiles, or its data set."
             )
-        if kept.several != found[name].several:
+        if kept.several != described[name].several:
             raise ValueError(
                 f"{run} reads {name!r} as {'several values' if kept.several else 'one value'} per "
                 f"event, which {dataset.path} does not have: prepare it as the data of the run, or "
                 "leave the variable out."
             )
         grows = name.removeprefix(NEXT_EVENT) in dataset.vocabularies and not kept.edges
-        found[name] = found[name] if grows else kept
-    return found
+        described[name] = described[name] if grows else kept
+    return described
 
 
 def find_input_schema(

@@ -50,13 +50,13 @@ def group_metrics(
     rows: Mapping[str, Shaped[np.ndarray, " T"]], cutoffs: Sequence[int]
 ) -> dict[str, dict[str, Any]]:
     """The groups of a record: bins, the number of targets in each, and the metrics."""
-    found = {}
+    record = {}
     for column in GROUPS:
         groups = group(rows[column])
         metrics = metrics_by_group(groups, rows["rank"], cutoffs)
-        found[column] = {
+        record[column] = {
             "bins": groups.names,
             "targets": np.bincount(groups.of, minlength=len(groups.names)).tolist(),
             **{name: values.tolist() for name, values in metrics.items()},
         }
-    return found
+    return record

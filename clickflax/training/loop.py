@@ -102,8 +102,8 @@ def validate(context: TrainContext, state: State, progress: Progress, output: Ou
     metrics: dict[str, float] = {}
     for name, evaluator in context.evaluators.items():
         if len(evaluator.data.validation):
-            found = evaluator.evaluate(state.params, "validation").metrics
-            metrics |= qualify(name, found, len(context.evaluators) > 1)
+            values = evaluator.evaluate(state.params, "validation").metrics
+            metrics |= qualify(name, values, len(context.evaluators) > 1)
     best = monitor in metrics and is_best(monitor, metrics[monitor], progress)
     if monitor in metrics:
         value = metrics[monitor]

@@ -219,7 +219,7 @@ def init_params(model: Model, key: Key[Array, ""], batch: Batch, constants: Any 
 
     row = jax.tree.map(lambda x: jnp.asarray(x[:1]), batch)
     collections = {"constants": constants or {}}
-    _, found = model.apply(
+    _, variables = model.apply(
         collections, row, method=everything, rngs={"params": key}, mutable=["params"]
     )
-    return found["params"]
+    return variables["params"]
