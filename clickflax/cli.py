@@ -12,6 +12,7 @@ from clickflax.runtime.compiled import enable_compilation_cache
 from clickflax.runtime.errors import user_message
 from clickflax.runtime.extensions import load_extension, take_extensions
 from clickflax.runtime.signals import Stopped
+from clickflax.runtime.terminal import printable
 
 VERBS = {
     "prepare": ("clickflax.preparation.main", "turn a raw log into a prepared data set"),
@@ -73,7 +74,7 @@ def _run(verb: str, arguments: list[str]) -> int:
     except (ValueError, OSError, FloatingPointError) as error:
         if os.environ.get("CLICKFLAX_TRACEBACK", "0") not in ("", "0"):
             raise
-        print(f"clickflax {verb}: error: {user_message(error)}", file=sys.stderr)
+        print(f"clickflax {verb}: error: {printable(user_message(error))}", file=sys.stderr)
         print("(Set CLICKFLAX_TRACEBACK=1 for the traceback.)", file=sys.stderr)
         return 1
     return status or 0

@@ -16,7 +16,6 @@ from typing import Any
 
 import numpy as np
 import rich.box
-import rich.console
 import rich.table
 from ml_collections import ConfigDict
 
@@ -48,6 +47,7 @@ from clickflax.run.targets import TaskData, check_trainable, make_task_data
 from clickflax.runtime.environment import environment
 from clickflax.runtime.files import write_json
 from clickflax.runtime.log import finite
+from clickflax.runtime.terminal import Console
 from clickflax.tasks.label_metrics import reliability_entry
 from clickflax.tasks.ranking_metrics import mean_metrics, ranking_metrics
 from clickflax.tasks.task import entries_of, qualify
@@ -276,7 +276,7 @@ def main(argv: list[str]) -> None:
     if flags.out:
         flags.out.parent.mkdir(parents=True, exist_ok=True)
         write_json(flags.out, {**record, "config": to_dict(config)})
-    console = rich.console.Console()
+    console = Console()
     for name in config.tasks:
         entries = entries_of(name, record, len(config.tasks) > 1)
         counted = "users" if "users" in entries else "labels"
@@ -284,5 +284,5 @@ def main(argv: list[str]) -> None:
         title = f"{name}, {flags.split} of {record['data']}: {count}"
         console.print(baselines_table(entries["baselines"], title))
         for baseline, reason in entries.get("unable", {}).items():
-            console.print(f"{baseline} is not applicable: {reason}", highlight=False)
+            console.print(f"{baseline} is not applicable: {reason}")
     print(json.dumps(record))

@@ -301,7 +301,7 @@ def _line(error: Exception, path: pathlib.Path) -> str:
 
 
 def _explain(error: Exception) -> str:
-    """An error of such a file in words; a group that is not there names the nearest one."""
+    """An error of such a file in words; an unknown group names the nearest one."""
     if isinstance(error, AttributeError) and isinstance(error.obj, ml_collections.ConfigDict):
         groups = {key.rsplit(".", 1)[0]: None for key in knobs(default())}
         return _not_a_knob(f"config.{error.name}", groups)

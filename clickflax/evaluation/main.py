@@ -10,7 +10,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
-import rich.console
 import rich.table
 from ml_collections import ConfigDict
 
@@ -40,6 +39,7 @@ from clickflax.run.sharded_tables import make_run_mesh, place_on_mesh
 from clickflax.run.targets import make_task_data
 from clickflax.runtime import processes, sharding
 from clickflax.runtime.log import finite
+from clickflax.runtime.terminal import Console
 from clickflax.tasks.group_metrics import GROUPS, group_metrics
 from clickflax.tasks.ranking_metrics import metrics_by_sequence
 from clickflax.tasks.task import entries_of, qualify
@@ -168,11 +168,11 @@ def print_metrics(record: Mapping[str, Any], tasks: Sequence[str], split: str, r
         metrics = {key: value for key, value in entries.items() if isinstance(value, float)}
         for key in ("train_seconds", "seconds_to_checkpoint", "evaluate_seconds"):
             metrics.pop(key, None)
-        console = rich.console.Console()
+        console = Console()
         console.print(metrics_table(metrics, f"{name}, {split} of {run}: {count}"))
         words = describe(entries["protocol"])
         if words:
-            console.print(words, highlight=False, markup=False)
+            console.print(words)
         for table in group_tables(entries.get("groups", {})):
             console.print(table)
 

@@ -19,7 +19,6 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
-import rich.console
 import rich.table
 from jaxtyping import Float, Int, Shaped
 
@@ -42,6 +41,7 @@ from clickflax.run.sharded_tables import make_run_mesh, place_on_mesh
 from clickflax.run.targets import hidden_conditions, mask_columns
 from clickflax.runtime import sharding
 from clickflax.runtime.files import atomic
+from clickflax.runtime.terminal import Console
 from clickflax.tasks.ranks import top_k_items
 from clickflax.tasks.task import Task
 
@@ -286,7 +286,7 @@ def print_recommendations(items: list[Recommendation]) -> None:
         table.add_column(name, justify="right" if name in ("", "score") else "left")
     for rank, (item, title, score) in enumerate(items, 1):
         table.add_row(str(rank), item, title or "", f"{score:.3f}")
-    rich.console.Console().print(table)
+    Console().print(table)
     print(json.dumps([item._asdict() for item in items]))
 
 

@@ -2,17 +2,16 @@
 
 import pathlib
 
-from rich.console import Console
 from rich.table import Table
 
 from clickflax.batch import RESERVED
+from clickflax.runtime.terminal import Console
 
 
 def print_report(info: dict, out: str | pathlib.Path) -> None:
     """Prints the counts of a dataset.json to standard output."""
     counts = info["counts"]
-    # Paths and values are printed literally: without markup, and without wrapping.
-    console = Console(highlight=False, markup=False, soft_wrap=True)
+    console = Console(soft_wrap=True)
     console.print(f"{info['source']} in {out}, fingerprint {info['fingerprint']}")
     console.print(_counts_table(info))
     if "same_time" in counts:

@@ -12,7 +12,6 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
-import rich.console
 import rich.live
 import rich.text
 from google.protobuf import message_factory
@@ -23,6 +22,7 @@ from tensorboard.plugins.hparams import summary_v2
 from tensorboard.summary.writer import event_file_writer
 
 from clickflax.runtime.files import atomic
+from clickflax.runtime.terminal import Console
 from clickflax.runtime.wandb_writer import WandbWriter
 
 # protobuf makes its classes at import, where a type checker cannot see them.
@@ -181,7 +181,7 @@ class ProgressBar:
         self._best = ""
         self._activity = "compiling"
         self._live = None
-        console = rich.console.Console(stderr=True)
+        console = Console(stderr=True)
         if sys.stderr.isatty() and not console.is_dumb_terminal:
             # Standard output is for results.
             self._live = rich.live.Live(console=console, auto_refresh=False, redirect_stdout=False)

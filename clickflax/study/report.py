@@ -4,6 +4,7 @@ import argparse
 import html
 import json
 import pathlib
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -24,18 +25,18 @@ def make_page(contents: Mapping[str, Any]) -> str:
             "`clickflax report` draws with plotly: pip install 'clickflax[report]'."
         ) from error
     parts = {name: (PAGE / name).read_text(encoding="utf-8") for name in ("page.css", "page.js")}
-    # "</" inside a script would end it.
-    data = json.dumps(contents, allow_nan=False).replace("</", "<\\/")
-    text = (PAGE / "page.html").read_text(encoding="utf-8")
-    for mark, value in {
+    # "</script" in a script ends it, and "<!--<script" hides its end.
+    data = json.dumps(contents, allow_nan=False).replace("<", "\\u003c")
+    values = {
         "TITLE": html.escape(contents["question"]),
         "STYLE": parts["page.css"],
         "PLOTLY": get_plotlyjs(),
         "DATA": data,
         "SCRIPT": parts["page.js"],
-    }.items():
-        text = text.replace(f"<!--{mark}-->", value, 1)
-    return text
+    }
+    page = (PAGE / "page.html").read_text(encoding="utf-8")
+    # In one pass: a value may contain the mark of another.
+    return re.sub("<!--([A-Z]+)-->", lambda mark: values[mark[1]], page)
 
 
 def main(argv: list[str]) -> None:

@@ -11,12 +11,12 @@ import time
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-import rich.console
 import rich.live
 import rich.table
 
 from clickflax.runtime.files import read_json
 from clickflax.runtime.signals import stop_on_signals
+from clickflax.runtime.terminal import Console
 from clickflax.study.cell import LOCKED, is_done, is_running
 from clickflax.study.paired import read_record
 from clickflax.study.plan import Cell, Study, cell_folder
@@ -99,7 +99,7 @@ class StudyProgress:
         self.seconds: dict[Cell, float] = {}  # of a whole cell, for those that this process has run
         self.steps: dict[Cell, int] = {}
         self.stopped_by = 0  # the signal that has stopped the study
-        self.console = rich.console.Console(stderr=True)
+        self.console = Console(stderr=True)
         self.live = None
         if sys.stderr.isatty() and not self.console.is_dumb_terminal:
             self.live = rich.live.Live(console=self.console, auto_refresh=False)

@@ -11,6 +11,8 @@ const style = i => ({
 });
 const styleOf = config => style(configs.indexOf(config));
 const four = value => value == null ? "" : value.toFixed(4);
+// Plotly reads tags, entities and %{...} in texts; a name is none of these.
+const literal = text => String(text).replace(/[&<>{}]/g, letter => `&#${letter.charCodeAt(0)};`);
 const lowerIsBetter = metric => report.lower_is_better.includes(metric);
 
 function make(tag, text = "", attributes = {}) {
@@ -132,7 +134,7 @@ function showDifferences(section) {
       return {
         name: metric, type: "scatter", mode: "markers",
         x: results.map(r => r.difference), y: points.map(point => point.y),
-        text: points.map(point => point.row.config),
+        text: points.map(point => literal(point.row.config)),
         error_x: {
           type: "data", symmetric: false, color: style(i).color,
           array: results.map(r => r.high - r.difference),
@@ -144,9 +146,9 @@ function showDifferences(section) {
     });
     draw(section, traces, {
       height: 150 + 52 * rows.length,
-      xaxis: { title: { text: `difference from ${report.baseline}` }, zeroline: true, zerolinewidth: 2 },
+      xaxis: { title: { text: `difference from ${literal(report.baseline)}` }, zeroline: true, zerolinewidth: 2 },
       yaxis: {
-        tickvals: rows.map((_, y) => y), ticktext: rows.map(row => row.config),
+        tickvals: rows.map((_, y) => y), ticktext: rows.map(row => literal(row.config)),
         range: [-0.6, rows.length - 0.4], zeroline: false,
       },
     }, "Difference for the same users, with its 95 % confidence interval (paired bootstrap)." + note);
@@ -161,12 +163,12 @@ function showCurves(section) {
   let [axis, data] = ["steps", dataSets[0]];
   const traces = () => report.runs.filter(run => run.data === data && run.curve.step.length)
     .map(run => ({
-      name: run.config, legendgroup: run.config, type: "scatter", mode: "lines+markers",
+      name: literal(run.config), legendgroup: run.config, type: "scatter", mode: "lines+markers",
       showlegend: run === report.runs.find(one => one.config === run.config && one.data === data),
       x: axis === "steps" ? run.curve.step : run.curve.seconds, y: run.curve.value,
       line: { color: styleOf(run.config).color, dash: styleOf(run.config).dash, width: 2 },
       marker: { symbol: styleOf(run.config).symbol, size: 5 },
-      hovertemplate: `%{y:.4f} at %{x:,}<extra>${run.config}, seed ${run.seed}</extra>`,
+      hovertemplate: `%{y:.4f} at %{x:,}<extra>${literal(run.config)}, seed ${run.seed}</extra>`,
     }));
   const metrics = () => [...new Set(report.runs.filter(run => run.data === data)
     .map(run => run.curve.name))].join(" or ");
@@ -196,9 +198,9 @@ function showPairs(section) {
     const runs = shown().filter(run => valueOf(run) === value);
     const look = key === "config" ? styleOf(value) : style(i);
     return {
-      name: String(value), type: "scatter", mode: "markers",
+      name: literal(value), type: "scatter", mode: "markers",
       x: runs.map(run => run.metrics[x]), y: runs.map(run => run.metrics[y]),
-      text: runs.map(run => `${run.config}, ${run.data}, seed ${run.seed}`),
+      text: runs.map(run => literal(`${run.config}, ${run.data}, seed ${run.seed}`)),
       marker: { color: look.color, symbol: look.symbol, size: 11, opacity: 0.85 },
       hovertemplate: "%{text}<br>%{x:.4~g}, %{y:.4f}<extra></extra>",
     };
@@ -206,7 +208,7 @@ function showPairs(section) {
   const title = name => name === "train_seconds" ? "seconds of training" : name;
   const layout = () => ({
     showlegend: true,
-    xaxis: { title: { text: title(x) } }, yaxis: { title: { text: title(y) } },
+    xaxis: { title: { text: literal(title(x)) } }, yaxis: { title: { text: literal(title(y)) } },
   });
   const plot = draw(section, traces(), layout(), "One point per run.");
   const redraw = () => react(plot, traces(), layout());
@@ -219,12 +221,12 @@ function showPairs(section) {
 function showGroups(section) {
   if (!report.groups.length) return section.remove();
   for (const group of report.groups) {
-    const bins = group.bins.map((bin, i) => `${bin}<br>n = ${group.targets[i].toLocaleString()}`);
+    const bins = group.bins.map((bin, i) => `${literal(bin)}<br>n = ${group.targets[i].toLocaleString()}`);
     const traces = Object.entries(group.configs).map(([config, values]) => ({
-      name: config, type: "scatter", mode: "lines+markers", x: bins, y: values,
+      name: literal(config), type: "scatter", mode: "lines+markers", x: bins, y: values,
       line: { color: styleOf(config).color, dash: styleOf(config).dash, width: 2 },
       marker: { symbol: styleOf(config).symbol, size: 9 },
-      hovertemplate: "%{y:.4f}<extra>" + config + "</extra>",
+      hovertemplate: "%{y:.4f}<extra>" + literal(config) + "</extra>",
     }));
     section.append(make("h3", group.title));
     draw(section, traces, {
@@ -244,7 +246,7 @@ function showReliability(section) {
   for (const run of runs) for (const [task, bins] of Object.entries(run.reliability)) {
     const look = style(traces.length - 1);  // not by config, which may have several lines
     traces.push({
-      name: [run.config, ...(several ? [run.data] : []), task, `seed ${run.seed}`].join(", "),
+      name: literal([run.config, ...(several ? [run.data] : []), task, `seed ${run.seed}`].join(", ")),
       type: "scatter", mode: "lines+markers",
       x: bins.map(bin => bin.prediction), y: bins.map(bin => bin.yes),
       line: { color: look.color, dash: look.dash }, marker: { symbol: look.symbol, size: 8 },
