@@ -239,19 +239,24 @@ CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 needs_browser = pytest.mark.skipif(CHROMIUM is None, reason="there is no Chromium on this machine")
 
 
-@contextlib.contextmanager
 def browser_page(folders, tmp_path, width=1200):
-    """The page of folders in a browser without a network; its console must stay empty."""
+    """The page of folders in a browser."""
+    report.main([*map(str, folders), "--out", str(tmp_path / "report.html")])
+    return opened(tmp_path / "report.html", width)
+
+
+@contextlib.contextmanager
+def opened(file, width=1200):
+    """A page in a browser without a network; its console must stay empty."""
     from playwright.sync_api import sync_playwright
 
-    report.main([*map(str, folders), "--out", str(tmp_path / "report.html")])
     messages = []
     with sync_playwright() as play:
         browser = play.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
         page = browser.new_page(viewport={"width": width, "height": 800}, offline=True)
         page.on("console", lambda message: messages.append(message.text))
         page.on("pageerror", lambda error: messages.append(str(error)))
-        page.goto(f"file://{tmp_path / 'report.html'}")
+        page.goto(f"file://{file}")
         page.wait_for_selector("body[data-drawn=yes]")
         yield page
         browser.close()
@@ -296,6 +301,24 @@ def test_a_browser_shows_all_sections_without_a_network(study, tmp_path, width):
         # The same page is used, as starting a browser takes seconds.
         check_sorting(page.locator("#tables table").first)
         check_choices(page)
+
+
+HOSTILE = ["<!--<script>x</script> [b]", "<b>&lt; %{x} {0}</b><img src=x onerror=alert(1)>"]
+
+
+@needs_browser
+def test_a_browser_shows_hostile_names_as_they_are(study, tmp_path):
+    contents = json.dumps(gather_report(open_source([study])))
+    for name, hostile in zip(["wide one", "narrow"], HOSTILE, strict=True):
+        contents = contents.replace(json.dumps(name), json.dumps(hostile))
+    file = tmp_path / "hostile.html"
+    file.write_text(report.make_page(json.loads(contents)), encoding="utf-8")
+    with opened(file) as page:
+        cells = page.locator("#tables table").first.locator("tbody tr td:first-child")
+        assert set(cells.all_inner_texts()) == set(HOSTILE)
+        legend = page.locator("#curves .legendtext").all_text_contents()
+        assert set(legend) == set(HOSTILE)
+        assert page.locator("img").count() == 0
 
 
 def check_sorting(table):
