@@ -4,6 +4,7 @@ import json
 
 import jax
 import numpy as np
+import pandas as pd
 import pyarrow.parquet as pq
 import pytest
 from toy import small_config
@@ -161,6 +162,37 @@ def test_a_user_named_twice_has_one_list(run, tmp_path):
         )
         == 1
     )
+
+
+@pytest.mark.parametrize("kind", [list, tuple, np.array, pd.Series, iter, "frame"])
+def test_histories_are_whatever_holds_lists(run, kind):
+    tokens = run.items.tokens()
+    lists = [tokens[:2], tokens[2:4], tokens[4:6]]
+    expected = recommend.top_k(run, lists, k=3)
+    if kind == "frame":
+        log = pd.DataFrame({"user": np.repeat([1, 2, 3], 2), "item": tokens[:6]})
+        histories = log.groupby("user").item.agg(list)
+    else:
+        histories = kind(lists)
+    assert recommend.top_k(run, histories, k=3) == expected
+
+
+def test_a_history_without_known_items_leaves_the_others_their_lists(run):
+    tokens = run.items.tokens()
+    one, other = recommend.top_k(run, [tokens[:2], tokens[2:4]], k=3)
+    with pytest.warns(UserWarning, match="2 of 4 histories have no known item.*at 1, 3"):
+        lists = recommend.top_k(run, [tokens[:2], [], tokens[2:4], ["the moon"]], k=3)
+    assert lists == [one, [], other, []]
+
+
+def test_a_dict_of_histories_is_refused(run):
+    with pytest.raises(ValueError, match="are a dict: pass list"):
+        recommend.top_k(run, {"u1": run.items.tokens()[:2]})
+
+
+def test_what_is_no_list_is_named_by_its_index(run):
+    with pytest.raises(ValueError, match="history 1: A history must be a list of items, not 5"):
+        recommend.top_k(run, [run.items.tokens()[:2], 5])
 
 
 def test_a_text_is_no_history(run):

@@ -12,7 +12,7 @@ import json
 import pathlib
 import sys
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -127,25 +127,50 @@ class Recommender:
             item = np.where(np.isneginf(score), -1, item + RESERVED)
             yield TopItems(example[there], item[there], score[there])
 
-    def find_items(self, names: Sequence[str]) -> Int[np.ndarray, " N"]:
-        """Ids of tokens or titles; unknown ones are left out, with a warning that names them.
-
-        Raises ValueError if none is known.
-        """
-        if isinstance(names, str):
-            raise ValueError(f"A history must be a list of items, not the text {names!r}.")
+    def find_items(self, names: Any) -> tuple[Int[np.ndarray, " N"], list[str]]:
+        """The ids of the known tokens or titles of a history, and the unknown ones."""
+        if isinstance(names, str) or not isinstance(names, Iterable):
+            raise ValueError(f"A history must be a list of items, not {names!r}.")
         names = [str(name) for name in names]
         ids = [
             self.ids.get(name, UNK) if id == UNK else int(id)
             for name, id in zip(names, self.run.items.ids(names), strict=True)
         ]
         unknown = [name for name, id in zip(names, ids, strict=True) if id == UNK]
-        known = np.array([id for id in ids if id != UNK], np.int32)
-        if not len(known):
-            raise ValueError(f"The run knows no item of this history: {names}.")
+        return np.array([id for id in ids if id != UNK], np.int32), unknown
+
+    def find_histories(self, histories: Iterable[Any]) -> list[Int[np.ndarray, " N"]]:
+        """The ids of the known items of each history; warns of unknown items and empty histories.
+
+        Raises ValueError for what is not a list of lists, and if no history has a known item.
+        """
+        if isinstance(histories, Mapping):
+            raise ValueError(
+                "The histories are a dict: pass list(histories.values()); the lists come in that "
+                "order."
+            )
+        pairs = []
+        for index, history in enumerate(histories):
+            try:
+                pairs.append(self.find_items(history))
+            except ValueError as error:
+                raise ValueError(f"history {index}: {error}") from None
+        ids = [known for known, _ in pairs]
+        unknown = list(dict.fromkeys(name for _, names in pairs for name in names))
+        empty = [index for index, known in enumerate(ids) if not len(known)]
+        if ids and len(empty) == len(ids):
+            raise ValueError(f"The run knows no item of this history: {unknown[:20]}.")
         if unknown:
-            warnings.warn(f"unknown items are left out: {', '.join(unknown)}", stacklevel=3)
-        return known
+            names = ", ".join(unknown[:20]) + (" ..." if len(unknown) > 20 else "")
+            warnings.warn(f"{len(unknown)} unknown items are left out: {names}", stacklevel=3)
+        if empty:
+            indices = ", ".join(map(str, empty[:20])) + (" ..." if len(empty) > 20 else "")
+            warnings.warn(
+                f"{len(empty)} of {len(ids)} histories have no known item, and get empty lists: "
+                f"those at {indices}",
+                stacklevel=3,
+            )
+        return ids
 
     def named(self, item: int, score: float) -> Recommendation:
         """A recommendation of an id."""
@@ -179,37 +204,40 @@ def check_k(run: Run, k: int) -> None:
 
 def top_k(
     run: Run,
-    histories: Sequence[Sequence[str]],
+    histories: Iterable[Any],
     k: int = 10,
     filter_seen: bool | None = None,
     given: Sequence[str] | None = None,
 ) -> list[list[Recommendation]]:
     """The top `k` next items for each history of tokens or titles, oldest first.
 
-    The users need not be known. `filter_seen` leaves items of the history out, by default as
-    `config.eval.filter_seen` says. `given` conditions on the next event, such as ["action=buy"], by
-    default as `config.eval.given` says. Variables other than the item are missing.
+    Histories are lists, tuples, arrays, Series or generators of these. One without a known item
+    gets an empty list, with a warning. The users need not be known. `filter_seen` leaves items of
+    the history out, by default as `config.eval.filter_seen` says. `given` conditions on the next
+    event, such as ["action=buy"], by default as `config.eval.given` says. Variables other than the
+    item are missing.
     """
     recommender = recommender_of(run)
-    if not histories:
-        return []
+    ids = recommender.find_histories(histories)
+    lists: list[list[Recommendation]] = [[] for _ in ids]
+    asked = [index for index, known in enumerate(ids) if len(known)]
+    if not asked:
+        return lists
     others = sorted(set(run.variables) - {"item"})
     others = [name for name in others if not name.startswith(NEXT_EVENT)]
     if others:
         warnings.warn(f"the histories have no {', '.join(others)}: taken as missing", stacklevel=2)
-    ids = [recommender.find_items(history) for history in histories]
-    bounds = np.concatenate([[0], np.cumsum([len(one) for one in ids])])
+    bounds = np.concatenate([[0], np.cumsum([len(ids[index]) for index in asked])])
     events = int(bounds[-1])
     columns = {name: missing_column(variable, events) for name, variable in run.variables.items()}
     hidden = frozenset(name for name in columns if name.startswith(NEXT_EVENT))
     columns = mask_columns(columns, hidden) | {"item": np.concatenate(ids)}
     filter_seen = bool(run.config.eval.filter_seen if filter_seen is None else filter_seen)
     given = tuple(run.config.eval.given if given is None else given)
-    lists: list[list[Recommendation]] = [[] for _ in histories]
     windows = Windows(bounds[:-1], bounds[1:])
     for batch in recommender.batches(columns, windows, k, filter_seen, given):
         for example, items, scores in zip(*batch, strict=True):
-            lists[example] = [
+            lists[asked[example]] = [
                 recommender.named(int(item), float(score))
                 for item, score in zip(items, scores, strict=True)
                 if item >= 0
