@@ -145,6 +145,7 @@ def test_labels_of_a_file_are_learned_as_numbers_and_must_be_of_their_kind(shop,
     assert 0 <= evaluate_run(tmp_path / "classes", "test")["accuracy"] <= 1
     (tmp_path / "labels.csv").write_text("\n".join(["sequence,label", f"{tokens[0]},1"]))
     config.label.kind, config.train.monitor = "binary", "auc"
+    config.label.classes = 2  # the default
     config.data.validation_from = config.data.test_from = "2026-01-01"
     with pytest.raises(ValueError, match="all labels to train on are 1"):
         set_up(config, tmp_path / "same")
