@@ -264,7 +264,7 @@ def kill_and_resume(folder: pathlib.Path, out: str) -> int:
     """Runs a study to its end, with SIGKILL at random times; returns the number of kills."""
     chance, kills = random.Random(0), 0
     study = load_study(folder / "study.py")
-    # A cell is in a session of its own: it outlives its study, which the next run then leaves it to.
+    # A cell has a session of its own: it outlives its study, and the next run leaves it alone.
     while not all(is_done(folder / out, study, cell) for cell in cells_of(study)):
         process = subprocess.Popen(
             study_command("run", folder / "study.py", "--out", folder / out, "--allow-dirty"),
