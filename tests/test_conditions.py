@@ -162,7 +162,8 @@ def test_every_event_of_a_period_is_a_question_about_what_came_before_it():
     assert found.dropped == {"events without a history": 1, "events after the test": 0}
 
 
-@pytest.mark.parametrize("task", ["next_item", pytest.param("masked_item", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("task", ["next_item", "masked_item"])
 def test_a_condition_changes_the_answer_of_one_model(shop, tmp_path, task):
     train(config_for(shop, task), tmp_path / "run")
     run = load_run(tmp_path / "run")

@@ -232,6 +232,7 @@ def test_several_tasks_share_a_model_and_every_parameter_changes_in_a_step(shop,
     assert float(metrics["loss"][0]) == pytest.approx(float(total), rel=1e-5)
 
 
+@pytest.mark.slow
 def test_several_tasks_are_validated_and_evaluated(shop, tmp_path):
     config = config_for(shop, "purchase", "next_item")
     config.data.split = "sequence_time"

@@ -290,7 +290,7 @@ def test_a_browser_shows_data_sets_one_by_one_or_together(label_run, tmp_path):
 
 
 @needs_browser
-@pytest.mark.parametrize("width", [1200, 390])
+@pytest.mark.parametrize("width", [1200, pytest.param(390, marks=pytest.mark.slow)])
 def test_a_browser_shows_all_sections_without_a_network(study, tmp_path, width):
     with browser_page([study], tmp_path, width) as page:
         for section in ("differences", "curves", "pairs", "groups"):

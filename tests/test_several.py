@@ -289,19 +289,14 @@ def config_for(path, task="masked_item", **changed):
     return c
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("optax_promotes")
 @pytest.mark.parametrize(
     ("task", "changed"),
     [
         ("masked_item", {"train.steps_at_once": 2, "model.widths": ("tags=3",)}),
-        pytest.param(
-            "next_item", {"data.cls": True, "model.combine": "concat"}, marks=pytest.mark.slow
-        ),
-        pytest.param(
-            "basket",
-            {"data.chain": "12h", "data.variables": ("item", "tags", "count.tags=t1")},
-            marks=pytest.mark.slow,
-        ),
+        ("next_item", {"data.cls": True, "model.combine": "concat"}),
+        ("basket", {"data.chain": "12h", "data.variables": ("item", "tags", "count.tags=t1")}),
     ],
 )
 def test_a_run_is_trained_and_asked_also_of_events_of_fewer_values(logs, tmp_path, task, changed):
