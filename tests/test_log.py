@@ -76,7 +76,7 @@ def test_tensorboard_shows_each_step_of_a_resumed_run_once(tmp_path):
     with MetricsWriter(tmp_path, {}) as writer:
         for step in (1, 2, 3):
             writer.write(step, {"loss": float(step)})
-    # TensorBoard sorts the files of one second by text: that of the ninth writer follows the tenth's.
+    # TensorBoard sorts the files of one second as text: writer 9 would come after writer 10.
     time.sleep(1.0)
     with MetricsWriter(tmp_path, {}, resumed_at=2) as writer:
         for step in (3, 4):
