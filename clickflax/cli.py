@@ -12,7 +12,7 @@ from clickflax.runtime.compiled import enable_compilation_cache
 from clickflax.runtime.errors import user_message
 from clickflax.runtime.extensions import load_extension, take_extensions
 from clickflax.runtime.signals import Stopped
-from clickflax.runtime.terminal import printable
+from clickflax.runtime.terminal import say
 
 VERBS = {
     "prepare": ("clickflax.preparation.main", "turn a raw log into a prepared data set"),
@@ -40,13 +40,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = list(sys.argv[1:] if argv is None else argv)
     verb = arguments[0] if arguments else None
     if verb in ("--help", "-h", "help"):
-        print(_help())
+        say(_help())
         return 0
     if verb == "--version":
-        print(f"clickflax {__version__}")
+        say(f"clickflax {__version__}")
         return 0
     if verb not in VERBS:
-        print(_unknown(verb), file=sys.stderr)
+        say(_unknown(verb), error=True)
         return 2
     return _run(verb, arguments[1:])
 
@@ -62,10 +62,10 @@ def _run(verb: str, arguments: list[str]) -> int:
         status = importlib.import_module(VERBS[verb][0]).main(arguments)
         sys.stdout.flush()
     except KeyboardInterrupt:
-        print(f"clickflax {verb}: interrupted", file=sys.stderr)
+        say(f"clickflax {verb}: interrupted", error=True)
         return 130
     except Stopped as reason:
-        print(f"clickflax {verb}: {reason}", file=sys.stderr)
+        say(f"clickflax {verb}: {reason}", error=True)
         return 128 + signal.SIGTERM
     except BrokenPipeError:
         # The reader of a pipe, `head` say, has gone; Python would complain again at its exit.
@@ -74,8 +74,8 @@ def _run(verb: str, arguments: list[str]) -> int:
     except (ValueError, OSError, FloatingPointError) as error:
         if os.environ.get("CLICKFLAX_TRACEBACK", "0") not in ("", "0"):
             raise
-        print(f"clickflax {verb}: error: {printable(user_message(error))}", file=sys.stderr)
-        print("(Set CLICKFLAX_TRACEBACK=1 for the traceback.)", file=sys.stderr)
+        say(f"clickflax {verb}: error: {user_message(error)}", error=True)
+        say("(Set CLICKFLAX_TRACEBACK=1 for the traceback.)", error=True)
         return 1
     return status or 0
 

@@ -113,7 +113,8 @@ def modules_of(package: str) -> dict[str, set[str]]:
 
 @pytest.mark.parametrize("package", sorted(LAYER))
 def test_no_modules_of_a_package_import_each_other_in_a_circle(package):
-    graphlib.TopologicalSorter(modules_of(package)).prepare()  # raises CycleError
+    modules = modules_of(package)
+    assert set(graphlib.TopologicalSorter(modules).static_order()) == set(modules)
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(PACKAGE)))

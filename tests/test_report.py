@@ -90,7 +90,7 @@ def contents(study):
 
 
 def test_contents_have_no_nan(contents):
-    json.dumps(contents, allow_nan=False)
+    assert json.loads(json.dumps(contents, allow_nan=False)) == contents
 
 
 def test_a_report_has_a_table_for_each_evaluation(contents):

@@ -157,7 +157,8 @@ LISTS = {"test": {"lists": True, "features": ("genres",)}, "few": {"negatives": 
 
 @pytest.mark.parametrize("metric", ["coverage@10", "diversity@10", "map@5"])
 def test_metrics_of_lists_are_accepted(metric):
-    cells_of(study_of(metrics=(metric,), evaluations=LISTS, seeds=(0,)))
+    study = study_of(metrics=(metric,), evaluations=LISTS, seeds=(0,))
+    assert [cell.config for cell in cells_of(study)] == list(study.configs)
 
 
 @pytest.mark.parametrize("metric", ["cold/ndcg@10", "intersection@10"])
@@ -168,7 +169,8 @@ def test_metrics_that_need_item_features_or_a_reference_are_refused_without(metr
 
 def test_metrics_of_cold_items_are_accepted_with_item_features():
     configs = {"narrow": (FILE, *SMALL, "data.variables=item,item.genres")}
-    cells_of(study_of(metrics=("cold/ndcg@10",), configs=configs))
+    cells = cells_of(study_of(metrics=("cold/ndcg@10",), configs=configs))
+    assert {cell.config for cell in cells} == {"narrow"}
 
 
 def test_metrics_of_several_tasks_have_the_names_of_their_tasks():
@@ -176,7 +178,8 @@ def test_metrics_of_several_tasks_have_the_names_of_their_tasks():
     both += ("data.split=sequence_time", "data.position_from=start")
     both += ("data.validation_from=2020-01-01", "data.test_from=2020-02-01")
     metrics = ("next_item/ndcg@10", "purchase/auc", "purchase/precision@recall=0.5")
-    cells_of(study_of(metrics=metrics, configs={"both": (FILE, *SMALL, *both)}))
+    cells = cells_of(study_of(metrics=metrics, configs={"both": (FILE, *SMALL, *both)}))
+    assert {cell.config for cell in cells} == {"both"}
 
 
 def test_labels_have_the_metrics_that_a_study_may_name():

@@ -1,5 +1,6 @@
 """What users have named is printed literally: no markup, no emoji, no escape sequence."""
 
+import ast
 import io
 import json
 import pathlib
@@ -11,7 +12,7 @@ import rich.table
 
 from clickflax import cli
 from clickflax.inference.recommend import Recommendation, print_recommendations
-from clickflax.runtime.terminal import Console, printable
+from clickflax.runtime.terminal import Console, printable, say
 from clickflax.study.report import make_page
 
 PACKAGE = pathlib.Path(cli.__file__).parent
@@ -76,6 +77,29 @@ def test_an_error_does_not_reach_the_terminal_as_a_command(tmp_path, capsys):
     assert cli.main(["evaluate", "--run", str(tmp_path / "a\x1b[2J")]) == 1
     message = capsys.readouterr().err
     assert "\x1b" not in message and "a\\x1b[2J" in message
+
+
+def test_a_line_is_printed_literally(capsys):
+    say("a\x1b[2J", error=True)
+    say("[b]\x07")
+    assert capsys.readouterr() == ("[b]\\x07\n", "a\\x1b[2J\n")
+
+
+def is_bare_print(node):
+    """Whether a node prints anything but JSON, in which control characters are escaped."""
+    if not (isinstance(node, ast.Call) and isinstance(node.func, ast.Name)):
+        return False
+    return node.func.id == "print" and "json.dumps(" not in ast.unparse(node)
+
+
+def test_one_module_prints_text_of_users():
+    printing = {
+        str(path.relative_to(PACKAGE))
+        for path in PACKAGE.rglob("*.py")
+        if any(map(is_bare_print, ast.walk(ast.parse(path.read_text()))))
+    }
+    # A simulation prints nothing of users but the folder that its own command names.
+    assert printing == {"runtime/terminal.py", "simulation/main.py"}
 
 
 def test_only_one_module_makes_consoles():

@@ -4,7 +4,6 @@ import argparse
 import dataclasses
 import json
 import pathlib
-import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -39,7 +38,7 @@ from clickflax.run.sharded_tables import make_run_mesh, place_on_mesh
 from clickflax.run.targets import make_task_data
 from clickflax.runtime import processes, sharding
 from clickflax.runtime.log import finite
-from clickflax.runtime.terminal import Console
+from clickflax.runtime.terminal import Console, say
 from clickflax.tasks.group_metrics import GROUPS, group_metrics
 from clickflax.tasks.ranking_metrics import metrics_by_sequence
 from clickflax.tasks.task import entries_of, qualify
@@ -157,11 +156,11 @@ def print_metrics(record: Mapping[str, Any], tasks: Sequence[str], split: str, r
         entries = entries_of(name, record, len(tasks) > 1)
         repeats = entries.get("targets_in_the_history", 0)
         if repeats and entries["protocol"]["filter_seen"]:
-            print(
+            say(
                 f"clickflax evaluate: warning: {repeats:,} targets are in their own history. With "
                 "the other items of the history filtered, these are easy to find: where people "
                 "return to items, --no-filter-seen gives the number to trust.",
-                file=sys.stderr,
+                error=True,
             )
         counted = ("examples", "users") if "users" in entries else ("labels",)
         count = f"{entries[counted[0]]:,} {counted[0]}"

@@ -10,7 +10,6 @@ import argparse
 import functools
 import json
 import pathlib
-import sys
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
@@ -41,7 +40,7 @@ from clickflax.run.sharded_tables import make_run_mesh, place_on_mesh
 from clickflax.run.targets import hidden_conditions, mask_columns
 from clickflax.runtime import sharding
 from clickflax.runtime.files import atomic
-from clickflax.runtime.terminal import Console
+from clickflax.runtime.terminal import Console, say
 from clickflax.tasks.ranks import top_k_items
 from clickflax.tasks.task import Task
 
@@ -220,14 +219,14 @@ def top_k(
     recommender = recommender_of(run)
     ids = recommender.find_histories(histories)
     lists: list[list[Recommendation]] = [[] for _ in ids]
-    asked = [index for index, known in enumerate(ids) if len(known)]
-    if not asked:
+    answered = [index for index, known in enumerate(ids) if len(known)]
+    if not answered:
         return lists
     others = sorted(set(run.variables) - {"item"})
     others = [name for name in others if not name.startswith(NEXT_EVENT)]
     if others:
         warnings.warn(f"the histories have no {', '.join(others)}: taken as missing", stacklevel=2)
-    bounds = np.concatenate([[0], np.cumsum([len(ids[index]) for index in asked])])
+    bounds = np.concatenate([[0], np.cumsum([len(ids[index]) for index in answered])])
     events = int(bounds[-1])
     columns = {name: missing_column(variable, events) for name, variable in run.variables.items()}
     hidden = frozenset(name for name in columns if name.startswith(NEXT_EVENT))
@@ -237,7 +236,7 @@ def top_k(
     windows = Windows(bounds[:-1], bounds[1:])
     for batch in recommender.batches(columns, windows, k, filter_seen, given):
         for example, items, scores in zip(*batch, strict=True):
-            lists[asked[example]] = [
+            lists[answered[example]] = [
                 recommender.named(int(item), float(score))
                 for item, score in zip(items, scores, strict=True)
                 if item >= 0
@@ -361,7 +360,7 @@ def main(argv: list[str]) -> None:
             history = [name.strip() for name in flags.history.split("|")]
             lists = top_k(run, [history], flags.k, flags.filter_seen, given)
         for warning in caught:
-            print(f"clickflax recommend: warning: {warning.message}", file=sys.stderr)
+            say(f"clickflax recommend: warning: {warning.message}", error=True)
         print_recommendations(lists[0])
         return
     filter_seen = run.config.eval.filter_seen if flags.filter_seen is None else flags.filter_seen

@@ -9,7 +9,6 @@ import errno
 import json
 import logging
 import pathlib
-import sys
 import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
@@ -21,6 +20,7 @@ from jaxtyping import Array, UInt32
 
 from clickflax.runtime import processes
 from clickflax.runtime.params import by_name, matching, tree_of
+from clickflax.runtime.terminal import say
 
 CHECKSUMS = "checksums"  # key in the progress: checksums of the trees and of the progress
 # Orbax logs every step of a save at INFO, warns of items that are not restored, and logs the trace
@@ -157,10 +157,7 @@ def restore(
             damaged.append(f"step {step} ({next(iter(str(error).splitlines()), '')[:200]})")
             continue
         if damaged:
-            print(
-                f"{folder}: damaged: {', '.join(damaged)}; using that of step {step}",
-                file=sys.stderr,
-            )
+            say(f"{folder}: damaged: {', '.join(damaged)}; using that of step {step}", error=True)
         return restored
     raise ValueError(
         f"{folder}: no checkpoint can be read: {', '.join(damaged)}. Restore it from a backup, or "

@@ -22,7 +22,7 @@ from tensorboard.plugins.hparams import summary_v2
 from tensorboard.summary.writer import event_file_writer
 
 from clickflax.runtime.files import atomic
-from clickflax.runtime.terminal import Console
+from clickflax.runtime.terminal import Console, printable, say
 from clickflax.runtime.wandb_writer import WandbWriter
 
 # protobuf makes its classes at import, where a type checker cannot see them.
@@ -221,7 +221,7 @@ class ProgressBar:
         self._end_evaluation()
         self._show(now=True)
         if self._live is None:
-            print(f"step {self.line()}, now {value:.4f}", file=sys.stderr, flush=True)
+            say(f"step {self.line()}, now {value:.4f}", error=True)
 
     def _end_evaluation(self) -> None:
         """Records the time of the current evaluation, if any."""
@@ -275,7 +275,7 @@ class ProgressBar:
         """Redraws the line, at most twice a second unless `now`."""
         if self._live is not None and (now or self._clock() - self._shown > 0.5):
             self._shown = self._clock()
-            text = rich.text.Text(self.line(), no_wrap=True, overflow="ellipsis")
+            text = rich.text.Text(printable(self.line()), no_wrap=True, overflow="ellipsis")
             self._live.update(text, refresh=True)
 
     def __enter__(self) -> "ProgressBar":

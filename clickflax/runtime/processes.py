@@ -6,13 +6,14 @@ its devices, and runs the same program. The first one writes. All must see the s
 
 import os
 import platform
-import sys
 import threading
 from typing import Any
 
 import jax
 import numpy as np
 from jax.experimental import multihost_utils
+
+from clickflax.runtime.terminal import say
 
 HEARTBEAT = 30  # seconds after which the others notice a lost process, and end
 START_SECONDS = 300  # in which all processes must connect
@@ -39,11 +40,11 @@ def start_processes(coordinator: str, processes: str, process: int | None, devic
             "another program, or is its driver missing?"
         )
     if several():
-        print(
+        say(
             f"process {jax.process_index()} of {jax.process_count()} on {platform.node()}, "
             f"{os.getpid()}: {jax.local_device_count()} of {jax.device_count()} "
             f"{jax.default_backend()} devices",
-            file=sys.stderr,
+            error=True,
         )
 
 
@@ -92,12 +93,11 @@ def _join(coordinator: str, processes: str, process: int | None) -> None:
 def _warn_of_waiting(coordinator: str, processes: str) -> None:
     """Explains the wait, before JAX ends the process with a long error."""
     where = f" at {coordinator}" if coordinator else ""
-    print(
+    say(
         f"after {PATIENCE} s, not all processes (--processes={processes}) have connected{where}: "
         "have all been started, and can they reach each other? This process ends in "
         f"{START_SECONDS - PATIENCE} s.",
-        file=sys.stderr,
-        flush=True,
+        error=True,
     )
 
 

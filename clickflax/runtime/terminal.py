@@ -1,6 +1,7 @@
 """Text on the terminal: names, titles and paths of users are shown literally, and never obeyed."""
 
 import re
+import sys
 from typing import Any
 
 import rich.console
@@ -14,6 +15,11 @@ UNPRINTABLE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069
 def printable(text: str) -> str:
     """Returns the text with escapes, such as `\\x1b`, for what is unsafe to print."""
     return UNPRINTABLE.sub(lambda match: match[0].encode("unicode_escape").decode(), text)
+
+
+def say(text: object, error: bool = False) -> None:
+    """Prints text literally, to standard output or standard error."""
+    print(printable(str(text)), file=sys.stderr if error else sys.stdout, flush=error)
 
 
 class Console(rich.console.Console):

@@ -20,6 +20,7 @@ from clickflax.evaluation.request import EvalRequest
 from clickflax.runtime.errors import user_message
 from clickflax.runtime.files import read_json, write_json
 from clickflax.runtime.signals import Stopped
+from clickflax.runtime.terminal import say
 from clickflax.study.plan import Cell, Study, cell_folder, read_plan
 from clickflax.training.loop import train, write_item_projection
 
@@ -76,7 +77,7 @@ def main(argv: list[str]) -> int:
     study, cells = read_plan(flags.out)
     cell = next((cell for cell in cells if cell.name == flags.name), None)
     if cell is None:
-        print(f"error: {flags.name} is no longer in the plan of {flags.out}", file=sys.stderr)
+        say(f"error: {flags.name} is no longer in the plan of {flags.out}", error=True)
         return 1
     try:
         with cell_lock(flags.out, cell):
@@ -85,17 +86,17 @@ def main(argv: list[str]) -> int:
     except filelock.Timeout:
         return LOCKED
     except Stopped as reason:
-        print(reason, file=sys.stderr)
+        say(reason, error=True)
         return 128 + signal.SIGTERM
     except (ValueError, OSError, FloatingPointError) as error:
         if os.environ.get("CLICKFLAX_TRACEBACK", "0") not in ("", "0"):
             raise
-        print(f"error: {user_message(error)}", file=sys.stderr)
+        say(f"error: {user_message(error)}", error=True)
         return 1
     except RuntimeError as error:  # by the compiler, or by a device without memory
         traceback.print_exc()
         first = next(iter(str(error).splitlines()), "")
-        print(f"error: {type(error).__name__}: {first}", file=sys.stderr)
+        say(f"error: {type(error).__name__}: {first}", error=True)
         return 1
     return 0
 

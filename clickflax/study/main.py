@@ -3,10 +3,10 @@
 import argparse
 import pathlib
 import signal
-import sys
 
 from clickflax.runtime.environment import checkout_state
 from clickflax.runtime.signals import Stopped
+from clickflax.runtime.terminal import say
 from clickflax.study.plan import cells_of, load_study, read_plan, write_plan
 from clickflax.study.results import make_tables
 from clickflax.study.runner import run_cells
@@ -33,8 +33,8 @@ def run_study(flags: argparse.Namespace) -> int:
     progress = run_cells(flags.out, read_plan(flags.out)[0], cells, flags.workers)
     for cell in cells:
         if progress.state[cell] == "failed":
-            print(f"{cell.name}: {progress.reason[cell]}", file=sys.stderr)
-    print(f"{progress.counts()}; see `clickflax study table {flags.out}`")
+            say(f"{cell.name}: {progress.reason[cell]}", error=True)
+    say(f"{progress.counts()}; see `clickflax study table {flags.out}`")
     if progress.stopped_by == signal.SIGINT:
         raise KeyboardInterrupt
     if progress.stopped_by:
@@ -49,7 +49,7 @@ def print_tables(flags: argparse.Namespace) -> int:
     else:
         study, cells = read_plan(flags.out)
         tables = make_tables(flags.out, study, cells), study.metrics, study.baseline
-    print(WRITERS[flags.format](*tables))
+    say(WRITERS[flags.format](*tables))
     return 0
 
 

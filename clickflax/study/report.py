@@ -8,6 +8,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
+from clickflax.runtime.terminal import say
 from clickflax.study.gather import gather_report, open_source
 
 PAGE = pathlib.Path(__file__).with_name("page")
@@ -52,4 +53,4 @@ def main(argv: list[str]) -> None:
     text = make_page(gather_report(open_source(flags.folders)))
     flags.out.parent.mkdir(parents=True, exist_ok=True)
     flags.out.write_text(text, encoding="utf-8")
-    print(f"{flags.out}: {len(text) / 1e6:.1f} MB")
+    say(f"{flags.out}: {len(text) / 1e6:.1f} MB")

@@ -16,7 +16,7 @@ import rich.table
 
 from clickflax.runtime.files import read_json
 from clickflax.runtime.signals import stop_on_signals
-from clickflax.runtime.terminal import Console
+from clickflax.runtime.terminal import Console, say
 from clickflax.study.cell import LOCKED, is_done, is_running
 from clickflax.study.paired import read_record
 from clickflax.study.plan import Cell, Study, cell_folder
@@ -117,7 +117,7 @@ class StudyProgress:
         if self.live is None:
             explained = f"{cell.name}: {reason}" if reason else cell.name
             summary = ", ".join(filter(None, [self.counts(), self.time_left()]))
-            print(f"{state or 'stopped'} {explained} ({summary})", file=sys.stderr, flush=True)
+            say(f"{state or 'stopped'} {explained} ({summary})", error=True)
 
     def counts(self) -> str:
         """The number of cells in each state, as text."""

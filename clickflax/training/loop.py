@@ -7,7 +7,6 @@ import json
 import math
 import pathlib
 import signal
-import sys
 import threading
 import time
 from collections.abc import Mapping, Sequence
@@ -31,6 +30,7 @@ from clickflax.runtime import checkpoint, processes, sharding
 from clickflax.runtime.log import MetricsWriter, NoOutput, ProgressBar, write_projector
 from clickflax.runtime.params import count_params, split_params
 from clickflax.runtime.signals import Stopped, stop_on_signals
+from clickflax.runtime.terminal import say
 from clickflax.tasks.label_metrics import LOWER_IS_BETTER
 from clickflax.tasks.task import qualify
 from clickflax.training.setup import TrainContext, set_up
@@ -303,7 +303,7 @@ def train_from(context: TrainContext, state: State, progress: Progress) -> Progr
     config = context.config.train
     first = processes.is_first()
     if first:
-        print(banner(context, state, progress), file=sys.stderr)
+        say(banner(context, state, progress), error=True)
     stopped = bool(config.patience) and progress.evaluations_since >= config.patience
     if progress.step >= config.steps or stopped:
         return progress
