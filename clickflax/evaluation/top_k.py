@@ -5,9 +5,8 @@ import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Int, Shaped
+from jaxtyping import Float, Int, Shaped
 
 from clickflax.batch import RESERVED
 from clickflax.data.splits.common import Examples, events_inside
@@ -17,12 +16,11 @@ from clickflax.evaluation.protocol import Protocol, stored_protocol, to_json
 from clickflax.evaluation.record import read_rows
 from clickflax.evaluation.request import EvalRequest
 from clickflax.inference.predictor import Predictor
-from clickflax.model.heads import Answers
 from clickflax.run.targets import TaskData
 from clickflax.runtime import sharding
 from clickflax.runtime.files import read_json
 from clickflax.tasks.list_metrics import count_items, encode_features, list_metrics
-from clickflax.tasks.ranks import TopK, top_k_items
+from clickflax.tasks.ranks import top_k_with_targets
 
 
 def targets_of(examples: Examples) -> Int[np.ndarray, "Q T"]:
@@ -33,19 +31,6 @@ def targets_of(examples: Examples) -> Int[np.ndarray, "Q T"]:
     nth = np.arange(len(examples.owner)) - first[examples.owner]
     targets[examples.owner, nth] = examples.targets - RESERVED
     return targets
-
-
-def top_k_with_targets(
-    answers: Answers,
-    seen: Int[Array, "N 2"],
-    chunk: int,
-    targets: Int[Array, "A T"],
-    k: int,
-    top_k: TopK,
-) -> tuple[Float[Array, "A K"], Int[Array, "A K"]]:
-    """As `top_k_items`, but targets are not left out even if they are in `seen`."""
-    wanted = (targets[seen[:, 0]] == seen[:, 1:]).any(1)
-    return top_k_items(answers, jnp.where(wanted[:, None], -1, seen), chunk, k, top_k)
 
 
 def top_k_lists(

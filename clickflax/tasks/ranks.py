@@ -113,6 +113,19 @@ def top_k_items(
     )
 
 
+def top_k_with_targets(
+    answers: Answers,
+    seen: Int[Array, "N 2"],
+    chunk: int,
+    targets: Int[Array, "A T"],
+    k: int,
+    top_k: TopK,
+) -> tuple[Float[Array, "A K"], Int[Array, "A K"]]:
+    """As `top_k_items`, but targets are not left out even if they are in `seen`."""
+    wanted = (targets[seen[:, 0]] == seen[:, 1:]).any(1)
+    return top_k_items(answers, jnp.where(wanted[:, None], -1, seen), chunk, k, top_k)
+
+
 def scan_catalog(
     update: Callable[[Any, Chunk], Any],
     carry: Any,
