@@ -290,7 +290,7 @@ def test_several_tasks_are_resumed_and_train_many_steps_of_a_dispatch(shop, tmp_
             "False: returns would read",
         ),
         ({"data.validation_users": 5}, "validation_users=5 is for tasks that rank items"),
-        ({"task_weights": (1.0, 2.0)}, "must be one number above 0, or one for each"),
+        ({"task_weights": (1.0, 2.0)}, "must be one number, or one for each"),
         ({"data.validation_from": "2024-01-01"}, "no label is left to train on"),
     ],
 )

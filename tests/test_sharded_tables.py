@@ -193,7 +193,7 @@ def test_rows_that_fill_up_a_table_are_zero_and_no_part_of_the_model(shop, tmp_p
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"model_devices": 0}, "model_devices=0 must be at least 1"),
+        ({"model_devices": 0}, "model_devices=0 must be from 1 to 65536"),
         ({"model_devices": 2, "parallel": "pmap"}, "parallel='pmap'"),
         ({"model_devices": 2, "softmax_chunk": 10}, "softmax_chunk=10"),
     ],

@@ -4,6 +4,7 @@ import ast
 import difflib
 import pathlib
 import runpy
+import sys
 import traceback
 from collections.abc import Mapping, Sequence
 from typing import Any, TypeVar
@@ -238,14 +239,21 @@ def _with(values: Mapping[str, Any], where: str = "") -> ml_collections.ConfigDi
     config = default()
     known = knobs(config)
     values = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
-    for key, value in values.items():
+    for key in values:
         if key not in known:
             raise ValueError(f"{where}{_not_a_knob(key, known)}")
+    check_types(values, where)
+    config.update_from_flattened_dict(values, strip_prefix="config.")
+    return config
+
+
+def check_types(values: Mapping[str, Any], where: str = "") -> None:
+    """Raises ValueError, which begins with `where`, for a value that a knob may not hold."""
+    known = knobs(default())
+    for key, value in values.items():
         if not _is_like(value, known[key]):
             kind = _kind(known[key])
             raise ValueError(f"{where}{key}={value!r} is not {kind}, as {known[key]!r} is.")
-    config.update_from_flattened_dict(values, strip_prefix="config.")
-    return config
 
 
 def _not_a_knob(key: str, known: Mapping[str, Any]) -> str:
@@ -266,16 +274,22 @@ def _is_like(value: Any, example: Any) -> bool:
         first = example[0] if example else ""
         return isinstance(value, tuple) and all(_is_like(element, first) for element in value)
     if isinstance(example, float):
-        return isinstance(value, float | int) and not isinstance(value, bool)
+        return isinstance(value, float | int) and not isinstance(value, bool) and _is_finite(value)
     # A bool is an int to Python, but not to a reader of configs.
     return isinstance(value, type(example)) and isinstance(value, bool) == isinstance(example, bool)
+
+
+def _is_finite(number: float | int) -> bool:
+    """Whether a number is neither NaN nor infinite, also as a float."""
+    return abs(number) <= sys.float_info.max
 
 
 def _kind(example: Any) -> str:
     """The type of a knob in words."""
     if isinstance(example, tuple):
         return f"a tuple of {type(example[0] if example else '').__name__}"
-    return f"of type {type(example).__name__}"
+    finite = " and finite" if isinstance(example, float) else ""
+    return f"of type {type(example).__name__}{finite}"
 
 
 def _parse(text: str, example: Any) -> Any:
@@ -286,7 +300,7 @@ def _parse(text: str, example: Any) -> Any:
         return {"true": True, "1": True, "false": False, "0": False}.get(text.lower(), text)
     try:
         value = ast.literal_eval(text)
-    except (ValueError, SyntaxError):
+    except (ValueError, SyntaxError, MemoryError, RecursionError):
         value = tuple(filter(None, text.split(","))) if isinstance(example, tuple) else text
     if isinstance(example, tuple) and not isinstance(value, tuple | list):
         return (value,)

@@ -27,6 +27,7 @@ INITIALIZERS = Registry(
         "xavier": lambda _: nn.initializers.xavier_normal(),
     },
 )
+LARGEST_NUMBER = 2**16  # of the widths and the quantiles of single variables
 # Knobs of config.model that nothing but a block reads.
 BLOCK_KNOBS = (
     "norm",
@@ -206,6 +207,8 @@ def assignments(knob: str, pairs: tuple[str, ...]) -> dict[str, int]:
         name, _, number = pair.rpartition("=")
         if not number.isdigit() or int(number) < 1:
             raise ValueError(f"{knob}: {pair!r} is not of the form price=20.")
+        if int(number) > LARGEST_NUMBER:
+            raise ValueError(f"{knob}: {pair!r} must have a number up to {LARGEST_NUMBER}.")
         numbers[name] = int(number)
     return numbers
 

@@ -38,6 +38,16 @@ def cores() -> int:
     return os.cpu_count() or 1
 
 
+def device_bytes() -> int | None:
+    """Bytes of memory that a device has, or of this machine on CPU; None if it does not say."""
+    stats = jax.local_devices()[0].memory_stats()
+    if stats and "bytes_limit" in stats:
+        return int(stats["bytes_limit"])
+    if jax.default_backend() == "cpu" and hasattr(os, "sysconf"):
+        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    return None
+
+
 def use_devices(cpu_devices: int) -> None:
     """Splits the CPU into devices, 0 for one per core; call it before the first computation."""
     try:

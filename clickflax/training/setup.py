@@ -8,6 +8,7 @@ from jaxtyping import Array, Key
 from ml_collections import ConfigDict
 
 from clickflax.config.check import check_config
+from clickflax.config.check_numbers import check_memory
 from clickflax.data.batches import TrainingBatches
 from clickflax.data.store import Dataset, open_dataset
 from clickflax.evaluation.evaluator import Evaluator, make_evaluator
@@ -131,6 +132,8 @@ def set_up_evaluators(
 def set_up(config: ConfigDict, folder: pathlib.Path) -> tuple[TrainContext, State]:
     """Everything that a training needs, and its first state; makes or checks the run folder."""
     check_config(config)
+    if available := sharding.device_bytes():
+        check_memory(config, available, "more than a device here has")
     if processes.several() and config.train.parallel == "pmap":
         raise ValueError(
             "config.train.parallel='pmap' trains with one process: leave it at 'jit' for several."
