@@ -21,6 +21,7 @@ from studies import (
 )
 
 from clickflax.run.folder import load_run
+from clickflax.runtime.lock import hold
 from clickflax.runtime.params import by_name
 from clickflax.simulation.main import simulate
 from clickflax.simulation.shop import Shop
@@ -116,7 +117,7 @@ def one_done(tmp_path_factory):
     study = load_study(write_study_file(folder))
     cells = cells_of(study)
     write_plan(folder / "out", study, cells)
-    with cell_lock(folder / "out", cells[1]):
+    with hold(cell_lock(folder / "out", cells[1]), "a cell"):
         process = run_command(folder)
     return folder, cells, process
 

@@ -13,12 +13,11 @@ import sys
 import traceback
 from typing import Any
 
-import filelock
-
 from clickflax.evaluation.main import evaluate_run
 from clickflax.evaluation.request import EvalRequest
 from clickflax.runtime.errors import user_message
 from clickflax.runtime.files import read_json, write_json
+from clickflax.runtime.lock import Locked, hold, is_held
 from clickflax.runtime.signals import Stopped
 from clickflax.runtime.terminal import say
 from clickflax.study.plan import Cell, Study, cell_folder, read_plan
@@ -28,11 +27,9 @@ FINISHED = "answered.json"  # file with the evaluations that a run has finished
 LOCKED = 75  # exit status if another process runs the cell (EX_TEMPFAIL)
 
 
-def cell_lock(out: pathlib.Path, cell: Cell) -> filelock.BaseFileLock:
-    """The lock that the process of a cell holds."""
-    folder = out / "locks"
-    folder.mkdir(parents=True, exist_ok=True)
-    return filelock.FileLock(folder / cell.name, timeout=0)
+def cell_lock(out: pathlib.Path, cell: Cell) -> pathlib.Path:
+    """The file whose lock the process of a cell holds."""
+    return out / "locks" / cell.name
 
 
 def evaluations_as_json(study: Study) -> Any:
@@ -48,11 +45,7 @@ def is_done(out: pathlib.Path, study: Study, cell: Cell) -> bool:
 
 def is_running(out: pathlib.Path, cell: Cell) -> bool:
     """Whether a process runs the cell now."""
-    try:
-        with cell_lock(out, cell):
-            return False
-    except filelock.Timeout:
-        return True
+    return is_held(cell_lock(out, cell))
 
 
 def run_cell(out: pathlib.Path, study: Study, cell: Cell) -> None:
@@ -80,11 +73,17 @@ def main(argv: list[str]) -> int:
         say(f"error: {flags.name} is no longer in the plan of {flags.out}", error=True)
         return 1
     try:
-        with cell_lock(flags.out, cell):
-            if not is_done(flags.out, study, cell):
-                run_cell(flags.out, study, cell)
-    except filelock.Timeout:
+        with hold(cell_lock(flags.out, cell), f"the cell {cell.name}"):
+            return run_unless_done(flags.out, study, cell)
+    except Locked:
         return LOCKED
+
+
+def run_unless_done(out: pathlib.Path, study: Study, cell: Cell) -> int:
+    """Runs a cell unless it is done; returns the exit status, after it has said what is wrong."""
+    try:
+        if not is_done(out, study, cell):
+            run_cell(out, study, cell)
     except Stopped as reason:
         say(reason, error=True)
         return 128 + signal.SIGTERM

@@ -35,6 +35,7 @@ from clickflax.tasks.label_metrics import LOWER_IS_BETTER
 from clickflax.tasks.task import qualify
 from clickflax.training.setup import TrainContext, set_up
 from clickflax.training.step import State
+from clickflax.training.workdir import lock_workdir
 
 PROJECTED = 10_000  # items that TensorBoard's projector has to draw
 # One program: on its own, the norm is 60 programs, which take 2 s to compile.
@@ -282,13 +283,17 @@ def origin_note(context: TrainContext, params: Any) -> str:
 
 
 def train(config: ConfigDict, workdir: str | pathlib.Path) -> dict[str, Any]:
-    """Trains the run in `workdir`, or resumes it; returns its step, best metric and seconds."""
+    """Trains the run in `workdir`, or resumes it; returns its step, best metric and seconds.
+
+    Raises Locked if another process trains there.
+    """
     sharding.use_devices(config.train.cpu_devices)
     folder = pathlib.Path(workdir)
-    context, state = set_up(config, folder)
-    with context.steps:
-        state, progress = resume_training(context, state)
-        progress = train_from(context, state, progress)
+    with lock_workdir(folder):
+        context, state = set_up(config, folder)
+        with context.steps:
+            state, progress = resume_training(context, state)
+            progress = train_from(context, state, progress)
     return {
         "run": str(folder),
         "step": progress.step,

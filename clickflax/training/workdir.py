@@ -1,5 +1,6 @@
 """The work folder of a training: made at its first start, checked at every other one."""
 
+import contextlib
 import hashlib
 import pathlib
 
@@ -11,8 +12,10 @@ from clickflax.data.store import Dataset
 from clickflax.run.folder import check_catalog, keep_variables, vocabularies_of
 from clickflax.run.inputs import InputSchema
 from clickflax.run.transfer import Transferred
+from clickflax.runtime import processes
 from clickflax.runtime.environment import add_start, environment
 from clickflax.runtime.files import read_json, write_json
+from clickflax.runtime.lock import hold
 
 # Knobs that may change on resume: data location, devices and kernels, logging.
 MAY_CHANGE = (
@@ -22,6 +25,31 @@ MAY_CHANGE = (
     "config.train.model_devices",
     "config.train.wandb",
 )
+
+
+def lock_workdir(folder: pathlib.Path) -> contextlib.AbstractContextManager[None]:
+    """A context in which no other process trains in a folder; of several, the first one locks.
+
+    Raises Locked if one does, and ValueError for the folder of something else.
+    """
+    if not processes.is_first():
+        return contextlib.nullcontext()
+    check_folder(folder)
+    return hold(folder / ".lock", f"the work folder {folder}")
+
+
+def check_folder(folder: pathlib.Path) -> None:
+    """Raises ValueError if a folder has other files than those of a run."""
+    if (folder / "config.json").is_file():
+        return
+    ours = {"data", "vocab", "variables.json", "environment.json"}  # of a start that was killed
+    names = [path.name for path in folder.iterdir()] if folder.is_dir() else []
+    others = [name for name in names if name not in ours and not name.startswith(".")]
+    if others:
+        raise ValueError(
+            f"{folder} is not empty and not the folder of a run: {others[:5]}. Name another "
+            "workdir."
+        )
 
 
 def labels_fingerprint(config: ConfigDict) -> str | None:
@@ -57,14 +85,7 @@ def make_workdir(
     transferred: Transferred | None,
 ) -> None:
     """Makes the folder of a run. Raises ValueError if it has other files."""
-    ours = {"data", "vocab", "variables.json", "environment.json"}  # of a start that was killed
-    names = [path.name for path in folder.iterdir()] if folder.is_dir() else []
-    others = [name for name in names if name not in ours and not name.startswith(".")]
-    if others:
-        raise ValueError(
-            f"{folder} is not empty and not the folder of a run: {others[:5]}. Name another "
-            "workdir."
-        )
+    check_folder(folder)
     folder.mkdir(parents=True, exist_ok=True)
     keep_variables(dataset, folder, schema.variables, schema.features)
     origin = {
