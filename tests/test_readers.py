@@ -159,7 +159,7 @@ def test_bad_rows_that_are_skipped_are_counted_and_listed(tmp_path, capsys):
 
 
 def test_a_line_of_too_few_or_too_many_fields_is_an_error_with_its_number(tmp_path):
-    with pytest.raises(ValueError, match=r"log\.csv, line 3: Expected Number of Columns: 3"):
+    with pytest.raises(ValueError, match=r"log\.csv, line 3: 2 fields, not 3 \('1,b'\)"):
         prepared(tmp_path, "u,i,t\n1,a,1\n1,b\n1,c,3\n")
 
 

@@ -20,6 +20,8 @@ from clickflax.preparation.index import Variables
 from clickflax.preparation.locate import LISTED, BadRow
 from clickflax.preparation.options import Options
 from clickflax.preparation.sources.base import RawLog
+from clickflax.preparation.times import find_time_format
+from clickflax.preparation.tokens import find_fractions, null_if_missing
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,6 +39,8 @@ class SortedEvents:
     read: int
     dropped: Mapping[str, int]
     bad_rows: tuple[BadRow, ...]
+    time_format: str | None = None  # see `find_time_format`
+    fractions: tuple[str, ...] = ()  # columns of text that were written as 10.0
 
     def with_log_path(self, copy: str, raw: str) -> "SortedEvents":
         """Returns the events with the path of a copied log replaced by that of the original."""
@@ -55,9 +59,12 @@ def collect_events(
 
     Raises ValueError if the log is empty, or has a bad row and `--on-bad-rows` is error.
     """
-    variables = index.find_variables(log.staged.events, log.numeric, log.several)
+    raw = null_if_missing(log.staged.events, options.missing)
+    variables = index.find_variables(raw, log.numeric, log.several)
     _check_time_options(variables, options)
-    checked = index.check_events(engine, log.staged.events, variables, options)
+    time_format = find_time_format(engine, raw, options) if variables.has_time else None
+    fractions = find_fractions(engine, raw, ("sequence", *variables.categorical))
+    checked = index.check_events(engine, raw, variables, time_format or "", fractions)
     problems = index.problem_counts(engine, checked)
     good = problems.pop(None, 0)
     dropped = {**problems, "malformed line": log.staged.malformed}
@@ -74,7 +81,9 @@ def collect_events(
     sequences = index.index_sequences(engine, clean)
     tokens = {name: index.index_tokens(engine, clean, name) for name in variables.with_tokens}
     _write_sorted(engine, clean, variables, folder, good)
-    return SortedEvents(folder, variables, sequences, tokens, read, dropped, bad_rows)
+    return SortedEvents(
+        folder, variables, sequences, tokens, read, dropped, bad_rows, time_format, fractions
+    )
 
 
 def _write_sorted(
@@ -144,7 +153,16 @@ def _first_bad_rows(
         count = sum(dropped[reason] for reason in reasons)
         more = f", and {count - 1} more such rows" if count > 1 else ""
         raise ValueError(
-            f"{rows[0]}{more}. Correct it, set the format of times with --time-format, or skip "
-            "such rows with --on-bad-rows=skip."
+            f"{rows[0]}{more}. Correct it, {_advice(rows[0].reason)}or skip such rows with "
+            "--on-bad-rows=skip."
         )
     return tuple(rows)
+
+
+def _advice(reason: str) -> str:
+    """Returns what to do about a bad row besides correcting and skipping it."""
+    if reason == index.TIME_DOES_NOT_PARSE:
+        return "set the format of times with --time-format, "
+    if reason.endswith(index.NOT_A_NUMBER):
+        return "name a word for missing values with --missing, "
+    return ""

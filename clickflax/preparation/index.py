@@ -5,29 +5,27 @@ the filters. Sequences are numbered by their first appearance.
 """
 
 import dataclasses
-import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import ibis
-import ibis.expr.datatypes as dt
 import pyarrow as pa
 from ibis import _
 
 from clickflax.batch import NA, RESERVED
 from clickflax.preparation.engines.base import Engine
-from clickflax.preparation.options import Options
+from clickflax.preparation.times import as_number, parse_times
+from clickflax.preparation.tokens import as_token, without_fraction
 
-TIME_UNITS = {"s": 1e6, "ms": 1e3, "us": 1.0, "ns": 1e-3}  # microseconds
 # The first and the last microsecond of the years 1 to 9999.
 EARLIEST = -62_135_596_800_000_000
 LATEST = 253_402_300_799_999_999
 NO_SEQUENCE = "no sequence"
 NO_ITEM = "no item"
 MISSING = (NO_SEQUENCE, NO_ITEM)  # dropped and counted, but not bad rows
-MALFORMED_JSON = "malformed JSON"
+TIME_DOES_NOT_PARSE = "time does not parse"
+NOT_A_NUMBER = "is not a number"
 LARGEST_NUMBER = 3.4e38  # float32
-SAMPLED_TIMES = 1000  # to detect the format of times
 MAX_VALUES = 64  # per event and variable: every event takes the memory of the longest
 
 
@@ -60,31 +58,37 @@ def find_variables(events: ibis.Table, numeric: Sequence[str], several: Sequence
 
 
 def check_events(
-    engine: Engine, events: ibis.Table, variables: Variables, options: Options
+    engine: Engine,
+    events: ibis.Table,
+    variables: Variables,
+    time_format: str = "",
+    fractions: Sequence[str] = (),
 ) -> ibis.Table:
-    """Returns the events with clean columns, their `_problem` or null, and its `_value`."""
-    clean: dict[str, Any] = {
-        "_row": events["_row"],
-        "sequence": as_token(engine, events["sequence"]),
-    }
-    clean.update({name: as_token(engine, events[name]) for name in variables.categorical})
+    """Returns the events with clean columns, their `_problem` or null, and its `_value`.
+
+    Tokens of the columns `fractions` are written without one. Raises ValueError for a column whose
+    type is not that of its variable.
+    """
+    clean: dict[str, Any] = {"_row": events["_row"]}
+    for name in ("sequence", *variables.categorical):
+        value: Any = events[name]
+        value = without_fraction(value) if name in fractions else value
+        clean[name] = as_token(engine, name, value)
     clean.update({name: events[name] for name in variables.several})
     if "_split" in events.columns:
         clean["_split"] = events["_split"]
     problems = [(clean["sequence"].isnull(), NO_SEQUENCE), (clean["item"].isnull(), NO_ITEM)]
     values = []
-    if "_malformed" in events.columns:
-        problems.insert(0, (events["_malformed"], MALFORMED_JSON))
     if variables.has_time:
-        clean["time"] = _parse_times(engine, events, options)
+        clean["time"] = parse_times(engine, events["time"], time_format)
         does_not_parse = ~clean["time"].between(EARLIEST, LATEST).fill_null(False)
-        problems += [(events["time"].isnull(), "no time"), (does_not_parse, "time does not parse")]
+        problems += [(events["time"].isnull(), "no time"), (does_not_parse, TIME_DOES_NOT_PARSE)]
         values.append((does_not_parse, events["time"].cast("string")))
     for name in variables.numeric:
-        number = _parse_float32(engine, events[name])
+        number = _parse_float32(engine, name, events[name])
         # With some engines, Ibis treats NaN as null.
         not_a_number = number.isnull() & ~number.isnan().fill_null(False) & events[name].notnull()
-        problems.append((not_a_number, f"{name} is not a number"))
+        problems.append((not_a_number, f"{name} {NOT_A_NUMBER}"))
         values.append((not_a_number, events[name].cast("string")))
         clean[name] = number.fill_null(float("nan")).cast("float32")
     for name in variables.several:
@@ -93,8 +97,12 @@ def check_events(
         too_many = (count > MAX_VALUES).fill_null(False)
         problems.append((too_many, f"{name} has more than {MAX_VALUES} values"))
         values.append((too_many, count.cast("string")))
+    problem: Any = ibis.cases(*problems)
     value = ibis.cases(*values) if values else ibis.null("string")
-    return events.select(_problem=ibis.cases(*problems), _value=value, **clean)
+    if "_malformed" in events.columns:
+        problem = ibis.coalesce(events["_malformed"], problem)
+        value = ibis.coalesce(events["_text"], value)
+    return events.select(_problem=problem, _value=value, **clean)
 
 
 def problem_counts(engine: Engine, checked: ibis.Table) -> dict[str | None, int]:
@@ -165,105 +173,16 @@ def max_values(engine: Engine, clean: ibis.Table, name: str) -> int:
     return max(1, table["maximum"][0].as_py())
 
 
-def default_kind(type: dt.DataType) -> str:
-    """Returns the kind of a variable whose column has this type."""
-    if isinstance(type, dt.Array) and not is_fraction(type.value_type):
-        return "several"
-    return "numeric" if is_fraction(type) else "categorical"
+def _parse_float32(engine: Engine, name: str, value: Any) -> Any:
+    """Returns a float64 in the range of float32; null if it is not a number, NaN for NaN.
 
-
-def is_fraction(type: dt.DataType) -> bool:
-    """Returns whether a column of this type holds fractions."""
-    return type.is_floating() or (isinstance(type, dt.Decimal) and type.scale != 0)
-
-
-def as_token(engine: Engine, value: Any) -> Any:
-    """Returns a value as a token: null if empty, whole numbers without a fraction."""
-    type = value.type()
-    if type.is_string():
-        return value.nullif("")
-    if type.is_integer():
-        return value
-    if is_fraction(type):  # such as ids that a missing value once turned into fractions
-        value = value.cast("float64")
-        whole = value.try_cast("int64")
-        token = ibis.ifelse(whole == value, whole.cast("string"), engine.format_number(value))
-        return ibis.ifelse(value.isnan(), ibis.null("string"), token)
-    return value.cast("string")
-
-
-def as_tokens(engine: Engine, value: Any, separator: str, json: bool) -> Any:
-    """Returns the distinct tokens of a list, or of a text with a separator, in sorted order.
-
-    With `json`, a text may be a JSON array.
+    Raises ValueError if the column `name` has neither numbers nor text.
     """
-    if not value.type().is_array():
-        text = value.cast("string")
-        value = engine.split_text(text, separator)
-        if json:
-            value = ibis.coalesce(engine.parse_json_list(text), value)
-    tokens = value.map(lambda element: as_token(engine, element).cast("string"))
-    return tokens.filter(lambda element: element.notnull()).unique().sort()
-
-
-def _parse_float32(engine: Engine, value: Any) -> Any:
-    """Returns a float64 in the range of float32; null if it is not a number, NaN for NaN."""
-    number = engine.parse_number(value) if value.type().is_string() else value.cast("float64")
+    if not value.type().is_string() and not value.type().is_numeric():
+        raise ValueError(
+            f"{name} has values of the type {value.type()}, not numbers. Convert the column, or "
+            f"write {name}=COLUMN:categorical in --columns."
+        )
+    number = as_number(engine, value)
     fits = number.isnan() | (number.abs() <= LARGEST_NUMBER)
     return ibis.ifelse(fits, number, ibis.null("float64"))
-
-
-def _parse_times(engine: Engine, events: ibis.Table, options: Options) -> Any:
-    """Returns times as microseconds since 1970 UTC, null if they do not parse."""
-    time: Any = events["time"]
-    format = options.time_format
-    if time.type().is_temporal():
-        if format != "auto":
-            raise ValueError(
-                f"--time-format={format} applies to text and numbers, but the column of the time "
-                f"is a {time.type()}. Leave the flag out."
-            )
-        return engine.microseconds(time.cast("timestamp('UTC')"))
-    if format == "auto":
-        format = _detect_time_format(engine, events)
-    if format in TIME_UNITS:
-        scaled = _parse_float32(engine, time) * TIME_UNITS[format]
-        # A number far out of range would overflow the integer; as null it does not parse.
-        in_range: Any = ibis.ifelse(scaled.abs() < 1e18, scaled, ibis.null("float64"))
-        return in_range.round().cast("int64")
-    if format == "iso":
-        return engine.microseconds(engine.parse_timestamp(time.cast("string"), ""))
-    if "%" not in format:
-        raise ValueError(
-            f"--time-format={format!r} is not one of {['auto', *TIME_UNITS, 'iso']}, "
-            "nor a pattern such as %Y-%m-%d."
-        )
-    return engine.microseconds(engine.parse_timestamp(time.cast("string"), format))
-
-
-def _detect_time_format(engine: Engine, events: ibis.Table) -> str:
-    """Returns the format of most of the first times: a unit, by the size of numbers, or iso.
-
-    Raises ValueError if the numbers could have several units.
-    """
-    first = events.order_by("_row").limit(SAMPLED_TIMES)
-    text = first.select(time=first["time"].cast("string"))
-    values = engine.to_arrow(text)["time"].to_pylist()
-    numbers = [abs(float(value)) for value in values if value and _is_finite_number(value)]
-    if len(numbers) * 2 < sum(value is not None for value in values) or not numbers:
-        return "iso"
-    limits: Mapping[str, float] = {"s": 1e11, "ms": 1e14, "us": 1e17}
-    units = {next((u for u, limit in limits.items() if n < limit), "ns") for n in numbers}
-    if len(units) > 1:
-        raise ValueError(
-            f"the first times range from {min(numbers):.15g} to {max(numbers):.15g}: their unit "
-            f"could be any of {sorted(units)}. Name it, such as with --time-format=ms."
-        )
-    return units.pop()
-
-
-def _is_finite_number(text: str) -> bool:
-    try:
-        return math.isfinite(float(text))
-    except ValueError:
-        return False

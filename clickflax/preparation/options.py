@@ -32,6 +32,7 @@ class Options:
     quote: str = '"'
     header: bool = True
     separator: str = "|"
+    missing: tuple[str, ...] = ()
     items: pathlib.Path | None = None
     attributes: pathlib.Path | None = None
     test: pathlib.Path | None = None
@@ -64,6 +65,10 @@ class Options:
             raise ValueError(f"--quote={self.quote} is neither one character nor none.")
         if self.delimiter is not None and len(self.delimiter) != 1:
             raise ValueError(f"--delimiter={self.delimiter!r} is not one character.")
+        if self.delimiter is not None and self.delimiter in ("\n", "\r", self.quote):
+            raise ValueError(f"--delimiter={self.delimiter!r} ends lines, or is the --quote.")
+        if self.quote in ("\n", "\r"):
+            raise ValueError(f"--quote={self.quote!r} ends lines.")
         if not self.separator:
             raise ValueError("--separator is empty: name the text between values, such as |.")
         if self.max_length is not None and self.max_length < self.min_sequence_events:
@@ -174,6 +179,13 @@ def _add_format_flags(parser: argparse.ArgumentParser) -> None:
         help="separator between the values of a text with several values (default |)",
     )
     group.add_argument(
+        "--missing",
+        action="append",
+        default=[],
+        metavar="WORD",
+        help=r"a text that stands for a missing value, such as NULL or \N; may be repeated",
+    )
+    group.add_argument(
         "--time-format",
         default=Options.time_format,
         help="auto (default), s, ms, us or ns since 1970, iso, or a pattern such as %%Y%%m%%d",
@@ -255,4 +267,5 @@ def from_flags(flags: argparse.Namespace) -> Options:
         values["session_gap"] = parse_gap("--session-gap", flags.session_gap)
     values["delimiter"] = "\t" if flags.delimiter == r"\t" else flags.delimiter
     values["header"] = not flags.no_header
+    values["missing"] = tuple(flags.missing)
     return Options(**values)

@@ -13,6 +13,8 @@ def print_report(info: dict, out: str | pathlib.Path) -> None:
     counts = info["counts"]
     console = Console(soft_wrap=True)
     console.print(f"{info['source']} in {out}, fingerprint {info['fingerprint']}")
+    if counts["read_as"]:
+        console.print(f"read as {'; '.join(counts['read_as'])}")
     console.print(_counts_table(info))
     if "same_time" in counts:
         console.print(
@@ -25,6 +27,8 @@ def print_report(info: dict, out: str | pathlib.Path) -> None:
         console.print("skipped {file}, line {line}: {reason} ({value!r})".format(**row))
     if counts["left_out"]:
         console.print(f"unused columns: {', '.join(counts['left_out'])}")
+    for warning in counts["warnings"]:
+        console.print(f"warning: {warning}")
 
 
 def _counts_table(info: dict) -> Table:

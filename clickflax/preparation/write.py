@@ -19,6 +19,12 @@ from clickflax.preparation.collect import SortedEvents
 from clickflax.preparation.features import attach_features
 from clickflax.preparation.options import Options
 from clickflax.preparation.sources.base import RawLog
+from clickflax.preparation.warnings import (
+    count_known,
+    describe_reading,
+    warn_of_features,
+    warn_of_tokens,
+)
 
 
 def write_events(folder: pathlib.Path, events: SortedEvents, log: RawLog, options: Options) -> dict:
@@ -57,10 +63,18 @@ def write_events(folder: pathlib.Path, events: SortedEvents, log: RawLog, option
         kept = np.load(folder / "events" / "time.npy", mmap_mode="r")
         counts["first_time"] = _format_time(kept.min())
         counts["last_time"] = _format_time(kept.max())
+    warnings = []
     if log.item_features is not None:
-        known = set(log.item_features["token"].to_pylist())
         tokens = read_column(folder / "vocab" / "item.parquet", "token") or []
-        counts["with_features"] = sum(token in known for token in tokens)
+        counts["with_features"] = count_known(tokens, log.item_features)
+        warnings += warn_of_features("item", counts["with_features"], tokens, log.item_features)
+    if log.sequence_features is not None:
+        key = "user" if len(bounds) > len(offsets) else "token"
+        tokens = read_column(folder / "vocab" / "sequence.parquet", key) or []
+        known = count_known(tokens, log.sequence_features)
+        warnings += warn_of_features("sequence", known, tokens, log.sequence_features)
+    counts["read_as"] = describe_reading(events, log)
+    counts["warnings"] = [*warn_of_tokens(folder, events), *warnings]
     return counts
 
 

@@ -49,15 +49,15 @@ def reading(path: str | os.PathLike, remedy: str = REMEDY) -> Iterator[None]:
     except json.JSONDecodeError as error:
         raise ValueError(f"{path} is not valid JSON ({error}). {remedy}") from error
     except READ_ERRORS as error:
-        raise ValueError(f"{path} cannot be read: {_reason(error)}. {remedy}") from error
+        raise ValueError(f"{path} cannot be read: {first_line(error)}. {remedy}") from error
     except OSError as error:
         if error.strerror:
             raise
         # Such as gzip's "Not a gzipped file", which does not say which.
-        raise ValueError(f"{path} cannot be read: {_reason(error)}. {remedy}") from error
+        raise ValueError(f"{path} cannot be read: {first_line(error)}. {remedy}") from error
 
 
-def _reason(error: BaseException) -> str:
+def first_line(error: BaseException) -> str:
     """The first line of an error's message, without its full stop; its type if it has none."""
     lines = str(error).strip().splitlines()
     return lines[0].rstrip(".") if lines else type(error).__name__

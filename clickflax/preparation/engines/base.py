@@ -15,8 +15,9 @@ from clickflax.preparation.locate import BadRow, Location
 class Staged:
     """Rows in the engine: the wanted columns under their new names, and `_row`.
 
-    Malformed rows of JSON have a true `_malformed`. `malformed` counts the malformed records of
-    other text, and `rejected` has the first of them. `locate` finds the file and line of a `_row`.
+    Malformed rows of JSON have a reason in `_malformed`, null elsewhere, and the beginning of the
+    line in `_text`. `malformed` counts the malformed records of other text, and `rejected` has the
+    first of them. `locate` finds the file and line of a `_row`.
     """
 
     events: ibis.Table
@@ -46,7 +47,7 @@ class Engine(Protocol):
         quote: str = "",
         table: str = "events",
     ) -> Staged:
-        """Reads delimited text with the columns `names`."""
+        """Reads delimited text with the columns `names`, whose unwanted ones may be equal."""
         ...
 
     def read_lines(self, paths: Sequence[pathlib.Path], table: str) -> ibis.Table:
@@ -56,16 +57,30 @@ class Engine(Protocol):
         """
         ...
 
-    def read_json_lines(
-        self, paths: Sequence[pathlib.Path], wanted: Mapping[str, str], table: str = "events"
+    def json_keys(self, lines: str) -> list[str]:
+        """Returns the keys of all objects in a table of lines, in the order of their appearance."""
+        ...
+
+    def parse_json_lines(
+        self,
+        lines: str,
+        paths: Sequence[pathlib.Path],
+        wanted: Mapping[str, str],
+        lists: Sequence[str] = (),
+        table: str = "events",
     ) -> Staged:
-        """Reads files with one JSON object per line; empty lines are ignored."""
+        """Reads the lines of files with one JSON object per line as texts; blank lines are skipped.
+
+        A row is malformed if it is no object, if a key appears twice in it, and if a wanted value
+        is an object, an array (except in the columns `lists`), or infinite. A NaN is null, and a
+        whole number is written without a fraction.
+        """
         ...
 
     def read_parquet(
         self, paths: Sequence[pathlib.Path], wanted: Mapping[str, str], table: str = "events"
     ) -> Staged:
-        """Reads Parquet files with their types, which must be the same in all files."""
+        """Reads columns of Parquet files, whose types must be the same in all files."""
         ...
 
     def to_arrow(self, rows: ibis.Table) -> pa.Table:
@@ -100,5 +115,8 @@ class Engine(Protocol):
         ...
 
     def parse_json_list(self, text: Any) -> Any:
-        """Returns the values of a JSON array as texts, null if the text is not an array."""
+        """Returns the values of a JSON array as texts, null if the text is not an array.
+
+        A whole number is written without a fraction.
+        """
         ...

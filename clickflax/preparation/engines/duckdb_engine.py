@@ -16,10 +16,27 @@ from ibis.backends.duckdb import Backend
 
 from clickflax.data.store import DISK_FULL
 from clickflax.preparation.engines.base import Staged
-from clickflax.preparation.engines.duckdb_rejects import keep_rejected, rejected_lines
-from clickflax.preparation.locate import check_types, locate_line, locate_parquet_row, locate_text
+from clickflax.preparation.engines.duckdb_rejects import (
+    keep_rejected,
+    plain_reason,
+    rejected_lines,
+)
+from clickflax.preparation.locate import SHOWN, locate_line, locate_text
 from clickflax.preparation.options import Options
+from clickflax.preparation.parquet_files import locate_parquet_row, read_schema
+from clickflax.preparation.reasons import (
+    ARRAY_FOR_OBJECT,
+    KEY_TWICE,
+    MALFORMED_JSON,
+    NO_OBJECT,
+    infinite_value,
+    nested_value,
+)
+from clickflax.preparation.text_files import COPY_AGAIN
+from clickflax.runtime.files import first_line
 
+# The JSON of a line; null if it is malformed.
+VALID_LINE = "CASE WHEN json_valid(line) THEN line END"
 NOT_IN_TEXT = "\x1f"  # read with this delimiter, a whole line is one column
 MAX_LINE_BYTES = 1 << 24
 READ_ERROR = re.compile(  # an error message of DuckDB: line, reason and file, among other text
@@ -38,12 +55,19 @@ def epoch_us(time): ...
 def try_strptime(text, pattern): ...
 
 
-@ibis.udf.scalar.builtin(signature=(("string",), "boolean"))
-def json_valid(text): ...
+@ibis.udf.scalar.builtin(signature=(("string",), "array<string>"))
+def json_elements(text): ...
 
 
-@ibis.udf.scalar.builtin(signature=(("string", "string"), "array<string>"))
-def json_extract_string(text, path): ...
+# The values of a JSON array as texts; null if the text is no array.
+JSON_ELEMENTS = """CREATE MACRO json_elements(text) AS list_transform(
+    json_extract(CASE WHEN json_valid(text) AND json_type(text) = 'ARRAY' THEN text END, '$[*]'),
+    lambda value: CASE
+        WHEN json_type(value) = 'DOUBLE'
+        THEN nullif(regexp_replace(json_extract_string(value, '$'), '\\.0$', ''), 'NaN')
+        ELSE json_extract_string(value, '$')
+    END
+)"""
 
 
 class DuckDB:
@@ -63,10 +87,11 @@ class DuckDB:
         quote: str = "",
         table: str = "events",
     ) -> Staged:
-        columns = ", ".join(f"{_text(name)}: 'VARCHAR'" for name in names)
+        # Columns are known by their position: names may differ in case only, or be empty.
+        columns = ", ".join(f"c{position}: 'VARCHAR'" for position in range(len(names)))
         # Rejects are always stored: they name the file and line of a malformed record.
         self.con.raw_sql(
-            f"CREATE TABLE {table} AS SELECT {_selected_columns(wanted)} "
+            f"CREATE TABLE {table} AS SELECT {_selected_columns(names, wanted)} "
             f"FROM read_csv({_list(paths)}, columns = {{{columns}}}, "
             f"delim = {_text(delimiter)}, header = {header}, quote = {_text(quote)}, "
             f"escape = {_text(quote)}, auto_detect = false, ignore_errors = true, "
@@ -77,28 +102,51 @@ class DuckDB:
         locate = functools.partial(locate_text, paths, delimiter, quote, header, lines)
         return Staged(self._numbered(table), locate, malformed, first)
 
-    def read_json_lines(
-        self, paths: Sequence[pathlib.Path], wanted: Mapping[str, str], table: str = "events"
-    ) -> Staged:
-        self.read_lines(paths, "lines")
-        keys = ", ".join(_text('$."' + old + '"') for old in wanted.values())
-        chosen = ", ".join(f"fields[{k}] AS {_name(new)}" for k, new in enumerate(wanted, start=1))
-        self.con.raw_sql(
-            f"CREATE TABLE {table} AS SELECT {chosen}, NOT valid AS _malformed FROM (SELECT "
-            f"coalesce(json_valid(line), false) AS valid, CASE WHEN json_valid(line) THEN "
-            f"json_extract_string(line, [{keys}]) END AS fields FROM lines WHERE line IS NOT NULL)"
+    def json_keys(self, lines: str) -> list[str]:
+        keys = self.con.raw_sql(
+            f"SELECT key FROM (SELECT unnest(json_keys({VALID_LINE})) AS key, rowid AS row "
+            f"FROM {lines}) GROUP BY key ORDER BY min(row), key"
         )
-        self.con.raw_sql("DROP TABLE lines")
+        return [key for (key,) in keys.fetchall()]
+
+    def parse_json_lines(
+        self,
+        lines: str,
+        paths: Sequence[pathlib.Path],
+        wanted: Mapping[str, str],
+        lists: Sequence[str] = (),
+        table: str = "events",
+    ) -> Staged:
+        keys = "[" + ", ".join(_text(_json_path(old)) for old in wanted.values()) + "]"
+        chosen = ", ".join(
+            f"{_json_value(position)} AS {_name(new)}"
+            for position, new in enumerate(wanted, start=1)
+        )
+        self.con.raw_sql(
+            f"CREATE TABLE {table} AS SELECT {chosen}, reason AS _malformed, "
+            f"CASE WHEN reason IS NOT NULL THEN left(line, {SHOWN}) END AS _text "
+            f"FROM (SELECT *, CASE {_json_reasons(wanted, lists)} END AS reason FROM "
+            f"(SELECT line, object, json_type(object) AS type, json_keys(object) AS keys, "
+            f"json_type(object, {keys}) AS types, json_extract_string(object, {keys}) AS texts "
+            f"FROM (SELECT line, {VALID_LINE} AS object FROM {lines} WHERE trim(line) != '')))"
+        )
+        self.con.raw_sql(f"DROP TABLE {lines}")
         return Staged(self._numbered(table), functools.partial(locate_line, paths))
 
     def read_parquet(
         self, paths: Sequence[pathlib.Path], wanted: Mapping[str, str], table: str = "events"
     ) -> Staged:
-        check_types(paths, wanted)
-        self.con.raw_sql(
-            f"CREATE TABLE {table} AS SELECT {_selected_columns(wanted)} "
-            f"FROM read_parquet({_list(paths)})"
-        )
+        names = read_schema(paths[0]).names
+        aliases = ", ".join(f"c{position}" for position in range(len(names)))
+        # DuckDB ignores case in names: those of the file are known by their position.
+        columns = _selected_columns(names, wanted)
+        try:
+            self.con.raw_sql(
+                f"CREATE TABLE {table} AS SELECT {columns} "
+                f"FROM read_parquet({_list(paths)}) AS rows({aliases})"
+            )
+        except duckdb.Error as error:
+            raise self._error_of_one_file(paths, error) from error
         return Staged(self._numbered(table), functools.partial(locate_parquet_row, paths))
 
     def read_lines(self, paths: Sequence[pathlib.Path], table: str) -> ibis.Table:
@@ -115,7 +163,7 @@ class DuckDB:
             if match is None:
                 raise
             location = f"{match['file']}, line {match['line']}"
-            raise ValueError(f"{location}: {match['reason']}") from error
+            raise ValueError(f"{location}: {plain_reason(match['reason'])}.") from error
         return self._numbered(table)
 
     def to_arrow(self, rows: ibis.Table) -> pa.Table:
@@ -142,8 +190,16 @@ class DuckDB:
         return text.split(separator)
 
     def parse_json_list(self, text: Any) -> Any:
-        is_array = text.startswith("[") & json_valid(text)
-        return ibis.ifelse(is_array, json_extract_string(text, "$[*]"), ibis.null("array<string>"))
+        return json_elements(text)
+
+    def _error_of_one_file(self, paths: Sequence[pathlib.Path], error: duckdb.Error) -> Exception:
+        """Returns an error with the name of the file that cannot be read, if there is one."""
+        for path in paths:
+            try:
+                self.con.raw_sql(f"SELECT count(COLUMNS(*)) FROM read_parquet({_list([path])})")
+            except duckdb.Error as own:
+                return ValueError(f"{path} cannot be read: {first_line(own)}. {COPY_AGAIN}")
+        return error
 
     def _numbered(self, table: str) -> ibis.Table:
         # The rowid of a table is the order in which it was written, that of the files:
@@ -164,6 +220,7 @@ def open_duckdb(folder: pathlib.Path, options: Options) -> Iterator[DuckDB]:
         )
         try:
             con.raw_sql("SET enable_progress_bar = false")  # on standard output
+            con.raw_sql(JSON_ELEMENTS)
             # Times without a zone are read in the zone of the session.
             con.raw_sql(f"SET TimeZone = {_text(options.time_zone)}")
             yield DuckDB(con)
@@ -192,8 +249,44 @@ def _readable_error(error: duckdb.Error, options: Options) -> Exception:
     return ValueError(f"DuckDB: {text.splitlines()[0]}")
 
 
-def _selected_columns(wanted: Mapping[str, str]) -> str:
-    return ", ".join(f"{_name(old)} AS {_name(new)}" for new, old in wanted.items())
+def _selected_columns(names: Sequence[str], wanted: Mapping[str, str]) -> str:
+    """Returns the wanted ones of the columns c0, c1, ..., which have these names in the file."""
+    return ", ".join(f"c{names.index(old)} AS {_name(new)}" for new, old in wanted.items())
+
+
+def _json_path(key: str) -> str:
+    """Returns the path of a key in an object."""
+    return '$."' + key.replace("\\", "\\\\").replace('"', '\\"') + '"'
+
+
+def _json_value(position: int) -> str:
+    """Returns the value at a position of `texts` as text."""
+    text = f"texts[{position}]"
+    return (
+        f"CASE WHEN types[{position}] != 'DOUBLE' THEN {text} WHEN {text} != 'NaN' "
+        f"THEN regexp_replace({text}, '\\.0$', '') END"
+    )
+
+
+def _json_reasons(wanted: Mapping[str, str], lists: Sequence[str]) -> str:
+    """Returns the cases in which a row is malformed, each with its reason."""
+    cases = [
+        ("type IS NULL", MALFORMED_JSON),
+        ("type = 'ARRAY'", ARRAY_FOR_OBJECT),
+        ("type != 'OBJECT'", NO_OBJECT),
+        ("len(keys) != list_unique(keys)", KEY_TWICE),
+    ]
+    for position, (new, old) in enumerate(wanted.items(), start=1):
+        nested = f"types[{position}] IN ('ARRAY', 'OBJECT')"
+        if new in lists:
+            elements = f"json_type(object, {_text(_json_path(old) + '[*]')})"
+            nested = (
+                f"types[{position}] = 'OBJECT' OR list_has_any({elements}, ['ARRAY', 'OBJECT'])"
+            )
+        cases.append((nested, nested_value(old, new in lists)))
+        infinite = f"types[{position}] = 'DOUBLE' AND texts[{position}] LIKE '%Infinity'"
+        cases.append((infinite, infinite_value(old)))
+    return " ".join(f"WHEN {condition} THEN {_text(reason)}" for condition, reason in cases)
 
 
 def _text(value: str) -> str:

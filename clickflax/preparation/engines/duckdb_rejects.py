@@ -1,11 +1,17 @@
 """Records of text that DuckDB rejected: their number, their location, and lost rows."""
 
 import pathlib
+import re
 from collections.abc import Collection
 
 from ibis.backends.duckdb import Backend
 
-from clickflax.preparation.locate import LISTED, BadRow, line_numbers
+from clickflax.preparation.locate import LISTED, SHOWN, BadRow
+from clickflax.preparation.reasons import NOT_UTF_8, UNCLOSED_QUOTE, wrong_width
+from clickflax.preparation.text_files import line_numbers
+
+WRONG_WIDTH = re.compile(r"Expected Number of Columns: (?P<wanted>\d+) Found: (?P<found>\d+)")
+TOO_LONG = re.compile(r"Maximum line size of (?P<most>\d+) bytes exceeded")
 
 
 def keep_rejected(con: Backend, table: str, buffer: int) -> tuple[int, tuple[BadRow, ...]]:
@@ -28,7 +34,7 @@ def keep_rejected(con: Backend, table: str, buffer: int) -> tuple[int, tuple[Bad
         # Rows that the quote swallows are neither read nor rejected, and could not be counted.
         (line,) = line_numbers(pathlib.Path(broken[0]), [broken[1]])
         raise ValueError(
-            f"{broken[0]}, line {line}: a quote is opened and not closed, so that the end of "
+            f"{broken[0]}, line {line}: {UNCLOSED_QUOTE}, so that the end of "
             "rows is unknown. Correct it, or read quotes as ordinary characters with --quote=none."
         )
     # DuckDB treats a buffer without a good row as the end of the file.
@@ -49,11 +55,27 @@ def keep_rejected(con: Backend, table: str, buffer: int) -> tuple[int, tuple[Bad
     rows = []
     for file, start, text, reason in first:
         (line,) = line_numbers(pathlib.Path(file), [start])
-        reason = reason.splitlines()[0].rstrip(".")
         blank = len(text) - len(text.lstrip("\r\n"))  # the record begins with empty lines
         line += text[:blank].count("\n")
-        rows.append(BadRow(file, line, text.strip("\r\n"), reason))
+        rows.append(BadRow(file, line, text.strip("\r\n")[:SHOWN], plain_reason(reason)))
     return count, tuple(rows)
+
+
+def plain_reason(reason: str) -> str:
+    """Returns the reason of DuckDB for a rejected line in plain words."""
+    width = WRONG_WIDTH.search(reason)
+    if width is not None:
+        found, wanted = int(width["found"]), int(width["wanted"])
+        # DuckDB stops to count at the first field too many.
+        return wrong_width(found if found < wanted else None, wanted)
+    if "not utf-8" in reason:
+        return NOT_UTF_8
+    longest = TOO_LONG.search(reason)
+    if longest is not None:
+        return f"it is longer than {int(longest['most']):,} bytes"
+    if "unterminated quote" in reason:
+        return UNCLOSED_QUOTE
+    return f"DuckDB does not read it: {reason.splitlines()[0].rstrip('.')}"
 
 
 def rejected_lines(con: Backend, table: str, path: pathlib.Path) -> Collection[int]:

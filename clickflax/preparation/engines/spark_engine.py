@@ -16,7 +16,6 @@ from pyspark.sql.types import ArrayType, StringType
 
 from clickflax.preparation.engines.base import Staged
 from clickflax.preparation.engines.spark_text import (
-    NOT_UTF_8,
     balanced_quotes,
     check_time_pattern,
     escape_glob,
@@ -25,8 +24,15 @@ from clickflax.preparation.engines.spark_text import (
     path_uri,
     rejection_reason,
 )
-from clickflax.preparation.engines.spark_values import json_list_values, json_values, parse_time
-from clickflax.preparation.locate import LISTED, BadRow, check_types, locate_parquet_row
+from clickflax.preparation.engines.spark_values import (
+    json_keys,
+    json_list_values,
+    json_row,
+    parse_time,
+)
+from clickflax.preparation.locate import LISTED, SHOWN, BadRow
+from clickflax.preparation.parquet_files import locate_parquet_row
+from clickflax.preparation.reasons import NOT_UTF_8
 
 # Java also reads 1d and 0x1p3 as numbers, and a year alone as a time.
 NUMBER = r"(?i)^\s*[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?\s*$|^\s*[+-]?(nan|inf|infinity)\s*$"
@@ -34,6 +40,7 @@ DATE = r"^\s*(\d{4,6})[-/\\ ](\d{1,2})[-/\\ ](\d{1,2})"
 TIME = DATE + r"([ T]\d{1,2}:\d{1,2}.*)?\s*$"
 DECIMAL = "decimal(38, 20)"  # writes out a number that Java writes with an exponent
 MAX_LINE = 1 << 20  # characters, and fields
+FIELDS = ArrayType(StringType())
 FILE_BLOCK = ("_path", "_start")  # the key of a block of a file, which one task reads
 
 
@@ -52,6 +59,7 @@ class Spark:
         self.session = session
         self.folder = folder
         self.con = ibis.pyspark.connect(session)
+        self.begins: dict[str, list[int]] = {}  # of each table of lines: first row of each file
 
     def read_text(
         self,
@@ -95,38 +103,48 @@ class Spark:
         first = rejected.orderBy("_row").limit(LISTED).select("_row", "_bad").collect()
         reason = functools.partial(rejection_reason, names, delimiter, quote)
         rejected_rows = [
-            BadRow(*locate(row["_row"]), row["_bad"], reason(row["_bad"])) for row in first
+            BadRow(*locate(row["_row"]), row["_bad"][:SHOWN], reason(row["_bad"])) for row in first
         ]
         good = rows.where("_bad IS NULL").drop("_bad")
         return Staged(self._as_ibis(good, table), locate, malformed, tuple(rejected_rows))
 
     def read_lines(self, paths: Sequence[pathlib.Path], table: str) -> ibis.Table:
-        lines, begins = self._lines(paths, table)
+        lines, begins = self._lines(paths, f"{table}_text")
         broken = lines.where("NOT _valid").orderBy("_row").limit(1).collect()
         for row in broken:
             file, line = line_of(paths, begins, row["_row"])
-            raise ValueError(f"{file}, line {line}: {NOT_UTF_8}")
+            raise ValueError(f"{file}, line {line}: {NOT_UTF_8}.")
+        self.begins[table] = begins
         return self._as_ibis(lines.selectExpr("_row", "nullif(value, '') AS line"), table)
 
-    def read_json_lines(
-        self, paths: Sequence[pathlib.Path], wanted: Mapping[str, str], table: str = "events"
+    def json_keys(self, lines: str) -> list[str]:
+        keys = F.udf(json_keys, FIELDS)
+        text = self.session.table(lines).where("line IS NOT NULL")
+        rows = text.select("_row", F.explode(keys("line")).alias("_key"))
+        first = rows.groupBy("_key").agg(F.min("_row").alias("_first"))
+        return [row["_key"] for row in first.orderBy("_first", "_key").collect()]
+
+    def parse_json_lines(
+        self,
+        lines: str,
+        paths: Sequence[pathlib.Path],
+        wanted: Mapping[str, str],
+        lists: Sequence[str] = (),
+        table: str = "events",
     ) -> Staged:
-        lines, begins = self._lines(paths, f"{table}_lines")
-        lines = lines.where("value != ''")
-        keys = list(wanted.values())
-        parse = F.udf(functools.partial(json_values, keys), ArrayType(StringType()))
-        rows = lines.select("_row", F.when(F.col("_valid"), parse("value")).alias("_fields"))
+        parse = F.udf(functools.partial(json_row, dict(wanted), tuple(lists)), FIELDS)
+        text = self.session.table(lines).where("trim(line) != ''")
+        rows = text.select("_row", "line", parse("line").alias("_fields"))
         selected = [F.col("_fields")[k].alias(new) for k, new in enumerate(wanted)]
-        self._store(
-            rows.select("_row", *selected, F.col("_fields").isNull().alias("_malformed")), table
-        )
-        locate = functools.partial(line_of, paths, begins)
+        reason = F.col("_fields")[len(wanted)]
+        shown = F.when(reason.isNotNull(), F.substring("line", 1, SHOWN)).alias("_text")
+        self._store(rows.select("_row", *selected, reason.alias("_malformed"), shown), table)
+        locate = functools.partial(line_of, paths, self.begins[lines])
         return Staged(self._as_ibis(self._table(table), table), locate)
 
     def read_parquet(
         self, paths: Sequence[pathlib.Path], wanted: Mapping[str, str], table: str = "events"
     ) -> Staged:
-        check_types(paths, wanted)
         for name in wanted.values():
             type = pq.read_schema(paths[0]).field(name).type
             if pa.types.is_timestamp(type) and type.unit == "ns":
@@ -201,6 +219,9 @@ class Spark:
 
         The lines have the columns `_row`, `value`, and `_valid`: whether the line is UTF-8.
         """
+        for path in paths:
+            if path.suffix == ".zst":
+                raise ValueError(f"{path}: Spark does not read .zst. Unpack it, or pack it as .gz.")
         lines = self.session.read.text([escape_glob(path) for path in paths])
         lines = lines.select(
             F.col("_metadata.file_path").alias("_path"),

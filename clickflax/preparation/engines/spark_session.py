@@ -48,6 +48,7 @@ def open_spark(folder: pathlib.Path, options: Options) -> Iterator[Spark]:
     builder = builder.config("spark.ui.showConsoleProgress", "false")
     builder = builder.config("spark.sql.warehouse.dir", path_uri(folder / "warehouse"))
     builder = builder.config("spark.sql.catalogImplementation", "in-memory")
+    builder = builder.config("spark.sql.caseSensitive", "true")  # of columns, as in the files
     try:
         session = builder.getOrCreate()
         try:

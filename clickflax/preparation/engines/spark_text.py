@@ -8,8 +8,7 @@ from collections.abc import Sequence
 from datetime import datetime
 
 from clickflax.preparation.locate import Location
-
-NOT_UTF_8 = "it is not UTF-8"
+from clickflax.preparation.reasons import NOT_UTF_8, wrong_width
 
 
 def balanced_quotes(delimiter: str, quote: str) -> str:
@@ -34,15 +33,14 @@ def check_time_pattern(pattern: str) -> None:
 
 
 def rejection_reason(names: Sequence[str], delimiter: str, quote: str, line: str) -> str:
-    """Returns the reason for a rejected line, in the words of DuckDB."""
+    """Returns the reason for a rejected line."""
     if quote:
         count = len(next(csv.reader([line], delimiter=delimiter, quotechar=quote)))
     else:
         count = len(line.split(delimiter))
     if count == len(names):
         return NOT_UTF_8
-    # DuckDB stops counting at the first field too many.
-    return f"Expected Number of Columns: {len(names)} Found: {min(count, len(names) + 1)}"
+    return wrong_width(count if count < len(names) else None, len(names))
 
 
 def line_of(paths: Sequence[pathlib.Path], begins: Sequence[int], row: int) -> Location:

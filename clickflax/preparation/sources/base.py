@@ -22,7 +22,8 @@ class RawLog:
     `item`, `time` if the log has times, `_split` (0 train, 1 test) if the source comes split, and
     one column per further variable. Variables are categorical, except for those named in `numeric`
     and in `several`, whose values are lists of tokens. The first column of a feature table is
-    `token`. `unused_columns` names the columns of the log that are not read.
+    `token`. `unused_columns` names the columns of the log that are not read. `form` says how the
+    files were read, for the report.
     """
 
     staged: Staged
@@ -31,6 +32,7 @@ class RawLog:
     item_features: pa.Table | None = None
     sequence_features: pa.Table | None = None
     unused_columns: tuple[str, ...] = ()
+    form: str = ""
 
 
 ReadSource = Callable[[Engine, pathlib.Path, Options], RawLog]

@@ -4,8 +4,8 @@ import dataclasses
 from collections.abc import Mapping
 
 from clickflax.preparation.engines.base import Engine, Staged
-from clickflax.preparation.index import as_tokens
 from clickflax.preparation.options import Options
+from clickflax.preparation.tokens import as_tokens
 
 
 def kind_of_column(options: Options, name: str, default: str) -> str:
@@ -28,5 +28,5 @@ def split_values(
     With `json`, a text may be a JSON array.
     """
     events = staged.events
-    lists = {name: as_tokens(engine, events[name], separator, json) for name in several}
+    lists = {name: as_tokens(engine, name, events[name], separator, json) for name in several}
     return dataclasses.replace(staged, events=events.mutate(**lists))

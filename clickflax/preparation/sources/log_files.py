@@ -5,17 +5,20 @@ reported later, with its file and line.
 """
 
 import dataclasses
-import itertools
-import json
 import pathlib
-from collections.abc import Mapping
-
-import pyarrow.parquet as pq
+from collections.abc import Iterable, Mapping
 
 from clickflax.preparation.engines.base import Engine, Staged
-from clickflax.preparation.locate import check_columns, open_text, records
+from clickflax.preparation.locate import check_columns
+from clickflax.preparation.options import Options
+from clickflax.preparation.parquet_files import check_types, names_of_all
+from clickflax.preparation.text_files import (
+    check_text,
+    find_delimiter,
+    first_record,
+    is_compressed,
+)
 
-DELIMITERS = (",", "\t", ";", "|", " ")
 FORMAT_OF_SUFFIX = {
     ".csv": "csv",
     ".tsv": "tsv",
@@ -26,35 +29,56 @@ FORMAT_OF_SUFFIX = {
     ".ndjson": "jsonl",
     ".json": "jsonl",
 }
-SAMPLED_OBJECTS = 1000  # of a JSON-lines file, to find its keys
+PACKED = (".gz", ".zst", ".zip", ".bz2", ".xz", ".7z", ".rar", ".lz4", ".tar", ".tgz", ".z")
 
 
 @dataclasses.dataclass(frozen=True)
 class LogFiles:
-    """The files of a log in the order of their names, their format, and their columns."""
+    """The files of a log in the order of their names, their format, and their columns.
+
+    A column of text without a name is called "". `lines` names the table of the lines of JSON in
+    the engine.
+    """
 
     paths: tuple[pathlib.Path, ...]
     format: str  # parquet, jsonl, or the delimiter of text
     names: tuple[str, ...]
     header: bool = False
     quote: str = ""
+    lines: str = ""
+
+    def __str__(self) -> str:
+        """How the files are read, for the report."""
+        files = "1 file" if len(self.paths) == 1 else f"{len(self.paths):,} files"
+        if self.format in ("parquet", "jsonl"):
+            return f"{files} of {'Parquet' if self.format == 'parquet' else 'JSON lines'}"
+        header = "with a header" if self.header else "without a header"
+        return f"{files} of text {header}, its fields separated by {self.format!r}"
 
 
-def find_log_files(path: pathlib.Path, delimiter: str | None, header: bool, quote: str) -> LogFiles:
+def find_log_files(
+    engine: Engine, path: pathlib.Path, options: Options, header: bool, table: str = "events"
+) -> LogFiles:
     """Returns a CSV, TSV, Parquet or JSON-lines file, or the files of a folder of one format."""
     paths = _list_files(path)
     format = _format_of(paths[0])
     if format in ("parquet", "jsonl"):
-        if delimiter is not None or not header or quote != '"':
+        if options.delimiter is not None or not header or options.quote != Options.quote:
             raise ValueError(
                 f"--delimiter, --no-header and --quote apply to text, not to {paths[0]}."
             )
-        is_parquet = format == "parquet"
-        names = pq.read_schema(paths[0]).names if is_parquet else _json_keys(paths[0])
-        return LogFiles(paths, format, tuple(names))
-    delimiter = delimiter or ("\t" if format == "tsv" else find_delimiter(paths[0]))
+        if format == "parquet":
+            return LogFiles(paths, format, names_of_all(paths))
+        check_text(paths)
+        lines = f"{table}_lines"
+        engine.read_lines(paths, lines)
+        return LogFiles(paths, format, tuple(engine.json_keys(lines)), lines=lines)
+    check_text(paths)
+    quote = "" if options.quote == "none" else options.quote
+    delimiter = options.delimiter or ("\t" if format == "tsv" else find_delimiter(paths[0], quote))
     names = first_record(paths[0], delimiter, quote)
     if header:
+        _check_header(paths[0], names)
         _check_same_header(paths, names, delimiter, quote)
     else:
         names = tuple(str(number) for number in range(1, len(names) + 1))
@@ -62,14 +86,23 @@ def find_log_files(path: pathlib.Path, delimiter: str | None, header: bool, quot
 
 
 def stage_log(
-    engine: Engine, log: LogFiles, wanted: Mapping[str, str], table: str = "events"
+    engine: Engine,
+    log: LogFiles,
+    wanted: Mapping[str, str],
+    table: str = "events",
+    lists: Iterable[str] = (),
 ) -> Staged:
-    """Reads columns of a log, {new name: name}, into the engine."""
-    check_columns(log.paths[0], log.names, wanted)
+    """Reads columns of a log, {new name: name}, into the engine.
+
+    Values of JSON may be arrays in the columns `lists`; in others, they make a row malformed.
+    """
+    if log.names or log.format != "jsonl":  # lines without any object are reported as malformed
+        check_columns(log.paths[0], [name for name in log.names if name], wanted)
     if log.format == "parquet":
+        check_types(log.paths, wanted)
         return engine.read_parquet(log.paths, wanted, table)
     if log.format == "jsonl":
-        return engine.read_json_lines(log.paths, wanted, table)
+        return engine.parse_json_lines(log.lines, log.paths, wanted, tuple(lists), table)
     return engine.read_text(
         log.paths,
         log.names,
@@ -79,24 +112,6 @@ def stage_log(
         quote=log.quote,
         table=table,
     )
-
-
-def find_delimiter(path: pathlib.Path) -> str:
-    """Returns the delimiter that splits the first line into most fields."""
-    with open_text(path) as file:
-        line = file.readline()
-    if not line.strip():
-        raise ValueError(f"{path}: line 1 is blank. Remove it." if line else f"{path} is empty.")
-    return max(DELIMITERS, key=line.count)
-
-
-def first_record(path: pathlib.Path, delimiter: str, quote: str) -> tuple[str, ...]:
-    """Returns the fields of the first line of a text file."""
-    for line, record in records(path, delimiter, quote):
-        if line > 1:
-            raise ValueError(f"{path}: line 1 is blank. Remove it.")
-        return tuple(record)
-    raise ValueError(f"{path} is empty.")
 
 
 def _list_files(path: pathlib.Path) -> tuple[pathlib.Path, ...]:
@@ -122,12 +137,32 @@ def _list_files(path: pathlib.Path) -> tuple[pathlib.Path, ...]:
 
 
 def _format_of(path: pathlib.Path) -> str:
-    suffix = path.with_suffix("").suffix if path.suffix == ".gz" else path.suffix
+    """Returns the format of a file, by its name in any case.
+
+    Raises ValueError for another name, and for a file that must be unpacked first.
+    """
+    suffix = path.suffix.lower()
+    if suffix in PACKED:
+        inner = path.with_suffix("").suffix.lower()
+        is_text = FORMAT_OF_SUFFIX.get(inner, "parquet") != "parquet"
+        if not is_compressed(path) or not is_text:
+            raise ValueError(
+                f"{path} is packed: unpack it. Text may end in .gz or .zst, in lower case, after "
+                "the suffix of its format, such as events.csv.gz."
+            )
+        suffix = inner
     if suffix not in FORMAT_OF_SUFFIX:
         raise ValueError(
             f"{path} ends in {suffix!r}; a log ends in one of {sorted(FORMAT_OF_SUFFIX)}."
         )
     return FORMAT_OF_SUFFIX[suffix]
+
+
+def _check_header(path: pathlib.Path, names: tuple[str, ...]) -> None:
+    """Raises ValueError if two columns have one name. Columns without a name are not read."""
+    for name in names:
+        if name and names.count(name) > 1:
+            raise ValueError(f"{path}, line 1: {name!r} appears twice in the header. Rename one.")
 
 
 def _check_same_header(
@@ -141,17 +176,3 @@ def _check_same_header(
                 f"{path} begins with {list(other)}, {paths[0]} with {list(names)}: the files of a "
                 "folder must have the same header."
             )
-
-
-def _json_keys(path: pathlib.Path) -> list[str]:
-    """Returns the keys of the first objects."""
-    names: dict[str, None] = {}
-    with open_text(path) as file:
-        for line in itertools.islice(file, SAMPLED_OBJECTS):
-            try:
-                value = json.loads(line)
-            except json.JSONDecodeError:
-                continue  # counted, with its line, when the file is read
-            if isinstance(value, dict):
-                names.update(dict.fromkeys(value))
-    return list(names)

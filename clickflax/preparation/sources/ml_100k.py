@@ -1,14 +1,23 @@
 """MovieLens-100K: the files of GroupLens."""
 
 import pathlib
+from collections.abc import Sequence
 
 import pyarrow as pa
 
 from clickflax.preparation.engines.base import Engine
-from clickflax.preparation.features import INTEGER, TEXT, TEXTS, features_from_rows
+from clickflax.preparation.features import (
+    INTEGER,
+    TEXT,
+    TEXTS,
+    features_from_rows,
+    parse_fields,
+    unique_rows,
+)
 from clickflax.preparation.options import Options
 from clickflax.preparation.sources.base import RawLog, register_source
-from clickflax.preparation.sources.text import fields, required_file, stage_columns
+from clickflax.preparation.sources.text import LATIN_1, required_file, stage_columns
+from clickflax.preparation.text_files import rows_of_width
 
 FIRST_GENRE = 5  # column of u.item
 USER_COLUMNS_100K = {
@@ -36,15 +45,27 @@ def read_ml_100k(engine: Engine, raw: pathlib.Path, options: Options) -> RawLog:
 
 def _read_movies(folder: pathlib.Path) -> pa.Table:
     """Returns titles and genres of the movies."""
-    genres = [name for name, _number in fields(required_file(folder / "u.genre"), "|", "latin-1")]
-    rows = []
-    for row in fields(required_file(folder / "u.item"), "|", "latin-1"):
-        flags = zip(genres, row[FIRST_GENRE:], strict=True)
-        rows.append((row[0], row[1], [genre for genre, flag in flags if flag == "1"]))
-    return features_from_rows({"token": TEXT, "title": TEXT, "genres": TEXTS}, rows)
+    path = required_file(folder / "u.item")
+    genre_rows = rows_of_width(required_file(folder / "u.genre"), "|", 2, LATIN_1)
+    genres = list(unique_rows(folder / "u.genre", genre_rows))
+    rows = (
+        (line, (row[0], row[1], _genres_of(genres, row[FIRST_GENRE:])))
+        for line, row in rows_of_width(path, "|", FIRST_GENRE + len(genres), LATIN_1)
+    )
+    return features_from_rows(
+        {"token": TEXT, "title": TEXT, "genres": TEXTS}, unique_rows(path, rows)
+    )
+
+
+def _genres_of(genres: Sequence[Sequence[str]], flags: Sequence[str]) -> list[str]:
+    """Returns the names of the genres whose flag is 1."""
+    return [name for (name, _number), flag in zip(genres, flags, strict=True) if flag == "1"]
 
 
 def _read_users(path: pathlib.Path) -> pa.Table:
     """Returns the demographics of the users."""
-    rows = ((user, int(age), *more) for user, age, *more in fields(path, "|", "latin-1"))
-    return features_from_rows(USER_COLUMNS_100K, rows)
+    rows = (
+        (line, parse_fields(path, line, USER_COLUMNS_100K, row))
+        for line, row in rows_of_width(path, "|", len(USER_COLUMNS_100K), LATIN_1)
+    )
+    return features_from_rows(USER_COLUMNS_100K, unique_rows(path, rows))

@@ -2,21 +2,23 @@
 
 import dataclasses
 import pathlib
-from collections.abc import Iterator
 
 import ibis
 import pyarrow as pa
 
 from clickflax.preparation.engines.base import Engine, Staged
-from clickflax.preparation.features import INTEGER, TEXT, TEXTS, features_from_rows
+from clickflax.preparation.features import (
+    INTEGER,
+    TEXT,
+    TEXTS,
+    features_from_rows,
+    parse_fields,
+    unique_rows,
+)
 from clickflax.preparation.options import Options
 from clickflax.preparation.sources.base import RawLog, register_source
-from clickflax.preparation.sources.text import (
-    fields,
-    numbered_fields,
-    required_file,
-    stage_columns,
-)
+from clickflax.preparation.sources.text import LATIN_1, required_file, stage_columns
+from clickflax.preparation.text_files import rows_of_width
 
 USER_COLUMNS = {
     "token": TEXT,
@@ -50,18 +52,21 @@ def read_ml_1m(engine: Engine, raw: pathlib.Path, options: Options) -> RawLog:
 def _read_movies(path: pathlib.Path) -> pa.Table:
     """Returns titles and genres of the movies."""
     rows = (
-        (movie, title, genres.split("|")) for movie, title, genres in fields(path, "::", "latin-1")
+        (line, (movie, title, genres.split("|")))
+        for line, (movie, title, genres) in rows_of_width(path, "::", 3, LATIN_1)
     )
-    return features_from_rows({"token": TEXT, "title": TEXT, "genres": TEXTS}, rows)
+    return features_from_rows(
+        {"token": TEXT, "title": TEXT, "genres": TEXTS}, unique_rows(path, rows)
+    )
 
 
 def _read_users(path: pathlib.Path) -> pa.Table:
     """Returns the demographics of the users."""
     rows = (
-        (user, gender, int(age), int(occupation), zip)
-        for user, gender, age, occupation, zip in fields(path, "::", "latin-1")
+        (line, parse_fields(path, line, USER_COLUMNS, row))
+        for line, row in rows_of_width(path, "::", len(USER_COLUMNS), LATIN_1)
     )
-    return features_from_rows(USER_COLUMNS, rows)
+    return features_from_rows(USER_COLUMNS, unique_rows(path, rows))
 
 
 def _map_ids(engine: Engine, staged: Staged, column: str, path: pathlib.Path) -> Staged:
@@ -69,7 +74,10 @@ def _map_ids(engine: Engine, staged: Staged, column: str, path: pathlib.Path) ->
 
     Raises ValueError if an id is not in the file.
     """
-    ids = features_from_rows({"_old": TEXT, "_new": TEXT}, _read_id_map(required_file(path)))
+    ids = features_from_rows(
+        {"_old": TEXT, "_new": TEXT},
+        unique_rows(path, rows_of_width(required_file(path), " ", 2)),
+    )
     unknown = staged.events.anti_join(ibis.memtable(ids), [(column, "_old")])
     first = unknown.order_by("_row").limit(1).select("_row", column)
     for row in engine.to_arrow(first).to_pylist():
@@ -78,15 +86,3 @@ def _map_ids(engine: Engine, staged: Staged, column: str, path: pathlib.Path) ->
     table = engine.con.create_table(f"names_{column}", ibis.memtable(ids))
     events = staged.events.left_join(table, [(column, "_old")]).drop("_old", column)
     return dataclasses.replace(staged, events=events.rename({column: "_new"}))
-
-
-def _read_id_map(path: pathlib.Path) -> Iterator[list[str]]:
-    """Yields the pairs of a file of `old new` lines. Raises ValueError if an old id is repeated."""
-    seen = set()
-    for number, pair in numbered_fields(path, " ", "utf-8"):
-        if len(pair) != 2:
-            raise ValueError(f"{path}, line {number}: {' '.join(pair)!r} is not `old new`.")
-        if pair[0] in seen:
-            raise ValueError(f"{path}, line {number}: {pair[0]!r} appears twice.")
-        seen.add(pair[0])
-        yield pair

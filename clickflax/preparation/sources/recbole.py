@@ -1,17 +1,27 @@
 """RecBole's atomic files: tab-separated text whose header names and types each column."""
 
+import itertools
 import pathlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping
 
 import pyarrow as pa
 
 from clickflax.preparation.engines.base import Engine
-from clickflax.preparation.features import FRACTION, FRACTIONS, TEXT, TEXTS, features_from_rows
+from clickflax.preparation.features import (
+    FRACTION,
+    FRACTIONS,
+    TEXT,
+    TEXTS,
+    features_from_rows,
+    parse_fields,
+    unique_rows,
+)
 from clickflax.preparation.locate import check_columns
 from clickflax.preparation.options import VARIABLE_NAME, Options
 from clickflax.preparation.sources.base import RawLog, register_source
 from clickflax.preparation.sources.columns import kind_of_column, names_of_kind, split_values
-from clickflax.preparation.sources.text import fields, numbered_fields
+from clickflax.preparation.sources.text import required_file
+from clickflax.preparation.text_files import first_record, rows_of_width
 
 KEY_COLUMNS = {
     "sequence": ("user_id", "session_id"),
@@ -59,21 +69,23 @@ def _find_atomic_file(raw: pathlib.Path, suffix: str) -> pathlib.Path | None:
     """Returns the file with a suffix in a folder, or next to the .inter file `raw`; or None."""
     if raw.is_file():
         path = raw.with_suffix(suffix)
-        return path if path.is_file() else None
+        return required_file(path) if path.is_file() else None
     if not raw.is_dir():
         raise FileNotFoundError(f"{raw} does not exist.")
     paths = sorted(raw.glob(f"*{suffix}"))
     if len(paths) > 1:
         raise ValueError(f"{raw} has {[p.name for p in paths]}: name one .inter file with --raw.")
-    return paths[0] if paths else None
+    return required_file(paths[0]) if paths else None
 
 
 def _read_types(path: pathlib.Path) -> dict[str, str]:
     """Returns the type of each column of an atomic file, from its header."""
-    header = next(fields(path, "\t", "utf-8-sig"), None)
-    if header is None:
-        raise ValueError(f"{path} is empty.")
-    types = {name: type for name, _, type in (field.partition(":") for field in header)}
+    types: dict[str, str] = {}
+    for field in first_record(path, "\t", ""):
+        name, _, type = field.partition(":")
+        if name in types:
+            raise ValueError(f"{path}, line 1: {name!r} appears twice in the header. Rename one.")
+        types[name] = type
     for name, type in types.items():
         if type not in FEATURE_TYPES:
             raise ValueError(
@@ -111,36 +123,16 @@ def _read_features(path: pathlib.Path | None, key: str) -> pa.Table | None:
     positions = [list(types).index(key)]
     for position, (name, type) in enumerate(types.items()):
         if name != key:
-            is_title = name == "movie_title"
-            schema[FEATURE_NAMES.get(name, name)] = TEXT if is_title else FEATURE_TYPES[type]
+            feature = FEATURE_NAMES.get(name, name)
+            if feature in schema:
+                raise ValueError(
+                    f"{path}: {name!r} would be the second feature {feature!r}. Rename the column."
+                )
+            schema[feature] = TEXT if name == "movie_title" else FEATURE_TYPES[type]
             positions.append(position)
-    return features_from_rows(
-        schema, _feature_rows(path, list(schema.values()), positions, len(types))
+    lines = itertools.islice(rows_of_width(path, "\t", len(types)), 1, None)
+    rows = (
+        (line, parse_fields(path, line, schema, [row[position] for position in positions]))
+        for line, row in lines
     )
-
-
-def _feature_rows(
-    path: pathlib.Path, types: Sequence[pa.DataType], positions: Sequence[int], width: int
-) -> Iterator[list]:
-    """Yields the values of each line of an atomic file, at these positions and of these types."""
-    for line, row in numbered_fields(path, "\t", "utf-8-sig"):
-        if line == 1:
-            continue
-        if len(row) != width:
-            raise ValueError(f"{path}, line {line}: {len(row)} fields, not {width}.")
-        try:
-            values = [_parse_field(t, row[k]) for t, k in zip(types, positions, strict=True)]
-        except ValueError as error:
-            raise ValueError(f"{path}, line {line}: {error}.") from error
-        yield values
-
-
-def _parse_field(type: pa.DataType, text: str) -> str | float | list | None:
-    """Returns the value of a field; None if it is empty."""
-    if type == TEXTS:
-        return text.split()
-    if type == FRACTIONS:
-        return [float(piece) for piece in text.split()]
-    if not text:
-        return None
-    return float(text) if type == FRACTION else text
+    return features_from_rows(schema, unique_rows(path, rows))

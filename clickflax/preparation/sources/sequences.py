@@ -1,8 +1,12 @@
 """Sequences of items, one user per line, as S3-Rec publishes its data."""
 
+import functools
 import json
 import pathlib
 from collections.abc import Iterator
+from typing import Any
+
+import ibis
 
 from clickflax.preparation.engines.base import Engine
 from clickflax.preparation.features import TEXT, TEXTS, features_from_rows
@@ -13,6 +17,8 @@ from clickflax.preparation.sources.text import (
     split_words,
     stage_items_of_lines,
 )
+from clickflax.preparation.text_files import COPY_AGAIN
+from clickflax.runtime.files import reading
 
 
 @register_source("sequences", raw="file of `user item item ...` lines", options=("attributes",))
@@ -24,21 +30,43 @@ def read_sequences(engine: Engine, raw: pathlib.Path, options: Options) -> RawLo
     if options.attributes is not None:
         attributes = _read_attributes(required_file(options.attributes))
         item_features = features_from_rows({"token": TEXT, "attributes": TEXTS}, attributes)
+    check_items(engine, events, raw)
     return RawLog(stage_items_of_lines(engine, events, (raw,)), item_features=item_features)
+
+
+def check_items(engine: Engine, lines: ibis.Table, path: pathlib.Path) -> None:
+    """Raises ValueError if a line has a sequence and no item."""
+    items: Any = lines["item"]
+    without = lines.filter(items.length() == 0).order_by("_row").limit(1)
+    for row in engine.to_arrow(without.select("_row", "sequence")).to_pylist():
+        raise ValueError(
+            f"{path}, line {row['_row'] + 1}: the sequence {row['sequence']!r} has no item. Words "
+            "are separated by white space, not by commas: remove the line, or take the source log."
+        )
 
 
 def _read_attributes(path: pathlib.Path) -> Iterator[tuple[str, list[str]]]:
     """Yields each item of a JSON object with the list of its attributes."""
-    try:
-        attributes_of = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ValueError(f"{path} is not JSON in UTF-8: {error}.") from error
+    with reading(path, COPY_AGAIN):
+        text = path.read_text(encoding="utf-8-sig")
+        attributes_of = json.loads(text, object_pairs_hook=functools.partial(_unique_keys, path))
     if not isinstance(attributes_of, dict):
         raise ValueError(f"{path} is not a JSON object of item -> list of attributes.")
     for item, attributes in attributes_of.items():
-        if not isinstance(attributes, list) or any(isinstance(a, list | dict) for a in attributes):
+        wrong = (list, dict, float, bool, type(None))
+        if not isinstance(attributes, list) or any(isinstance(a, wrong) for a in attributes):
             raise ValueError(
-                f"{path}: the attributes of {item!r} must be a list of names or numbers, "
-                f"not {attributes!r}."
+                f"{path}: the attributes of {item!r} must be a list of names or whole numbers, "
+                f"not {attributes!r:.100}."
             )
         yield item, [str(attribute) for attribute in attributes]
+
+
+def _unique_keys(path: pathlib.Path, pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Returns the pairs of a JSON object. Raises ValueError if a key appears twice."""
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        keys = [key for key, _value in pairs]
+        twice = next(key for key in keys if keys.count(key) > 1)
+        raise ValueError(f"{path}: {twice!r} appears twice. Keep one entry of it.")
+    return found

@@ -2,24 +2,27 @@
 
 import functools
 import pathlib
-from collections.abc import Iterator
 
 import ibis
 from ibis import _
 
 from clickflax.preparation.engines.base import Engine, Staged
 from clickflax.preparation.locate import Location
+from clickflax.preparation.text_files import check_text
+
+LATIN_1 = "latin-1"  # the encoding of GroupLens
 
 # `_row` of an item of a line is (file * LINE_STRIDE + line) * LINE_STRIDE + position in the line.
 LINE_STRIDE = 1 << 30
 
 
 def required_file(path: pathlib.Path) -> pathlib.Path:
-    """Returns the path of a file. Raises an error if it does not exist or is a folder."""
+    """Returns the path of a text file. Raises an error if it is missing, a folder or no text."""
     if path.is_dir():
         raise ValueError(f"{path} is a folder: name the file in it.")
     if not path.is_file():
         raise FileNotFoundError(f"{path} does not exist.")
+    check_text([path])
     return path
 
 
@@ -29,24 +32,6 @@ def stage_columns(
     """Reads delimited text without a header; `names` are its columns."""
     wanted = {name: name for name in names}
     return engine.read_text([required_file(path)], names, wanted, delimiter=delimiter)
-
-
-def fields(path: pathlib.Path, delimiter: str, encoding: str) -> Iterator[list[str]]:
-    """Yields the fields of each line of a small file; quotes have no meaning."""
-    return (row for _number, row in numbered_fields(path, delimiter, encoding))
-
-
-def numbered_fields(
-    path: pathlib.Path, delimiter: str, encoding: str
-) -> Iterator[tuple[int, list[str]]]:
-    """Yields number and fields of each line of a small file that is not blank; no quoting."""
-    with path.open(encoding=encoding) as file:
-        try:
-            for number, line in enumerate(file, start=1):
-                if line.strip():
-                    yield number, line.rstrip("\n").split(delimiter)
-        except UnicodeDecodeError as error:
-            raise ValueError(f"{path} is not {encoding}: {error}.") from error
 
 
 def split_words(lines: ibis.Table) -> ibis.Table:
