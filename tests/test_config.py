@@ -1,6 +1,7 @@
 import ast
 import inspect
 import json
+import sys
 
 import ml_collections
 import pytest
@@ -188,3 +189,14 @@ def test_every_knob_stands_on_one_line_where_the_help_finds_its_comment():
     knobs = [node for node in ast.walk(function) if isinstance(node, ast.Assign)]
     assert knobs
     assert not [ast.unparse(node) for node in knobs if node.lineno != node.end_lineno]
+
+
+def test_a_config_file_imports_a_file_beside_it_and_nothing_stays_importable(tmp_path):
+    (tmp_path / "beside_me.py").write_text("STEPS = 7\n")
+    text = "import beside_me\nfrom clickflax.config import default\n\ndef get_config():\n"
+    (tmp_path / "c.py").write_text(
+        text + "    c = default()\n    c.train.steps = beside_me.STEPS\n    return c\n"
+    )
+    before = list(sys.path)
+    assert load(tmp_path / "c.py").train.steps == 7
+    assert sys.path == before

@@ -1,12 +1,13 @@
 """Every knob, once: `default()` is the whole list, a config file changes some of them."""
 
 import ast
+import contextlib
 import difflib
 import pathlib
 import runpy
 import sys
 import traceback
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, TypeVar
 
 import ml_collections
@@ -174,10 +175,11 @@ def call_in(path: str | pathlib.Path, function: str, kind: type[T]) -> T:
             f"{path} is not a file; its folder has {', '.join(beside) or 'no .py file'}."
         )
     try:
-        names = runpy.run_path(str(path))
-        if function not in names:
-            raise ValueError(f"there is no function {function}() in this file.")
-        result = names[function](*([word] if colon else []))
+        with _importable(path.resolve().parent):
+            names = runpy.run_path(str(path))
+            if function not in names:
+                raise ValueError(f"there is no function {function}() in this file.")
+            result = names[function](*([word] if colon else []))
     except SyntaxError as error:
         raise ValueError(f"{error.filename}, line {error.lineno}: {error.msg}.") from error
     except Exception as error:
@@ -185,6 +187,16 @@ def call_in(path: str | pathlib.Path, function: str, kind: type[T]) -> T:
     if not isinstance(result, kind):
         raise ValueError(f"{path}: {function}() returned {result!r}, not a {kind.__name__}.")
     return result
+
+
+@contextlib.contextmanager
+def _importable(folder: pathlib.Path) -> Iterator[None]:
+    """A context in which the files of a folder can be imported, as those beside a script can."""
+    sys.path.insert(0, str(folder))
+    try:
+        yield
+    finally:
+        sys.path.remove(str(folder))
 
 
 def override(

@@ -1,6 +1,6 @@
 """A loss over the whole catalog in one file: softmax with the focal factor (Lin et al., 2017).
 
-import my_loss  # in a config file, with c.loss.name = "focal"
+clickflax train --extension my_loss.py --config=FILE --workdir=DIR --config.loss.name=focal
 """
 
 import jax
@@ -19,9 +19,16 @@ def focal_loss(
     chunk: int,
     smoothing: float = 0.0,
 ) -> tuple[Float[Array, ""], Float[Array, ""]]:
-    """-(1 - p)^2 log p of the target: weighted sum, and sum of the weights."""
+    """-(1 - p)^2 log p of the target: weighted sum, and sum of the weights.
+
+    B rows have K targets each, items from 0 on; the weight is 0 where nothing is predicted. `chunk`
+    is the number of items to score at once, so that memory is bounded.
+    """
     if chunk not in (0, answers.items) or smoothing:
-        raise ValueError("loss 'focal' needs config.train.softmax_chunk=0 and no smoothing.")
+        raise ValueError(
+            "loss 'focal' scores all items at once: set config.train.softmax_chunk="
+            f"{answers.items} and config.loss.smoothing=0."
+        )
     log_p = jax.nn.log_softmax(answers.scores())
     log_p = jnp.take_along_axis(log_p, targets[..., None], axis=-1)[..., 0]
     losses = -jnp.square(1 - jnp.exp(log_p)) * log_p
