@@ -11,7 +11,7 @@ from clickflax import __version__
 from clickflax.runtime.compiled import enable_compilation_cache
 from clickflax.runtime.errors import user_message
 from clickflax.runtime.extensions import load_extension, take_extensions
-from clickflax.runtime.signals import Stopped
+from clickflax.runtime.signals import Stopped, leave, name_of, received, watch_signals
 from clickflax.runtime.terminal import say
 
 VERBS = {
@@ -34,8 +34,10 @@ COMPILING = ("train", "evaluate", "recommend", "study")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Runs one verb and returns the exit status: 0, 1 an error, 2 wrong usage, 130 interrupted, 143
-    ended by SIGTERM.
+    """Runs one verb and returns the exit status.
+
+    It is 0, 1 for an error, 2 for wrong usage, and after a signal 129 (SIGHUP), 130 (Ctrl-C) or 143
+    (SIGTERM).
     """
     arguments = list(sys.argv[1:] if argv is None else argv)
     verb = arguments[0] if arguments else None
@@ -48,7 +50,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     if verb not in VERBS:
         say(_unknown(verb), error=True)
         return 2
-    return _run(verb, arguments[1:])
+    with watch_signals(f"clickflax {verb}"):
+        return _run(verb, arguments[1:])
 
 
 def _run(verb: str, arguments: list[str]) -> int:
@@ -61,17 +64,22 @@ def _run(verb: str, arguments: list[str]) -> int:
             load_extension(path)
         status = importlib.import_module(VERBS[verb][0]).main(arguments)
         sys.stdout.flush()
-    except KeyboardInterrupt:
-        say(f"clickflax {verb}: interrupted", error=True)
-        return 130
     except Stopped as reason:
         say(f"clickflax {verb}: {reason}", error=True)
-        return 128 + signal.SIGTERM
+        return leave(reason.number)
+    except KeyboardInterrupt:
+        say(f"clickflax {verb}: interrupted", error=True)
+        return 128 + signal.SIGINT
     except BrokenPipeError:
         # The reader of a pipe, `head` say, has gone; Python would complain again at its exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
-    except (ValueError, OSError, FloatingPointError) as error:
+    except (ValueError, OSError, FloatingPointError, RuntimeError) as error:
+        if number := received():  # a library has made another exception of Stopped
+            say(f"clickflax {verb}: ended by {name_of(number)}", error=True)
+            return leave(number)
+        if isinstance(error, RuntimeError):
+            raise
         if os.environ.get("CLICKFLAX_TRACEBACK", "0") not in ("", "0"):
             raise
         say(f"clickflax {verb}: error: {user_message(error)}", error=True)

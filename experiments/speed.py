@@ -39,7 +39,7 @@ from clickflax.run.targets import make_task_data
 from clickflax.runtime import checkpoint, sharding
 from clickflax.runtime.environment import environment
 from clickflax.tasks.cloze import masked_count
-from clickflax.training.loop import Progress
+from clickflax.training.progress import Progress
 from clickflax.training.setup import set_up
 from experiments.study import MACHINE
 

@@ -1,4 +1,5 @@
 import importlib
+import signal
 import subprocess
 import sys
 import types
@@ -111,7 +112,7 @@ def test_a_mistake_of_the_program_keeps_its_trace(monkeypatch):
 
 def test_a_verb_that_was_told_to_end_says_so_and_ends_with_status_143(monkeypatch, capsys):
     def stopped(argv):
-        raise Stopped("ended by SIGTERM at step 3")
+        raise Stopped("ended by SIGTERM at step 3", signal.SIGTERM)
 
     verb_that(monkeypatch, stopped)
     assert cli.main(["train"]) == 143

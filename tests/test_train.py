@@ -296,7 +296,11 @@ def test_a_run_that_is_told_to_end_saves_and_goes_on_to_the_bit(shop, tmp_path, 
         with pytest.raises(Stopped, match="at step 6; the same command goes on"):
             train(config, tmp_path / "run")
         assert len(last_state(tmp_path / "run")[0]["losses"]) == 2  # since the line of step 4
-        assert train(config, tmp_path / "run")["step"] == 14  # at its end there is nothing to stop
+        # At the last step, only its validation is left.
+        with pytest.raises(Stopped, match="at step 14; the same command goes on"):
+            train(config, tmp_path / "run")
+        assert last_state(tmp_path / "run")[0]["unvalidated"]
+        assert train(config, tmp_path / "run")["step"] == 14
     train(config, tmp_path / "whole")
     found, expected = last_state(tmp_path / "run"), last_state(tmp_path / "whole")
     assert_alike(found[1], expected[1], rtol=0, atol=0)

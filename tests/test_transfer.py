@@ -21,7 +21,8 @@ from clickflax.runtime.optim import make_optimizer
 from clickflax.runtime.params import by_name, join_params, split_params
 from clickflax.simulation.main import simulate
 from clickflax.simulation.shop import Shop
-from clickflax.training.loop import banner, resume_training, train
+from clickflax.training.loop import banner, train
+from clickflax.training.progress import resume_training
 from clickflax.training.setup import set_up
 from clickflax.training.step import init_params
 

@@ -8,7 +8,6 @@ import argparse
 import json
 import os
 import pathlib
-import signal
 import sys
 import traceback
 from typing import Any
@@ -18,7 +17,7 @@ from clickflax.evaluation.request import EvalRequest
 from clickflax.runtime.errors import user_message
 from clickflax.runtime.files import read_json, write_json
 from clickflax.runtime.lock import Locked, hold, is_held
-from clickflax.runtime.signals import Stopped
+from clickflax.runtime.signals import Stopped, leave, watch_signals
 from clickflax.runtime.terminal import say
 from clickflax.study.plan import Cell, Study, cell_folder, read_plan
 from clickflax.training.loop import train, write_item_projection
@@ -73,7 +72,10 @@ def main(argv: list[str]) -> int:
         say(f"error: {flags.name} is no longer in the plan of {flags.out}", error=True)
         return 1
     try:
-        with hold(cell_lock(flags.out, cell), f"the cell {cell.name}"):
+        with (
+            hold(cell_lock(flags.out, cell), f"the cell {cell.name}"),
+            watch_signals(cell.name),
+        ):
             return run_unless_done(flags.out, study, cell)
     except Locked:
         return LOCKED
@@ -86,7 +88,7 @@ def run_unless_done(out: pathlib.Path, study: Study, cell: Cell) -> int:
             run_cell(out, study, cell)
     except Stopped as reason:
         say(reason, error=True)
-        return 128 + signal.SIGTERM
+        return leave(reason.number)
     except (ValueError, OSError, FloatingPointError) as error:
         if os.environ.get("CLICKFLAX_TRACEBACK", "0") not in ("", "0"):
             raise

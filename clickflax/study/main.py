@@ -2,10 +2,9 @@
 
 import argparse
 import pathlib
-import signal
 
 from clickflax.runtime.environment import checkout_state
-from clickflax.runtime.signals import Stopped
+from clickflax.runtime.signals import Stopped, name_of
 from clickflax.runtime.terminal import say
 from clickflax.study.plan import cells_of, load_study, read_plan, write_plan
 from clickflax.study.results import make_tables
@@ -35,10 +34,9 @@ def run_study(flags: argparse.Namespace) -> int:
         if progress.state[cell] == "failed":
             say(f"{cell.name}: {progress.reason[cell]}", error=True)
     say(f"{progress.counts()}; see `clickflax study table {flags.out}`")
-    if progress.stopped_by == signal.SIGINT:
-        raise KeyboardInterrupt
     if progress.stopped_by:
-        raise Stopped("ended by SIGTERM; run the same command again to resume")
+        name = name_of(progress.stopped_by)
+        raise Stopped(f"ended by {name}; the same command goes on", progress.stopped_by)
     return 1 if "failed" in progress.state.values() else 0
 
 

@@ -235,7 +235,8 @@ def run_cells(
     free = split_resources(workers)
     running: dict[subprocess.Popen, tuple[Cell, WorkerResources]] = {}
     with (
-        stop_on_signals(signal.SIGINT, signal.SIGTERM) as stop,
+        # Its cells end in time, and save; until then it waits for them.
+        stop_on_signals(lambda _: None) as stop,
         StudyProgress(out, study, cells, workers) as progress,
     ):
         waiting = [cell for cell in cells if not progress.state[cell]]
@@ -256,6 +257,7 @@ def run_cells(
             others = progress.update_elsewhere()
             waiting = [cell for cell in waiting if progress.state[cell] != DONE]
             if stop.is_set():
+                stop.react()
                 progress.stopped_by = stop.number
                 for process in running:
                     process.terminate()

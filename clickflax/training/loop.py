@@ -6,8 +6,6 @@ import hashlib
 import json
 import math
 import pathlib
-import signal
-import threading
 import time
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
@@ -23,16 +21,28 @@ from clickflax.config.default import knobs
 from clickflax.config.flags import add_processes, flags_of, parse_flags
 from clickflax.data.splits.common import events_inside
 from clickflax.model.model import Model
-from clickflax.model.names import table_rows
 from clickflax.run.folder import last_checkpoint, load_run
 from clickflax.run.sharded_tables import trim_tables
 from clickflax.runtime import checkpoint, processes, sharding
 from clickflax.runtime.log import MetricsWriter, NoOutput, ProgressBar, write_projector
 from clickflax.runtime.params import count_params, split_params
-from clickflax.runtime.signals import Stopped, stop_on_signals
+from clickflax.runtime.signals import (
+    Stopped,
+    StopRequest,
+    end_on_signals,
+    name_of,
+    stop_on_signals,
+)
 from clickflax.runtime.terminal import say
 from clickflax.tasks.label_metrics import LOWER_IS_BETTER
 from clickflax.tasks.task import qualify
+from clickflax.training.progress import (
+    Progress,
+    Reached,
+    last_saved,
+    resume_training,
+    saved_at,
+)
 from clickflax.training.setup import TrainContext, set_up
 from clickflax.training.step import State
 from clickflax.training.workdir import lock_workdir
@@ -40,17 +50,6 @@ from clickflax.training.workdir import lock_workdir
 PROJECTED = 10_000  # items that TensorBoard's projector has to draw
 # One program: on its own, the norm is 60 programs, which take 2 s to compile.
 parameter_norm = jax.jit(optax.global_norm)
-
-
-class Progress(NamedTuple):
-    """How far a run has come, besides its state; kept with every checkpoint."""
-
-    step: int = 0
-    seconds: float = 0.0  # up to this step, over all starts of the run; validation included
-    best: float | None = None
-    best_step: int = 0
-    evaluations_since: int = 0  # without a new best
-    losses: tuple[float, ...] = ()  # of the last steps, whose mean has not been written
 
 
 class Output(NamedTuple):
@@ -68,19 +67,6 @@ def batch_fingerprint(batch: Any) -> str:
     return digest.hexdigest()[:16]
 
 
-def resume_training(context: TrainContext, state: State) -> tuple[State, Progress]:
-    """The newest checkpoint of the run; without one, the beginning."""
-    last = last_checkpoint(context.folder)
-    if checkpoint.newest(last) is None:
-        return state, Progress()
-    stored, trees = checkpoint.restore_training(
-        last, lambda name: table_rows(name) is not None, state.params, state.optimizer
-    )
-    step = sharding.replicate(np.asarray(stored["step"], np.int32), context.mesh)
-    progress = Progress(**{**stored, "losses": tuple(stored["losses"])})
-    return State(step, trees["params"], trees["optimizer"]), progress
-
-
 def check_finite(context: TrainContext, step: int, metrics: Mapping[str, float]) -> None:
     """Raises FloatingPointError if a loss, gradient norm or parameter is NaN or infinite."""
     if all(map(math.isfinite, metrics.values())):
@@ -95,16 +81,20 @@ def check_finite(context: TrainContext, step: int, metrics: Mapping[str, float])
     )
 
 
-def validate(context: TrainContext, state: State, progress: Progress, output: Output) -> Progress:
+def validate(
+    context: TrainContext, state: State, progress: Progress, output: Output, reached: Reached
+) -> Progress:
     """Evaluates the validation split, and saves the state, and the parameters if they are best."""
     step = progress.step
     monitor = context.config.train.monitor
     check_finite(context, step - 1, {"parameter_norm": float(parameter_norm(state.params))})
     metrics: dict[str, float] = {}
-    for name, evaluator in context.evaluators.items():
-        if len(evaluator.data.validation):
-            values = evaluator.evaluate(state.params, "validation").metrics
-            metrics |= qualify(name, values, len(context.evaluators) > 1)
+    with reached.at(state, progress._replace(unvalidated=True)):
+        for name, evaluator in context.evaluators.items():
+            if len(evaluator.data.validation):
+                values = evaluator.evaluate(state.params, "validation").metrics
+                metrics |= qualify(name, values, len(context.evaluators) > 1)
+    progress = progress._replace(unvalidated=False)
     best = monitor in metrics and is_best(monitor, metrics[monitor], progress)
     if monitor in metrics:
         value = metrics[monitor]
@@ -119,7 +109,7 @@ def validate(context: TrainContext, state: State, progress: Progress, output: Ou
         # Two are kept: until the state is saved, too, the last one names the best one before.
         folder = context.folder / "checkpoints" / "best"
         checkpoint.save(folder, step, progress._asdict(), params=state.params)
-    save_last(context, state, progress)
+    reached.save(state, progress)
     return progress
 
 
@@ -132,12 +122,6 @@ def is_best(monitor: str, value: float, progress: Progress) -> bool:
         )
     sign = -1 if monitor.split("/")[-1] in LOWER_IS_BETTER else 1
     return progress.best is None or sign * value > sign * progress.best
-
-
-def save_last(context: TrainContext, state: State, progress: Progress) -> None:
-    """Saves the checkpoint from which a run resumes."""
-    trees = {"params": state.params, "optimizer": state.optimizer}
-    checkpoint.save(last_checkpoint(context.folder), progress.step, progress._asdict(), **trees)
 
 
 class StepLog:
@@ -192,38 +176,44 @@ def run_steps(
     state: State,
     progress: Progress,
     output: Output,
-    stop: threading.Event,
+    reached: Reached,
+    stop: StopRequest,
 ) -> Progress:
     """The training loop. The host reads metrics after it has sent the next steps.
 
-    When `stop` is set, it saves the state after the steps that were sent, or the validation that is
-    under way, and raises Stopped; a run that resumes from there is bit for bit the same.
+    When `stop` is set, it saves the state after the steps that were sent, and raises Stopped; a run
+    that resumes from there is bit for bit the same.
     """
     train = context.config.train
     begin, before = time.perf_counter(), progress.seconds
     log = StepLog(context, output, progress.losses)
     step, dispatches = progress.step, 0
-    while step < train.steps:
-        end = log.end_of_stretch(step)
-        count = min(context.steps.at_once, end - step)
-        state, metrics = context.steps(state, step, count)
-        log.sent(step, metrics)
-        step += count
-        dispatches += 1
-        stopping = processes.agree_to_stop(stop.is_set(), dispatches)
-        if step < end and not stopping:
-            continue
-        log.read()
-        seconds = before + time.perf_counter() - begin
-        progress = progress._replace(step=step, seconds=seconds, losses=tuple(log.losses))
-        if step == end:
-            with output.bar.evaluation():
-                progress = validate(context, state, progress, output)
+    while step < train.steps or progress.unvalidated:
+        end, stopping = step, False
+        if not progress.unvalidated:
+            end = log.end_of_stretch(step)
+            count = min(context.steps.at_once, end - step)
+            state, metrics = context.steps(state, step, count)
+            reached.sent = True
+            log.sent(step, metrics)
+            step += count
+            dispatches += 1
+            stopping = processes.agree_to_stop(stop.is_set(), dispatches)
+            if step < end and not stopping:
+                continue
+            log.read()
+            seconds = before + time.perf_counter() - begin
+            progress = progress._replace(step=step, seconds=seconds, losses=tuple(log.losses))
+        if stopping:
+            stop.react()
+            reached.save(state, progress._replace(unvalidated=step == end))
         else:
-            save_last(context, state, progress)
+            with output.bar.evaluation():
+                progress = validate(context, state, progress, output, reached)
         # A signal may have come in the meantime; several processes agree on it at the next call.
-        if (stopping or stop.is_set()) and step < train.steps:
-            raise Stopped(f"ended by SIGTERM at step {step:,}; the same command goes on from there")
+        if stopping or (stop.is_set() and step < train.steps):
+            stop.react()
+            raise Stopped(f"ended by {name_of(stop.number)}{saved_at(step)}", stop.number)
         if train.patience and progress.evaluations_since >= train.patience:
             break
     return progress
@@ -290,9 +280,12 @@ def train(config: ConfigDict, workdir: str | pathlib.Path) -> dict[str, Any]:
     sharding.use_devices(config.train.cpu_devices)
     folder = pathlib.Path(workdir)
     with lock_workdir(folder):
-        context, state = set_up(config, folder)
+        saved = saved_at(last_saved(folder))
+        with end_on_signals(saved, processes.several()):
+            context, state = set_up(config, folder)
         with context.steps:
-            state, progress = resume_training(context, state)
+            with end_on_signals(saved, processes.several()):
+                state, progress = resume_training(context, state)
             progress = train_from(context, state, progress)
     return {
         "run": str(folder),
@@ -310,18 +303,17 @@ def train_from(context: TrainContext, state: State, progress: Progress) -> Progr
     if first:
         say(banner(context, state, progress), error=True)
     stopped = bool(config.patience) and progress.evaluations_since >= config.patience
-    if progress.step >= config.steps or stopped:
+    if stopped or (progress.step >= config.steps and not progress.unvalidated):
         return progress
     about = (context.folder, knobs(context.config), progress.step, config.wandb)
     total = (config.steps, progress.step, config.eval_every)
-    # Of several processes, JAX takes the signal and has all of them agree.
-    signals = () if processes.several() else (signal.SIGTERM,)
+    reached = Reached(context, progress.step)
     with (
         MetricsWriter(*about) if first else NoOutput() as writer,
         ProgressBar(*total) if first else NoOutput() as bar,
-        stop_on_signals(*signals) as stop,
+        stop_on_signals(reached.last_words, processes.several()) as stop,
     ):
-        return run_steps(context, state, progress, Output(writer, bar), stop)
+        return run_steps(context, state, progress, Output(writer, bar), reached, stop)
 
 
 def write_item_projection(folder: pathlib.Path) -> None:
