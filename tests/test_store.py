@@ -13,8 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from clickflax import batch as events
-from clickflax.data import manifest as seal
-from clickflax.data import store
+from clickflax.data import arrays, store
 
 ITEMS = {"token": ["b", "a", "c"], "count": [3, 1, 1], "genres": [["x"], [], ["x", "y"]]}
 
@@ -227,7 +226,7 @@ def test_parts_that_do_not_fit_together_are_refused(tmp_path):
 def test_a_column_written_in_pieces_reads_as_one(tmp_path_factory, pieces):
     path = tmp_path_factory.mktemp("pieces") / "x.npy"
     whole = [value for piece in pieces for value in piece]
-    with seal.array_writer(path, np.dtype(np.int64), (len(whole),)) as append:
+    with arrays.array_writer(path, np.dtype(np.int64), (len(whole),)) as append:
         for piece in pieces:
             append(np.array(piece, dtype=np.int64))
     assert np.load(path).tolist() == whole
@@ -236,7 +235,7 @@ def test_a_column_written_in_pieces_reads_as_one(tmp_path_factory, pieces):
 def test_a_column_of_another_length_than_meant_is_refused(tmp_path):
     with (
         pytest.raises(ValueError, match="1 values were written, not 2"),
-        seal.array_writer(tmp_path / "x.npy", np.dtype(np.int32), (2,)) as append,
+        arrays.array_writer(tmp_path / "x.npy", np.dtype(np.int32), (2,)) as append,
     ):
         append(np.zeros(1, dtype=np.int32))
 

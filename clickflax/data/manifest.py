@@ -1,53 +1,48 @@
-"""The manifest of a data set, dataset.json: checked arrays, sizes and fingerprint."""
+"""The manifest of a data set, dataset.json: its schema, sizes, fingerprint and checksums."""
 
-import contextlib
 import hashlib
 import json
 import pathlib
-from collections.abc import Callable, Iterator, Mapping
-from typing import BinaryIO
+import re
+import zlib
+from collections.abc import Mapping
+from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow.parquet as pq
 
 from clickflax.batch import RESERVED
+from clickflax.data.arrays import array_chunks, array_header, open_array
+from clickflax.runtime.files import parquet_schema, parse_json_file, reading
+from clickflax.runtime.schema import FILE_NAME, RELATIVE_PATH, Text, check_schema, shorten
 
 ARRAY_FORMAT = "clickflax data set 1"
+PREPARE_AGAIN = (
+    "It was damaged or changed: prepare the data set again, or restore it from a backup."
+)
+FINGERPRINT = Text("64 hexadecimal digits", lambda text: bool(re.fullmatch("[0-9a-f]{64}", text)))
+MOST_IDS = range(RESERVED, 1 << 31)
+# The schemas of a variable by its kind.
+VARIABLE_SCHEMAS = {
+    "categorical": {"kind": str, "size": MOST_IDS},
+    "several": {"kind": str, "size": MOST_IDS, "width": range(1, 1 << 31)},
+    "numeric": {"kind": str, "mean?": object, "std?": object},
+    "time": {"kind": str},
+}
+MANIFEST = {
+    "format": str,
+    "variables": {
+        "item": {"kind": {"categorical"}, str: object},
+        "time?": {"kind": {"time"}, str: object},
+        FILE_NAME: {"kind": {"categorical", "several", "numeric"}, str: object},
+    },
+    "sequences": range(1, 1 << 48),
+    "events": range(1, 1 << 48),
+    "fingerprint": FINGERPRINT,
+    "checksums?": {RELATIVE_PATH: int},  # younger than the format
+    str: object,
+}
 ARRAY_KINDS = {"int32": "categorical", "float32": "numeric", "int64": "time"}
-CHUNK_VALUES = 1 << 22  # read at once, so that memory is bounded
-
-
-@contextlib.contextmanager
-def array_writer(
-    path: pathlib.Path, dtype: np.dtype, shape: tuple[int, ...]
-) -> Iterator[Callable[[np.ndarray], None]]:
-    """Yields a function that appends values, along the first axis, to a new `.npy`.
-
-    A full disk raises OSError; with a memory map it would end the process.
-    """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    written = 0
-    dtype = np.dtype(dtype)
-
-    def append(values: np.ndarray) -> None:
-        nonlocal written
-        if values.dtype != dtype:
-            raise ValueError(f"{path.name}: {values.dtype} values for a {dtype} column.")
-        if values.shape[1:] != shape[1:]:
-            raise ValueError(f"{path.name}: {values.shape} values for a {shape} column.")
-        file.write(np.ascontiguousarray(values).data)
-        written += len(values)
-
-    with path.open("wb") as file:
-        header = {
-            "descr": np.lib.format.dtype_to_descr(dtype.newbyteorder("<")),
-            "fortran_order": False,
-            "shape": shape,
-        }
-        np.lib.format.write_array_header_1_0(file, header)
-        yield append
-    if written != shape[0]:
-        raise ValueError(f"{path.name}: {written} values were written, not {shape[0]}.")
 
 
 def write_manifest(
@@ -58,10 +53,11 @@ def write_manifest(
     counts: Mapping[str, object],
 ) -> dict:
     """Checks the arrays and tables of a folder, and writes and returns their dataset.json."""
-    offsets = np.load(folder / "offsets.npy")
+    offsets = open_array(folder / "offsets.npy")
     paths = {path.stem: path for path in sorted((folder / "events").glob("*.npy"))}
     _check_arrays(folder, offsets, paths)
     variables = {name: _describe(folder, name, path) for name, path in paths.items()}
+    found = digests(folder)
     info = {
         "format": ARRAY_FORMAT,
         "source": source,
@@ -71,30 +67,74 @@ def write_manifest(
         "events": int(offsets[-1]),
         "items": pq.read_metadata(folder / "vocab" / "item.parquet").num_rows,
         "counts": dict(counts),
-        "fingerprint": fingerprint(folder),
+        "fingerprint": found.fingerprint,
+        "checksums": found.checksums,
     }
     text = json.dumps(info, indent=2, ensure_ascii=False) + "\n"
     (folder / "dataset.json").write_text(text, encoding="utf-8")
     return info
 
 
-def fingerprint(folder: pathlib.Path) -> str:
-    """Returns the SHA-256 of names, values and tokens; equal content has an equal one anywhere."""
+class Digests(NamedTuple):
+    """The fingerprint of a data set, and a checksum of each of its files by name."""
+
+    fingerprint: str
+    checksums: dict[str, int]
+
+
+def read_info(file: pathlib.Path, schema: Any) -> dict:
+    """Returns a JSON file of a data set. Raises ValueError if it does not have the schema."""
+    info = parse_json_file(file, file.read_bytes(), PREPARE_AGAIN)
+    check_schema(file, info, schema, remedy=PREPARE_AGAIN)
+    return info
+
+
+def read_manifest(path: pathlib.Path) -> dict:
+    """Returns the dataset.json of a folder. Raises ValueError for that of another version."""
+    file = path / "dataset.json"
+    info = read_info(file, {str: object})
+    if info.get("format") != ARRAY_FORMAT:
+        raise ValueError(
+            f"{path} has format {shorten(info.get('format'))}, this version of clickflax reads "
+            f"{ARRAY_FORMAT!r}. Prepare it again."
+        )
+    check_schema(file, info, MANIFEST, remedy=PREPARE_AGAIN)
+    for name, variable in info["variables"].items():
+        schema = VARIABLE_SCHEMAS[variable["kind"]]
+        check_schema(file, variable, schema, f"variables.{name}", PREPARE_AGAIN)
+    return info
+
+
+def digests(folder: pathlib.Path) -> Digests:
+    """Reads a data set once, with bounded memory, and returns its digests.
+
+    The fingerprint is the SHA-256 of names, values and tokens; equal content has an equal one
+    anywhere, and equal checksums.
+    """
     digest = hashlib.sha256(ARRAY_FORMAT.encode())
+    checksums = {}
     for path in sorted(folder.glob("*.npy")) + sorted((folder / "events").glob("*.npy")):
         digest.update(f"\n{path.stem} ".encode())
-        for values in _chunks(path):
+        checksum = 0
+        for values in array_chunks(path):
             if values.dtype.kind == "f":  # a NaN has many bit patterns
                 values = np.where(np.isnan(values), np.float32(np.nan), values)
             digest.update(values.data)
+            checksum = zlib.crc32(values.data, checksum)
+        checksums[path.relative_to(folder).as_posix()] = checksum
     for path in sorted((folder / "vocab").glob("*.parquet")):
-        for name in pq.read_schema(path).names:
+        checksum = 0
+        for name in parquet_schema(path).names:
             digest.update(f"\n{path.stem} {name} ".encode())
             # Batches of any size give the same text: row groups of Parquet must not matter.
-            for batch in pq.ParquetFile(path).iter_batches(columns=[name]):
-                values = json.dumps(batch.column(0).to_pylist(), default=str)
-                digest.update(values[1:-1].encode() + b", ")
-    return digest.hexdigest()
+            with reading(path), pq.ParquetFile(path) as file:
+                for batch in file.iter_batches(columns=[name]):
+                    values = json.dumps(batch.column(0).to_pylist(), default=str)
+                    text = values[1:-1].encode() + b", "
+                    digest.update(text)
+                    checksum = zlib.crc32(text, checksum)
+        checksums[path.relative_to(folder).as_posix()] = checksum
+    return Digests(digest.hexdigest(), checksums)
 
 
 def _check_arrays(
@@ -106,7 +146,7 @@ def _check_arrays(
     if len(offsets) < 2 or offsets[0] != 0 or (np.diff(offsets) < 1).any():
         raise ValueError("offsets start at 0 and rise: at least one sequence, none of them empty.")
     for name, path in paths.items():
-        (length, *several), dtype = _header(path)
+        (length, *several), dtype, _ = array_header(path)
         if length != offsets[-1]:
             raise ValueError(f"events/{name}.npy has {length} values for {offsets[-1]} events.")
         if dtype.name not in ARRAY_KINDS or (dtype.name == "int64") != (name == "time"):
@@ -126,7 +166,7 @@ def _check_arrays(
 
 def _describe(folder: pathlib.Path, name: str, path: pathlib.Path) -> dict:
     """Returns the entry of one variable in dataset.json."""
-    (_, *several), dtype = _header(path)
+    (_, *several), dtype, _ = array_header(path)
     kind = ARRAY_KINDS[dtype.name]
     if kind == "categorical":
         vocabulary = folder / "vocab" / f"{name}.parquet"
@@ -142,31 +182,11 @@ def _describe(folder: pathlib.Path, name: str, path: pathlib.Path) -> dict:
 def _moments(path: pathlib.Path) -> dict:
     """Returns mean and standard deviation of the values that are not NaN; 0 and 1 of none."""
     count, total, squares = 0, 0.0, 0.0
-    for values in _chunks(path):
+    for values in array_chunks(path):
         values = values[~np.isnan(values)].astype(np.float64)
         count, total = count + len(values), total + float(values.sum())
     mean = total / max(count, 1)
-    for values in _chunks(path):
+    for values in array_chunks(path):
         values = values[~np.isnan(values)].astype(np.float64)
         squares += float(np.square(values - mean).sum())
     return {"mean": mean, "std": float(np.sqrt(squares / count)) if count else 1.0}
-
-
-def _header(path: pathlib.Path) -> tuple[tuple[int, ...], np.dtype]:
-    """Returns shape and dtype of a `.npy`."""
-    with path.open("rb") as file:
-        return _read_header(file)
-
-
-def _read_header(file: BinaryIO) -> tuple[tuple[int, ...], np.dtype]:
-    np.lib.format.read_magic(file)
-    shape, _, dtype = np.lib.format.read_array_header_1_0(file)
-    return shape, dtype
-
-
-def _chunks(path: pathlib.Path) -> Iterator[np.ndarray]:
-    """Yields the values of a `.npy`, up to CHUNK_VALUES at a time."""
-    with path.open("rb") as file:
-        _, dtype = _read_header(file)
-        while len(values := np.fromfile(file, dtype=dtype, count=CHUNK_VALUES)):
-            yield values

@@ -23,9 +23,10 @@ import fsspec
 from filelock import FileLock
 from fsspec.spec import AbstractFileSystem
 
-from clickflax.data.manifest import fingerprint
+from clickflax.data.manifest import FINGERPRINT, PREPARE_AGAIN, digests
+from clickflax.runtime.files import parse_json_file
+from clickflax.runtime.schema import RELATIVE_PATH, check_schema
 
-FINGERPRINT = re.compile("[0-9a-f]{64}")
 PIECE = 1 << 26  # bytes
 PARALLEL_PIECES = 16  # pieces
 FILES = "files.json"
@@ -121,7 +122,7 @@ def fetch(url: str) -> pathlib.Path:
                     f"{without_secrets(url)}: {error} does not exist. If the data set was just "
                     "replaced, try again."
                 ) from error
-            if fingerprint(new) != info["fingerprint"]:
+            if digests(new).fingerprint != info["fingerprint"]:
                 raise ValueError(
                     f"{without_secrets(url)} is damaged: its fingerprint is not that of its files."
                 )
@@ -131,10 +132,10 @@ def fetch(url: str) -> pathlib.Path:
 
 def _fetch(files: AbstractFileSystem, source: str, folder: pathlib.Path) -> None:
     """Downloads the pieces of all files at `source` into a folder."""
-    sizes = json.loads(files.cat_file(f"{source}/{FILES}"))
+    listed: Any = files.cat_file(f"{source}/{FILES}")
+    sizes = parse_json_file(f"{source}/{FILES}", listed, PREPARE_AGAIN)
+    check_schema(f"{source}/{FILES}", sizes, {RELATIVE_PATH: range(1 << 48)}, remedy=PREPARE_AGAIN)
     for name, size in sizes.items():
-        if not (folder / name).resolve().is_relative_to(folder.resolve()):
-            raise ValueError(f"{source}/{FILES} names {name!r}, which is outside the data set.")
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         with (folder / name).open("wb") as file:
             file.truncate(size)
@@ -168,12 +169,11 @@ def _read(files: AbstractFileSystem, root: str, url: str) -> dict[str, Any] | No
     Raises ValueError if it has no fingerprint.
     """
     try:
-        info = json.loads(files.cat_file(f"{root}/dataset.json"))
+        text: Any = files.cat_file(f"{root}/dataset.json")
     except FileNotFoundError:
         return None
+    name = f"{without_secrets(url).rstrip('/')}/dataset.json"
+    info = parse_json_file(name, text, PREPARE_AGAIN)
     # It names a folder that is written here, and that `publish` removes at the URL.
-    if not FINGERPRINT.fullmatch(str(info.get("fingerprint"))):
-        raise ValueError(
-            f"{without_secrets(url)} is not a data set: its dataset.json has no fingerprint."
-        )
+    check_schema(name, info, {"fingerprint": FINGERPRINT, str: object}, remedy=PREPARE_AGAIN)
     return info

@@ -13,16 +13,17 @@ Sequences are in the order of their first event in the log, and events of a sequ
 time. Ids go by frequency, then by token.
 """
 
+import collections
 import contextlib
 import dataclasses
 import errno
 import functools
-import json
 import os
 import pathlib
 import shutil
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -30,12 +31,15 @@ import pyarrow.parquet as pq
 from jaxtyping import Int, Int8, Int32, Int64, Shaped
 
 from clickflax.batch import RESERVED, UNK
+from clickflax.data.arrays import array_header, array_writer, open_array
 from clickflax.data.batches import Windows
-from clickflax.data.manifest import ARRAY_FORMAT, array_writer, write_manifest
+from clickflax.data.manifest import PREPARE_AGAIN, read_manifest, write_manifest
 from clickflax.data.remote import fetch, is_url
 from clickflax.data.sessions import Sessions, find_sessions
+from clickflax.runtime.files import REMEDY, parquet_schema, read_parquet, reading
 
 RESERVED_TOKENS = ("[PAD]", "[MASK]", "[UNK]", "[CLS]", "[SEP]", "[NA]")
+ARRAY_TYPES = {"categorical": "int32", "several": "int32", "numeric": "float32", "time": "int64"}
 DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
@@ -62,21 +66,35 @@ class Vocabulary:
 
     def feature_names(self) -> list[str]:
         """Returns the columns of the catalog besides token and count."""
-        return [name for name in pq.read_schema(self.path).names if name not in ("token", "count")]
+        return [name for name in parquet_schema(self.path).names if name not in ("token", "count")]
 
     def column(self, name: str) -> list | None:
         """Returns a column of the catalog, such as count, title or genres; None if it has none."""
         return read_column(self.path, name)
 
+    def titles(self) -> list[str | None]:
+        """Returns the titles of the tokens; None for a token without one."""
+        titles = self.column("title") or [None] * (self.size - RESERVED)
+        return [None if title is None else str(title) for title in titles]
+
     def names(self) -> list[str]:
         """Returns the titles of the tokens; the token itself if it has no title."""
-        tokens = self.tokens()
-        titles = self.column("title") or tokens
-        return [str(title or token) for title, token in zip(titles, tokens, strict=True)]
+        pairs = zip(self.titles(), self.tokens(), strict=True)
+        return [title or token for title, token in pairs]
 
     @functools.cached_property
     def _tokens(self) -> list[str]:
-        return pq.read_table(self.path, columns=["token"])["token"].to_pylist()
+        table = read_parquet(self.path, {"token": "text", "count": "integers"})
+        with reading(self.path):
+            tokens = table["token"].to_pylist()
+        if len(tokens) != self.size - RESERVED:
+            raise ValueError(
+                f"{self.path} has {len(tokens):,} tokens, not {self.size - RESERVED:,}. {REMEDY}"
+            )
+        if len(set(tokens)) < len(tokens):
+            twice = next(one for one, count in collections.Counter(tokens).items() if count > 1)
+            raise ValueError(f"{self.path} has the token {twice!r} twice. {REMEDY}")
+        return tokens
 
     @functools.cached_property
     def _index(self) -> dict[str, int]:
@@ -181,7 +199,7 @@ class Dataset:
 
     def sequence_features(self) -> list[str]:
         """Returns the names of the features of sequences."""
-        names = pq.read_schema(self.path / "vocab" / "sequence.parquet").names
+        names = parquet_schema(self.path / "vocab" / "sequence.parquet").names
         return [name for name in names if name != "token"]
 
 
@@ -196,20 +214,16 @@ def open_dataset(path: str | os.PathLike) -> Dataset:
         raise FileNotFoundError(f"{path} does not exist. Make it with `clickflax prepare`.")
     if not (path / "dataset.json").is_file():
         raise ValueError(f"{path} has no dataset.json: it is not a prepared data set.")
-    info = json.loads((path / "dataset.json").read_text(encoding="utf-8"))
-    if info.get("format") != ARRAY_FORMAT:
-        raise ValueError(
-            f"{path} has format {info.get('format')!r}, this version of clickflax reads "
-            f"{ARRAY_FORMAT!r}. Prepare it again."
-        )
+    info = read_manifest(path)
     variables = info["variables"]
     source_split = path / "part.npy"
+    _check_headers(path, info)
     return Dataset(
         path=path,
         info=info,
-        offsets=np.load(path / "offsets.npy", mmap_mode="r"),
-        columns={v: np.load(path / "events" / f"{v}.npy", mmap_mode="r") for v in variables},
-        source_split=np.load(source_split, mmap_mode="r") if source_split.is_file() else None,
+        offsets=open_array(path / "offsets.npy"),
+        columns={name: open_array(path / "events" / f"{name}.npy") for name in variables},
+        source_split=open_array(source_split) if source_split.is_file() else None,
         vocabularies={
             name: Vocabulary(path / "vocab" / f"{name}.parquet", variable["size"])
             for name, variable in variables.items()
@@ -218,19 +232,40 @@ def open_dataset(path: str | os.PathLike) -> Dataset:
     )
 
 
+def _check_headers(path: pathlib.Path, info: Mapping[str, Any]) -> None:
+    """Raises ValueError if an array has another type or shape than dataset.json says."""
+    sequences, events = info["sequences"], info["events"]
+    expected = {"offsets.npy": ("int64", (sequences + 1,))}
+    for name, variable in info["variables"].items():
+        width = (variable["width"],) if variable["kind"] == "several" else ()
+        expected[f"events/{name}.npy"] = (ARRAY_TYPES[variable["kind"]], (events, *width))
+    if (path / "part.npy").is_file():
+        expected["part.npy"] = ("int8", (sequences,))
+    for name, (type, shape) in expected.items():
+        found, dtype, _ = array_header(path / name)
+        if (dtype.name, found) != (type, shape):
+            raise ValueError(
+                f"{path / name} has {dtype.name} values of the shape {found}; dataset.json says "
+                f"{type} and {shape}. {PREPARE_AGAIN}"
+            )
+
+
 def open_vocabulary(path: str | os.PathLike) -> Vocabulary:
     """Opens one vocabulary file, such as the copy of a run."""
     path = pathlib.Path(path)
     if not path.is_file():
         raise FileNotFoundError(f"the vocabulary {path} does not exist.")
-    return Vocabulary(path, pq.read_metadata(path).num_rows + RESERVED)
+    with reading(path):
+        return Vocabulary(path, pq.read_metadata(path).num_rows + RESERVED)
 
 
 def read_column(path: pathlib.Path, name: str) -> list | None:
     """Returns one column of a Parquet file, or None if it has no such column."""
-    if name not in pq.read_schema(path).names:
+    if name not in parquet_schema(path).names:
         return None
-    return pq.read_table(path, columns=[name])[name].to_pylist()
+    table = read_parquet(path, {name: None})
+    with reading(path):
+        return table[name].to_pylist()
 
 
 @contextlib.contextmanager

@@ -30,6 +30,18 @@ from clickflax.batch import NA, NEXT_EVENT, RESERVED, UNK
 from clickflax.data.batches import shift_left
 from clickflax.data.derived import Column, derive_column
 from clickflax.data.store import Dataset, Vocabulary
+from clickflax.runtime.schema import Text, is_file_name
+
+# Schema of a variable as JSON. A value in its name, as in count.action=a/b, may be any text.
+STORED_NAME = Text("the name of a variable", lambda name: is_file_name(name.partition("=")[0]))
+VARIABLE = {
+    "size": range(1 << 31),
+    "mean": float,
+    "scale": float,
+    "edges": [float],
+    "tokens": [str],
+    "several?": bool,
+}
 
 
 @dataclasses.dataclass(frozen=True)

@@ -12,7 +12,7 @@ import pyarrow.compute as pc
 from jaxtyping import Int32
 
 from clickflax.batch import NA, PAD
-from clickflax.data.manifest import array_writer
+from clickflax.data.arrays import array_writer
 from clickflax.preparation import index
 from clickflax.preparation.engines.base import Engine
 from clickflax.preparation.features import with_one_nan

@@ -12,7 +12,7 @@ import pyarrow.compute as pc
 from jaxtyping import Bool, Int32, Int64
 
 from clickflax.batch import PAD, RESERVED
-from clickflax.data.manifest import array_writer
+from clickflax.data.arrays import array_writer
 from clickflax.data.store import read_column, write_array, write_table
 from clickflax.preparation import filters
 from clickflax.preparation.collect import SortedEvents

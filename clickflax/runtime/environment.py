@@ -18,6 +18,13 @@ from clickflax.runtime.sharding import cores
 CHECKOUT = pathlib.Path(clickflax.__file__).resolve().parents[1]
 # The entries of `environment` on which the numbers of a run may depend.
 CREATED_WITH = ("commit", "dirty", "versions", "backend", "devices", "cpu", "cores")
+# Schema of environment.json: what is read of it.
+ENVIRONMENT = {
+    "data": str,
+    "labels": (str, None),
+    "resumed?": [{str: object}],
+    str: object,
+}
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
 
 

@@ -10,12 +10,14 @@ import secrets
 import tarfile
 import zipfile
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+
+from clickflax.runtime.schema import REMEDY, check_schema, shorten
 
 # What libraries raise for a damaged file, or one of another format. A ValueError of this package,
 # which has its own words, is none of these.
@@ -30,7 +32,13 @@ READ_ERRORS = (
     RecursionError,
     UnicodeError,
 )
-REMEDY = "It was cut short or changed. Restore it from a backup, or make it again."
+DEEPEST = 100  # brackets in brackets of a JSON file
+# Types of Parquet columns, with the kinds of Arrow types that they include.
+COLUMN_TYPES: dict[str, Callable[[pa.DataType], bool]] = {
+    "text": lambda one: pa.types.is_string(one) or pa.types.is_large_string(one),
+    "integers": pa.types.is_integer,
+    "numbers": lambda one: pa.types.is_integer(one) or pa.types.is_floating(one),
+}
 
 
 @contextlib.contextmanager
@@ -79,27 +87,123 @@ def atomic(path: pathlib.Path) -> Iterator[pathlib.Path]:
         partial.unlink(missing_ok=True)
 
 
-def read_json(path: pathlib.Path) -> Any:
+def read_json(path: pathlib.Path, schema: Any = object) -> Any:
     """Reads a JSON file of a run folder.
 
-    Raises FileNotFoundError if it does not exist, and ValueError if it is not valid JSON.
+    Raises FileNotFoundError if it does not exist, and ValueError if it is not valid JSON or does
+    not have this schema (see schema.py).
     """
     if not path.is_file():
         raise FileNotFoundError(
             f"{path} does not exist: {path.parent} is not the folder of a run "
             "(`clickflax train --workdir=...` makes one)."
         )
-    with reading(path):
-        return json.loads(path.read_text(encoding="utf-8"))
+    value = parse_json_file(path, path.read_bytes())
+    check_schema(path, value, schema)
+    return value
+
+
+def parse_json_file(path: str | os.PathLike, text: bytes | str, remedy: str = REMEDY) -> Any:
+    """The value of a JSON text; an error names the file that it was read from."""
+    with reading(path, remedy):
+        text = text.decode() if isinstance(text, bytes) else text
+        try:
+            value = json.loads(text)
+        except json.JSONDecodeError:
+            raise
+        except ValueError as error:  # an integer of thousands of digits
+            raise ValueError(f"{path} cannot be read: {error}. {remedy}") from error
+    if _depth(value) > DEEPEST:
+        raise ValueError(f"{path} has more than {DEEPEST} brackets in brackets. {remedy}")
+    return value
+
+
+def _depth(value: Any) -> int:
+    """How deep objects and lists are nested, without recursion; it stops below DEEPEST."""
+    level, depth = [value], 0
+    while depth <= DEEPEST:
+        level = [one for one in level if isinstance(one, dict | list)]
+        if not level:
+            break
+        level = [
+            inner for one in level for inner in (one.values() if isinstance(one, dict) else one)
+        ]
+        depth += 1
+    return depth
+
+
+def text_lines(path: str | os.PathLike) -> Iterator[tuple[int, str]]:
+    """Yields the lines of a UTF-8 file with their numbers, from 1 on, and their line ends.
+
+    Raises ValueError for a line that is not UTF-8.
+    """
+    with open(path, "rb") as file:
+        for number, line in enumerate(file, 1):
+            try:
+                text = line.decode("utf-8-sig" if number == 1 else "utf-8")
+            except UnicodeDecodeError as error:
+                raise ValueError(
+                    f"{path}, line {number}: not UTF-8 ({shorten(line.strip())}). Save the file as "
+                    "UTF-8."
+                ) from error
+            yield number, text
+
+
+def json_lines(path: pathlib.Path, schema: Any) -> Iterator[tuple[str, Any]]:
+    """Yields the lines of a JSON-lines file, each with its value.
+
+    An incomplete last line, which another process may be writing, is left out. Raises ValueError
+    for a line that is not valid JSON, or does not have this schema.
+    """
+    for number, line in text_lines(path):
+        if line.endswith("\n"):
+            value = parse_json_file(f"{path}, line {number},", line)
+            check_schema(f"{path}, line {number}", value, schema)
+            yield line, value
+
+
+def text_of_json(value: Any) -> str:
+    """The text of a JSON file."""
+    return json.dumps(value, indent=1) + "\n"
 
 
 def write_json(path: pathlib.Path, value: Any) -> None:
     """Writes a JSON file, see `atomic`."""
     with atomic(path) as partial:
-        partial.write_text(json.dumps(value, indent=1) + "\n", encoding="utf-8")
+        partial.write_text(text_of_json(value), encoding="utf-8")
 
 
 def write_parquet(path: pathlib.Path, columns: Mapping[str, np.ndarray]) -> None:
     """Writes columns to a Parquet file, see `atomic`."""
     with atomic(path) as partial:
         pq.write_table(pa.table(dict(columns)), partial)
+
+
+def parquet_schema(path: str | os.PathLike) -> pa.Schema:
+    """The columns of a Parquet file and their types."""
+    with reading(path):
+        return pq.read_schema(path)
+
+
+def read_parquet(path: str | os.PathLike, types: Mapping[str, str | None]) -> pa.Table:
+    """Reads columns of a Parquet file, {name: a type of COLUMN_TYPES, or None for any}.
+
+    Raises ValueError if a column is missing, has another type, or has no value in a row although it
+    has a type.
+    """
+    schema = parquet_schema(path)
+    for name, type in types.items():
+        if schema.names.count(name) != 1:
+            raise ValueError(f"{path} has the columns {schema.names}, not one {name!r}. {REMEDY}")
+        if type and not COLUMN_TYPES[type](schema.field(name).type):
+            raise ValueError(
+                f"{path}: the column {name!r} is {schema.field(name).type}, not {type}. {REMEDY}"
+            )
+    with reading(path), pq.ParquetFile(path) as file:
+        table = file.read(columns=list(types))
+        table.validate(full=True)
+    for name, type in types.items():
+        if type and table[name].null_count:
+            row = table[name].is_null().to_pylist().index(True) + 1
+            raise ValueError(f"{path}, row {row}: there is no {name!r}. {REMEDY}")
+    return table

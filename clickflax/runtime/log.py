@@ -21,7 +21,7 @@ from tensorboard.plugins import projector
 from tensorboard.plugins.hparams import summary_v2
 from tensorboard.summary.writer import event_file_writer
 
-from clickflax.runtime.files import atomic
+from clickflax.runtime.files import atomic, json_lines
 from clickflax.runtime.terminal import Console, printable, say
 from clickflax.runtime.wandb_writer import WandbWriter
 
@@ -30,6 +30,8 @@ Event: Any = message_factory.GetMessageClass(event_pb2.DESCRIPTOR.message_types_
 # SessionLog.START: TensorBoard drops what an earlier start wrote from this step on.
 SESSION_START = 1
 
+# Schema of a line of metrics.jsonl.
+METRICS_LINE = {"step": int, str: (float, None)}
 SPEED_WINDOW = 30.0  # seconds over which speed is measured
 
 
@@ -130,9 +132,8 @@ def _drop_lines_after(path: pathlib.Path, step: int | None) -> None:
     """Drops the lines of later steps (all if None), and an incomplete last line."""
     if not path.exists():
         return
-    lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
-    whole = (line for line in lines if line.endswith("\n"))
-    kept = [line for line in whole if step is not None and json.loads(line)["step"] <= step]
+    lines = () if step is None else json_lines(path, METRICS_LINE)
+    kept = [line for line, value in lines if value["step"] <= (step or 0)]
     with atomic(path) as partial:
         partial.write_text("".join(kept), encoding="utf-8")
 

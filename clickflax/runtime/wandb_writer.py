@@ -25,7 +25,7 @@ class WandbWriter:
                 "pip install 'clickflax[wandb]'."
             ) from error
         kept = folder / "wandb.json"
-        known = read_json(kept) if kept.is_file() else {}
+        known = read_json(kept, {"project": str, "id": str}) if kept.is_file() else {}
         try:
             self._run = wandb.init(
                 project=project,

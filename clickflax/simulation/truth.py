@@ -19,6 +19,8 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 
 from clickflax.batch import PAD, RESERVED
+from clickflax.data.arrays import open_array
+from clickflax.data.manifest import read_info
 
 TRUTH_FORMAT = "clickflax truth 1"
 ARRAYS = ("prior", "taste", "moves", "weight", "related", "buys", "cart", "returns")
@@ -280,11 +282,11 @@ def load_truth(path: str | os.PathLike) -> Truth:
         raise FileNotFoundError(
             f"{path} has no truth/truth.json: only data sets of `clickflax simulate` have it."
         )
-    info = json.loads((folder / "truth.json").read_text(encoding="utf-8"))
+    info = read_info(folder / "truth.json", {"format": str, "actions": [str], str: object})
     if info["format"] != TRUTH_FORMAT:
         raise ValueError(
             f"{folder} has format {info['format']!r}, not {TRUTH_FORMAT!r}: "
             "run `clickflax simulate` again."
         )
-    arrays = {name: np.load(folder / f"{name}.npy", allow_pickle=False) for name in ARRAYS}
+    arrays = {name: np.array(open_array(folder / f"{name}.npy")) for name in ARRAYS}
     return Truth(actions=tuple(info["actions"]), **arrays)
