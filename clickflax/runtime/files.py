@@ -26,7 +26,6 @@ READ_ERRORS = (
     csv.Error,
     zipfile.BadZipFile,
     tarfile.TarError,
-    zlib.error,
     lzma.LZMAError,
     EOFError,
     RecursionError,
@@ -56,6 +55,10 @@ def reading(path: str | os.PathLike, remedy: str = REMEDY) -> Iterator[None]:
         ) from error
     except json.JSONDecodeError as error:
         raise ValueError(f"{path} is not valid JSON ({error}). {remedy}") from error
+    except zlib.error as error:
+        raise ValueError(
+            f"{path} cannot be read: its compressed data are damaged. {remedy}"
+        ) from error
     except READ_ERRORS as error:
         raise ValueError(f"{path} cannot be read: {first_line(error)}. {remedy}") from error
     except OSError as error:

@@ -6,7 +6,7 @@ import glob
 import os
 import pathlib
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import duckdb
@@ -39,10 +39,8 @@ from clickflax.runtime.files import first_line
 VALID_LINE = "CASE WHEN json_valid(line) THEN line END"
 NOT_IN_TEXT = "\x1f"  # read with this delimiter, a whole line is one column
 MAX_LINE_BYTES = 1 << 24
-READ_ERROR = re.compile(  # an error message of DuckDB: line, reason and file, among other text
+READ_ERROR = re.compile(  # line and reason in an error message of DuckDB, among other text
     r"Error on Line: (?P<line>\d+)\nOriginal Line: [^\n]*\n(?P<reason>[^\n]*)\n"
-    r".*\n  file = (?P<file>[^\n]*)\n",
-    re.DOTALL,
 )
 BUFFER_BYTES = 1 << 25  # of text, per thread
 
@@ -90,12 +88,16 @@ class DuckDB:
         # Columns are known by their position: names may differ in case only, or be empty.
         columns = ", ".join(f"c{position}: 'VARCHAR'" for position in range(len(names)))
         # Rejects are always stored: they name the file and line of a malformed record.
-        self.con.raw_sql(
-            f"CREATE TABLE {table} AS SELECT {_selected_columns(names, wanted)} "
-            f"FROM read_csv({_list(paths)}, columns = {{{columns}}}, "
-            f"delim = {_text(delimiter)}, header = {header}, quote = {_text(quote)}, "
-            f"escape = {_text(quote)}, auto_detect = false, ignore_errors = true, "
-            f"store_rejects = true, rejects_limit = 0, buffer_size = {BUFFER_BYTES})"
+        self._read(
+            table,
+            _selected_columns(names, wanted),
+            paths,
+            lambda files: (
+                f"read_csv({files}, columns = {{{columns}}}, "
+                f"delim = {_text(delimiter)}, header = {header}, quote = {_text(quote)}, "
+                f"escape = {_text(quote)}, auto_detect = false, ignore_errors = true, "
+                f"store_rejects = true, rejects_limit = 0, buffer_size = {BUFFER_BYTES})"
+            ),
         )
         malformed, first = keep_rejected(self.con, f"rejected_{table}", BUFFER_BYTES)
         lines = functools.partial(rejected_lines, self.con, f"rejected_{table}")
@@ -140,30 +142,21 @@ class DuckDB:
         aliases = ", ".join(f"c{position}" for position in range(len(names)))
         # DuckDB ignores case in names: those of the file are known by their position.
         columns = _selected_columns(names, wanted)
-        try:
-            self.con.raw_sql(
-                f"CREATE TABLE {table} AS SELECT {columns} "
-                f"FROM read_parquet({_list(paths)}) AS rows({aliases})"
-            )
-        except duckdb.Error as error:
-            raise self._error_of_one_file(paths, error) from error
+        self._read(table, columns, paths, lambda files: f"read_parquet({files}) AS rows({aliases})")
         return Staged(self._numbered(table), functools.partial(locate_parquet_row, paths))
 
     def read_lines(self, paths: Sequence[pathlib.Path], table: str) -> ibis.Table:
-        query = (
-            f"CREATE TABLE {table} AS SELECT * FROM read_csv({_list(paths)}, columns = "
-            f"{{'line': 'VARCHAR'}}, delim = '{NOT_IN_TEXT}', header = false, quote = '', "
-            f"escape = '', auto_detect = false, max_line_size = {MAX_LINE_BYTES}, "
-            f"buffer_size = {2 * MAX_LINE_BYTES})"
+        self._read(
+            table,
+            "*",
+            paths,
+            lambda files: (
+                f"read_csv({files}, columns = {{'line': 'VARCHAR'}}, "
+                f"delim = '{NOT_IN_TEXT}', header = false, quote = '', escape = '', "
+                f"auto_detect = false, max_line_size = {MAX_LINE_BYTES}, "
+                f"buffer_size = {2 * MAX_LINE_BYTES})"
+            ),
         )
-        try:
-            self.con.raw_sql(query)
-        except duckdb.InvalidInputException as error:
-            match = READ_ERROR.search(str(error))
-            if match is None:
-                raise
-            location = f"{match['file']}, line {match['line']}"
-            raise ValueError(f"{location}: {plain_reason(match['reason'])}.") from error
         return self._numbered(table)
 
     def to_arrow(self, rows: ibis.Table) -> pa.Table:
@@ -192,14 +185,31 @@ class DuckDB:
     def parse_json_list(self, text: Any) -> Any:
         return json_elements(text)
 
-    def _error_of_one_file(self, paths: Sequence[pathlib.Path], error: duckdb.Error) -> Exception:
-        """Returns an error with the name of the file that cannot be read, if there is one."""
-        for path in paths:
-            try:
-                self.con.raw_sql(f"SELECT count(COLUMNS(*)) FROM read_parquet({_list([path])})")
-            except duckdb.Error as own:
-                return ValueError(f"{path} cannot be read: {first_line(own)}. {COPY_AGAIN}")
-        return error
+    def _read(
+        self,
+        table: str,
+        columns: str,
+        paths: Sequence[pathlib.Path],
+        rows_of: Callable[[str], str],
+    ) -> None:
+        """Makes a table of columns of files; `rows_of` returns the SQL of the rows of some files.
+
+        Raises ValueError with the name of a file that DuckDB cannot read.
+        """
+        create = f"CREATE TABLE {table} AS SELECT {columns} FROM "
+        try:
+            self.con.raw_sql(create + rows_of(_list(paths)))
+        except (duckdb.OutOfMemoryException, duckdb.InterruptException):
+            raise
+        except duckdb.Error as error:
+            # DuckDB seldom names the file: it is the first one that cannot be read alone.
+            for path in paths:
+                try:
+                    self.con.raw_sql(create + rows_of(_list([path])))
+                    self.con.raw_sql(f"DROP TABLE {table}")
+                except duckdb.Error as own:
+                    raise _file_error(path, own) from own
+            raise _file_error(paths[0], error) from error
 
     def _numbered(self, table: str) -> ibis.Table:
         # The rowid of a table is the order in which it was written, that of the files:
@@ -241,12 +251,28 @@ def _readable_error(error: duckdb.Error, options: Options) -> Exception:
             f"DuckDB needs more than --memory {options.memory}, or a larger disk for spilled "
             f"memory: {text.splitlines()[0]}"
         )
+    return ValueError(f"DuckDB fails: {_reason(error)}.")
+
+
+def _file_error(path: pathlib.Path, error: duckdb.Error) -> Exception:
+    """Returns an error of DuckDB that reads a file, in plain words; others as they are."""
+    text = str(error)
+    if any(os.strerror(code) in text for code in DISK_FULL):
+        return error
     if "state machine reached an invalid state" in text:
         return ValueError(
-            "the lines of the file have different endings (CR LF and LF). Convert it, such as "
-            "with dos2unix FILE."
+            f"{path}: its lines have different endings (CR LF, LF, CR). Convert it, such as with "
+            "dos2unix."
         )
-    return ValueError(f"DuckDB: {text.splitlines()[0]}")
+    match = READ_ERROR.search(text)
+    if match is not None:
+        return ValueError(f"{path}, line {match['line']}: {plain_reason(match['reason'])}.")
+    return ValueError(f"{path} cannot be read: {_reason(error)}. {COPY_AGAIN}")
+
+
+def _reason(error: duckdb.Error) -> str:
+    """Returns the first line of an error of DuckDB, without its kind."""
+    return re.sub(r"^([A-Z][A-Za-z]* )+Error: ", "", first_line(error))
 
 
 def _selected_columns(names: Sequence[str], wanted: Mapping[str, str]) -> str:
