@@ -55,7 +55,7 @@ def write_run(out, cell, dataset, chance):
     config = to_dict(cell.load())
     write_json(folder / "config.json", config)
     record = read_json(folder / "test.json") | {"config": config, "coverage@10": 0.5 + 0.1 * wide}
-    record["data"] = str(dataset.path)
+    record |= {"data": str(dataset.path), "fingerprint": dataset.fingerprint}
     write_json(folder / "test.json", record)
     write_json(folder / "test.negatives.5.json", record | {"ndcg@10": 0.75})
     last = np.asarray(dataset.offsets[1:]) - 1
@@ -203,7 +203,8 @@ def label_run(tmp_path_factory):
     config = to_dict(load(CONFIGS / "purchase_simulated.py"))
     bins = [{"labels": 5, "prediction": p, "yes": p / 2, "least": p, "most": p} for p in (0.2, 0.6)]
     record = {"auc": 0.7, "average_precision": None, "log_loss": 0.4, "reliability": bins}
-    more = {"train_seconds": 3.0, "environment": {"commit": "abc"}, "config": config}
+    more = {"data": "data", "fingerprint": "0" * 64, "train_seconds": 3.0}
+    more |= {"environment": {"commit": "abc"}, "config": config}
     write_json(folder / "config.json", config)
     write_json(folder / "test.json", record | more)
     (folder / "metrics.jsonl").write_text("")

@@ -36,9 +36,10 @@ from clickflax.config.check import check_config
 from clickflax.config.default import of_task, to_dict
 from clickflax.config.flags import flags_of, parse_flags
 from clickflax.data.candidates import Candidates
+from clickflax.data.check import open_checked
 from clickflax.data.splits.common import Examples
 from clickflax.data.splits.labels import LabelExamples
-from clickflax.data.store import Dataset, open_dataset
+from clickflax.data.store import Dataset
 from clickflax.data.where import matches
 from clickflax.evaluation.evaluator import eval_candidates
 from clickflax.evaluation.protocol import RankingProtocol, protocol_of, to_json
@@ -190,7 +191,7 @@ def compare_baselines(
             "the simulated shop of a run, and `clickflax simulate` makes others."
         )
     # The sessions of sequences, without the SEPs between them that a model reads.
-    dataset = open_dataset(config.data.path).with_sessions(config.data.chain).without_separators()
+    dataset = open_checked(config.data.path).with_sessions(config.data.chain).without_separators()
     start = time.perf_counter()
     tasks = make_task_data(config, dataset)
     check_trainable(tasks)

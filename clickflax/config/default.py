@@ -218,9 +218,14 @@ def to_dict(config: ml_collections.ConfigDict) -> dict[str, Any]:
     return config.to_dict()
 
 
-def from_dict(values: Mapping[str, Any]) -> ml_collections.ConfigDict:
-    """The config of `to_dict`, also after JSON; a knob younger than the run has its default."""
-    return _with(knobs(ml_collections.ConfigDict(values)), "the stored config: ").lock()
+def from_dict(
+    values: Mapping[str, Any], where: str = "the stored config: "
+) -> ml_collections.ConfigDict:
+    """The config of `to_dict`, also after JSON; a knob younger than the run has its default.
+
+    An error begins with `where` the values stand.
+    """
+    return _with(knobs(values), where).lock()
 
 
 def of_task(values: Sequence[Any], tasks: Sequence[str], name: str) -> Any:
@@ -236,12 +241,14 @@ def differences(
     return {key: (left[key], right[key]) for key in left if left[key] != right[key]}
 
 
-def knobs(config: ml_collections.ConfigDict, prefix: str = "config") -> dict[str, Any]:
+def knobs(
+    config: ml_collections.ConfigDict | Mapping[str, Any], prefix: str = "config"
+) -> dict[str, Any]:
     """Every knob by its full name: `{"config.train.steps": 2000, ...}`."""
     flat = {}
     for name, value in config.items():
         key = f"{prefix}.{name}"
-        group = isinstance(value, ml_collections.ConfigDict)
+        group = isinstance(value, ml_collections.ConfigDict | dict)
         flat.update(knobs(value, key) if group else {key: value})
     return flat
 

@@ -13,6 +13,24 @@ from clickflax.config.check import check_candidates, check_conditions
 from clickflax.config.default import override
 from clickflax.config.resolve import tasks_of
 
+# Schema of the settings of an evaluation in a JSON file.
+REQUEST = {
+    "data?": (str, None),
+    "checkpoint?": str,
+    "where?": (str, None),
+    "given?": ([str], str, None),
+    "labels?": (str, None),
+    "filter_seen?": (bool, None),
+    "cutoffs?": ([range(1, 1 << 31)], None),
+    "negatives?": (range(1 << 31), None),
+    "drawn?": (str, None),
+    "unseen?": (bool, None),
+    "lists?": bool,
+    "features?": [str],
+    "reference?": str,
+    "groups?": bool,
+}
+
 
 @dataclasses.dataclass(frozen=True)
 class EvalRequest:

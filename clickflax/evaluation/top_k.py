@@ -9,16 +9,16 @@ import numpy as np
 from jaxtyping import Float, Int, Shaped
 
 from clickflax.batch import RESERVED
+from clickflax.config.default import from_dict
 from clickflax.data.splits.common import Examples, events_inside
 from clickflax.data.store import Dataset, Vocabulary
 from clickflax.evaluation.evaluator import RankingEvaluator
 from clickflax.evaluation.protocol import Protocol, stored_protocol, to_json
-from clickflax.evaluation.record import read_rows
+from clickflax.evaluation.record import LIST_COLUMNS, read_record, read_rows
 from clickflax.evaluation.request import EvalRequest
 from clickflax.inference.predictor import Predictor
 from clickflax.run.targets import TaskData
 from clickflax.runtime import sharding
-from clickflax.runtime.files import read_json
 from clickflax.tasks.list_metrics import count_items, encode_features, list_metrics
 from clickflax.tasks.ranks import top_k_with_targets
 
@@ -114,7 +114,7 @@ def read_lists(path: pathlib.Path, examples: int, k: int) -> Int[np.ndarray, "Q 
         raise FileNotFoundError(
             f"{path} does not exist: `clickflax evaluate --run={path.parent} --lists` writes it."
         )
-    table = read_rows(path)
+    table = read_rows(path, LIST_COLUMNS)
     example, rank, item = (table[name].to_numpy() for name in ("example", "rank", "item"))
     if example.max() >= examples:
         raise ValueError(
@@ -172,7 +172,7 @@ def check_reference(
             f"{file} does not exist: --reference must be the folder of a run that was evaluated "
             "with --lists and the same flags."
         )
-    record = read_json(file)
+    record = read_record(file)
     if record["fingerprint"] != dataset.fingerprint:
         raise ValueError(f"--reference={run} was evaluated on {record['data']}.")
     ours = to_json(protocol)
@@ -186,6 +186,6 @@ def check_reference(
     if differ:
         pairs = [f"{name}={theirs.get(name)!r}, here {ours.get(name)!r}" for name in differ]
         raise ValueError(f"--reference={run} has another protocol: {'; '.join(pairs)}.")
-    longest = max(record["config"]["eval"]["cutoffs"])
+    longest = max(from_dict(record["config"]).eval.cutoffs)
     if longest < k:
         raise ValueError(f"--reference={run} has lists of {longest} items, not of {k}.")

@@ -39,7 +39,7 @@ from clickflax.run.folder import (
 from clickflax.run.sharded_tables import make_run_mesh, place_on_mesh
 from clickflax.run.targets import hidden_conditions, mask_columns
 from clickflax.runtime import sharding
-from clickflax.runtime.files import atomic
+from clickflax.runtime.files import atomic, read_parquet
 from clickflax.runtime.terminal import Console, say
 from clickflax.tasks.ranks import top_k_items
 from clickflax.tasks.task import Task
@@ -83,9 +83,7 @@ class Recommender:
         self.task = item_task(run)
         self.mesh = make_run_mesh(run.config)
         self.params = place_on_mesh(run.params, self.mesh)
-        self.titles: list[str | None] = run.items.column("title") or (
-            [None] * (run.items.size - RESERVED)
-        )
+        self.titles = run.items.titles()
         # The first item of every title.
         self.ids: dict[str, int] = {}
         for i, title in enumerate(self.titles):
@@ -303,7 +301,7 @@ def find_users(
 def user_keys(dataset: Dataset) -> pa.Array:
     """The keys of all sequences, as Arrow: a million Python objects would be slow."""
     path = dataset.path / "vocab" / "sequence.parquet"
-    return pq.read_table(path, columns=["token"])["token"].combine_chunks()
+    return read_parquet(path, {"token": "text"})["token"].cast(pa.string()).combine_chunks()
 
 
 def print_recommendations(items: list[Recommendation]) -> None:

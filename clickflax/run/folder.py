@@ -13,16 +13,36 @@ from ml_collections import ConfigDict
 from clickflax.batch import MASK, NEXT_EVENT, reserved_value
 from clickflax.config.default import from_dict, override
 from clickflax.config.resolve import tasks_of
+from clickflax.data.check import open_checked
 from clickflax.data.item_features import ITEM_PREFIX, ItemFeature, read_item_features
-from clickflax.data.store import Dataset, Vocabulary, open_dataset, open_vocabulary
-from clickflax.data.variables import Variable, encode_value, variable_from_json
+from clickflax.data.store import Dataset, Vocabulary, open_vocabulary
+from clickflax.data.variables import (
+    STORED_NAME,
+    VARIABLE,
+    Variable,
+    encode_value,
+    variable_from_json,
+)
 from clickflax.model.attention import or_auto
 from clickflax.model.model import Model
+from clickflax.run.checksums import CONFIG, check_file, check_vocabularies
 from clickflax.run.model import model_from_config
 from clickflax.run.sharded_tables import trim_tables
 from clickflax.runtime import checkpoint
-from clickflax.runtime.files import read_json, write_json
+from clickflax.runtime.files import REMEDY, read_json, write_json
+from clickflax.runtime.schema import check_schema
 from clickflax.tasks.task import Task
+
+# The progress of a training, kept with its checkpoints.
+PROGRESS = {
+    "step": range(1 << 62),
+    "seconds": float,
+    "best": (float, None),
+    "best_step": range(1 << 62),
+    "evaluations_since": range(1 << 62),
+    "losses": [float],
+    "unvalidated?": bool,
+}
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -117,17 +137,19 @@ def keep_variables(
 
 def variables_of(folder: pathlib.Path) -> tuple[dict[str, Variable], dict[str, Variable]]:
     """The variables of events, and the numeric item features, of a run."""
-    described = read_json(folder / "variables.json")
+    path = folder / "variables.json"
+    described = read_json(path, {STORED_NAME: VARIABLE})
+    check_file(folder, path.name)
     variables = {name: variable_from_json(values) for name, values in described.items()}
     events = {name: one for name, one in variables.items() if not name.startswith(ITEM_PREFIX)}
     return events, {name: one for name, one in variables.items() if name.startswith(ITEM_PREFIX)}
 
 
 def vocabularies_of(folder: pathlib.Path) -> dict[str, Vocabulary]:
-    """The vocabularies of a run."""
-    return {
-        path.stem: open_vocabulary(path) for path in sorted((folder / "vocab").glob("*.parquet"))
-    }
+    """The vocabularies of a run. Raises FileNotFoundError if it has none of items."""
+    check_vocabularies(folder)
+    paths = {*(folder / "vocab").glob("*.parquet"), folder / "vocab" / "item.parquet"}
+    return {path.stem: open_vocabulary(path) for path in sorted(paths)}
 
 
 def check_catalog(
@@ -147,7 +169,14 @@ def check_catalog(
 
 def read_config(folder: str | pathlib.Path) -> ConfigDict:
     """The config that a run was trained with."""
-    return from_dict(read_json(pathlib.Path(folder) / "config.json"))
+    folder = pathlib.Path(folder)
+    path = folder / CONFIG
+    values = read_json(path, {str: object})
+    check_file(folder, CONFIG)
+    config = from_dict(values, f"{path}: ")
+    if not config.tasks:
+        raise ValueError(f"{path}: tasks is empty. {REMEDY}")
+    return config
 
 
 def load_run(folder: str | pathlib.Path, which: str = "best") -> Run:
@@ -183,6 +212,11 @@ def load_run(folder: str | pathlib.Path, which: str = "best") -> Run:
     )
 
 
+def check_progress(folder: pathlib.Path, progress: Any) -> None:
+    """Raises ValueError if the progress in a checkpoint of a run does not have its schema."""
+    check_schema(last_checkpoint(folder), progress, PROGRESS, "progress")
+
+
 def load_checkpoint(folder: pathlib.Path, which: str) -> tuple[str, dict[str, Any], Any]:
     """The checkpoint of a run that is opened ("best" or "last"), its progress and its parameters.
 
@@ -191,6 +225,7 @@ def load_checkpoint(folder: pathlib.Path, which: str) -> tuple[str, dict[str, An
     """
     here = checkpoint.on_host()
     progress, params = checkpoint.load_params(last_checkpoint(folder), here)
+    check_progress(folder, progress)
     if which == "last" or progress["best"] is None:
         return "last", progress | {"seconds_to_here": progress["seconds"]}, params
     seconds = progress["seconds"]
@@ -202,6 +237,6 @@ def load_checkpoint(folder: pathlib.Path, which: str) -> tuple[str, dict[str, An
 def open_data(run: Run, path: str | pathlib.Path | None = None) -> Dataset:
     """The data set of a run, or another one with the same vocabularies."""
     path = path or data_path(run.config, run.folder)
-    dataset = open_dataset(path).with_sessions(run.config.data.chain)
+    dataset = open_checked(path).with_sessions(run.config.data.chain)
     check_catalog(run.vocabularies, dataset.vocabularies, str(dataset.path))
     return dataset

@@ -39,7 +39,7 @@ def evaluations_as_json(study: Study) -> Any:
 def is_done(out: pathlib.Path, study: Study, cell: Cell) -> bool:
     """Whether a cell has finished all evaluations of the study."""
     path = cell_folder(out, cell) / FINISHED
-    return path.is_file() and read_json(path) == evaluations_as_json(study)
+    return path.is_file() and read_json(path, {str: {str: object}}) == evaluations_as_json(study)
 
 
 def is_running(out: pathlib.Path, cell: Cell) -> bool:

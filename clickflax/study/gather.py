@@ -1,21 +1,27 @@
 """The contents of a report as JSON values: tables, curves, groups, users."""
 
-import json
 import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
+import pyarrow as pa
 
 from clickflax.batch import RESERVED
 from clickflax.config.default import from_dict, knobs
 from clickflax.data.store import open_dataset, open_vocabulary
 from clickflax.evaluation.protocol import ranking_protocol
-from clickflax.evaluation.record import read_rows
-from clickflax.runtime.files import read_json
-from clickflax.runtime.log import finite
-from clickflax.study.paired import parse_ranking_metric, read_record, read_row_columns, rows_path
-from clickflax.study.plan import Cell, Study, cell_folder, read_plan
+from clickflax.evaluation.record import (
+    EVALUATE_AGAIN,
+    LIST_COLUMNS,
+    TARGET_COLUMNS,
+    read_record,
+    read_rows,
+)
+from clickflax.runtime.files import json_lines
+from clickflax.runtime.log import METRICS_LINE, finite
+from clickflax.study.paired import parse_ranking_metric, read_cell_record, rows_path
+from clickflax.study.plan import Cell, Study, cell_folder, read_cell_config, read_plan
 from clickflax.study.results import Result, make_tables, metric_names
 from clickflax.study.table import legend, table_title
 from clickflax.tasks.group_metrics import GROUPS, group, metrics_by_group
@@ -38,7 +44,7 @@ class ReportSource(NamedTuple):
 
     def record(self, cell: Cell) -> dict[str, Any] | None:
         """The record of a cell; None if it is not evaluated yet."""
-        return read_record(self.out, cell, self.settings())
+        return read_cell_record(self.out, cell, self.settings())
 
     def rows_path(self, cell: Cell, task: str | None = None, suffix: str = "") -> pathlib.Path:
         """See `paired.rows_path`."""
@@ -63,7 +69,7 @@ def open_source(folders: Sequence[pathlib.Path]) -> ReportSource:
         return ReportSource(folders[0], study, cells)
     cells = []
     for folder in folders:
-        config = from_dict(read_json(folder / "config.json"))
+        config = read_cell_config(folder)
         if not (folder / "test.json").is_file():
             raise FileNotFoundError(
                 f"{folder} is not evaluated: `clickflax evaluate --run={folder}` does that."
@@ -84,7 +90,7 @@ def open_source(folders: Sequence[pathlib.Path]) -> ReportSource:
         configs={cell.config: () for cell in cells},
         data={cell.data: () for cell in cells},
         seeds=(0,),
-        metrics=main_metrics([read_json(folder / "test.json") for folder in folders]),
+        metrics=main_metrics([read_record(folder / "test.json") for folder in folders]),
         baseline=cells[0].config,
     )
     return ReportSource(folders[0], study, cells)
@@ -149,7 +155,7 @@ def report_runs(source: ReportSource) -> list[dict[str, Any]]:
                 "knobs": {name.removeprefix("config."): value for name, value in flat.items()},
                 "curve": learning_curve(folder, f"validation/{flat['config.train.monitor']}"),
                 "reliability": {
-                    name.rpartition("/")[0] or record["config"]["tasks"][0]: read_bins(bins)
+                    name.rpartition("/")[0] or from_dict(record["config"]).tasks[0]: read_bins(bins)
                     for name, bins in record.items()
                     if name.rpartition("/")[2] == "reliability"
                 },
@@ -165,25 +171,11 @@ def report_runs(source: ReportSource) -> list[dict[str, Any]]:
 
 def learning_curve(folder: pathlib.Path, metric: str) -> dict[str, Any]:
     """The validations of a run: steps, seconds of training, and the metric."""
-    lines = [line for line in read_json_lines(folder / "metrics.jsonl") if metric in line]
+    values = (value for _, value in json_lines(folder / "metrics.jsonl", METRICS_LINE))
+    lines = [line for line in values if metric in line]
     keys = {"step": "step", "seconds": "seconds", "value": metric}
     points = {name: [line.get(key) for line in lines] for name, key in keys.items()}
     return {"name": metric, **points}
-
-
-def read_json_lines(path: pathlib.Path) -> list[dict[str, Any]]:
-    """The lines of a JSON-lines file, without an incomplete last line, which a run may be writing.
-
-    Raises ValueError for another line that is not valid JSON.
-    """
-    *whole, _ = path.read_text(encoding="utf-8").split("\n")
-    lines = []
-    for number, line in enumerate(whole, 1):
-        try:
-            lines.append(json.loads(line))
-        except ValueError as error:
-            raise ValueError(f"{path}, line {number}, is not valid JSON ({error}).") from None
-    return lines
 
 
 def report_groups(source: ReportSource) -> list[dict[str, Any]]:
@@ -194,7 +186,9 @@ def report_groups(source: ReportSource) -> list[dict[str, Any]]:
         metric = metrics[-1]
         cells = source.comparable_cells(data, metric.task)
         paths = {cell: source.rows_path(cell, metric.task) for cell in cells}
-        tables = {cell: read_row_columns(path) for cell, path in paths.items() if path.is_file()}
+        tables = {
+            cell: read_rows(path, TARGET_COLUMNS) for cell, path in paths.items() if path.is_file()
+        }
         for column, title in GROUPS.items() if tables else ():
             values = next(iter(tables.values()))[column].to_numpy()
             groups = group(values)
@@ -238,17 +232,25 @@ def users_of_data(
     source: ReportSource, data: str, cells: Mapping[str, Cell]
 ) -> list[dict[str, Any]]:
     """The users of a data set, from one cell of each config."""
-    tables = {name: read_rows(source.rows_path(cell)).to_pandas() for name, cell in cells.items()}
+    first = next(iter(cells.values()))
+    titles = open_vocabulary(cell_folder(source.out, first) / "vocab" / "item.parquet").names()
+    tables = {
+        name: read_item_rows(source.rows_path(cell), TARGET_COLUMNS, len(titles)).to_pandas()
+        for name, cell in cells.items()
+    }
     rows = next(iter(tables.values()))
     # Configs whose targets differ from those of the first config are left out.
     targets = rows["target"].tolist()
     tables = {name: table for name, table in tables.items() if table["target"].tolist() == targets}
-    first = next(iter(cells.values()))
     record = source.record(first) or {}
-    titles = open_vocabulary(cell_folder(source.out, first) / "vocab" / "item.parquet").names()
     examples = choose_examples(rows, [table["rank"].to_numpy() for table in tables.values()])
     histories = read_histories(record, rows, examples)
-    lists = {name: read_rows(source.rows_path(cells[name], suffix=".lists")) for name in tables}
+    lists = {
+        name: read_item_rows(
+            source.rows_path(cells[name], suffix=".lists"), LIST_COLUMNS, len(titles)
+        )
+        for name in tables
+    }
     users = []
     for example in examples:
         mine = rows[rows["example"] == example]
@@ -272,6 +274,16 @@ def users_of_data(
     return users
 
 
+def read_item_rows(path: pathlib.Path, needed: Sequence[str], items: int) -> pa.Table:
+    """Rows of items or targets; raises ValueError for an item that the catalog does not have."""
+    table = read_rows(path, needed)
+    for name in {"item", "target"} & set(needed):
+        most = table[name].to_numpy().max()
+        if most - RESERVED >= items:
+            raise ValueError(f"{path} has the item {most} of {items:,}. {EVALUATE_AGAIN}")
+    return table
+
+
 def choose_examples(rows: Any, ranks: Sequence[np.ndarray]) -> list[int]:
     """The examples to show: those with the largest differences of 1 / rank, and random ones."""
     gain = np.stack([1 / (one + 1) for one in ranks])
@@ -285,12 +297,14 @@ def read_histories(
 ) -> dict[int, list[int]]:
     """The last items in the history of each example, the newest first.
 
-    It is empty if the data set no longer exists, and for data sets with sessions.
+    It is empty if the data set no longer exists or is another one, and for data sets with sessions.
     """
     path = pathlib.Path(record["data"])
-    if record["config"]["data"]["chain"] or not (path / "dataset.json").is_file():
+    if from_dict(record["config"]).data.chain or not (path / "dataset.json").is_file():
         return {}
     dataset = open_dataset(path)
+    if dataset.fingerprint != record["fingerprint"] or rows["sequence"].max() >= dataset.sequences:
+        return {}
     histories = {}
     for example in examples:
         row = rows[rows["example"] == example].iloc[0]

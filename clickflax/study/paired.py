@@ -9,9 +9,8 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from clickflax.evaluation.protocol import ranking_protocol
-from clickflax.evaluation.record import read_rows
-from clickflax.runtime.files import read_json
-from clickflax.study.plan import Cell, cell_folder, record_name
+from clickflax.evaluation.record import EVALUATE_AGAIN, LABEL_COLUMNS, read_record, read_rows
+from clickflax.study.plan import Cell, cell_folder, read_cell_config, record_name
 from clickflax.study.statistics import (
     Difference,
     bootstrap_label_metric,
@@ -97,7 +96,7 @@ def mean_label_metric(paths: Sequence[pathlib.Path], metric: str) -> LabelMetric
 
     None if the kept predictions are not enough to compute the metric.
     """
-    seeds = [read_arrays(path) for path in paths]
+    seeds = [read_arrays(path, LABEL_COLUMNS) for path in paths]
     first = seeds[0]
     # Of classes, only the predicted class is kept.
     if metric == "log_loss" and np.issubdtype(first["prediction"].dtype, np.integer):
@@ -122,36 +121,31 @@ def mean_label_metric(paths: Sequence[pathlib.Path], metric: str) -> LabelMetric
 
 def read_user_metric(path: pathlib.Path, metric: RankingMetric) -> UserMetric:
     """A ranking metric by user, from a file with the ranks of targets; users in log order."""
-    rows = read_arrays(path)
+    rows = read_arrays(path, ("example", "sequence", "target", "rank"))
+    if rows["example"].max() >= len(rows["example"]):
+        raise ValueError(f"{path} has rows of examples that it does not have. {EVALUATE_AGAIN}")
     by_user = metrics_by_sequence(rows, (metric.cutoff,))
     share = by_user["examples"] * (len(by_user["sequence"]) / by_user["examples"].sum())
     return UserMetric(by_user[metric.name] * share, rows["sequence"], rows["target"])
 
 
-def read_arrays(path: pathlib.Path) -> dict[str, np.ndarray]:
-    """The columns of a Parquet file of numbers."""
-    return {name: column.to_numpy() for name, column in read_row_columns(path).items()}
+def read_arrays(path: pathlib.Path, needed: Sequence[str]) -> dict[str, np.ndarray]:
+    """The columns of a Parquet file of a run, with the needed ones among them."""
+    table = read_rows(path, needed)
+    return {name: table[name].to_numpy() for name in table.column_names}
 
 
-def read_row_columns(path: pathlib.Path) -> dict[str, Any]:
-    """The columns of a Parquet file of a run; raises ValueError if it is damaged."""
-    try:
-        table = read_rows(path)
-    except (OSError, ValueError) as error:
-        if not path.is_file():
-            raise
-        raise ValueError(
-            f"{path} is not a valid Parquet file ({error}): `clickflax evaluate` writes it again."
-        ) from None
-    return {name: table[name] for name in table.column_names}
-
-
-def read_record(
+def read_cell_record(
     out: pathlib.Path, cell: Cell, settings: Mapping[str, Any]
 ) -> dict[str, Any] | None:
     """The record of an evaluation of a cell; None if there is none yet."""
-    path = cell_folder(out, cell) / f"{record_name(settings)}.json"
-    return read_json(path) if path.is_file() else None
+    path = record_path(out, cell, settings)
+    return read_record(path) if path.is_file() else None
+
+
+def record_path(out: pathlib.Path, cell: Cell, settings: Mapping[str, Any]) -> pathlib.Path:
+    """The file of the record of an evaluation of a cell."""
+    return cell_folder(out, cell) / f"{record_name(settings)}.json"
 
 
 def rows_path(
@@ -166,7 +160,7 @@ def rows_path(
     With the suffix ".lists", the file of its recommendation lists.
     """
     folder = cell_folder(out, cell)
-    task = task or read_json(folder / "config.json")["tasks"][0]
+    task = task or next(iter(read_cell_config(folder).tasks), "")
     return folder / f"{record_name(settings)}.{task}{suffix}.parquet"
 
 
@@ -182,7 +176,7 @@ def mean_metric(
     task, _, name = metric.rpartition("/")
     if ranking is None and name not in WEIGHTED_METRICS:
         return None
-    if not all(metric in (read_record(out, cell, settings) or {}) for cell in cells):
+    if not all(metric in (read_cell_record(out, cell, settings) or {}) for cell in cells):
         return None
     task = ranking.task if ranking else task or None
     paths = [rows_path(out, cell, settings, task) for cell in cells]
@@ -199,7 +193,7 @@ def protocol_differences(
     ranking = parse_ranking_metric(metric)
     if ranking is None:  # for labels, equal events and labels are enough
         return ""
-    records = (read_record(out, cell, settings) or {} for cell in (one, other))
+    records = (read_cell_record(out, cell, settings) or {} for cell in (one, other))
     ours, theirs = (ranking_protocol(record, ranking.task) for record in records)
     return ", ".join(
         f"{key} {ours[key]!r}, not {theirs[key]!r}" for key in ours if ours[key] != theirs[key]

@@ -12,11 +12,12 @@ from typing import Any, NamedTuple
 from ml_collections import ConfigDict
 
 from clickflax.config.check import check_config
-from clickflax.config.default import call_in, load, to_dict
+from clickflax.config.default import call_in, from_dict, load, to_dict
 from clickflax.config.resolve import tasks_of
 from clickflax.data.item_features import ITEM_PREFIX
-from clickflax.evaluation.request import EvalRequest
-from clickflax.runtime.files import read_json, write_json
+from clickflax.evaluation.request import REQUEST, EvalRequest
+from clickflax.runtime.files import REMEDY, read_json, write_json
+from clickflax.runtime.schema import FILE_NAME, check_schema
 from clickflax.tasks.list_metrics import LIST_METRICS
 from clickflax.tasks.task import qualify
 
@@ -36,6 +37,29 @@ class Study(NamedTuple):
     baseline: str = ""  # the config that the others are compared with; "": the first
     evaluations: Mapping[str, Mapping[str, Any]] = {"test": {}}  # fields of `EvalRequest`
     published: Mapping[str, Mapping[str, str]] = {}  # numbers by data set and config
+
+
+# Schema of study.json, in which configs and data sets have names only.
+PLAN = {
+    "question": str,
+    "configs": [str],
+    "data": [str],
+    "seeds": [int],
+    "metrics": [str],
+    "baseline": str,
+    "evaluations": {str: REQUEST},
+    "published": {str: {str: str}},
+    "cells": [
+        {
+            "config": str,
+            "data": str,
+            "seed": int,
+            "file": str,
+            "changes": [str],
+            "name": FILE_NAME,  # of its folder
+        }
+    ],
+}
 
 
 class Cell(NamedTuple):
@@ -225,9 +249,16 @@ def read_plan(out: str | pathlib.Path) -> tuple[Study, list[Cell]]:
             f"{out / 'study.json'} does not exist: {out} is not the folder of a study "
             "(`clickflax study run FILE --out DIR` makes one)."
         )
-    plan = read_json(out / "study.json")
+    path = out / "study.json"
+    plan = read_json(path, {str: object})
     if "asked" in plan:  # the name of `evaluations` in earlier versions
         plan["evaluations"] = plan.pop("asked")
+    check_schema(path, plan, PLAN)
+    if plan["baseline"] not in plan["configs"] or not plan["evaluations"]:
+        raise ValueError(
+            f"{path}: baseline is {plan['baseline']!r}, configs are {plan['configs']}, evaluations "
+            f"{list(plan['evaluations'])}. {REMEDY}"
+        )
     cells = [Cell(**{**cell, "changes": tuple(cell["changes"])}) for cell in plan.pop("cells")]
     names = {field: {name: () for name in plan[field]} for field in ("configs", "data")}
     evaluations = {
@@ -235,6 +266,12 @@ def read_plan(out: str | pathlib.Path) -> tuple[Study, list[Cell]]:
         for name, settings in plan["evaluations"].items()
     }
     return Study(**{**plan, **names, "evaluations": evaluations}), cells
+
+
+def read_cell_config(folder: pathlib.Path) -> ConfigDict:
+    """The config in the folder of a run."""
+    path = folder / "config.json"
+    return from_dict(read_json(path, {str: object}), f"{path}: ")
 
 
 def record_name(settings: Mapping[str, Any]) -> str:

@@ -7,7 +7,8 @@ from typing import Any, NamedTuple
 
 from clickflax.config.default import default, differences, from_dict
 from clickflax.runtime.environment import CREATED_WITH, read_starts
-from clickflax.study.paired import compare_with_baseline, read_record
+from clickflax.runtime.schema import check_schema
+from clickflax.study.paired import compare_with_baseline, read_cell_record, record_path
 from clickflax.study.plan import Cell, Study, check_name
 from clickflax.study.statistics import Difference, Spread, spread
 
@@ -52,7 +53,7 @@ def make_tables(out: pathlib.Path, study: Study, cells: Sequence[Cell]) -> list[
         for evaluation in study.evaluations
     ]
     records = (
-        read_record(out, cell, settings)
+        read_cell_record(out, cell, settings)
         for cell in cells
         for settings in study.evaluations.values()
     )
@@ -70,8 +71,10 @@ def make_table(
     done: dict[str, list[Cell]] = {config: [] for config in study.configs}
     records: dict[str, list[dict[str, Any]]] = {config: [] for config in study.configs}
     for cell in cells:
-        record = read_record(out, cell, settings)
+        record = read_cell_record(out, cell, settings)
         if record is not None:
+            metrics = {f"{metric}?": (float, None) for metric in study.metrics}
+            check_schema(record_path(out, cell, settings), record, {**metrics, str: object})
             done[cell.config].append(cell)
             records[cell.config].append(record)
     comparisons = {

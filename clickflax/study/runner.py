@@ -14,12 +14,11 @@ from typing import Any, NamedTuple
 import rich.live
 import rich.table
 
-from clickflax.runtime.files import read_json
 from clickflax.runtime.signals import stop_on_signals
 from clickflax.runtime.terminal import Console, say
 from clickflax.study.cell import LOCKED, is_done, is_running
-from clickflax.study.paired import read_record
-from clickflax.study.plan import Cell, Study, cell_folder
+from clickflax.study.paired import read_cell_record
+from clickflax.study.plan import Cell, Study, cell_folder, read_cell_config
 
 TICK = 0.5  # seconds between two checks of the workers
 
@@ -131,7 +130,7 @@ class StudyProgress:
         folder = cell_folder(self.out, cell)
         if cell not in self.steps:
             with contextlib.suppress(OSError, ValueError):
-                self.steps[cell] = read_json(folder / "config.json")["train"]["steps"]
+                self.steps[cell] = read_cell_config(folder).train.steps
         return min(1.0, last_step(folder) / max(1, self.steps.get(cell, 0) or sys.maxsize))
 
     def time_left(self) -> str:
@@ -182,7 +181,7 @@ class StudyProgress:
         running += ["elsewhere" for c in cells if self.state[c] == ELSEWHERE]
         failed = sum(self.state[cell] == FAILED for cell in cells)
         settings = next(iter(self.study.evaluations.values()))
-        records = (read_record(self.out, cell, settings) or {} for cell in done)
+        records = (read_cell_record(self.out, cell, settings) or {} for cell in done)
         values = [record[metric] for record in records if record.get(metric) is not None]
         mean = f"{sum(values) / len(values):.4f}" if values else ""
         return f"{len(done)}/{len(cells)}", " ".join(running), str(failed or ""), mean

@@ -8,6 +8,7 @@ from typing import Any
 
 from clickflax.runtime.files import read_json
 from clickflax.runtime.log import finite
+from clickflax.runtime.schema import check_schema
 from clickflax.study.results import LEVEL, Result, Row, Table
 from clickflax.study.statistics import Difference, Spread, holm
 from clickflax.tasks.label_metrics import LOWER_IS_BETTER
@@ -15,6 +16,29 @@ from clickflax.tasks.label_metrics import LOWER_IS_BETTER
 # Keys of the JSON files that earlier versions wrote, and their names today.
 OLD_TABLE_KEYS = {"asked": "evaluation", "lines": "rows", "strangers": "not_compared"}
 OLD_RESULT_KEYS = {"apart": "difference"}
+MAYBE_NUMBER = (float, None)  # NaN is null
+TABLE = {
+    "data": str,
+    "evaluation": str,
+    "rows": [
+        {
+            "config": str,
+            "published": str,
+            "knobs": {str: object},
+            "seconds": [float],
+            "values": {str: [MAYBE_NUMBER]},
+            "environments": [{str: object}],
+            "results": {str: {str: object}},
+        }
+    ],
+    "planned": int,
+    "not_compared": [str],
+}
+RESULT = {
+    "seeds": dict.fromkeys(Spread._fields, MAYBE_NUMBER),
+    "difference": (None, dict.fromkeys(Difference._fields, MAYBE_NUMBER)),
+    "p": MAYBE_NUMBER,
+}
 
 
 def format_mean(metric: str, result: Result, level: float = LEVEL) -> str:
@@ -202,24 +226,29 @@ def read_tables(path: pathlib.Path) -> tuple[list[Table], list[str], str]:
 
     Raises ValueError for another file.
     """
-    stored = read_json(path)
+    stored = read_json(path, object)
     if not isinstance(stored, dict) or not {"tables", "metrics", "baseline"} <= stored.keys():
         raise ValueError(
             f"{path} has no tables of a study: name the folder of a study, or the output of "
             "`clickflax study table DIR --format json`."
         )
-    tables = []
-    for fields in stored["tables"]:
-        fields = renamed(fields, OLD_TABLE_KEYS)
-        tables.append(Table(**{**fields, "rows": [read_row(row) for row in fields["rows"]]}))
+    check_schema(
+        path, stored, {"tables": [{str: object}], "metrics": [str], "baseline": str, str: object}
+    )
+    fields = [renamed(one, OLD_TABLE_KEYS) for one in stored["tables"]]
+    check_schema(path, fields, [TABLE], "tables")
+    for table in fields:
+        for row in table["rows"]:
+            values = row["results"].items()
+            row["results"] = {name: renamed(one, OLD_RESULT_KEYS) for name, one in values}
+            check_schema(path, row["results"], {str: RESULT}, "results")
+    tables = [Table(**{**one, "rows": [read_row(row) for row in one["rows"]]}) for one in fields]
     return tables, stored["metrics"], stored["baseline"]
 
 
 def read_row(fields: Mapping[str, Any]) -> Row:
     """Undoes `row_values`."""
-    results = {
-        name: read_result(renamed(one, OLD_RESULT_KEYS)) for name, one in fields["results"].items()
-    }
+    results = {name: read_result(one) for name, one in fields["results"].items()}
     values = {name: [nan_for_none(v) for v in some] for name, some in fields["values"].items()}
     return Row(**{**fields, "results": results, "values": values})
 

@@ -9,7 +9,7 @@ from typing import NamedTuple
 import numpy as np
 
 from clickflax.model.names import table_rows
-from clickflax.run.folder import last_checkpoint
+from clickflax.run.folder import check_progress, last_checkpoint
 from clickflax.runtime import checkpoint, processes, sharding
 from clickflax.runtime.errors import user_message
 from clickflax.runtime.signals import name_of
@@ -37,6 +37,7 @@ def resume_training(context: TrainContext, state: State) -> tuple[State, Progres
     stored, trees = checkpoint.restore_training(
         last, lambda name: table_rows(name) is not None, state.params, state.optimizer
     )
+    check_progress(context.folder, stored)
     step = sharding.replicate(np.asarray(stored["step"], np.int32), context.mesh)
     progress = Progress(**{**stored, "losses": tuple(stored["losses"])})
     return State(step, trees["params"], trees["optimizer"]), progress

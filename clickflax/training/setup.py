@@ -10,7 +10,8 @@ from ml_collections import ConfigDict
 from clickflax.config.check import check_config
 from clickflax.config.check_numbers import check_memory
 from clickflax.data.batches import TrainingBatches
-from clickflax.data.store import Dataset, open_dataset
+from clickflax.data.check import open_checked
+from clickflax.data.store import Dataset
 from clickflax.evaluation.evaluator import Evaluator, make_evaluator
 from clickflax.inference.predictor import make_predictor
 from clickflax.model.model import Model
@@ -61,7 +62,7 @@ def open_training_data(config: ConfigDict, folder: pathlib.Path) -> Dataset:
         if not pathlib.Path(path, "dataset.json").is_file():
             simulate(path, Shop(sequences=20_000))
     processes.wait_for_all("data")
-    return open_dataset(path).with_sessions(config.data.chain)
+    return open_checked(path).with_sessions(config.data.chain)
 
 
 def set_up_data(config: ConfigDict, folder: pathlib.Path) -> TrainData:

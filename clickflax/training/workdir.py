@@ -6,14 +6,15 @@ import pathlib
 
 from ml_collections import ConfigDict
 
-from clickflax.config.default import differences, from_dict, to_dict
+from clickflax.config.default import differences
 from clickflax.config.resolve import tasks_of
 from clickflax.data.store import Dataset
-from clickflax.run.folder import check_catalog, keep_variables, vocabularies_of
+from clickflax.run.checksums import CHECKSUMS_FILE, write_config
+from clickflax.run.folder import check_catalog, keep_variables, read_config, vocabularies_of
 from clickflax.run.inputs import InputSchema
 from clickflax.run.transfer import Transferred
 from clickflax.runtime import processes
-from clickflax.runtime.environment import add_start, environment
+from clickflax.runtime.environment import ENVIRONMENT, add_start, environment
 from clickflax.runtime.files import read_json, write_json
 from clickflax.runtime.lock import hold
 
@@ -42,7 +43,8 @@ def check_folder(folder: pathlib.Path) -> None:
     """Raises ValueError if a folder has other files than those of a run."""
     if (folder / "config.json").is_file():
         return
-    ours = {"data", "vocab", "variables.json", "environment.json"}  # of a start that was killed
+    # Of a start that was killed.
+    ours = {"data", "vocab", "variables.json", "environment.json", CHECKSUMS_FILE}
     names = [path.name for path in folder.iterdir()] if folder.is_dir() else []
     others = [name for name in names if name not in ours and not name.startswith(".")]
     if others:
@@ -87,6 +89,7 @@ def make_workdir(
     """Makes the folder of a run. Raises ValueError if it has other files."""
     check_folder(folder)
     folder.mkdir(parents=True, exist_ok=True)
+    (folder / CHECKSUMS_FILE).unlink(missing_ok=True)
     keep_variables(dataset, folder, schema.variables, schema.features)
     origin = {
         "init_run": config.init.run or None,
@@ -94,12 +97,12 @@ def make_workdir(
         "labels": labels_fingerprint(config),
     }
     write_json(folder / "environment.json", environment(dataset.fingerprint) | origin)
-    write_json(folder / "config.json", to_dict(config))
+    write_config(folder, config)
 
 
 def check_workdir(config: ConfigDict, folder: pathlib.Path, dataset: Dataset) -> None:
     """Checks that a folder is of this run, and adds this start to its environment."""
-    changed = differences(from_dict(read_json(folder / "config.json")), config)
+    changed = differences(read_config(folder), config)
     for name in MAY_CHANGE:
         changed.pop(name, None)
     if config.optim.schedule == "constant":
@@ -110,11 +113,11 @@ def check_workdir(config: ConfigDict, folder: pathlib.Path, dataset: Dataset) ->
             f"{folder} has the run of another config. Name another workdir, or use its values:\n  "
             + "\n  ".join(lines)
         )
-    stored = read_json(folder / "environment.json")
+    stored = read_json(folder / "environment.json", ENVIRONMENT)
     if stored["labels"] != labels_fingerprint(config):
         raise ValueError(f"{config.label.path} has changed since {folder} was begun.")
     if stored["data"] != dataset.fingerprint:
         check_catalog(vocabularies_of(folder), dataset.vocabularies, str(dataset.path))
         raise ValueError(f"{dataset.path} is not the data set that {folder} was trained on.")
     write_json(folder / "environment.json", add_start(stored))
-    write_json(folder / "config.json", to_dict(config))
+    write_config(folder, config)
