@@ -114,6 +114,12 @@ setup)
     need BUCKET
     commit=$(git rev-parse HEAD)
     repository=${REPOSITORY:-$(git remote get-url origin)}
+    case $repository in
+    http://*@* | https://*@*) # a token, which all workers would show among their processes
+        repository=${repository%%://*}://${repository##*@}
+        echo "launch/tpu_vm.sh: without the user of $repository: a private one wants ~/.netrc there" >&2
+        ;;
+    esac
     everywhere "set -e
         if ! command -v gcsfuse >/dev/null; then
             google=https://packages.cloud.google.com/apt key=/usr/share/keyrings/cloud.google.asc

@@ -252,6 +252,16 @@ def test_a_dry_run_prints_what_would_run_and_runs_nothing(launch, stub, tmp_path
     assert len(both) in (2, 4) and both[: len(both) // 2] == both[len(both) // 2 :]
 
 
+def test_a_token_in_the_url_of_the_repository_reaches_no_command(launch, stub):
+    stub("gcloud")
+    for flags in (["--dry-run", "setup"], ["setup"]):
+        secret = {**TPU, "REPOSITORY": "https://ann:TOKEN@host/clickflax.git"}
+        done, calls = launch("tpu_vm.sh", *flags, **secret)
+        assert done.returncode == 0 and "~/.netrc" in done.stderr
+        assert "TOKEN" not in done.stdout + done.stderr + str(calls)
+        assert "https://host/clickflax.git" in done.stdout + str(calls)
+
+
 def test_an_error_of_the_cloud_is_told_and_not_taken_for_a_slice_that_is_not_there(launch, stub):
     stub("gcloud", "echo PERMISSION_DENIED >&2; exit 1")
     done, calls = launch("tpu_vm.sh", "create", **TPU)

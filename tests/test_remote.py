@@ -79,14 +79,6 @@ def test_a_file_list_at_a_url_cannot_name_files_elsewhere(tmp_path, url):
             call(f"{url}/shop")
 
 
-def test_a_password_is_not_shown():
-    assert (
-        remote.without_secrets("postgres://ann:secret@host/shop?key=1")
-        == "postgres://ann@host/shop"
-    )
-    assert remote.without_secrets("data/log?.csv") == "data/log?.csv"
-
-
 def test_a_damaged_data_set_at_a_url_is_an_error(tmp_path, url):
     data = prepared(tmp_path, LOG)
     remote.publish(data.path, f"{url}/shop")

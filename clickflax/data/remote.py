@@ -14,7 +14,6 @@ import hashlib
 import json
 import os
 import pathlib
-import re
 import shutil
 from collections.abc import Callable, Iterable
 from typing import Any
@@ -25,6 +24,7 @@ from fsspec.spec import AbstractFileSystem
 
 from clickflax.data.manifest import FINGERPRINT, PREPARE_AGAIN, digests
 from clickflax.runtime.files import parse_json_file
+from clickflax.runtime.redact import without_secrets
 from clickflax.runtime.schema import RELATIVE_PATH, check_schema
 
 PIECE = 1 << 26  # bytes
@@ -35,13 +35,6 @@ FILES = "files.json"
 def is_url(path: str | os.PathLike) -> bool:
     """Returns whether a path is a URL, such as gs://bucket/shop."""
     return "://" in str(path)
-
-
-def without_secrets(url: str) -> str:
-    """Returns a URL without password and query, which may be a signature; a path as it is."""
-    if not is_url(url):
-        return url
-    return re.sub(r"://([^/:@]*):[^/@]*@", r"://\1@", url).partition("?")[0]
 
 
 def open_url(url: str) -> tuple[AbstractFileSystem, str]:

@@ -38,6 +38,7 @@ from clickflax.run.sharded_tables import make_run_mesh, place_on_mesh
 from clickflax.run.targets import make_task_data
 from clickflax.runtime import processes, sharding
 from clickflax.runtime.log import finite
+from clickflax.runtime.redact import without_secrets
 from clickflax.runtime.terminal import Console, say
 from clickflax.tasks.group_metrics import GROUPS, group_metrics
 from clickflax.tasks.ranking_metrics import metrics_by_sequence
@@ -61,6 +62,8 @@ def evaluate_run(
     run = load_run(folder, request.checkpoint)
     start = time.perf_counter()
     dataset = open_data(run, request.data)
+    if request.data and without_secrets(request.data) == without_secrets(run.config.data.path):
+        request = dataclasses.replace(request, data=None)  # its own, which had to be named
     config = request.apply(run.config)
     entries, rows = evaluate_tasks(config, run, dataset, split, request)
     record = finite(entries) | {

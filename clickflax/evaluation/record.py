@@ -22,6 +22,7 @@ from clickflax.runtime.files import (
     write_json,
     write_parquet,
 )
+from clickflax.runtime.redact import redact
 from clickflax.runtime.schema import check_schema
 
 # Columns of the rows that 0.1.0 wrote, and their names today.
@@ -73,7 +74,7 @@ def write_record(
     for file, columns in rows.items():
         write_parquet(run.folder / f"{name}.{file}.parquet", columns)
     environment = read_json(run.folder / "environment.json", {str: object})
-    full = {**record, "environment": environment, "config": to_dict(config)}
+    full = {**record, "environment": environment, "config": redact(to_dict(config))}
     write_json(run.folder / f"{name}.json", full)  # the last: it says that the others are complete
 
 

@@ -40,6 +40,7 @@ from clickflax.run.sharded_tables import make_run_mesh, place_on_mesh
 from clickflax.run.targets import hidden_conditions, mask_columns
 from clickflax.runtime import sharding
 from clickflax.runtime.files import atomic, read_parquet
+from clickflax.runtime.redact import without_secrets
 from clickflax.runtime.terminal import Console, say
 from clickflax.tasks.ranks import top_k_items
 from clickflax.tasks.task import Task
@@ -347,7 +348,9 @@ def main(argv: list[str]) -> None:
     if (flags.users is None) != (flags.out is None):
         parser.error("--users and --out go together")
     if flags.history is not None and flags.data is not None:
-        parser.error(f"--data={flags.data} is for --users; a --history needs no data set")
+        parser.error(
+            f"--data={without_secrets(flags.data)} is for --users; a --history needs no data set"
+        )
     sharding.use_devices(read_config(flags.run).train.cpu_devices)
     run = load_run(flags.run)
     given = parse_condition(flags.given)

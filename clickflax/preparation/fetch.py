@@ -4,8 +4,9 @@ import pathlib
 
 import ibis
 
-from clickflax.data.remote import is_url, open_url, without_secrets
+from clickflax.data.remote import is_url, open_url
 from clickflax.preparation.options import Options
+from clickflax.runtime.redact import without_secrets
 
 
 def fetch_log(raw: str, folder: pathlib.Path, options: Options) -> pathlib.Path:

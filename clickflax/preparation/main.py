@@ -13,7 +13,7 @@ import tempfile
 from collections.abc import Iterator
 
 from clickflax.data.manifest import write_manifest
-from clickflax.data.remote import check_overwrite, is_url, publish, without_secrets
+from clickflax.data.remote import check_overwrite, is_url, publish
 from clickflax.data.store import new_dataset_folder
 from clickflax.preparation.collect import collect_events
 from clickflax.preparation.engines.open import open_engine
@@ -22,6 +22,7 @@ from clickflax.preparation.options import Options, add_flags, from_flags
 from clickflax.preparation.report import print_report
 from clickflax.preparation.sources import SOURCES
 from clickflax.preparation.write import write_events
+from clickflax.runtime.redact import without_secrets
 
 
 def main(argv: list[str]) -> None:

@@ -15,6 +15,7 @@ from ml_collections import ConfigDict
 
 from clickflax.config.default import to_dict
 from clickflax.runtime.files import atomic, read_json, text_of_json, write_json
+from clickflax.runtime.redact import redact
 from clickflax.runtime.schema import RELATIVE_PATH
 
 CHECKSUMS_FILE = "checksums.json"
@@ -23,7 +24,7 @@ CONFIG = "config.json"
 
 def write_config(folder: pathlib.Path, config: ConfigDict) -> None:
     """Writes the config of a run and the checksums of its small files."""
-    text = text_of_json(to_dict(config))
+    text = text_of_json(redact(to_dict(config)))
     names = [CONFIG, "variables.json", *_vocabulary_names(folder)]
     sums = {name: [_digest(folder / name)] for name in names if (folder / name).is_file()}
     kept = read_checksums(folder)

@@ -15,6 +15,7 @@ from clickflax.config.default import from_dict, override
 from clickflax.config.resolve import tasks_of
 from clickflax.data.check import open_checked
 from clickflax.data.item_features import ITEM_PREFIX, ItemFeature, read_item_features
+from clickflax.data.remote import is_url
 from clickflax.data.store import Dataset, Vocabulary, open_vocabulary
 from clickflax.data.variables import (
     STORED_NAME,
@@ -30,6 +31,7 @@ from clickflax.run.model import model_from_config
 from clickflax.run.sharded_tables import trim_tables
 from clickflax.runtime import checkpoint
 from clickflax.runtime.files import REMEDY, read_json, write_json
+from clickflax.runtime.redact import without_secrets
 from clickflax.runtime.schema import check_schema
 from clickflax.tasks.task import Task
 
@@ -235,8 +237,18 @@ def load_checkpoint(folder: pathlib.Path, which: str) -> tuple[str, dict[str, An
 
 
 def open_data(run: Run, path: str | pathlib.Path | None = None) -> Dataset:
-    """The data set of a run, or another one with the same vocabularies."""
+    """The data set of a run, or another one with the same vocabularies.
+
+    Raises ValueError for a URL that only the run names: it may be the run of a stranger.
+    """
+    stored = path is None and is_url(run.config.data.path)
     path = path or data_path(run.config, run.folder)
+    if stored:
+        raise ValueError(
+            f"{run.folder} was trained on the data set at {without_secrets(str(path))}. A URL is "
+            "opened only if the command names it: add --data=URL (in Python, data=URL). "
+            "Credentials come from the environment or from this URL, and are not stored."
+        )
     dataset = open_checked(path).with_sessions(run.config.data.chain)
     check_catalog(run.vocabularies, dataset.vocabularies, str(dataset.path))
     return dataset

@@ -13,6 +13,7 @@ from typing import Any
 import jax
 
 import clickflax
+from clickflax.runtime.redact import without_secrets
 from clickflax.runtime.sharding import cores
 
 CHECKOUT = pathlib.Path(clickflax.__file__).resolve().parents[1]
@@ -32,9 +33,10 @@ def environment(data_fingerprint: str) -> dict[str, Any]:
     """Everything outside the config that a result may depend on, as JSON values."""
     devices = jax.devices()
     kinds = [device.device_kind for device in devices]
+    words = [pathlib.Path(sys.argv[0]).name, *map(without_secrets, sys.argv[1:])]
     return {
         "started": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-        "command": shlex.join([pathlib.Path(sys.argv[0]).name, *sys.argv[1:]]),
+        "command": shlex.join(words),
         **checkout_state(),
         "versions": {
             "python": platform.python_version(),

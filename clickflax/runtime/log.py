@@ -22,6 +22,7 @@ from tensorboard.plugins.hparams import summary_v2
 from tensorboard.summary.writer import event_file_writer
 
 from clickflax.runtime.files import atomic, json_lines
+from clickflax.runtime.redact import redact
 from clickflax.runtime.terminal import Console, printable, say
 from clickflax.runtime.wandb_writer import WandbWriter
 
@@ -85,7 +86,7 @@ class MetricsWriter:
     ):
         folder = pathlib.Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
-        plain = {k: str(v) if isinstance(v, tuple) else v for k, v in hparams.items()}
+        plain = redact({k: str(v) if isinstance(v, tuple) else v for k, v in hparams.items()})
         # First, because an error of W&B must leave the lines of the file.
         self._wandb = WandbWriter(wandb, folder, plain) if wandb else None
         path = folder / "metrics.jsonl"

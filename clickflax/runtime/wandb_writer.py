@@ -1,10 +1,12 @@
 """Metrics of a run at Weights & Biases, under the same names as in metrics.jsonl."""
 
 import pathlib
+import sys
 from collections.abc import Mapping
 from typing import Any
 
 from clickflax.runtime.files import read_json, write_json
+from clickflax.runtime.redact import without_secrets
 
 
 class WandbWriter:
@@ -24,6 +26,7 @@ class WandbWriter:
                 f"{error}: config.train.wandb={project!r} needs the extra `wandb`: "
                 "pip install 'clickflax[wandb]'."
             ) from error
+        secret = any(without_secrets(word) != word for word in sys.argv)  # W&B keeps the command
         kept = folder / "wandb.json"
         known = read_json(kept, {"project": str, "id": str}) if kept.is_file() else {}
         try:
@@ -35,7 +38,7 @@ class WandbWriter:
                 config=dict(hparams),
                 resume="allow",
                 # Its messages would break the progress line.
-                settings=wandb.Settings(silent=True, console="off"),
+                settings=wandb.Settings(silent=True, console="off", x_disable_meta=secret),
             )
         except wandb.errors.Error as error:
             raise ValueError(

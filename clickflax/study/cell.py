@@ -5,6 +5,7 @@ process has died, and the cell of a process that was killed is free at once.
 """
 
 import argparse
+import dataclasses
 import json
 import os
 import pathlib
@@ -12,6 +13,7 @@ import sys
 import traceback
 from typing import Any
 
+from clickflax.data.remote import is_url
 from clickflax.evaluation.main import evaluate_run
 from clickflax.evaluation.request import EvalRequest
 from clickflax.runtime.errors import user_message
@@ -50,10 +52,14 @@ def is_running(out: pathlib.Path, cell: Cell) -> bool:
 def run_cell(out: pathlib.Path, study: Study, cell: Cell) -> None:
     """Trains a cell, or resumes its training, and evaluates it."""
     folder = cell_folder(out, cell)
-    train(cell.load(), folder)
+    config = cell.load()
+    train(config, folder)
     write_item_projection(folder)
     for settings in study.evaluations.values():
-        evaluate_run(folder, "test", EvalRequest.from_json(settings))
+        request = EvalRequest.from_json(settings)
+        if request.data is None and is_url(config.data.path):  # which the study names
+            request = dataclasses.replace(request, data=config.data.path)
+        evaluate_run(folder, "test", request)
     write_json(folder / FINISHED, evaluations_as_json(study))
 
 

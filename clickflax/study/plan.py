@@ -17,6 +17,7 @@ from clickflax.config.resolve import tasks_of
 from clickflax.data.item_features import ITEM_PREFIX
 from clickflax.evaluation.request import REQUEST, EvalRequest
 from clickflax.runtime.files import REMEDY, read_json, write_json
+from clickflax.runtime.redact import redact
 from clickflax.runtime.schema import FILE_NAME, check_schema
 from clickflax.tasks.list_metrics import LIST_METRICS
 from clickflax.tasks.task import qualify
@@ -112,7 +113,7 @@ def time_folds(
 
 def cell_name(config: str, data: str, seed: int, values: ConfigDict) -> str:
     """The name of the folder of a cell: config, data set, seed, and a hash of the config."""
-    text = json.dumps(to_dict(values), sort_keys=True)
+    text = json.dumps(redact(to_dict(values)), sort_keys=True)
     digest = hashlib.sha256(text.encode()).hexdigest()[:8]
     words = (re.sub(r"[^\w=-]+", "_", word) for word in (config, data))
     return ".".join([*words, str(seed), digest])
@@ -238,7 +239,8 @@ def write_plan(out: pathlib.Path, study: Study, cells: Sequence[Cell]) -> None:
     plan = study._asdict() | {"configs": list(study.configs), "data": list(study.data)}
     plan["baseline"] = study.baseline or next(iter(study.configs))
     plan |= {"seeds": [int(seed) for seed in study.seeds], "metrics": list(study.metrics)}
-    write_json(out / "study.json", {**plan, "cells": [cell._asdict() for cell in cells]})
+    plan["cells"] = [cell._asdict() for cell in cells]
+    write_json(out / "study.json", redact(plan))
 
 
 def read_plan(out: str | pathlib.Path) -> tuple[Study, list[Cell]]:
