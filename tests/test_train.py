@@ -1,5 +1,6 @@
 """Training: the same numbers on any number of devices, and after any interruption."""
 
+import errno
 import json
 import os
 import shutil
@@ -14,6 +15,7 @@ from toy import small_config
 from clickflax.config.check_numbers import RANGES
 from clickflax.config.default import from_dict, to_dict
 from clickflax.data.store import open_dataset
+from clickflax.evaluation import main as evaluation_module
 from clickflax.evaluation.main import evaluate_run
 from clickflax.inference import recommend
 from clickflax.run.folder import load_run
@@ -566,3 +568,22 @@ def test_the_run_folder_holds_what_it_takes_to_repeat_the_run(shop, trained):
     assert stored == config_for(shop)
     made = json.loads((trained / "environment.json").read_text())
     assert {"commit", "dirty", "versions", "devices", "host", "command", "data"} <= set(made)
+
+
+def test_an_evaluation_of_a_run_that_cannot_be_written_is_shown_with_a_warning(
+    run, monkeypatch, capsys
+):
+    def refuse(number):
+        def write(*_):
+            raise OSError(number, os.strerror(number), str(run / "test.json"))
+
+        monkeypatch.setattr(evaluation_module, "write_record", write)
+
+    refuse(errno.EROFS)
+    assert 0 <= evaluation_module.evaluate_run(run)["ndcg@10"] <= 1
+    assert f"the record is not kept, as {run} cannot be written (Read-only file system)" in (
+        capsys.readouterr().err
+    )
+    refuse(errno.EIO)
+    with pytest.raises(OSError, match="Input/output error"):
+        evaluation_module.evaluate_run(run)

@@ -2,6 +2,7 @@
 
 import argparse
 import dataclasses
+import errno
 import json
 import pathlib
 import time
@@ -45,12 +46,13 @@ from clickflax.tasks.ranking_metrics import metrics_by_sequence
 from clickflax.tasks.task import entries_of, qualify
 
 Rows = dict[str, np.ndarray]
+READ_ONLY = (errno.EROFS, errno.EACCES, errno.EPERM)  # errors of a folder that cannot be written
 
 
 def evaluate_run(
     folder: str | pathlib.Path, split: str = "test", request: EvalRequest | None = None
 ) -> dict[str, Any]:
-    """Evaluates a run, keeps the record in its folder, and returns it.
+    """Evaluates a run, keeps the record in its folder unless that is read-only, and returns it.
 
     Several processes share the examples, and the first one writes. Next to DIR/test.json,
     DIR/test.TASK.parquet has a row for each target or label (`target_rows`, `label_rows`),
@@ -78,7 +80,16 @@ def evaluate_run(
     }
     processes.wait_for_all("predicted")  # others may still read what an earlier evaluation wrote
     if processes.is_first():
-        write_record(run, f"{split}{request.suffix()}", record, rows, config)
+        try:
+            write_record(run, f"{split}{request.suffix()}", record, rows, config)
+        except OSError as error:
+            if error.errno not in READ_ONLY:
+                raise
+            say(
+                f"clickflax evaluate: warning: the record is not kept, as {run.folder} cannot be "
+                f"written ({error.strerror}).",
+                error=True,
+            )
     processes.wait_for_all("evaluated")
     return record
 
