@@ -150,10 +150,10 @@ NAMES = "sequence,event,label"
 @pytest.mark.parametrize(
     ("weight", "message"),
     [
-        ("-1", "has the weight -1.0 for a label of 'user-1'; a weight is a finite number, 0 or"),
-        ("inf", "has the weight inf for a label of 'user-1'"),
-        ("nan", "has the weight nan"),
-        ("", "has the weight None"),
+        ("-1", "csv, line 3: the weight '-1' is not a finite number, 0 or more"),
+        ("inf", "csv, line 3: the weight 'inf' is not a finite number"),
+        ("nan", "csv, line 3: the weight 'nan' is not"),
+        ("", "csv, line 3: the weight '' is not"),
     ],
 )
 def test_a_weight_of_a_file_that_is_none_is_refused(tmp_path, weight, message):

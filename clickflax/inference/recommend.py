@@ -39,7 +39,7 @@ from clickflax.run.folder import (
 from clickflax.run.sharded_tables import make_run_mesh, place_on_mesh
 from clickflax.run.targets import hidden_conditions, mask_columns
 from clickflax.runtime import sharding
-from clickflax.runtime.files import atomic, read_parquet
+from clickflax.runtime.files import atomic, read_parquet, text_lines
 from clickflax.runtime.redact import without_secrets
 from clickflax.runtime.terminal import Console, say
 from clickflax.tasks.ranks import top_k_items
@@ -320,7 +320,8 @@ def read_users(path: str) -> list[str] | None:
     """The users of a file with one per line; None, which means all users, for `all`."""
     if path == "all":
         return None
-    users = [line for line in pathlib.Path(path).read_text(encoding="utf-8").splitlines() if line]
+    lines = (line.rstrip("\r\n") for _, line in text_lines(path))
+    users = [line for line in lines if line]
     if not users:
         raise ValueError(f"{path} has no users: write one per line.")
     return users

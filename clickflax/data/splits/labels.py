@@ -6,12 +6,9 @@ returns    whether a purchase will be returned, at every purchase; a return is r
 label      a value of a file, at the last event of a sequence or at any event
 """
 
-import math
-import pathlib
 from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
-import duckdb
 import numpy as np
 from jaxtyping import Bool, Float, Int, Shaped
 
@@ -24,6 +21,7 @@ from clickflax.data.splits.common import (
     required_times,
     split_moments,
 )
+from clickflax.data.splits.label_files import read_label_file
 from clickflax.data.store import Dataset
 
 
@@ -126,42 +124,6 @@ def returns(dataset: Dataset, options: LabelOptions) -> LabelledEvents:
     return LabelledEvents(ranges, label, np.arange(dataset.events), columns, dropped)
 
 
-class LabelRow(NamedTuple):
-    """A row of a file of labels. `event` counts from 0 in the sequence; None is the last event."""
-
-    sequence: str
-    label: float
-    event: int | None
-    weight: float | None
-
-
-def read_rows(path: str) -> tuple[list[LabelRow], bool]:
-    """Returns the rows of a CSV or Parquet file that have a label, and whether they have weights.
-
-    Raises ValueError for a weight that is not a finite number from 0 on.
-    """
-    if not pathlib.Path(path).is_file():
-        raise FileNotFoundError(f"config.label.path={path!r} is not a file.")
-    con = duckdb.connect()
-    # As text: a token such as 007 is not a number.
-    read = "read_parquet(?)" if path.endswith(".parquet") else "read_csv(?, all_varchar = true)"
-    names = [name for name, *_ in con.execute(f"DESCRIBE FROM {read}", [path]).fetchall()]
-    if not {"sequence", "label"} <= set(names):
-        raise ValueError(f"{path} has the columns {sorted(names)}, not sequence and label.")
-    event = "event::BIGINT" if "event" in names else "NULL::BIGINT"
-    weight = "weight::DOUBLE" if "weight" in names else "NULL::DOUBLE"
-    columns = f"sequence::VARCHAR, label::DOUBLE, {event}, {weight}"
-    query = f"SELECT {columns} FROM {read} WHERE label IS NOT NULL"
-    rows = [LabelRow(*values) for values in con.execute(query, [path]).fetchall()]
-    for row in rows if "weight" in names else ():
-        if row.weight is None or not 0 <= row.weight < math.inf:
-            raise ValueError(
-                f"{path} has the weight {row.weight} for a label of {row.sequence!r}; a weight is "
-                "a finite number, 0 or more."
-            )
-    return rows, "weight" in names
-
-
 def labels_from_file(dataset: Dataset, options: LabelOptions) -> LabelledEvents:
     """Labels events by a file with the columns sequence and label, and optionally event and weight.
 
@@ -169,14 +131,14 @@ def labels_from_file(dataset: Dataset, options: LabelOptions) -> LabelledEvents:
     event.
     """
     path = options.path
-    rows, has_weights = read_rows(path)
+    rows, has_weights = read_label_file(path)
     tokens = dataset.sequence_column("token") or []
     number = {token: sequence for sequence, token in enumerate(tokens)}
-    missing = [row.sequence for row in rows if row.sequence not in number]
+    missing = [row for row in rows if row.sequence not in number]
     if missing:
         raise ValueError(
             f"{path} has labels for {len(missing):,} sequences that {dataset.path} does not have, "
-            f"such as {missing[0]!r}."
+            f"such as {missing[0].sequence!r} ({missing[0].where})."
         )
     label, weight = np.full((2, dataset.events), np.nan)
     for row in rows:
@@ -185,11 +147,11 @@ def labels_from_file(dataset: Dataset, options: LabelOptions) -> LabelledEvents:
         event = stop - 1 if row.event is None else start + row.event
         if not start <= event < stop:
             raise ValueError(
-                f"{path}: sequence {row.sequence!r} has {stop - start} events, from 0 to "
+                f"{row.where}: sequence {row.sequence!r} has {stop - start} events, from 0 to "
                 f"{stop - start - 1}, but a label for event {row.event}."
             )
         if not np.isnan(label[event]):
-            raise ValueError(f"{path} has two labels for an event of {row.sequence!r}.")
+            raise ValueError(f"{row.where}: two labels for an event of {row.sequence!r}.")
         label[event] = row.label
         weight[event] = np.nan if row.weight is None else row.weight
     kept = np.unique([number[row.sequence] for row in rows]).astype(np.int64)
