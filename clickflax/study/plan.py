@@ -261,6 +261,11 @@ def read_plan(out: str | pathlib.Path) -> tuple[Study, list[Cell]]:
             f"{path}: baseline is {plan['baseline']!r}, configs are {plan['configs']}, evaluations "
             f"{list(plan['evaluations'])}. {REMEDY}"
         )
+    for cell in plan["cells"]:
+        if cell["config"] not in plan["configs"] or cell["data"] not in plan["data"]:
+            raise ValueError(
+                f"{path}: the cell {cell['name']!r} is not of its configs and data sets. {REMEDY}"
+            )
     cells = [Cell(**{**cell, "changes": tuple(cell["changes"])}) for cell in plan.pop("cells")]
     names = {field: {name: () for name in plan[field]} for field in ("configs", "data")}
     evaluations = {
