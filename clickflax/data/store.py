@@ -20,8 +20,6 @@ import errno
 import functools
 import os
 import pathlib
-import shutil
-import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -35,6 +33,7 @@ from clickflax.data.arrays import array_header, array_writer, open_array
 from clickflax.data.batches import Windows
 from clickflax.data.manifest import PREPARE_AGAIN, read_manifest, write_manifest
 from clickflax.data.remote import fetch, is_url
+from clickflax.data.scratch import remove_left_overs, scratch_folder
 from clickflax.data.sessions import Sessions, find_sessions
 from clickflax.runtime.files import REMEDY, parquet_schema, read_parquet, reading
 
@@ -272,29 +271,28 @@ def read_column(path: pathlib.Path, name: str) -> list | None:
 def new_dataset_folder(path: str | os.PathLike, overwrite: bool = False) -> Iterator[pathlib.Path]:
     """Yields a temporary folder next to `path`, which is renamed to it at the end.
 
-    If an error is raised, the folder is removed, and `path` stays as it was. Raises FileExistsError
-    if `path` exists, unless it is a data set and `overwrite` is set.
+    If an error is raised, the folder is removed, and `path` stays as it was. Removes what killed
+    writings of `path` have left, and says so. Raises FileExistsError if `path` exists, unless it is
+    a data set and `overwrite` is set.
     """
     path = pathlib.Path(os.path.realpath(path))
+    remove_left_overs(path)
     _check_free(path, overwrite)
     path.parent.mkdir(parents=True, exist_ok=True)
-    # The outer folder is private; the inner one, which is kept, has the usual permissions.
-    outer = pathlib.Path(tempfile.mkdtemp(".tmp", f".{path.name}.", path.parent))
-    folder = outer / path.name
     try:
-        folder.mkdir()
-        yield folder
-        _swap(folder, path)
-    except BaseException as error:
-        if isinstance(error, OSError) and error.errno in DISK_FULL:
+        # The outer folder is private; the inner one, which is kept, has the usual permissions.
+        with scratch_folder(path) as outer:
+            folder = outer / path.name
+            folder.mkdir()
+            yield folder
+            _swap(folder, path)
+    except OSError as error:
+        if error.errno in DISK_FULL:
             raise OSError(
                 f"cannot write {path}: {os.strerror(error.errno).lower()}. Nothing was kept; "
                 "free some space, or write to another disk."
             ) from error
         raise
-    finally:
-        # The data set is complete, even if a temporary file cannot be removed.
-        shutil.rmtree(outer, ignore_errors=True)
 
 
 def write_dataset(
@@ -349,11 +347,11 @@ def _swap(folder: pathlib.Path, path: pathlib.Path) -> None:
     if not path.exists() or not any(path.iterdir()):
         folder.replace(path)
         return
-    old = folder.parent.with_suffix(".old")  # outside the folder that is always removed
+    old = folder.parent.with_suffix(".old")  # outside the folder that is removed after an error
     path.replace(old)
     try:
         folder.replace(path)
     except BaseException:
         old.replace(path)
         raise
-    shutil.rmtree(old, ignore_errors=True)
+    old.replace(folder.parent / "old")

@@ -14,6 +14,7 @@ from collections.abc import Iterator
 
 from clickflax.data.manifest import write_manifest
 from clickflax.data.remote import check_overwrite, is_url, publish
+from clickflax.data.scratch import remove_left_overs, scratch_folder
 from clickflax.data.store import new_dataset_folder
 from clickflax.preparation.collect import collect_events
 from clickflax.preparation.engines.open import open_engine
@@ -44,8 +45,10 @@ def prepare(
     _check_options(source, options)
     if is_url(out):
         check_overwrite(str(out), overwrite)
-        with tempfile.TemporaryDirectory() as temporary:
-            folder = pathlib.Path(temporary, "new")
+        local = pathlib.Path(tempfile.gettempdir(), "clickflax")
+        remove_left_overs(local)
+        with scratch_folder(local) as temporary:
+            folder = temporary / "new"
             info = prepare(source, raw, folder, options)
             publish(folder, str(out), overwrite)
             return info
