@@ -4,6 +4,7 @@ import argparse
 import importlib.util
 import json
 import os
+import random
 import subprocess
 import sys
 
@@ -20,6 +21,7 @@ from clickflax.study.results import Result, Row, Table
 from clickflax.study.statistics import Difference, Spread
 from clickflax.tasks.ranking_metrics import RANKING_METRICS
 from experiments import calibration, models, objectives, simulated, speed, table
+from experiments.fuzz import KINDS, fuzz, judge
 from experiments.peers import common
 from experiments.study import commits
 
@@ -243,3 +245,24 @@ def test_steps_that_warm_up_do_not_count():
     assert common.median_step([0.0, 5.0, 9.0, 10.0, 12.0], skip=2) == 1.5
     with pytest.raises(ValueError, match="leave no step: raise --steps"):
         common.median_step([0.0, 5.0, 9.0], skip=2)
+
+
+@pytest.mark.parametrize("kind", ["whole_log", "damaged_log", "damaged_source", "any_knob"])
+def test_random_inputs_are_read_right_or_refused_in_words(kind):
+    record = fuzz({kind: KINDS[kind]}, seed=1, first=0, inputs=12, seconds=60.0)
+    assert record["inputs"] == 12 == sum(record["kinds"][kind].values())
+    assert record["listed"] == []
+
+
+def test_what_ends_in_a_traceback_or_in_the_words_of_a_library_is_a_failure(tmp_path):
+    def raises(error):
+        def kind(chance, folder):
+            raise error
+
+        return judge(kind, random.Random(0), tmp_path)[0]
+
+    assert raises(ValueError("log.csv, line 3: 2 fields, not 3.")) == "refused"
+    assert raises(KeyError("format")) == "failure"
+    assert raises(ValueError("Binder Error: no such column")) == "failure"
+    assert judge(lambda *_: "a row is not counted", random.Random(0), tmp_path)[0] == "failure"
+    assert judge(lambda *_: None, random.Random(0), tmp_path)[0] == "right"
