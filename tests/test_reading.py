@@ -308,7 +308,7 @@ def test_the_broken_part_of_a_folder_is_named(tmp_path, part):
 @pytest.mark.parametrize(
     ("name", "data", "message"),
     [
-        ("log.csv", gzip.compress(b"u,i\n1,a\n"), "is gzip: give it a name that ends in .gz"),
+        ("log.csv", b"\x1f\x8b\x08\x00", "is gzip: give it a name that ends in .gz"),
         ("log.csv", b"PK\x03\x04", "is a ZIP archive or a spreadsheet"),
         ("log.csv", "u,i\n1,a\n".encode("utf-16"), "is UTF-16: convert it"),
         ("log.jsonl", b"PAR1 ", "is Parquet: give it a name that ends in .parquet"),
