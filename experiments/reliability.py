@@ -1,126 +1,43 @@
 """Crash tests: killed trainings resume bit for bit, killed preparations leave no partial data set.
 
-    python experiments/reliability.py --out faults   # some minutes; experiments/reliability.json
+    python experiments/reliability.py --out faults   # experiments/reliability.json
     python experiments/table.py                      # experiments/reliability.md
 
-A training on the simulated shop is killed (SIGKILL) after a random time and started again, until it
-ends. Its parameters and metrics must equal those of a training that was not killed. `clickflax
-prepare` is killed in the same way and must leave either nothing or the whole data set. A training
-with a table of two million items gets a SIGTERM, on which it saves a checkpoint and exits; the time
-until then is recorded.
+The parts, of which `--parts` names those to do; the record keeps the others:
+
+- `training`: trainings on one process and on two are killed (SIGKILL) and started again; each must
+  end with the parameters and metrics of a training that was not killed (kills.py).
+- `prepare`: `clickflax prepare` is killed and must leave either nothing or the whole data set.
+- `replace`: `clickflax prepare --overwrite` is killed and must leave the old data set or the new
+  one, whole; the next that succeeds must leave nothing beside it.
+- `damage`: each file of a run is damaged (damage.py).
+- `ending`: a training with a table of two million items gets a SIGTERM, on which it saves a
+  checkpoint and exits; the time until then is recorded.
 """
 
 import argparse
 import json
+import os
 import pathlib
 import random
 import signal
-import subprocess
-import sys
 import time
 
-import numpy as np
+import jax
 
-from clickflax.data.store import open_dataset
 from clickflax.run.folder import load_run
 from clickflax.runtime.environment import environment
-from clickflax.runtime.params import by_name
+from experiments.damage import HARMLESS, damages
+from experiments.kills import start, trainings, written
+from experiments.prepare_kills import replacements, stores
 from experiments.scale import write_log
 from experiments.speed import time_command
-from experiments.study import HERE, MACHINE, measured_on, run_command
+from experiments.study import HERE, MACHINE, measured_on
 
 RECORD = HERE / "reliability.json"
-CONFIG = HERE.parent / "configs" / "quickstart.py"
 LARGE = HERE.parent / "configs" / "sasrec_ml1m.py"
 ITEMS, WIDTH = 2_000_000, 64
-SHORT = ["steps=60", "eval_every=10", "log_every=5", "batch_size=16"]
-
-
-def start(call: list[str]) -> subprocess.Popen:
-    """Starts a clickflax command without output."""
-    none = subprocess.DEVNULL
-    return subprocess.Popen(
-        [sys.executable, "-m", "clickflax.cli", *call], stdout=none, stderr=none
-    )
-
-
-def killed(call: list[str], seconds: float) -> bool:
-    """Runs a command and kills it after some seconds; returns False if it had ended before."""
-    with start(call) as process:
-        try:
-            process.wait(seconds)
-        except subprocess.TimeoutExpired:
-            process.send_signal(signal.SIGKILL)
-    if process.returncode not in (0, -signal.SIGKILL):
-        raise RuntimeError(f"clickflax {' '.join(call)} ended with {process.returncode}.")
-    return process.returncode != 0
-
-
-def written(folder: pathlib.Path) -> list[dict]:
-    """Lines in the metrics of a run, without their seconds."""
-    path = folder / "metrics.jsonl"
-    lines = path.read_text(encoding="utf-8").split("\n")[:-1] if path.exists() else []
-    return [{k: v for k, v in json.loads(line).items() if k != "seconds"} for line in lines]
-
-
-def same_run(one: pathlib.Path, other: pathlib.Path) -> bool:
-    """True if two runs have the same parameters, bit for bit, and the same metrics."""
-    ours, theirs = (by_name(load_run(folder, "last").params) for folder in (one, other))
-    alike = all(np.array_equal(ours[name], theirs[name]) for name in ours)
-    return alike and ours.keys() == theirs.keys() and written(one) == written(other)
-
-
-def trainings(kills: int, out: pathlib.Path, chance: random.Random) -> dict:
-    """Kills trainings `kills` times and compares them with one that was not killed."""
-    knobs = [f"--config.train.{knob}" for knob in SHORT]
-
-    def call(folder: pathlib.Path) -> list[str]:
-        data = f"--config.data.path={out / 'whole' / 'data'}" if folder.name != "whole" else ""
-        return ["train", f"--config={CONFIG}", f"--workdir={folder}", *knobs, *filter(None, [data])]
-
-    run_command(*call(out / "whole"))
-    began = time.monotonic()  # with all programs compiled
-    run_command(*call(out / "again"))
-    seconds, done, runs, alike = time.monotonic() - began, 0, 0, 0
-    while done < kills:
-        folder = out / f"killed-{runs}"
-        while killed(call(folder), chance.uniform(0, seconds) if done < kills else 3600):
-            done += 1
-        runs += 1
-        alike += same_run(folder, out / "whole")
-    return {"kills": done, "runs": runs, "equal": alike}
-
-
-def stores(kills: int, out: pathlib.Path, chance: random.Random) -> dict:
-    """Kills preparations `kills` times and counts what they leave behind."""
-    log, found = out / "log.csv", {"kills": 0, "nothing": 0, "whole": 0, "ended before": 0}
-    numbers = np.random.default_rng(0)
-    columns = [numbers.integers(20_000, size=400_000), numbers.integers(5_000, size=400_000)]
-    table = np.stack([*columns, numbers.integers(2**31, size=400_000)], 1)
-    np.savetxt(log, table, "%d", ",", header="user,item,time", comments="")
-
-    def call(folder: pathlib.Path) -> list[str]:
-        names = "--columns=sequence=user,item=item,time=time"
-        return ["prepare", "log", f"--raw={log}", f"--out={folder}", names, "--k-core=5"]
-
-    began = time.monotonic()
-    subprocess.run(
-        [sys.executable, "-m", "clickflax.cli", *call(out / "store")],
-        check=True,
-        stdout=subprocess.DEVNULL,
-    )
-    seconds, whole = time.monotonic() - began, open_dataset(out / "store").fingerprint
-    while found["kills"] < kills:
-        folder = out / f"store-{found['kills']}-{found['ended before']}"
-        if not killed(call(folder), chance.uniform(0, seconds)):
-            found["ended before"] += 1
-            continue
-        found["kills"] += 1
-        if not folder.exists():
-            found["nothing"] += 1
-        elif open_dataset(folder).fingerprint == whole:
-            found["whole"] += 1
-    return found
+PARTS = ("training", "prepare", "replace", "damage", "ending")
 
 
 def endings(times: int, out: pathlib.Path, chance: random.Random) -> dict:
@@ -161,44 +78,119 @@ def step_of(folder: pathlib.Path) -> int:
     return max((line["step"] for line in written(folder)), default=0)
 
 
+def trainings_text(parts: list[dict]) -> str:
+    """What has become of the trainings on each number of processes."""
+    lines = []
+    for one in parts:
+        moments = ", ".join(f"{count} {moment}" for moment, count in one["kills"].items())
+        devices = "one process" if one["processes"] == 1 else f"{one['processes']} processes"
+        lines.append(
+            f"{one['runs']} trainings on {devices} were killed {sum(one['kills'].values())} times "
+            f"({moments}). {one['equal']} of them ended with the same parameters, bit for bit, and "
+            "the same metrics as the training that was not killed."
+        )
+    return "\n\n".join(lines)
+
+
+def replacements_text(found: dict) -> str:
+    """What has become of the data sets that were to be replaced."""
+    left = ", ".join(found["left at the end"]) or "nothing"
+    return (
+        f"{found['kills']} kills of a preparation that replaces a data set left the old one or the "
+        f"new one whole {found['whole']} times in its place, and {found['moved away']} times under "
+        "another name, from where the next preparation puts it back. "
+        f"{found['left-overs']} times a scratch folder was left; after the next preparation that "
+        f"was not killed, {left} was left."
+    )
+
+
+def damages_text(found: dict) -> str:
+    """What has become of the damaged runs."""
+    columns = (*HARMLESS, "other")
+    lines = [
+        f"Each of the {found['files']} files of a run was damaged: a bit flipped, the file cut to "
+        "its half, or removed. Then the run was opened with its best and its last parameters, and "
+        "its training went on to its end:\n",
+        "| files | " + " | ".join(columns) + " |",
+        "| --- |" + " ---: |" * len(columns),
+    ]
+    for area, counts in found["areas"].items():
+        cells = [str(counts.get(name, 0)) for name in columns]
+        lines.append(f"| {counts['files']} in {area} | " + " | ".join(cells) + " |")
+    other = [
+        f"- {one['file']}, {one['how']}, {one['read']}: {one['came']}" for one in found["other"]
+    ]
+    return "\n".join([*lines, *([""] if other else []), *other])
+
+
+def endings_text(end: dict) -> str:
+    """How long the endings of a large training took."""
+    seconds = ", ".join(f"{one:.1f}" for one in end["seconds"])
+    return (
+        f"A training with a table of {end['items']:,} x {end['width']} got "
+        f"{len(end['seconds'])} SIGTERMs. It saved its current step {end['saved']} times, "
+        f"and exited after {seconds} s. Its checkpoints take "
+        f"{end['bytes'] / 1e9:.1f} GB ({measured_on(end['environment'])})."
+    )
+
+
 def table() -> str:
     """Text of reliability.md."""
     if not RECORD.is_file():
         return ""
     record = json.loads(RECORD.read_text(encoding="utf-8"))
-    train, store, end = record["training"], record["prepare"], record["ending"]
-    seconds = ", ".join(f"{one:.1f}" for one in end["seconds"])
-    return (
-        f"{train['runs']} trainings were killed {train['kills']} times. {train['equal']} of them "
-        "ended with the same parameters, bit for bit, and the same metrics as the training that "
-        f"was not killed. {store['kills']} kills of a preparation left nothing "
-        f"{store['nothing']} times and the whole data set {store['whole']} times.\n\n"
-        f"A training with a table of {end['items']:,} x {end['width']} got "
-        f"{len(end['seconds'])} SIGTERMs. It saved its current step {end['saved']} times, "
-        f"and exited after {seconds} s. Its checkpoints take "
-        f"{end['bytes'] / 1e9:.1f} GB ({measured_on(record['environment'])})."
+    store = record["prepare"]
+    texts = [trainings_text(record["training"]["each"])]
+    texts.append(
+        f"{store['kills']} kills of a preparation left nothing {store['nothing']} times and the "
+        f"whole data set {store['whole']} times."
     )
+    for name, text in (("replace", replacements_text), ("damage", damages_text)):
+        texts += [text(record[name])] if name in record else []
+    return "\n\n".join([*texts, endings_text(record["ending"])])
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
-    parser.add_argument("--out", type=pathlib.Path, required=True, help="a new folder for all runs")
-    parser.add_argument("--trainings", type=int, default=50, help="kills of trainings")
-    parser.add_argument("--stores", type=int, default=20, help="kills of preparations")
-    parser.add_argument("--endings", type=int, default=5, help="SIGTERMs to a large training")
-    parser.add_argument("--seed", type=int, default=0, help="of the random times")
+    add = parser.add_argument
+    add("--out", type=pathlib.Path, required=True, help="a new folder for all runs")
+    add("--parts", nargs="+", choices=PARTS, default=PARTS)
+    add("--trainings", type=int, default=70, help="kills of trainings on one process")
+    add("--together", type=int, default=30, help="kills of trainings on two processes")
+    add("--stores", type=int, default=20, help="kills of preparations")
+    add("--replacements", type=int, default=50, help="kills of preparations that replace")
+    add("--every", type=int, default=1, help="damages each n-th file only")
+    add("--endings", type=int, default=5, help="SIGTERMs to a large training")
+    add("--seed", type=int, default=0, help="of the random times")
+    add("--record", type=pathlib.Path, default=RECORD)
     flags = parser.parse_args()
     flags.out.mkdir(parents=True)
-    chance = random.Random(flags.seed)
-    record = {
-        "prepare": stores(flags.stores, flags.out, chance),
-        "training": trainings(flags.trainings, flags.out, chance),
-        "ending": endings(flags.endings, flags.out, chance),
+    compiled = str(flags.out / "compiled")  # of all trainings, here and in other processes
+    os.environ["JAX_COMPILATION_CACHE_DIR"] = compiled
+    jax.config.update("jax_compilation_cache_dir", compiled)
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
+    data, chance = flags.out / "shop", random.Random(flags.seed)
+    time_command("simulate", f"--out={data}", "--sequences=300", "--items=100")
+    do = {
+        "training": lambda: {
+            "each": [
+                trainings(kills, processes, flags.out, data, chance)
+                for processes, kills in ((1, flags.trainings), (2, flags.together))
+            ]
+        },
+        "prepare": lambda: stores(flags.stores, flags.out, chance),
+        "replace": lambda: replacements(flags.replacements, flags.out, chance),
+        "damage": lambda: damages(flags.out, flags.every),
+        "ending": lambda: endings(flags.endings, flags.out, chance),
     }
     about = environment("")
-    record["environment"] = {key: about[key] for key in MACHINE}
-    RECORD.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
-    print(table())
+    for part in flags.parts:
+        found = do[part]()
+        print(part, json.dumps(found), flush=True)
+        old = json.loads(flags.record.read_text(encoding="utf-8")) if flags.record.is_file() else {}
+        here = {"environment": {key: about[key] for key in MACHINE}}
+        text = json.dumps({**old, part: found | here}, indent=1)
+        flags.record.write_text(text + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":
