@@ -175,3 +175,10 @@ def test_a_checksum_sees_every_bit_and_no_zeros_at_the_end():
     swapped = tree | {"a": tree["a"][::-1]}
     assert int(checkpoint.checksum(swapped)) != whole
     assert int(checkpoint.checksum(jax.tree.map(lambda x: x.astype(jnp.bfloat16), tree))) != whole
+
+
+@pytest.mark.parametrize("name", ["[v2]", "a*", "what?", "a\\b"])
+def test_a_folder_that_orbax_takes_for_a_pattern_is_refused_at_once(tmp_path, name):
+    with pytest.raises(ValueError, match="Orbax reads it as a pattern. Name another folder"):
+        checkpoint.manager(tmp_path / name / "last")
+    assert not (tmp_path / name).exists()

@@ -80,6 +80,17 @@ def test_a_markdown_table_has_means_differences_and_published_numbers(ranked):
     assert f"| {number} | {interval} | 2 | a paper: .1 | 10 s |" in text
 
 
+def test_names_of_a_study_are_text_in_markdown(ranked):
+    [table], (_, metrics, baseline) = tables_of(ranked)
+    hostile = "a|b*c*`d`[e](f)<script>\nx"
+    rows = [table.rows[0]._replace(config=hostile), *table.rows[1:]]
+    named = table._replace(rows=rows, data=hostile)
+    escaped = r"a\|b\*c\*\`d\`\[e\](f)\<script\> x"
+    lines = WRITERS["md"]([named], metrics, baseline).splitlines()
+    assert lines[0] == f"### {escaped}"
+    assert lines[4].startswith(f"| {escaped} | ") and lines[4].count(" | ") == lines[2].count(" | ")
+
+
 def test_the_legend_names_the_baseline_and_the_tests(ranked):
     _, written = tables_of(ranked)
     text = WRITERS["md"](*written)

@@ -28,11 +28,22 @@ CHECKSUMS = "checksums"  # key in the progress: checksums of the trees and of th
 logging.getLogger("absl").setLevel(logging.CRITICAL)
 
 
+def check_path(folder: pathlib.Path) -> None:
+    """Raises ValueError for a folder in which Orbax would not find its own checkpoints."""
+    pattern = sorted(set("[]*?\\") & set(str(folder.absolute())))
+    if pattern:
+        raise ValueError(
+            f"{folder}: checkpoints cannot be kept below a folder with {' '.join(pattern)} in its "
+            "path, as Orbax reads it as a pattern. Name another folder."
+        )
+
+
 def manager(folder: pathlib.Path, alone: bool = False) -> ocp.CheckpointManager:
     """A manager that keeps the newest two checkpoints in `folder` and saves synchronously.
 
     With several processes all take part, unless this one reads `alone`.
     """
+    check_path(folder)
     handlers = {
         "params": ocp.StandardCheckpointHandler(),
         "optimizer": ocp.StandardCheckpointHandler(),

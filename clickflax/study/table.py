@@ -3,6 +3,7 @@
 import json
 import math
 import pathlib
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -101,9 +102,22 @@ def markdown(tables: Sequence[Table], metrics: Sequence[str], baseline: str) -> 
     for table in tables:
         cells, numbers = table_cells(table, metrics)
         align = ["---", *["--:"] * numbers, *["---"] * (len(cells[0]) - numbers - 1)]
-        lines = ["| " + " | ".join(row) + " |" for row in (cells[0], align, *cells[1:])]
-        parts.append("\n".join([f"### {table_title(table)}", "", *lines]))
+        is_number = [0 < column <= numbers for column in range(len(cells[0]))]
+        head, *rows = (
+            [
+                cell if number else escape_markdown(cell)
+                for cell, number in zip(row, is_number, strict=True)
+            ]
+            for row in cells
+        )
+        lines = ["| " + " | ".join(row) + " |" for row in (head, align, *rows)]
+        parts.append("\n".join([f"### {escape_markdown(table_title(table))}", "", *lines]))
     return "\n\n".join([*parts, legend(tables, baseline)])
+
+
+def escape_markdown(text: str) -> str:
+    """The text in one line, with the signs escaped that Markdown would read as its own."""
+    return MARKDOWN.sub(r"\\\1", " ".join(text.split()))
 
 
 def table_title(table: Table) -> str:
@@ -166,6 +180,7 @@ def t_test_note(tables: Sequence[Table]) -> str:
     return f"Paired t-tests{rankings} agree." if any(tested.values()) else ""
 
 
+MARKDOWN = re.compile(r"([\\`*\[\]<>|])")
 LATEX = {
     "\\": r"\textbackslash{}",
     "±": r"$\pm$",
@@ -192,7 +207,7 @@ def latex(tables: Sequence[Table], metrics: Sequence[str], baseline: str) -> str
         lines = [rf"\begin{{tabular}}{{{columns}}}", r"\toprule"]
         lines += [" & ".join(map(escape_latex, head)) + r" \\", r"\midrule", *body]
         lines += [r"\bottomrule", r"\end{tabular}"]
-        parts.append("\n".join([f"% {table_title(table)}", *lines]))
+        parts.append("\n".join([f"% {' '.join(table_title(table).split())}", *lines]))
     return "\n\n".join([*parts, f"% {legend(tables, baseline)}".replace("\\*", "*")])
 
 

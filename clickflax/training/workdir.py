@@ -14,6 +14,7 @@ from clickflax.run.folder import check_catalog, keep_variables, read_config, voc
 from clickflax.run.inputs import InputSchema
 from clickflax.run.transfer import Transferred
 from clickflax.runtime import processes
+from clickflax.runtime.checkpoint import check_path
 from clickflax.runtime.environment import ENVIRONMENT, add_start, environment
 from clickflax.runtime.files import read_json, write_json
 from clickflax.runtime.lock import hold
@@ -40,7 +41,8 @@ def lock_workdir(folder: pathlib.Path) -> contextlib.AbstractContextManager[None
 
 
 def check_folder(folder: pathlib.Path) -> None:
-    """Raises ValueError if a folder has other files than those of a run."""
+    """Raises ValueError if a folder has other files than a run, or cannot have checkpoints."""
+    check_path(folder)
     if (folder / "config.json").is_file():
         return
     # Of a start that was killed.

@@ -221,9 +221,12 @@ class DuckDB:
 @contextlib.contextmanager
 def open_duckdb(folder: pathlib.Path, options: Options) -> Iterator[DuckDB]:
     """Opens DuckDB, with its tables and spilled memory in `folder`."""
+    # DuckDB takes what follows a `?` in the path of a database for parameters. Without a file, it
+    # keeps in memory what fits there, and spills the rest.
+    database = folder / "engine.duckdb" if "?" not in str(folder) else ":memory:"
     try:
         con = ibis.duckdb.connect(
-            folder / "engine.duckdb",
+            database,
             memory_limit=options.memory,
             threads=options.threads,
             temp_directory=str(folder / "spill"),
