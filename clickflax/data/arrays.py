@@ -5,6 +5,7 @@ import math
 import pathlib
 import re
 from collections.abc import Callable, Iterator
+from typing import Literal, NamedTuple
 
 import numpy as np
 
@@ -14,7 +15,7 @@ CHUNK_VALUES = 1 << 22  # read at once, so that memory is bounded
 # The header as numpy writes it. Its own reader evaluates any Python literal, and fails in as many
 # ways.
 HEADER = re.compile(
-    rb"\{'descr': '([<|][a-z]\d)', 'fortran_order': False, "
+    rb"\{'descr': '([<|][a-z]\d)', 'fortran_order': (False|True), "
     rb"'shape': \((\d{1,18}(?:, ?\d{1,18})*),?\), ?\} *\n"
 )
 
@@ -52,8 +53,17 @@ def array_writer(
         raise ValueError(f"{path.name}: {written} values were written, not {shape[0]}.")
 
 
-def array_header(path: pathlib.Path) -> tuple[tuple[int, ...], np.dtype, int]:
-    """Returns shape and dtype of a `.npy`, and the byte at which its values begin.
+class ArrayHeader(NamedTuple):
+    """What a `.npy` says of its values, and the byte at which they begin."""
+
+    shape: tuple[int, ...]
+    dtype: np.dtype
+    offset: int
+    order: Literal["C", "F"]
+
+
+def array_header(path: pathlib.Path) -> ArrayHeader:
+    """Returns the header of a `.npy`.
 
     Raises ValueError for another file, one of another size, and an array of objects.
     """
@@ -69,26 +79,27 @@ def array_header(path: pathlib.Path) -> tuple[tuple[int, ...], np.dtype, int]:
         raise ValueError(
             f"{path} has values of the type {header[1].decode()!r}. {REMEDY}"
         ) from None
-    shape = tuple(map(int, header[2].split(b",")))
+    shape = tuple(map(int, header[3].split(b",")))
     size = len(start) + length + math.prod(shape) * dtype.itemsize
     if size != path.stat().st_size or dtype.hasobject:
         raise ValueError(
             f"{path} has {path.stat().st_size:,} bytes, and {dtype} values of the shape {shape} "
             f"have {size:,}. {REMEDY}"
         )
-    return shape, dtype, len(start) + length
+    order = "F" if header[2] == b"True" else "C"
+    return ArrayHeader(shape, dtype, len(start) + length, order)
 
 
 def open_array(path: pathlib.Path) -> np.ndarray:
     """Returns the array of a `.npy` as a read-only memory map; see `array_header` for errors."""
-    shape, dtype, offset = array_header(path)
-    return np.memmap(path, dtype, "r", offset, shape)
+    shape, dtype, offset, order = array_header(path)
+    return np.memmap(path, dtype, "r", offset, shape, order)
 
 
 def array_chunks(path: pathlib.Path) -> Iterator[np.ndarray]:
-    """Yields the values of a `.npy`, flat, up to CHUNK_VALUES at a time."""
-    _, dtype, offset = array_header(path)
+    """Yields the values of a `.npy` as they lie in it, flat, up to CHUNK_VALUES at a time."""
+    header = array_header(path)
     with path.open("rb") as file:
-        file.seek(offset)
-        while len(values := np.fromfile(file, dtype=dtype, count=CHUNK_VALUES)):
+        file.seek(header.offset)
+        while len(values := np.fromfile(file, dtype=header.dtype, count=CHUNK_VALUES)):
             yield values

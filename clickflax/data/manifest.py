@@ -146,7 +146,7 @@ def _check_arrays(
     if len(offsets) < 2 or offsets[0] != 0 or (np.diff(offsets) < 1).any():
         raise ValueError("offsets start at 0 and rise: at least one sequence, none of them empty.")
     for name, path in paths.items():
-        (length, *several), dtype, _ = array_header(path)
+        (length, *several), dtype, *_ = array_header(path)
         if length != offsets[-1]:
             raise ValueError(f"events/{name}.npy has {length} values for {offsets[-1]} events.")
         if dtype.name not in ARRAY_KINDS or (dtype.name == "int64") != (name == "time"):
@@ -166,7 +166,7 @@ def _check_arrays(
 
 def _describe(folder: pathlib.Path, name: str, path: pathlib.Path) -> dict:
     """Returns the entry of one variable in dataset.json."""
-    (_, *several), dtype, _ = array_header(path)
+    (_, *several), dtype, *_ = array_header(path)
     kind = ARRAY_KINDS[dtype.name]
     if kind == "categorical":
         vocabulary = folder / "vocab" / f"{name}.parquet"

@@ -241,7 +241,7 @@ def _check_headers(path: pathlib.Path, info: Mapping[str, Any]) -> None:
     if (path / "part.npy").is_file():
         expected["part.npy"] = ("int8", (sequences,))
     for name, (type, shape) in expected.items():
-        found, dtype, _ = array_header(path / name)
+        found, dtype, *_ = array_header(path / name)
         if (dtype.name, found) != (type, shape):
             raise ValueError(
                 f"{path / name} has {dtype.name} values of the shape {found}; dataset.json says "

@@ -16,7 +16,7 @@ import time
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple, NoReturn
 
-from clickflax.runtime.terminal import say
+from clickflax.runtime.terminal import say, show_cursor
 
 SIGNALS = tuple(
     getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)
@@ -143,9 +143,8 @@ class Watcher:
         say(f"{self.command}: waiting for the step; Ctrl-C again ends at once", error=True)
 
     def _end(self, number: int, words: str) -> NoReturn:
-        show_cursor = "\x1b[?25h" if sys.stderr.isatty() else ""  # a progress line may hide it
         with contextlib.suppress(OSError, ValueError):
-            print(show_cursor, end="", file=sys.stderr)
+            show_cursor()
             say(f"{self.command}: {words}", error=True)
             sys.stdout.flush()
         os._exit(128 + number)

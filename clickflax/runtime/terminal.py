@@ -22,6 +22,12 @@ def say(text: object, error: bool = False) -> None:
     print(printable(str(text)), file=sys.stderr if error else sys.stdout, flush=error)
 
 
+def show_cursor() -> None:
+    """Shows the cursor of a terminal, which a progress line hides."""
+    if sys.stderr.isatty():
+        print("\x1b[?25h", end="", file=sys.stderr)
+
+
 class Console(rich.console.Console):
     """A console that prints text literally: no markup, no emoji codes, no control characters."""
 

@@ -59,7 +59,7 @@ def make_tables(out: pathlib.Path, study: Study, cells: Sequence[Cell]) -> list[
     )
     known = {name: None for record in records if record for name in metric_names(record)}
     for metric in study.metrics if known else ():
-        check_name(metric, known, "metrics")
+        check_name(metric, known, f"{out / 'study.json'}: metrics")
     return tables
 
 

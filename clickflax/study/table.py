@@ -250,6 +250,8 @@ def read_tables(path: pathlib.Path) -> tuple[list[Table], list[str], str]:
     check_schema(
         path, stored, {"tables": [{str: object}], "metrics": [str], "baseline": str, str: object}
     )
+    if not stored["tables"]:
+        raise ValueError(f"{path} has no tables.")
     fields = [renamed(one, OLD_TABLE_KEYS) for one in stored["tables"]]
     check_schema(path, fields, [TABLE], "tables")
     for table in fields:
