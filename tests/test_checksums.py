@@ -138,3 +138,21 @@ def test_titles_are_those_of_the_run_that_was_opened_last(run):
     with pytest.warns(UserWarning, match="taken as missing"):
         [[new]] = clickflax.top_k(load_run(run), [history], k=1)
     assert (new.item, new.title) == (old.item, f"New {old.item}")
+
+
+def test_an_open_run_does_not_read_the_vocabulary_of_another_training(run):
+    opened = load_run(run)
+    path = run / "vocab" / "item.parquet"
+    table = pq.read_table(path)
+    other = pa.array(f"other {token}" for token in table["token"].to_pylist())
+    pq.write_table(table.set_column(0, "token", other), path)
+    for read in (opened.items.tokens, opened.items.titles, opened.items.feature_names):
+        with pytest.raises(ValueError, match=f"{path} has changed since it was opened"):
+            read()
+
+
+def test_an_open_run_keeps_the_tokens_that_it_has_read(run):
+    opened = load_run(run)
+    tokens = opened.items.tokens()
+    shutil.copyfile(run / "vocab" / "action.parquet", run / "vocab" / "item.parquet")
+    assert opened.items.tokens() == tokens

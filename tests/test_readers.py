@@ -1,5 +1,7 @@
 """Formats of logs, the order of their rows, and rows that cannot be read."""
 
+import pathlib
+
 import duckdb
 import pytest
 from logs import UIT, accounts_for_every_row, prepared, sequences, write_parquet
@@ -41,6 +43,38 @@ def test_brackets_in_a_file_name_are_not_a_pattern(tmp_path):
     (tmp_path / "l1.csv").write_text("u,i\n1,c\n1,d\n")
     prepare("log", tmp_path / "l[1].csv", tmp_path / "out", UI)
     assert sequences(open_dataset(tmp_path / "out")) == {"1": ["a", "b"]}
+
+
+@pytest.mark.parametrize("ending", ["csv", "jsonl", "parquet"])
+@pytest.mark.parametrize("folder", ["i=5", "c0=7", "~x", "file:x", "x:y", "a?b", "--help", "a'b"])
+def test_the_name_of_a_folder_is_no_column_and_no_url(tmp_path, monkeypatch, folder, ending):
+    monkeypatch.chdir(tmp_path)
+    raw = pathlib.Path(folder, f"{folder}.{ending}")
+    raw.parent.mkdir()
+    if ending == "parquet":
+        write_parquet(tmp_path / "log", "FROM (VALUES ('1', 'a'), ('1', 'b')) AS rows(u, i)")
+        (tmp_path / "log").rename(raw)
+    else:
+        text = {"csv": "u,i\n1,a\n1,b\n", "jsonl": '{"u":1,"i":"a"}\n{"u":1,"i":"b"}\n'}
+        raw.write_text(text[ending])
+    prepare("log", raw, f"{folder} out", UI)
+    assert sequences(open_dataset(f"{folder} out")) == {"1": ["a", "b"]}
+    assert {path.name for path in tmp_path.iterdir()} == {folder, f"{folder} out"}
+
+
+@pytest.mark.parametrize("name", ["~x.csv", "file:x.csv", "log.csv"])
+def test_a_bad_row_of_a_relative_file_has_the_path_that_was_named(tmp_path, monkeypatch, name):
+    monkeypatch.chdir(tmp_path)
+    pathlib.Path(name).write_text("u,i\n1,a\n1,b,c\n1,b\n")
+    with pytest.raises(ValueError, match=f"^{name}, line 3: "):
+        prepare("log", name, "out", UI)
+
+
+def test_a_data_set_is_not_written_where_duckdb_takes_a_backslash_for_a_slash(tmp_path):
+    (tmp_path / "log.csv").write_text("u,i\n1,a\n1,b\n")
+    with pytest.raises(ValueError, match=r"a\\b for a slash"):
+        prepare("log", tmp_path / "log.csv", tmp_path / "a\\b", UI)
+    assert [path.name for path in tmp_path.iterdir()] == ["log.csv"]
 
 
 @pytest.mark.parametrize("second", ["i,u\nc,1\n", "1,c\n1,d\n"])

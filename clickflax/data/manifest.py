@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 
 from clickflax.batch import RESERVED
 from clickflax.data.arrays import array_chunks, array_header, open_array
-from clickflax.runtime.files import parquet_schema, parse_json_file, reading
+from clickflax.runtime.files import local, parquet_schema, parse_json_file, reading
 from clickflax.runtime.schema import FILE_NAME, RELATIVE_PATH, Text, check_schema, shorten
 
 ARRAY_FORMAT = "clickflax data set 1"
@@ -65,7 +65,7 @@ def write_manifest(
         "variables": variables,
         "sequences": len(offsets) - 1,
         "events": int(offsets[-1]),
-        "items": pq.read_metadata(folder / "vocab" / "item.parquet").num_rows,
+        "items": pq.read_metadata(local(folder / "vocab" / "item.parquet")).num_rows,
         "counts": dict(counts),
         "fingerprint": found.fingerprint,
         "checksums": found.checksums,
@@ -127,7 +127,7 @@ def digests(folder: pathlib.Path) -> Digests:
         for name in parquet_schema(path).names:
             digest.update(f"\n{path.stem} {name} ".encode())
             # Batches of any size give the same text: row groups of Parquet must not matter.
-            with reading(path), pq.ParquetFile(path) as file:
+            with reading(path), pq.ParquetFile(local(path)) as file:
                 for batch in file.iter_batches(columns=[name]):
                     values = json.dumps(batch.column(0).to_pylist(), default=str)
                     text = values[1:-1].encode() + b", "
@@ -159,7 +159,7 @@ def _check_arrays(
                 f"events/{name}.npy is {dtype.name} of {several} per event: only categorical "
                 "columns other than the item may have several values per event."
             )
-    rows = pq.read_metadata(folder / "vocab" / "sequence.parquet").num_rows
+    rows = pq.read_metadata(local(folder / "vocab" / "sequence.parquet")).num_rows
     if rows != len(offsets) - 1:
         raise ValueError(f"sequence.parquet has {rows} rows for {len(offsets) - 1} sequences.")
 
@@ -170,7 +170,7 @@ def _describe(folder: pathlib.Path, name: str, path: pathlib.Path) -> dict:
     kind = ARRAY_KINDS[dtype.name]
     if kind == "categorical":
         vocabulary = folder / "vocab" / f"{name}.parquet"
-        size = pq.read_metadata(vocabulary).num_rows + RESERVED
+        size = pq.read_metadata(local(vocabulary)).num_rows + RESERVED
         if several:
             return {"kind": "several", "size": size, "width": several[0]}
         return {"kind": kind, "size": size}

@@ -35,7 +35,7 @@ from clickflax.data.manifest import PREPARE_AGAIN, read_manifest, write_manifest
 from clickflax.data.remote import fetch, is_url
 from clickflax.data.scratch import remove_left_overs, scratch_folder
 from clickflax.data.sessions import Sessions, find_sessions
-from clickflax.runtime.files import REMEDY, parquet_schema, read_parquet, reading
+from clickflax.runtime.files import REMEDY, local, parquet_schema, read_parquet, reading, sha256_of
 
 RESERVED_TOKENS = ("[PAD]", "[MASK]", "[UNK]", "[CLS]", "[SEP]", "[NA]")
 ARRAY_TYPES = {"categorical": "int32", "several": "int32", "numeric": "float32", "time": "int64"}
@@ -48,6 +48,7 @@ class Vocabulary:
 
     path: pathlib.Path
     size: int  # number of ids, the reserved ones included
+    digest: str = ""  # SHA-256 that the file must have when it is read; "": any
 
     def token(self, id: int) -> str:
         """Returns the token of an id, such as `[PAD]` for a reserved one."""
@@ -65,11 +66,23 @@ class Vocabulary:
 
     def feature_names(self) -> list[str]:
         """Returns the columns of the catalog besides token and count."""
-        return [name for name in parquet_schema(self.path).names if name not in ("token", "count")]
+        names = parquet_schema(self.path).names
+        self.check_unchanged()
+        return [name for name in names if name not in ("token", "count")]
 
     def column(self, name: str) -> list | None:
         """Returns a column of the catalog, such as count, title or genres; None if it has none."""
-        return read_column(self.path, name)
+        values = read_column(self.path, name)
+        self.check_unchanged()
+        return values
+
+    def check_unchanged(self) -> None:
+        """Raises ValueError if the file is not the one that was opened: ids have other meanings."""
+        if self.digest and sha256_of(self.path) != self.digest:
+            raise ValueError(
+                f"{self.path} has changed since it was opened, such as by another training in its "
+                "folder. Open it again."
+            )
 
     def titles(self) -> list[str | None]:
         """Returns the titles of the tokens; None for a token without one."""
@@ -86,6 +99,7 @@ class Vocabulary:
         table = read_parquet(self.path, {"token": "text", "count": "integers"})
         with reading(self.path):
             tokens = table["token"].to_pylist()
+        self.check_unchanged()
         if len(tokens) != self.size - RESERVED:
             raise ValueError(
                 f"{self.path} has {len(tokens):,} tokens, not {self.size - RESERVED:,}. {REMEDY}"
@@ -250,12 +264,13 @@ def _check_headers(path: pathlib.Path, info: Mapping[str, Any]) -> None:
 
 
 def open_vocabulary(path: str | os.PathLike) -> Vocabulary:
-    """Opens one vocabulary file, such as the copy of a run."""
+    """Opens one vocabulary file, such as the copy of a run; if it changes, it is read no more."""
     path = pathlib.Path(path)
     if not path.is_file():
         raise FileNotFoundError(f"the vocabulary {path} does not exist.")
     with reading(path):
-        return Vocabulary(path, pq.read_metadata(path).num_rows + RESERVED)
+        rows = pq.read_metadata(local(path)).num_rows
+        return Vocabulary(path, rows + RESERVED, sha256_of(path))
 
 
 def read_column(path: pathlib.Path, name: str) -> list | None:
@@ -329,7 +344,7 @@ def write_array(path: pathlib.Path, values: np.ndarray) -> None:
 def write_table(path: pathlib.Path, table: pa.Table) -> None:
     """Writes one Parquet file; its folder is created."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    pq.write_table(table, path)
+    pq.write_table(table, local(path))
 
 
 def _check_free(path: pathlib.Path, overwrite: bool) -> None:

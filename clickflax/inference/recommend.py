@@ -39,7 +39,7 @@ from clickflax.run.folder import (
 from clickflax.run.sharded_tables import make_run_mesh, place_on_mesh
 from clickflax.run.targets import hidden_conditions, mask_columns
 from clickflax.runtime import sharding
-from clickflax.runtime.files import atomic, read_parquet, text_lines
+from clickflax.runtime.files import atomic, local, read_parquet, text_lines
 from clickflax.runtime.redact import without_secrets
 from clickflax.runtime.terminal import Console, say
 from clickflax.tasks.ranks import top_k_items
@@ -266,7 +266,7 @@ def write_recommendations(
     tokens = pa.array(run.items.tokens(), pa.string())
     titles = pa.array(recommender.titles, pa.string())
     out.parent.mkdir(parents=True, exist_ok=True)
-    with atomic(out) as partial, pq.ParquetWriter(partial, RECOMMENDATION_SCHEMA) as writer:
+    with atomic(out) as partial, pq.ParquetWriter(local(partial), RECOMMENDATION_SCHEMA) as writer:
         for batch in recommender.batches(columns, history, k, filter_seen, given):
             row, rank = np.nonzero(batch.item >= 0)
             item = batch.item[row, rank] - RESERVED

@@ -8,7 +8,7 @@ import pyarrow.parquet as pq
 
 from clickflax.preparation.locate import Location, check_columns
 from clickflax.preparation.text_files import COPY_AGAIN
-from clickflax.runtime.files import reading
+from clickflax.runtime.files import local, reading
 
 
 def read_schema(path: pathlib.Path) -> pa.Schema:
@@ -17,7 +17,7 @@ def read_schema(path: pathlib.Path) -> pa.Schema:
     Raises ValueError if the file is damaged, or has two columns of one name.
     """
     with reading(path, COPY_AGAIN):
-        schema = pq.read_schema(path)
+        schema = pq.read_schema(local(path))
     for name in schema.names:
         if schema.names.count(name) > 1:
             raise ValueError(f"{path} has two columns {name!r}. Rename one of them.")
@@ -53,7 +53,7 @@ def check_types(paths: Sequence[pathlib.Path], wanted: Mapping[str, str]) -> Non
 def locate_parquet_row(paths: Sequence[pathlib.Path], row: int) -> Location:
     """Returns the location of a row of Parquet."""
     for path in paths:
-        rows = pq.read_metadata(path).num_rows
+        rows = pq.read_metadata(local(path)).num_rows
         if row < rows:
             return str(path), row + 1
         row -= rows

@@ -14,7 +14,7 @@ import pathlib
 from ml_collections import ConfigDict
 
 from clickflax.config.default import to_dict
-from clickflax.runtime.files import atomic, read_json, text_of_json, write_json
+from clickflax.runtime.files import atomic, read_json, sha256_of, text_of_json, write_json
 from clickflax.runtime.redact import redact
 from clickflax.runtime.schema import RELATIVE_PATH
 
@@ -26,7 +26,7 @@ def write_config(folder: pathlib.Path, config: ConfigDict) -> None:
     """Writes the config of a run and the checksums of its small files."""
     text = text_of_json(redact(to_dict(config)))
     names = [CONFIG, "variables.json", *_vocabulary_names(folder)]
-    sums = {name: [_digest(folder / name)] for name in names if (folder / name).is_file()}
+    sums = {name: [sha256_of(folder / name)] for name in names if (folder / name).is_file()}
     kept = read_checksums(folder)
     new = hashlib.sha256(text.encode()).hexdigest()
     if kept and sums.get(CONFIG) == [new]:
@@ -44,7 +44,7 @@ def read_checksums(folder: pathlib.Path) -> dict[str, list[str]]:
 
 def check_file(folder: pathlib.Path, name: str) -> None:
     """Raises ValueError if a small file of a run is not as the run has written it."""
-    digest = _digest(folder / name)  # first: checksums.json has also the digest of an older file
+    digest = sha256_of(folder / name)  # first: checksums.json has also the digest of an older file
     sums = read_checksums(folder)
     if sums and digest not in sums.get(name, ()):
         raise ValueError(
@@ -67,9 +67,3 @@ def check_vocabularies(folder: pathlib.Path) -> None:
 def _vocabulary_names(folder: pathlib.Path) -> list[str]:
     """The names of the vocabularies of a run, such as vocab/item.parquet."""
     return [f"vocab/{path.name}" for path in sorted((folder / "vocab").glob("*.parquet"))]
-
-
-def _digest(path: pathlib.Path) -> str:
-    """The SHA-256 of a file."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -184,7 +184,8 @@ def read_config(folder: str | pathlib.Path) -> ConfigDict:
 def load_run(folder: str | pathlib.Path, which: str = "best") -> Run:
     """Opens a run with its best parameters (`which="best"`) or its last ones.
 
-    A run without a validation has no best parameters; then it opens with the last.
+    A run without a validation has no best parameters; then it opens with the last. Its tokens are
+    read at first use: if another run is trained in its folder before, that raises ValueError.
     """
     if which not in ("best", "last"):
         raise ValueError(f"checkpoint {which!r} must be 'best' or 'last'.")
@@ -194,6 +195,8 @@ def load_run(folder: str | pathlib.Path, which: str = "best") -> Run:
     variables, numbers = variables_of(folder)
     features = read_item_features(vocabularies["item"], config.data.variables, numbers)
     which, progress, params = load_checkpoint(folder, which)
+    for vocabulary in vocabularies.values():  # else these may be parameters of other tokens
+        vocabulary.check_unchanged()
     # A run that was trained with the attention kernel of one machine opens on any other.
     attention = or_auto(config.model.attention, jax.default_backend())
     runnable = override(config, [f"config.model.attention={attention}"])

@@ -2,6 +2,7 @@
 
 import contextlib
 import csv
+import hashlib
 import json
 import lzma
 import os
@@ -72,6 +73,19 @@ def first_line(error: BaseException) -> str:
     """The first line of an error's message, without its full stop; its type if it has none."""
     lines = str(error).strip().splitlines()
     return lines[0].rstrip(".") if lines else type(error).__name__
+
+
+def local(path: str | os.PathLike) -> str:
+    """The absolute path of a file, for pyarrow, to which `~` and `file:` at its beginning are more
+    than a name.
+    """
+    return os.path.abspath(path)
+
+
+def sha256_of(path: pathlib.Path) -> str:
+    """The SHA-256 of a file."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 @contextlib.contextmanager
@@ -179,13 +193,13 @@ def write_json(path: pathlib.Path, value: Any) -> None:
 def write_parquet(path: pathlib.Path, columns: Mapping[str, np.ndarray]) -> None:
     """Writes columns to a Parquet file, see `atomic`."""
     with atomic(path) as partial:
-        pq.write_table(pa.table(dict(columns)), partial)
+        pq.write_table(pa.table(dict(columns)), local(partial))
 
 
 def parquet_schema(path: str | os.PathLike) -> pa.Schema:
     """The columns of a Parquet file and their types."""
     with reading(path):
-        return pq.read_schema(path)
+        return pq.read_schema(local(path))
 
 
 def read_parquet(path: str | os.PathLike, types: Mapping[str, str | None]) -> pa.Table:
@@ -202,7 +216,7 @@ def read_parquet(path: str | os.PathLike, types: Mapping[str, str | None]) -> pa
             raise ValueError(
                 f"{path}: the column {name!r} is {schema.field(name).type}, not {type}. {REMEDY}"
             )
-    with reading(path), pq.ParquetFile(path) as file:
+    with reading(path), pq.ParquetFile(local(path)) as file:
         table = file.read(columns=list(types))
         table.validate(full=True)
     for name, type in types.items():

@@ -18,6 +18,7 @@ from clickflax.data.store import DISK_FULL
 from clickflax.preparation.engines.base import Staged
 from clickflax.preparation.engines.duckdb_rejects import (
     keep_rejected,
+    path_for_duckdb,
     plain_reason,
     rejected_lines,
 )
@@ -95,7 +96,8 @@ class DuckDB:
             lambda files: (
                 f"read_csv({files}, columns = {{{columns}}}, "
                 f"delim = {_text(delimiter)}, header = {header}, quote = {_text(quote)}, "
-                f"escape = {_text(quote)}, auto_detect = false, ignore_errors = true, "
+                f"escape = {_text(quote)}, auto_detect = false, hive_partitioning = false, "
+                f"ignore_errors = true, "
                 f"store_rejects = true, rejects_limit = 0, buffer_size = {BUFFER_BYTES})"
             ),
         )
@@ -142,7 +144,15 @@ class DuckDB:
         aliases = ", ".join(f"c{position}" for position in range(len(names)))
         # DuckDB ignores case in names: those of the file are known by their position.
         columns = _selected_columns(names, wanted)
-        self._read(table, columns, paths, lambda files: f"read_parquet({files}) AS rows({aliases})")
+        self._read(
+            table,
+            columns,
+            paths,
+            lambda files: (
+                # The name of a folder, such as item=5, is no column.
+                f"read_parquet({files}, hive_partitioning = false) AS rows({aliases})"
+            ),
+        )
         return Staged(self._numbered(table), functools.partial(locate_parquet_row, paths))
 
     def read_lines(self, paths: Sequence[pathlib.Path], table: str) -> ibis.Table:
@@ -153,7 +163,8 @@ class DuckDB:
             lambda files: (
                 f"read_csv({files}, columns = {{'line': 'VARCHAR'}}, "
                 f"delim = '{NOT_IN_TEXT}', header = false, quote = '', escape = '', "
-                f"auto_detect = false, max_line_size = {MAX_LINE_BYTES}, "
+                f"auto_detect = false, hive_partitioning = false, "
+                f"max_line_size = {MAX_LINE_BYTES}, "
                 f"buffer_size = {2 * MAX_LINE_BYTES})"
             ),
         )
@@ -221,6 +232,11 @@ class DuckDB:
 @contextlib.contextmanager
 def open_duckdb(folder: pathlib.Path, options: Options) -> Iterator[DuckDB]:
     """Opens DuckDB, with its tables and spilled memory in `folder`."""
+    if "\\" in str(folder):
+        raise ValueError(
+            f"DuckDB takes \\ in {folder.parents[2] / folder.parent.name} for a slash: give --out "
+            "another folder."
+        )
     # DuckDB takes what follows a `?` in the path of a database for parameters. Without a file, it
     # keeps in memory what fits there, and spills the rest.
     database = folder / "engine.duckdb" if "?" not in str(folder) else ":memory:"
@@ -327,4 +343,4 @@ def _name(value: str) -> str:
 
 
 def _list(paths: Sequence[pathlib.Path]) -> str:
-    return "[" + ", ".join(_text(glob.escape(str(path))) for path in paths) + "]"
+    return "[" + ", ".join(_text(glob.escape(path_for_duckdb(path))) for path in paths) + "]"

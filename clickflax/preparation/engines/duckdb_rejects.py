@@ -14,6 +14,11 @@ WRONG_WIDTH = re.compile(r"Expected Number of Columns: (?P<wanted>\d+) Found: (?
 TOO_LONG = re.compile(r"Maximum line size of (?P<most>\d+) bytes exceeded")
 
 
+def path_for_duckdb(path: pathlib.Path) -> str:
+    """Returns a path as DuckDB takes it: `~` and `file:` at its beginning are only a name."""
+    return str(path) if path.is_absolute() else f"./{path}"
+
+
 def keep_rejected(con: Backend, table: str, buffer: int) -> tuple[int, tuple[BadRow, ...]]:
     """Keeps the records that the last read rejected in `table`; returns their number and the first.
 
@@ -32,9 +37,10 @@ def keep_rejected(con: Backend, table: str, buffer: int) -> tuple[int, tuple[Bad
     ).fetchone()
     if broken is not None:
         # Rows that the quote swallows are neither read nor rejected, and could not be counted.
-        (line,) = line_numbers(pathlib.Path(broken[0]), [broken[1]])
+        path = pathlib.Path(broken[0])
+        (line,) = line_numbers(path, [broken[1]])
         raise ValueError(
-            f"{broken[0]}, line {line}: {UNCLOSED_QUOTE}, so that the end of "
+            f"{path}, line {line}: {UNCLOSED_QUOTE}, so that the end of "
             "rows is unknown. Correct it, or read quotes as ordinary characters with --quote=none."
         )
     # DuckDB treats a buffer without a good row as the end of the file.
@@ -45,8 +51,8 @@ def keep_rejected(con: Backend, table: str, buffer: int) -> tuple[int, tuple[Bad
     ).fetchone()
     if dense is not None:
         raise ValueError(
-            f"{dense[0]} has more than {window // 2 >> 20} MB of malformed lines in a row; "
-            "is the delimiter or the quote right? Set it with --delimiter or --quote."
+            f"{pathlib.Path(dense[0])} has more than {window // 2 >> 20} MB of malformed lines in "
+            "a row; is the delimiter or the quote right? Set it with --delimiter or --quote."
         )
     count = con.raw_sql(f"SELECT count(*) FROM {table}").fetchall()[0][0]
     first = con.raw_sql(
@@ -54,10 +60,11 @@ def keep_rejected(con: Backend, table: str, buffer: int) -> tuple[int, tuple[Bad
     ).fetchall()
     rows = []
     for file, start, text, reason in first:
-        (line,) = line_numbers(pathlib.Path(file), [start])
+        path = pathlib.Path(file)
+        (line,) = line_numbers(path, [start])
         blank = len(text) - len(text.lstrip("\r\n"))  # the record begins with empty lines
         line += text[:blank].count("\n")
-        rows.append(BadRow(file, line, text.strip("\r\n")[:SHOWN], plain_reason(reason)))
+        rows.append(BadRow(str(path), line, text.strip("\r\n")[:SHOWN], plain_reason(reason)))
     return count, tuple(rows)
 
 
@@ -86,7 +93,7 @@ def rejected_lines(con: Backend, table: str, path: pathlib.Path) -> Collection[i
         f"length(core) - length(replace(core, chr(10), '')) AS breaks FROM (SELECT start, "
         f"rtrim(text, chr(13) || chr(10)) AS ends, trim(text, chr(13) || chr(10)) AS core "
         f"FROM {table} WHERE file = ?) ORDER BY start",
-        [str(path)],
+        [path_for_duckdb(path)],
     ).fetchall()
     lines = line_numbers(path, [start for start, _, _ in rejected])
     return {

@@ -33,6 +33,7 @@ from clickflax.preparation.engines.spark_values import (
 from clickflax.preparation.locate import LISTED, SHOWN, BadRow
 from clickflax.preparation.parquet_files import locate_parquet_row
 from clickflax.preparation.reasons import NOT_UTF_8
+from clickflax.runtime.files import local
 
 # Java also reads 1d and 0x1p3 as numbers, and a year alone as a time.
 NUMBER = r"(?i)^\s*[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?\s*$|^\s*[+-]?(nan|inf|infinity)\s*$"
@@ -146,13 +147,13 @@ class Spark:
         self, paths: Sequence[pathlib.Path], wanted: Mapping[str, str], table: str = "events"
     ) -> Staged:
         for name in wanted.values():
-            type = pq.read_schema(paths[0]).field(name).type
+            type = pq.read_schema(local(paths[0])).field(name).type
             if pa.types.is_timestamp(type) and type.unit == "ns":
                 raise ValueError(
                     f"{paths[0]}: {name!r} has nanoseconds, which Spark does not read. Write it "
                     "with microseconds, such as by to_parquet(..., coerce_timestamps='us')."
                 )
-        counts = [pq.read_metadata(path).num_rows for path in paths]
+        counts = [pq.read_metadata(local(path)).num_rows for path in paths]
         begins = dict(zip(map(path_key, paths), itertools.accumulate([0, *counts]), strict=False))
         rows = self.session.read.parquet(*map(escape_glob, paths))
         path = F.col("_metadata.file_path").alias("_path")
@@ -175,7 +176,7 @@ class Spark:
         # The files of a sorted table follow one another in the order of their names.
         self._store(self._frame(rows), "stream")
         for path in sorted((self.folder / "tables" / "stream").glob("part-*.parquet")):
-            yield from pq.ParquetFile(path).iter_batches()
+            yield from pq.ParquetFile(local(path)).iter_batches()
 
     def microseconds(self, time: Any) -> Any:
         return unix_micros(time)
