@@ -108,6 +108,23 @@ def test_a_latex_table_has_the_same_numbers(ranked):
     assert r"\begin{tabular}{lrrrrrll}" in text and r"$\Delta$ ndcg@10" in text
 
 
+def test_names_in_latex_are_text(ranked):
+    [table], (_, metrics, baseline) = tables_of(ranked)
+    row = table.rows[0]._replace(config="[1cm] a&b|<c>\n%d")
+    named = table._replace(data="shop\n\\input{x}", rows=[row, table.rows[1]])
+    lines = WRITERS["latex"]([named], metrics, "a\nb").splitlines()
+    assert lines[0] == r"% shop \input{x}"
+    assert lines[5].startswith(r"{[}1cm] a\&b\textbar{}\textless{}c\textgreater{} \%d & ")
+    assert lines[-1].startswith("% ") and "worse than a b" in lines[-1]
+
+
+def test_names_in_the_legend_of_markdown_are_text(ranked):
+    [table], (_, metrics, _) = tables_of(ranked)
+    named = table._replace(not_compared=["<b>*"])
+    legend = WRITERS["md"]([named], metrics, "[x](y)\n# z").splitlines()[-1]
+    assert r"worse than \[x\](y) # z" in legend and r"Not compared in shop: \<b\>\*." in legend
+
+
 def test_json_tables_have_all_digits_and_are_read_again(ranked, tmp_path):
     [table], written = tables_of(ranked)
     text = WRITERS["json"](*written)

@@ -112,7 +112,21 @@ def markdown(tables: Sequence[Table], metrics: Sequence[str], baseline: str) -> 
         )
         lines = ["| " + " | ".join(row) + " |" for row in (head, align, *rows)]
         parts.append("\n".join([f"### {escape_markdown(table_title(table))}", "", *lines]))
-    return "\n\n".join([*parts, legend(tables, baseline)])
+    return "\n\n".join([*parts, escaped_legend(tables, baseline)])
+
+
+def escaped_legend(tables: Sequence[Table], baseline: str) -> str:
+    """The legend, with names escaped for Markdown."""
+    named = [
+        table._replace(
+            data=escape_markdown(table.data),
+            evaluation=escape_markdown(table.evaluation),
+            rows=[row._replace(config=escape_markdown(row.config)) for row in table.rows],
+            not_compared=[escape_markdown(one) for one in table.not_compared],
+        )
+        for table in tables
+    ]
+    return legend(named, escape_markdown(baseline))
 
 
 def escape_markdown(text: str) -> str:
@@ -189,12 +203,15 @@ LATEX = {
     "Δ": r"$\Delta$",
 }
 LATEX |= {sign: f"\\{sign}" for sign in "&%$#_{}"} | {"~": r"\textasciitilde{}"}
-LATEX |= {"^": r"\textasciicircum{}"}
+LATEX |= {"^": r"\textasciicircum{}", "|": r"\textbar{}"}
+LATEX |= {"<": r"\textless{}", ">": r"\textgreater{}"}
 
 
 def escape_latex(text: str) -> str:
-    """The text with the special characters of LaTeX escaped."""
-    return "".join(LATEX.get(sign, sign) for sign in text)
+    """The text in one line, with the special characters of LaTeX escaped."""
+    escaped = "".join(LATEX.get(sign, sign) for sign in " ".join(text.split()))
+    # At the beginning of a row, [ would begin the height of the row before it.
+    return f"{{[}}{escaped[1:]}" if escaped.startswith("[") else escaped
 
 
 def latex(tables: Sequence[Table], metrics: Sequence[str], baseline: str) -> str:
@@ -207,8 +224,13 @@ def latex(tables: Sequence[Table], metrics: Sequence[str], baseline: str) -> str
         lines = [rf"\begin{{tabular}}{{{columns}}}", r"\toprule"]
         lines += [" & ".join(map(escape_latex, head)) + r" \\", r"\midrule", *body]
         lines += [r"\bottomrule", r"\end{tabular}"]
-        parts.append("\n".join([f"% {' '.join(table_title(table).split())}", *lines]))
-    return "\n\n".join([*parts, f"% {legend(tables, baseline)}".replace("\\*", "*")])
+        parts.append("\n".join([comment(table_title(table)), *lines]))
+    return "\n\n".join([*parts, comment(legend(tables, baseline).replace("\\*", "*"))])
+
+
+def comment(text: str) -> str:
+    """The text as a comment of LaTeX, which ends with its line."""
+    return f"% {' '.join(text.split())}"
 
 
 def tables_to_json(tables: Sequence[Table], metrics: Sequence[str], baseline: str) -> str:
