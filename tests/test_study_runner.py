@@ -15,6 +15,7 @@ from studies import (
     SMALL,
     command_environment,
     finished,
+    planned,
     study_command,
     study_of,
     write_study_file,
@@ -284,3 +285,11 @@ def kill_and_resume(folder: pathlib.Path, out: str) -> int:
 def params_of(folder: pathlib.Path) -> dict:
     """The last parameters of a run by name."""
     return by_name(load_run(folder, "last").params)
+
+
+@pytest.mark.slow
+def test_the_name_of_a_cell_is_no_option(tmp_path):
+    [cell, *_] = planned(tmp_path)
+    process = runner.start_cell(tmp_path, cell._replace(name="--help"), runner.WorkerResources(()))
+    assert process.wait() == 1
+    assert "--help is no longer in the plan" in (tmp_path / "logs" / "--help.txt").read_text()

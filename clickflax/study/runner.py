@@ -58,7 +58,7 @@ def start_cell(out: pathlib.Path, cell: Cell, resources: WorkerResources) -> sub
         if resources.sharing > 1:  # without a limit, the first process takes nearly all memory
             fraction = str(round(0.9 / resources.sharing, 3))
             environment.setdefault("XLA_PYTHON_CLIENT_MEM_FRACTION", fraction)
-    call = [sys.executable, "-m", "clickflax.study.cell", str(out), cell.name]
+    call = [sys.executable, "-m", "clickflax.study.cell", "--", str(out), cell.name]
     call += [",".join(map(str, resources.cores))] if resources.cores else []
     logs = out / "logs"
     logs.mkdir(exist_ok=True)
