@@ -304,7 +304,10 @@ def test_a_browser_shows_all_sections_without_a_network(study, tmp_path, width):
         check_choices(page)
 
 
-HOSTILE = ["<!--<script>x</script> [b]", "<b>&lt; %{x} {0}</b><img src=x onerror=alert(1)>"]
+HOSTILE = [
+    "<!--<script>x</script> [b] :smile: '; DROP TABLE x; -- $(id) =1+1",
+    '<b>&lt; %{x} {0} %s ${x}</b><img src=x onerror=alert(1)>" onerror=alert(1) ../../x',
+]
 
 
 @needs_browser
