@@ -139,9 +139,13 @@ def moment_of(folder: pathlib.Path, before: int) -> str:
     return "training"
 
 
-def kill(started: list[subprocess.Popen], chance: random.Random) -> None:
-    """Kills all processes of a training, or one of them, after which the others must end."""
-    victims = started if chance.random() < ALL_KILLED else [chance.choice(started)]
+def kill(started: list[subprocess.Popen], connected: bool, chance: random.Random) -> None:
+    """Kills all processes of a training, or one of them, after which the others must end.
+
+    Before all are `connected`, the others would wait for minutes for the one that was killed.
+    """
+    one_alone = connected and chance.random() >= ALL_KILLED
+    victims = [chance.choice(started)] if one_alone else started
     for one in victims:
         one.send_signal(signal.SIGKILL)
     for one in started:
@@ -187,7 +191,7 @@ def trainings(
             if any(one.poll() is not None for one in started):
                 end_of(started, folder)
                 break
-            kill(started, chance)
+            kill(started, changed(folder) != before, chance)
             found[moment_of(folder, before)] += 1
         end_of(start_all(call, processes, folder), folder)
         runs += 1
