@@ -21,7 +21,7 @@ from clickflax.preparation.text_files import find_delimiter
 
 UI = parse_columns("sequence=u,item=i")
 few = settings(
-    max_examples=12, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+    max_examples=4, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
 
 
@@ -32,7 +32,7 @@ def tokens_of(path, tmp_path, columns=UI):
     return sorted(data.sequence_column("token") or []), sorted(data.vocabulary("item").tokens())
 
 
-@settings(few, max_examples=3)
+@settings(few, max_examples=1)
 @given(numbers=st.lists(st.integers(0, 10**17), min_size=2, max_size=5, unique=True))
 @example(numbers=[1234567890123456, 1234567890123457])
 def test_a_whole_number_is_the_same_token_in_every_format_and_type(tmp_path, numbers):
@@ -78,7 +78,7 @@ names = st.text(
 )
 
 
-@settings(few, max_examples=6)
+@settings(few, max_examples=2)
 @given(names=st.lists(names, min_size=3, max_size=3, unique=True), delimiter=st.sampled_from(",;|"))
 @example(names=["item", "Item", "ITEM"], delimiter=",")
 @example(names=['a"b', "a,b", "'"], delimiter=";")

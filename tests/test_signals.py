@@ -151,6 +151,7 @@ def lines_of(folder):
 
 
 @pytest.mark.usefixtures("optax_promotes")
+@pytest.mark.slow
 def test_a_run_that_ends_in_a_validation_repeats_it_and_equals_one_that_went_on(
     shop, tmp_path, monkeypatch
 ):
