@@ -23,13 +23,23 @@ DAYS = (10_000, 80_000)  # from 1997 on if they are since 1970, up to 2119 if si
 class DateDigits:
     """Digits that people read as a date.
 
-    `time` is 10 to the power of the number of digits after the day, or after the month without
-    one; `form` is what its digits are: y year, Y year of two digits, m month, d day.
+    `time` is 10 to the power of the number of digits after the date; `form` is what the digits of
+    the date are: y year, Y year of two digits, m month, d day. The numbers are from `first` on, and
+    below `end`.
     """
 
     example: str
     form: str
     time: int = 1
+
+    @property
+    def first(self) -> int:
+        return {"ymd": 19000101, "ym": 190001, "Ymd": 100101, "y": YEARS[0]}[self.form] * self.time
+
+    @property
+    def end(self) -> int:
+        last = {"ymd": 21001231, "ym": 210012, "Ymd": 991231, "y": YEARS[1]}[self.form]
+        return (last + 1) * self.time
 
 
 DATE_DIGITS = (
@@ -107,39 +117,48 @@ def _format_of_all(engine: Engine, events: ibis.Table) -> str:
     finite = ~number.isnan() & (number.abs() <= sys.float_info.max)
     size: Any = ibis.ifelse(finite, number.abs(), ibis.null("float64"))
     rows: Any = events.select(size=size, known=time.notnull())
-    dates: dict[str, Any] = {
-        f"date{k}": _is_date(rows["size"], digits) for k, digits in enumerate(DATE_DIGITS)
-    }
-    dates["days"] = rows["size"].between(*map(float, DAYS))
     summary = rows.agg(
         known=rows["known"].sum(),
         numbers=rows["size"].count(),
         least=rows["size"].min(),
         most=rows["size"].max(),
-        **{name: is_date.sum() for name, is_date in dates.items()},
     )
     (row,) = engine.to_arrow(summary).to_pylist()
     if not row["numbers"] or row["numbers"] * 2 < row["known"]:
         return "iso"
+    _check_dates(engine, rows, row)
     span = f"the times go from {row['least']:.15g} to {row['most']:.15g}"
-    for k, digits in enumerate(DATE_DIGITS):
-        if (row[f"date{k}"] or 0) >= DATE_SHARE * row["numbers"]:
-            raise ValueError(
-                f"{span}: dates such as {digits.example}, or {_unit_names(row)} since 1970? Say "
-                f"which with --time-format={digits.example} or --time-format="
-                f"{_unit(row['most'])}."
-            )
-    if (row["days"] or 0) >= DATE_SHARE * row["numbers"]:
-        raise ValueError(
-            f"{span}: days since 1900 or 1970, or seconds since 1970? Say --time-format=s, or "
-            "write the days as dates."
-        )
     if _unit(row["least"]) != _unit(row["most"]):
         raise ValueError(
             f"{span}: their unit could be {_unit_names(row)}. Name it, such as with "
             "--time-format=ms."
         )
     return _unit(row["most"])
+
+
+def _check_dates(engine: Engine, rows: Any, row: Mapping[str, Any]) -> None:
+    """Raises ValueError if most of the numbers could be dates; `row` summarises them."""
+    least, most = row["least"], row["most"]
+    possible = [one for one in DATE_DIGITS if one.first <= most and least < one.end]
+    days = DAYS[0] <= most and least <= DAYS[1]
+    if not possible and not days:  # as for seconds of our days: the rows need no further look
+        return
+    counts = {str(k): _is_date(rows["size"], one).sum() for k, one in enumerate(possible)}
+    counts["days"] = rows["size"].between(*map(float, DAYS)).sum()
+    (found,) = engine.to_arrow(rows.agg(**counts)).to_pylist()
+    enough = DATE_SHARE * row["numbers"]
+    span = f"the times go from {least:.15g} to {most:.15g}"
+    for k, one in enumerate(possible):
+        if (found[str(k)] or 0) >= enough:
+            raise ValueError(
+                f"{span}: dates such as {one.example}, or {_unit_names(row)} since 1970? Say which "
+                f"with --time-format={one.example} or --time-format={_unit(most)}."
+            )
+    if (found["days"] or 0) >= enough:
+        raise ValueError(
+            f"{span}: days since 1900 or 1970, or seconds since 1970? Say --time-format=s, or "
+            "write the days as dates."
+        )
 
 
 def _unit(size: float) -> str:
