@@ -1,6 +1,7 @@
 """Random and damaged inputs: each must be read right, or be refused by a clear error.
 
-    python -m experiments.fuzz --seconds 600 --out fuzz.json
+    python -m experiments.fuzz --seconds 600 --out experiments/fuzz.json
+    python experiments/table.py                                                        # fuzz.md
     python -m experiments.fuzz --kind damaged_log --seed 17 --first 4711 --inputs 1    # one again
 
 Logs of every source and format, the small files of data sets and runs, values of knobs, and what
@@ -27,7 +28,7 @@ from experiments.fuzzing.files import FILE_KINDS
 from experiments.fuzzing.logs import damaged_log, whole_log
 from experiments.fuzzing.sources import damaged_source
 from experiments.fuzzing.values import VALUE_KINDS
-from experiments.study import MACHINE
+from experiments.study import HERE, MACHINE, markdown, measured_on
 
 Kind = Callable[[random.Random, pathlib.Path], str | None]
 # Each kind with its share of the inputs.
@@ -45,6 +46,7 @@ RAW_WORDS = re.compile(
     r"codec can't|unsupported operand|must be str|NoneType|dict_keys|<class '|0x[0-9a-f]{9}|"
     r"not iterable|unpack|expected str|positional argument"
 )
+RECORD = HERE / "fuzz.json"
 LISTED = 50  # failures in the record
 
 
@@ -104,6 +106,22 @@ def fuzz(
         "listed": failures[:LISTED],
         "environment": {key: about[key] for key in MACHINE},
     }
+
+
+def table() -> str:
+    """Text of fuzz.md: the inputs of the record by kind."""
+    record = json.loads(RECORD.read_text(encoding="utf-8"))
+    outcomes = ("right", "refused", "failure")
+    rows = [
+        [name.replace("_", " "), *(f"{counts.get(one, 0):,}" for one in outcomes)]
+        for name, counts in record["kinds"].items()
+    ]
+    head = ["kind of input", "right", "refused", "failures"]
+    return (
+        f"{record['inputs']:,} inputs in {record['seconds']:,.0f} s, {record['failures']} failures "
+        f"({measured_on(record['environment'])}).\n\n"
+        + markdown(head, ["---", "--:", "--:", "--:"], rows)
+    )
 
 
 def main() -> int:

@@ -14,6 +14,7 @@ from clickflax.study.table import read_tables
 from experiments import (
     devices,
     engines,
+    fuzz,
     models,
     objectives,
     reliability,
@@ -102,6 +103,7 @@ PAGES = {
     HERE / "devices.md": devices.table,
     HERE / "engines.md": engines.table,
     HERE / "reliability.md": reliability.table,
+    HERE / "fuzz.md": fuzz.table,
     HERE / "models.md": models.tables,
     HERE / "speed.md": speeds,
     HERE / "tasks.md": tasks.table,
