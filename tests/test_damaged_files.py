@@ -89,7 +89,7 @@ def test_a_value_replaced_in_a_study_is_named(studies, data, name, of_cell):
 
     def read():
         study, cells = read_plan(out)
-        make_tables(out, study._replace(metrics=study.metrics[:1]), cells)
+        assert make_tables(out, study._replace(metrics=study.metrics[:1]), cells)
 
     read_or_named(path, data.draw, read)
 

@@ -102,6 +102,17 @@ def test_columns_of_any_name_are_read_in_every_format(tmp_path, names, delimiter
         assert sequences(data, "extra") == {"u1": ["x0", "x1", "x2"]}, name
 
 
+def test_files_whose_columns_differ_in_case_must_have_one_order(tmp_path):
+    folder = tmp_path / "log"
+    folder.mkdir()
+    pq.write_table(pa.table({"I": ["z"], "u": ["a"], "i": ["p"]}), folder / "0.parquet")
+    pq.write_table(pa.table({"i": ["q"], "I": ["w"], "u": ["b"]}), folder / "1.parquet")
+    with pytest.raises(ValueError, match=r"1\.parquet has the columns \['i', 'I'\].*same order"):
+        prepare("log", folder, tmp_path / "out", Options(columns=UI))
+    pq.write_table(pa.table({"I": ["w"], "u": ["b"], "i": ["q"]}), folder / "1.parquet")
+    assert tokens_of(folder, tmp_path) == (["a", "b"], ["p", "q"])
+
+
 @few
 @given(late=st.integers(0, 2000))
 @example(late=1500)

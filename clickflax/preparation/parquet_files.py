@@ -30,7 +30,11 @@ def names_of_all(paths: Sequence[pathlib.Path]) -> tuple[str, ...]:
 
 
 def check_types(paths: Sequence[pathlib.Path], wanted: Mapping[str, str]) -> None:
-    """Raises ValueError if a file lacks a wanted column, or files differ in its type."""
+    """Raises ValueError if a file lacks a wanted column, or files differ in its type.
+
+    Engines find a column of a further file by its name without regard to case: where that is of two
+    columns, all files must have them in the same order.
+    """
     schemas = {path: read_schema(path) for path in paths}
     first = schemas[paths[0]]
     for path, schema in schemas.items():
@@ -43,6 +47,12 @@ def check_types(paths: Sequence[pathlib.Path], wanted: Mapping[str, str]) -> Non
                         "with the same columns."
                     )
                 check_columns(path, schema.names, {new: old})
+            alike = [name for name in schema.names if name.lower() == old.lower()]
+            if len(alike) > 1 and schema.names != first.names:
+                raise ValueError(
+                    f"{path} has the columns {alike}, and its columns are not those of {paths[0]} "
+                    "in the same order: write all files with the same columns, or rename one."
+                )
             if schema.field(old).type != first.field(old).type:
                 raise ValueError(
                     f"{old!r} is {first.field(old).type} in {paths[0]} and "
