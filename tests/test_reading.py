@@ -107,7 +107,7 @@ def test_files_whose_columns_differ_in_case_must_have_one_order(tmp_path):
     folder.mkdir()
     pq.write_table(pa.table({"I": ["z"], "u": ["a"], "i": ["p"]}), folder / "0.parquet")
     pq.write_table(pa.table({"i": ["q"], "I": ["w"], "u": ["b"]}), folder / "1.parquet")
-    with pytest.raises(ValueError, match=r"1\.parquet has the columns \['i', 'I'\].*same order"):
+    with pytest.raises(ValueError, match=r"1\.parquet: the columns \['I', 'i'\].*same order"):
         prepare("log", folder, tmp_path / "out", Options(columns=UI))
     pq.write_table(pa.table({"I": ["w"], "u": ["b"], "i": ["q"]}), folder / "1.parquet")
     assert tokens_of(folder, tmp_path) == (["a", "b"], ["p", "q"])

@@ -47,11 +47,12 @@ def check_types(paths: Sequence[pathlib.Path], wanted: Mapping[str, str]) -> Non
                         "with the same columns."
                     )
                 check_columns(path, schema.names, {new: old})
-            alike = [name for name in schema.names if name.lower() == old.lower()]
+            names = {*first.names, *schema.names}
+            alike = sorted(name for name in names if name.lower() == old.lower())
             if len(alike) > 1 and schema.names != first.names:
                 raise ValueError(
-                    f"{path} has the columns {alike}, and its columns are not those of {paths[0]} "
-                    "in the same order: write all files with the same columns, or rename one."
+                    f"{path}: the columns {alike} differ in case only, and its columns are not "
+                    f"those of {paths[0]} in the same order: write them alike, or rename one."
                 )
             if schema.field(old).type != first.field(old).type:
                 raise ValueError(
